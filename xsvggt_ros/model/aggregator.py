@@ -1,0 +1,97 @@
+"""The backbone: tokens attend inside their frame and over the stream, in turn."""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import nn, Tensor
+
+from xsvggt_ros.model.config import ModelConfig
+from xsvggt_ros.model.dinov2 import DinoVisionTransformer, PatchEmbed
+from xsvggt_ros.model.layers import Block, grid_rotary_table, RotaryTable, TableCache
+
+IMAGE_MEAN = (0.485, 0.456, 0.406)  # of ImageNet, RGB
+IMAGE_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class FrameTables:
+    """What the aggregator needs to know about a frame size."""
+
+    image_mean: Tensor  # [3, 1, 1]
+    image_std: Tensor  # [3, 1, 1]
+    rope: RotaryTable  # of all tokens of a frame
+
+
+@dataclass(frozen=True)
+class AggregatedTokens:
+    """What the heads read of a frame."""
+
+    # Per layer that was asked for: tokens [special + patches, 2 dim], frame and global output.
+    layers: dict[int, Tensor]
+    camera_token: Tensor  # [1, 2 dim], the first token of the last layer
+
+
+class Aggregator(nn.Module):
+    """Frame blocks, which see one frame, alternating with global blocks, which see the stream."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        """Build the backbone that `config` describes."""
+        super().__init__()
+        self.config = config
+        dim = config.embed_dim
+        if config.patch_embed.type == 'dinov2':
+            self.patch_embed = DinoVisionTransformer(config)
+        else:
+            self.patch_embed = PatchEmbed(config.patch_size, dim)
+        # Two sets of special tokens: 0 marks the first frame of a stream, 1 all later ones.
+        self.camera_token = nn.Parameter(torch.zeros(1, 2, 1, dim))
+        self.register_token = nn.Parameter(torch.zeros(1, 2, config.num_register_tokens, dim))
+        for name in ('frame_blocks', 'global_blocks'):
+            self.add_module(name, nn.ModuleList(
+                Block(dim, config.num_heads, config.mlp_ratio, qk_norm=True)
+                for _ in range(config.depth)))
+        self._tables = TableCache()
+
+    def forward(self, image: Tensor, remember: Callable[..., Tensor], first_frame: bool,
+                layers: Collection[int]) -> AggregatedTokens:
+        """
+        Run one frame through the backbone.
+
+        `image` is [3, H, W] in [0, 1]. `remember(layer, query, key, value)`, tensors
+        [heads, tokens, head_dim], is asked once per global block for the attention over the
+        stream. Of all layers only those in `layers` are kept.
+        """
+        tables = self._frame_tables(*image.shape[-2:], self.camera_token)
+        x = self.embed(image, tables, first_frame)  # [special + patches, dim]
+        kept = {}
+        for layer, (frame_block, global_block) in enumerate(
+                zip(self.frame_blocks, self.global_blocks)):
+            inside = frame_block(x, rope=tables.rope)
+            x = global_block(inside, partial(remember, layer), tables.rope)
+            if layer in layers:
+                kept[layer] = torch.cat([inside, x], dim=-1)
+        return AggregatedTokens(kept, torch.cat([inside[:1], x[:1]], dim=-1))
+
+    def embed(self, image: Tensor, tables: FrameTables, first_frame: bool) -> Tensor:
+        """Return the tokens [special + patches, dim] that the first block gets."""
+        image = image.to(tables.image_mean.dtype)
+        patches = self.patch_embed((image - tables.image_mean) / tables.image_std)
+        index = 0 if first_frame else 1
+        return torch.cat([self.camera_token[0, index], self.register_token[0, index], patches])
+
+    def _frame_tables(self, height: int, width: int, like: Tensor) -> FrameTables:
+        """Return the tables for a frame size, on the device and in the precision of `like`."""
+        config = self.config
+
+        def compute() -> FrameTables:
+            cosines, sines = grid_rotary_table(
+                height // config.patch_size, width // config.patch_size,
+                config.special_tokens, config.head_dim, config.rope_freq)
+            return FrameTables(
+                image_mean=torch.tensor(IMAGE_MEAN).to(like)[:, None, None],
+                image_std=torch.tensor(IMAGE_STD).to(like)[:, None, None],
+                rope=(cosines.to(like), sines.to(like)))
+
+        return self._tables.get((height, width, like.device, like.dtype), compute)

@@ -1,0 +1,83 @@
+"""Patch embeddings: the DINOv2 vision transformer and its plain stand-in."""
+
+import torch
+from torch import nn, Tensor
+import torch.nn.functional as F
+
+from xsvggt_ros.model.config import ModelConfig
+from xsvggt_ros.model.layers import Block, TableCache
+
+
+class PatchEmbed(nn.Module):
+    """One convolution that turns each patch of an image into a token."""
+
+    def __init__(self, patch_size: int, dim: int) -> None:
+        """Build a convolution from RGB patches to `dim` channels."""
+        super().__init__()
+        self.proj = nn.Conv2d(3, dim, kernel_size=patch_size, stride=patch_size)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return tokens [patches, dim], row by row, of a normalised image [3, H, W]."""
+        patches = self.proj(image[None].to(self.proj.weight.dtype))[0]  # [dim, rows, columns]
+        return patches.flatten(1).transpose(0, 1).to(image.dtype)
+
+
+class DinoVisionTransformer(nn.Module):
+    """DINOv2 with register tokens, read out at its patches."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        """Build the transformer that `config.patch_embed` describes."""
+        super().__init__()
+        dim, vit = config.embed_dim, config.patch_embed
+        self.patch_size = config.patch_size
+        self.grid = config.img_size // config.patch_size  # side of the learnt position grid
+        self.special_tokens = 1 + vit.num_register_tokens
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid ** 2, dim))
+        self.register_tokens = nn.Parameter(torch.zeros(1, vit.num_register_tokens, dim))
+        # Only masked pre-training used it; checkpoints carry it.
+        self.mask_token = nn.Parameter(torch.zeros(1, dim), requires_grad=False)
+        self.patch_embed = PatchEmbed(config.patch_size, dim)
+        self.blocks = nn.ModuleList(
+            Block(dim, vit.num_heads, vit.mlp_ratio, eps=1e-6, layer_scale=1.0)
+            for _ in range(vit.depth))
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self._positions = TableCache()
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return tokens [patches, dim], row by row, of a normalised image [3, H, W]."""
+        rows, columns = (side // self.patch_size for side in image.shape[-2:])
+        positions = self._position_table(rows, columns)  # [1 + patches, dim]
+        x = torch.cat([self.cls_token[0] + positions[:1],
+                       self.register_tokens[0],  # registers stand nowhere
+                       self.patch_embed(image) + positions[1:]])
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x[self.special_tokens:])
+
+    def _position_table(self, rows: int, columns: int) -> Tensor:
+        """Return the positions [1 + patches, dim] for this grid, from the cache if they can be."""
+        weight = self.pos_embed
+        if torch.is_grad_enabled() and weight.requires_grad:
+            return resize_positions(weight[0], rows, columns)  # training wants the gradient
+        version = -1 if weight.is_inference() else weight._version  # grows with every write
+        # The weight itself (compared by identity) is in the key so that it lives as long as the
+        # table: a new weight could be put where it was, with the same version.
+        key = (rows, columns, weight, weight.device, weight.dtype, weight.data_ptr(), version)
+        return self._positions.get(key, lambda: resize_positions(weight[0], rows, columns))
+
+
+def resize_positions(positions: Tensor, rows: int, columns: int) -> Tensor:
+    """
+    Return learnt positions [1 + side * side, dim] for a grid of rows x columns.
+
+    The first row belongs to the class token and is left alone; a grid of the learnt size is used
+    as it is, any other is resampled (bicubic with antialiasing).
+    """
+    side = int((positions.shape[0] - 1) ** 0.5 + 0.5)
+    if rows == columns == side:
+        return positions
+    grid = positions[1:].unflatten(0, (side, side)).permute(2, 0, 1)[None]  # [1, dim, side, side]
+    grid = F.interpolate(grid, size=(rows, columns), mode='bicubic', antialias=True,
+                         align_corners=False)
+    return torch.cat([positions[:1], grid[0].flatten(1).transpose(0, 1)])

@@ -1,0 +1,214 @@
+"""
+Transformer blocks and position tables that all parts of the network share.
+
+A block does not know what its queries attend to. It hands queries, keys and values to an `Attend`
+function: plain self-attention inside a frame, a cache that remembers earlier frames, or a masked
+attention over many frames at once. Leading (batch) dimensions pass through everything here.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import TypeVar
+
+import torch
+from torch import nn, Tensor
+import torch.nn.functional as F
+
+# Queries, keys and values [..., heads, tokens, head_dim] to what was read, of the same shape.
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+# Cosines and signed sines of the rotary position embedding, each [tokens, head_dim].
+RotaryTable = tuple[Tensor, Tensor]
+Table = TypeVar('Table')
+
+
+def self_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Return softmax attention of each token over all tokens of its own frame."""
+    if query.dim() == 3:  # the fused kernels take exactly four dimensions
+        return F.scaled_dot_product_attention(query[None], key[None], value[None])[0]
+    return F.scaled_dot_product_attention(query, key, value)
+
+
+class LayerScale(nn.Module):
+    """Multiply each channel by a learnt factor."""
+
+    def __init__(self, dim: int, initial: float) -> None:
+        """Start with the factor `initial` for each of `dim` channels."""
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((dim,), initial))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x [..., dim], scaled; in the precision of the factors."""
+        return x * self.gamma
+
+
+class Mlp(nn.Module):
+    """Two linear layers with an exact (erf) GELU between them."""
+
+    def __init__(self, dim: int, hidden: int, out: int) -> None:
+        """Build layers dim -> hidden -> out."""
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [..., out] for x [..., dim]."""
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Attention(nn.Module):
+    """Multi-head attention that leaves open what is attended to."""
+
+    def __init__(self, dim: int, heads: int, qk_norm: bool) -> None:
+        """Build projections of `dim` channels; `qk_norm` normalises queries and keys per head."""
+        super().__init__()
+        self.heads = heads
+        self.head_dim = dim // heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self.q_norm = nn.LayerNorm(self.head_dim, eps=1e-5) if qk_norm else None
+        self.k_norm = nn.LayerNorm(self.head_dim, eps=1e-5) if qk_norm else None
+
+    def forward(self, x: Tensor, attend: Attend, rope: RotaryTable | None = None) -> Tensor:
+        """Return [..., tokens, dim] for x of the same shape."""
+        packed = self.qkv(x).unflatten(-1, (3, self.heads, self.head_dim))
+        # [..., tokens, 3, heads, head_dim] -> three times [..., heads, tokens, head_dim]
+        query, key, value = packed.movedim(-3, 0).transpose(-3, -2).unbind(0)
+        query = self._place(query, self.q_norm, rope)
+        key = self._place(key, self.k_norm, rope)
+        read = attend(query, key, value)  # [..., heads, tokens, head_dim]
+        return self.proj(read.transpose(-3, -2).flatten(-2))
+
+    @staticmethod
+    def _place(x: Tensor, norm: nn.LayerNorm | None, rope: RotaryTable | None) -> Tensor:
+        """Return queries or keys, normalised and turned by their position."""
+        if norm is None:
+            return x
+        dtype = x.dtype
+        x = norm(x.to(norm.weight.dtype))  # the norm and the turn stay fp32, also in a bf16 model
+        if rope is not None:
+            x = apply_rotary(x, rope)
+        return x.to(dtype)
+
+
+class Block(nn.Module):
+    """
+    A pre-norm transformer block.
+
+    The residual stream keeps the precision of the norms (fp32) while the linear layers may have
+    been lowered to bf16 or fp16, as under autocast.
+    """
+
+    def __init__(self, dim: int, heads: int, mlp_ratio: float, *, eps: float = 1e-5,
+                 qk_norm: bool = False, layer_scale: float = 0.01) -> None:
+        """Build a block for tokens of `dim` channels."""
+        super().__init__()
+        # A ratio may come from dividing two widths, and the product just miss a whole number.
+        hidden = int(dim * mlp_ratio + 1e-6)
+        self.norm1 = nn.LayerNorm(dim, eps=eps)
+        self.attn = Attention(dim, heads, qk_norm)
+        self.ls1 = LayerScale(dim, layer_scale)
+        self.norm2 = nn.LayerNorm(dim, eps=eps)
+        self.mlp = Mlp(dim, hidden, dim)
+        self.ls2 = LayerScale(dim, layer_scale)
+
+    def forward(self, x: Tensor, attend: Attend = self_attention,
+                rope: RotaryTable | None = None) -> Tensor:
+        """Return [..., tokens, dim] for x of the same shape."""
+        dtype = self.attn.qkv.weight.dtype
+        x = x + self.ls1(self.attn(self.norm1(x).to(dtype), attend, rope))
+        return x + self.ls2(self.mlp(self.norm2(x).to(dtype)))
+
+
+def rotary_table(positions: Tensor, head_dim: int, base: float) -> RotaryTable:
+    """
+    Return the rotary tables for positions [tokens, 2] of (y, x).
+
+    The first half of a head's channels turns with y, the second with x. In each half, channel i
+    pairs with channel i + head_dim / 4 and turns by position * base ** (-4 i / head_dim). The
+    sines of the first partners carry the minus sign of the rotation. In fp64, for the caller to
+    round once.
+    """
+    quarter = head_dim // 4
+    exponents = torch.arange(quarter, dtype=torch.float64, device=positions.device) / quarter
+    angles = positions.to(torch.float64)[:, :, None] * base ** -exponents  # [tokens, 2, quarter]
+    cosine, sine = angles.cos(), angles.sin()
+    cosines = torch.stack([cosine, cosine], dim=2).flatten(1)  # [tokens, head_dim]
+    sines = torch.stack([-sine, sine], dim=2).flatten(1)
+    return cosines, sines
+
+
+def grid_rotary_table(rows: int, columns: int, special_tokens: int, head_dim: int,
+                      base: float) -> RotaryTable:
+    """
+    Return the rotary tables of a frame: special tokens, then patches row by row.
+
+    Patches count from (1, 1); the special tokens stand at (0, 0), which turns nothing.
+    """
+    patches = torch.cartesian_prod(torch.arange(1, rows + 1), torch.arange(1, columns + 1))
+    special = torch.zeros(special_tokens, 2, dtype=patches.dtype)
+    return rotary_table(torch.cat([special, patches]), head_dim, base)
+
+
+def apply_rotary(x: Tensor, table: RotaryTable) -> Tensor:
+    """Return x [..., tokens, head_dim], each pair of channels turned by its token's position."""
+    cosines, sines = table
+    # [..., axis, partner, channel], the partners swapped
+    swapped = x.unflatten(-1, (2, 2, -1)).flip(-2).flatten(-3)
+    return x * cosines + swapped * sines
+
+
+def uv_embedding(channels: int, height: int, width: int, ratio: float) -> tuple[Tensor, Tensor]:
+    """
+    Return the position embedding of a feature map that covers an image of this width / height.
+
+    It is separable: [channels / 2, 1, width] for the first half of the channels and
+    [channels / 2, height, 1] for the second half; fp32, already scaled by 0.1.
+    """
+    diagonal = (ratio ** 2 + 1) ** 0.5
+    columns = _sine_cosine(channels // 2, width, ratio / diagonal)
+    rows = _sine_cosine(channels // 2, height, 1 / diagonal)
+    return columns[:, None, :], rows[:, :, None]
+
+
+def _sine_cosine(channels: int, size: int, extent: float) -> Tensor:
+    """Return sines over cosines [channels, size] of pixel centres between -extent and extent."""
+    span = extent * (size - 1) / size
+    positions = torch.linspace(-span, span, size, dtype=torch.float64)
+    quarter = channels // 2
+    rates = 100.0 ** -(torch.arange(quarter, dtype=torch.float64) / quarter)
+    angles = rates[:, None] * positions
+    return (0.1 * torch.cat([angles.sin(), angles.cos()])).to(torch.float32)
+
+
+def add_uv(x: Tensor, embedding: tuple[Tensor, Tensor]) -> Tensor:
+    """Add a `uv_embedding` to x [..., channels, height, width] in place and return x."""
+    columns, rows = embedding
+    half = columns.shape[0]
+    x[..., :half, :, :] += columns
+    x[..., half:, :, :] += rows
+    return x
+
+
+class TableCache:
+    """
+    The few tables used last, each computed once for its key.
+
+    Tables are ordinary tensors outside the state dict. A key must name everything the table was
+    computed from (frame size, device, precision, version of a weight), so that none gets stale.
+    """
+
+    def __init__(self, limit: int = 4) -> None:
+        """Keep at most `limit` tables; a stream has one frame size."""
+        self._limit = limit
+        self._tables: OrderedDict[Hashable, object] = OrderedDict()
+
+    def get(self, key: Hashable, compute: Callable[[], Table]) -> Table:
+        """Return the table for `key`, computing it if it is not there."""
+        if key not in self._tables:
+            # A table made in inference mode could never be part of a training step.
+            with torch.inference_mode(False), torch.no_grad():
+                self._tables[key] = compute()
+            if len(self._tables) > self._limit:
+                self._tables.popitem(last=False)
+        self._tables.move_to_end(key)
+        return self._tables[key]

@@ -1,0 +1,144 @@
+"""The whole network, one frame at a time. It holds no stream: the caller brings the memory."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import nn, Tensor
+
+from xsvggt_ros.kv_cache.config import CacheLayout
+from xsvggt_ros.model.aggregator import Aggregator
+from xsvggt_ros.model.camera_head import AttentionMemory, CameraHead
+from xsvggt_ros.model.config import ModelConfig
+from xsvggt_ros.model.dpt_head import DPTHead
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+@dataclass(frozen=True)
+class StreamLayout:
+    """The shapes of what a stream of one frame size remembers."""
+
+    tokens: CacheLayout  # keys and values of the global blocks
+    camera: CacheLayout  # keys and values of the camera head's trunk
+
+
+@dataclass
+class FramePrediction:
+    """What the network says about one frame; fp32, lengths in the unit of the stream's scale."""
+
+    pose_encoding: Tensor  # [9] translation, quaternion xyzw, field of view (height, width) in rad
+    depth: Tensor  # [H, W] along the optical axis
+    depth_confidence: Tensor  # [H, W], 1 and more
+    points: Tensor  # [H, W, 3] in the first camera's frame
+    points_confidence: Tensor  # [H, W], 1 and more
+
+
+class StreamMemory(Protocol):
+    """What a stream remembers of its earlier frames."""
+
+    tokens: AttentionMemory
+    camera: AttentionMemory
+
+
+class StreamVGGT(nn.Module):
+    """StreamVGGT, with the module names of the public checkpoint."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        """Build the network; its weights are meaningless until some are loaded."""
+        super().__init__()
+        self.config = config
+        self.aggregator = Aggregator(config)
+        self.camera_head = CameraHead(config)
+        self.point_head = DPTHead(config, channels=4)
+        self.depth_head = DPTHead(config, channels=2)
+
+    @property
+    def patch_size(self) -> int:
+        """Return the pixels that an image's sides must be multiples of."""
+        return self.config.patch_size
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Return the precision of the aggregator's matrix products."""
+        return self.aggregator.global_blocks[0].attn.qkv.weight.dtype
+
+    def set_dtype(self, dtype: torch.dtype) -> 'StreamVGGT':
+        """
+        Set the precision of the aggregator's matrix products (and of what it remembers).
+
+        As in the published evaluation the residual stream, the norms, the positions and the heads
+        stay fp32. Returns the model itself.
+        """
+        if dtype not in DTYPES:
+            raise ValueError(f'the network cannot run in {dtype}; choose one of '
+                             f'{", ".join(str(choice) for choice in DTYPES)}')
+        for module in self.aggregator.modules():
+            if isinstance(module, (nn.Linear, nn.Conv2d)):
+                module.to(dtype)
+        return self
+
+    def cache_layout(self, height: int, width: int) -> StreamLayout:
+        """Return the shapes of the memory for frames of height x width pixels."""
+        self._check_size(height, width)
+        config = self.config
+        patches = (height // config.patch_size) * (width // config.patch_size)
+        camera = config.camera_head
+        return StreamLayout(
+            tokens=CacheLayout(layers=config.depth, heads=config.num_heads,
+                               head_dim=config.head_dim,
+                               tokens_per_step=config.special_tokens + patches,
+                               special_tokens=config.special_tokens),
+            camera=CacheLayout(layers=camera.trunk_depth, heads=camera.num_heads,
+                               head_dim=2 * config.embed_dim // camera.num_heads,
+                               tokens_per_step=1, special_tokens=1))
+
+    def first_frame(self, image: Tensor, memory: StreamMemory) -> FramePrediction:
+        """Start a stream with `image` [3, H, W], RGB in [0, 1]; `memory` must be empty."""
+        return self._predict(image, memory, first_frame=True)
+
+    def step(self, image: Tensor, memory: StreamMemory) -> FramePrediction:
+        """
+        Go on with `image` [3, H, W], RGB in [0, 1], of the size of the first frame.
+
+        Asks `memory.tokens` to attend once per global block and leaves its `end_step` to the
+        caller; `memory.camera` ends four steps. The camera head comes last, so that it is
+        untouched when a dense head has run out of memory.
+        """
+        return self._predict(image, memory, first_frame=False)
+
+    @torch.no_grad()
+    def _predict(self, image: Tensor, memory: StreamMemory, first_frame: bool) -> FramePrediction:
+        """Return the prediction for one frame."""
+        if image.dim() != 3 or image.shape[0] != 3 or not image.is_floating_point():
+            raise ValueError('the network takes an RGB image [3, height, width] of floats in '
+                             f'[0, 1], got {list(image.shape)} {image.dtype}')
+        height, width = image.shape[-2:]
+        self._check_size(height, width)
+        wanted = self.config.dpt_head.intermediate_layer_idx
+        aggregated = self.aggregator(image, memory.tokens.attend, first_frame, wanted)
+        patches = [aggregated.layers[layer][self.config.special_tokens:] for layer in wanted]
+        depth, depth_confidence = _depth_map(self.depth_head(patches, height, width))
+        points, points_confidence = _point_map(self.point_head(patches, height, width))
+        poses = self.camera_head(aggregated.camera_token, memory.camera)  # [4, 9]
+        return FramePrediction(pose_encoding=poses[-1], depth=depth,
+                               depth_confidence=depth_confidence, points=points,
+                               points_confidence=points_confidence)
+
+    def _check_size(self, height: int, width: int) -> None:
+        """Raise ValueError unless frames of this size can be cut into whole patches."""
+        patch = self.config.patch_size
+        if height < patch or width < patch or height % patch or width % patch:
+            raise ValueError(f'the network takes images whose sides are multiples of {patch} '
+                             f'pixels, got {width}x{height}')
+
+
+def _depth_map(raw: Tensor) -> tuple[Tensor, Tensor]:
+    """Return depth [H, W] and confidence [H, W] of a raw map [2, H, W]."""
+    return raw[0].exp(), 1 + raw[1].exp()
+
+
+def _point_map(raw: Tensor) -> tuple[Tensor, Tensor]:
+    """Return points [H, W, 3] and confidence [H, W] of a raw map [4, H, W]."""
+    points = raw[:3].permute(1, 2, 0)
+    return points.sign() * points.abs().expm1(), 1 + raw[3].exp()
