@@ -1,0 +1,221 @@
+"""The life of a stream: what goes in, what stays, and what happens when something goes wrong."""
+
+import gc
+import weakref
+
+import golden_data
+import numpy as np
+import pytest
+import torch
+
+from xsvggt_ros.engine.point_cloud import CloudOptions, pack_cloud
+from xsvggt_ros.engine.stream_engine import FrameError, StreamEngine
+from xsvggt_ros.geometry import transform_points
+from xsvggt_ros.kv_cache.config import CacheConfig
+from xsvggt_ros.model.config import ModelConfig
+from xsvggt_ros.model.streamvggt import StreamVGGT
+
+CASE = golden_data.load_case('tiny_h1')
+TOKENS = CASE.config['num_register_tokens'] + 1 + 4 * 4
+
+
+@pytest.fixture
+def model():
+    model = StreamVGGT(ModelConfig.from_dict(CASE.config))
+    model.load_state_dict(CASE.weights, strict=True)
+    return model
+
+
+def make_engine(model, **settings):
+    cache = {'max_tokens': 60, 'camera_max_tokens': 24}
+    cache |= {k: settings.pop(k) for k in list(settings) if k in CacheConfig.__dataclass_fields__}
+    return StreamEngine(model, CacheConfig(**cache), **settings)
+
+
+def frames(count=None):
+    return [CASE.rgb(i) for i in range(count or len(CASE.frames))]
+
+
+def test_a_stream_can_begin_again_and_gives_the_same(model):
+    engine = make_engine(model)
+    first = [engine.step(frame).depth for frame in frames()]
+    reserved = engine.cache_stats().bytes_reserved
+    engine.reset()
+    assert engine.frames == 0
+    assert engine.cache_stats().tokens_per_layer == (0,) * 4
+    again = [engine.step(frame).depth for frame in frames()]
+    torch.testing.assert_close(again, first, rtol=0, atol=0)
+    assert engine.cache_stats().bytes_reserved == reserved
+
+
+def test_numpy_and_torch_frames_are_the_same(model):
+    a, b = make_engine(model), make_engine(model)
+    for frame in frames(3):
+        torch.testing.assert_close(
+            a.step(frame.numpy()).points, b.step(frame).points, rtol=0, atol=0)
+
+
+def test_finishing_a_frame_early_or_late_is_the_same(model):
+    a, b = make_engine(model), make_engine(model)
+    for frame in frames():
+        first = a.step(frame)
+        a.finish_frame()
+        a.finish_frame()
+        torch.testing.assert_close(b.step(frame).depth, first.depth, rtol=0, atol=0)
+
+
+def test_no_frame_and_no_result_is_held(model):
+    engine = make_engine(model)
+    alive = []
+    for frame in frames(4):
+        frame = frame.clone()
+        result = engine.step(frame)
+        alive += [weakref.ref(frame), weakref.ref(result), weakref.ref(result.depth),
+                  weakref.ref(result.points), weakref.ref(result.image)]
+        del frame, result
+    gc.collect()
+    assert [reference() for reference in alive] == [None] * len(alive)
+
+
+def test_the_number_of_live_tensors_does_not_grow(model):
+    engine = make_engine(model)
+
+    def live_tensors():
+        gc.collect()
+        return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+
+    counts = []
+    for i in range(24):
+        engine.step(frames()[i % 8])
+        engine.finish_frame()
+        if i >= 12:
+            counts.append(live_tensors())
+    assert len(set(counts)) == 1, counts
+
+
+def test_statistics_tell_what_is_there(model):
+    engine = make_engine(model)
+    assert engine.cache_stats().frames == 0
+    for i, frame in enumerate(frames(5)):
+        engine.step(frame)
+        stats = engine.cache_stats()
+        used = min(60, (i + 1) * TOKENS)
+        assert stats.tokens_per_layer == (used,) * 4
+        assert stats.tokens_per_frame == TOKENS
+        assert stats.budget == 60 and stats.camera_budget == 24
+        assert stats.occupancy == pytest.approx(used / 60)
+        assert stats.camera_tokens == min(24, 4 * (i + 1))
+        assert stats.evicted_total == (i + 1) * TOKENS - used
+        assert 0 < stats.bytes_used <= stats.bytes_reserved
+        # 4 layers of 64 channels, keys and values; the camera head's single layer of 128
+        assert stats.bytes_used == 4 * 2 * (used * 4 * 64 + stats.camera_tokens * 128)
+    assert stats.evicted_this_frame == TOKENS
+
+
+@pytest.mark.parametrize('frame, word', [
+    (np.zeros((56, 56, 3), np.float32), 'uint8'),
+    (torch.zeros(56, 56, 3), 'uint8'),
+    (np.zeros((56, 56), np.uint8), 'height, width, 3'),
+    (np.zeros((56, 0, 3), np.uint8), 'height, width, 3'),
+    (np.zeros((56, 70, 3), np.uint8), '70x56'),
+])
+def test_a_frame_that_does_not_fit_leaves_the_stream_alone(model, frame, word):
+    engine, undisturbed = make_engine(model), make_engine(model)
+    for i, good in enumerate(frames(5)):
+        if i == 3:
+            with pytest.raises(FrameError, match=word):
+                engine.step(frame)
+        torch.testing.assert_close(
+            engine.step(good).depth, undisturbed.step(good).depth, rtol=0, atol=0)
+
+
+def test_sides_must_be_whole_patches_without_an_image_size(model):
+    with pytest.raises(FrameError, match='patch size 14'):
+        make_engine(model).step(np.zeros((57, 56, 3), np.uint8))
+
+
+def test_another_size_is_welcome_after_a_reset(model):
+    engine = make_engine(model, image_size=56)
+    engine.step(np.zeros((60, 80, 3), np.uint8))
+    engine.reset()
+    result = engine.step(np.zeros((90, 80, 3), np.uint8))
+    assert result.depth.shape == (56, 56) and result.frame_index == 0
+
+
+@pytest.mark.parametrize('size', [100, 0, -14])
+def test_an_image_size_that_is_no_multiple_is_refused(model, size):
+    with pytest.raises(ValueError, match='multiple of the patch size 14'):
+        make_engine(model, image_size=size)
+
+
+def test_running_out_of_memory_in_a_dense_head_loses_nothing(model, monkeypatch):
+    engine, undisturbed = make_engine(model), make_engine(model)
+    for i, frame in enumerate(frames()):
+        if i == 5:
+            with monkeypatch.context() as patch, pytest.raises(MemoryError):
+                patch.setattr(model.point_head, 'forward', fail)
+                engine.step(frame)
+            assert engine.frames == 5
+        torch.testing.assert_close(
+            engine.step(frame).depth, undisturbed.step(frame).depth, rtol=0, atol=0)
+
+
+def test_a_failure_inside_the_camera_head_begins_a_new_stream(model, monkeypatch):
+    engine = make_engine(model)
+    first = engine.step(frames()[0])
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(model.camera_head.pose_branch, 'forward', fail)
+        engine.step(frames()[1])
+    assert engine.frames == 0
+    torch.testing.assert_close(engine.step(frames()[0]).depth, first.depth, rtol=0, atol=0)
+
+
+def fail(*_):
+    raise MemoryError('no memory left')
+
+
+def test_a_budget_that_leaves_no_history_is_told_with_its_numbers(model):
+    engine = make_engine(model, max_tokens=40)
+    assert engine.budget_warning() is None
+    engine.step(frames()[0])
+    warning = engine.budget_warning()
+    assert '40' in warning and f'{2 * TOKENS} tokens' in warning
+    generous = make_engine(model, max_tokens=100)
+    generous.step(frames()[0])
+    assert generous.budget_warning() is None
+
+
+def test_half_precision_is_close(model):
+    exact, half = make_engine(model), make_engine(StreamVGGT(model.config), dtype=torch.bfloat16)
+    half._model.load_state_dict(CASE.weights)
+    for frame in frames(3):
+        reference, result = exact.step(frame), half.step(frame)
+        assert result.depth.dtype == torch.float32
+        assert (result.depth.log() - reference.depth.log()).abs().mean() < 0.1
+
+
+def test_both_sources_of_a_cloud_lie_in_the_cameras_frame(model):
+    engine = make_engine(model)
+    for frame in frames(3):
+        result = engine.step(frame)
+    height, width = result.depth.shape
+    depth = pack_cloud(result, CloudOptions(source='depth')).view(height, width, 5)
+    torch.testing.assert_close(depth[..., 2], result.depth)
+    k = result.intrinsics
+    torch.testing.assert_close(depth[7, 9, 0], (9 - k[0, 2]) / k[0, 0] * result.depth[7, 9])
+    points = pack_cloud(result, CloudOptions(source='points')).view(height, width, 5)
+    torch.testing.assert_close(
+        points[..., :3], transform_points(result.camera_from_world, result.points))
+    torch.testing.assert_close(points[..., 4], result.points_confidence)
+
+
+def test_clouds_are_thinned_as_asked(model):
+    result = make_engine(model).step(frames()[0])
+    assert len(pack_cloud(result, CloudOptions(stride=4))) == 14 * 14
+    surest = pack_cloud(result, CloudOptions(confidence_percentile=75.0))
+    assert len(surest) == pytest.approx(56 * 56 / 4, rel=0.02)
+    assert surest[:, 4].min() >= result.depth_confidence.quantile(0.74)
+    limit = pack_cloud(result, CloudOptions())[:, :3].norm(dim=1).median().item()
+    near = pack_cloud(result, CloudOptions(max_range=limit))
+    assert 0 < len(near) <= 56 * 56 / 2 + 1
+    assert near[:, :3].norm(dim=1).max() <= limit

@@ -1,0 +1,63 @@
+"""From a frame's result to a packed cloud: chosen, filtered and laid out on the device."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from xsvggt_ros.engine.stream_engine import FrameResult
+from xsvggt_ros.geometry import transform_points, unproject_depth
+
+COLUMNS = ('x', 'y', 'z', 'rgb', 'confidence')  # of a packed cloud, 4 bytes each
+SOURCES = ('depth', 'points')
+
+
+@dataclass(frozen=True)
+class CloudOptions:
+    """
+    Which points of a frame make its cloud.
+
+    source: 'depth' unprojects the depth map, 'points' takes the point head's map.
+    stride: every n-th pixel in both directions.
+    confidence_percentile: share of the frame's points, 0..100, that is dropped as least sure.
+    max_range: points farther from the camera are dropped, in the stream's unit; 0 keeps all.
+    """
+
+    source: str = 'depth'
+    stride: int = 1
+    confidence_percentile: float = 0.0
+    max_range: float = 0.0
+
+
+@torch.inference_mode()
+def pack_cloud(result: FrameResult, options: CloudOptions) -> Tensor:
+    """
+    Return the cloud [N, 5] fp32 in the camera's optical frame, on the CPU, one row a point.
+
+    Columns are `COLUMNS`; rgb holds the bits 0x00RRGGBB, as PCL and RViz expect them.
+    """
+    if options.source == 'points':
+        points = transform_points(result.camera_from_world, result.points)
+        confidence = result.points_confidence
+    else:
+        points = unproject_depth(result.depth, result.intrinsics)
+        confidence = result.depth_confidence
+    step = options.stride
+    points = points[::step, ::step].reshape(-1, 3)
+    confidence = confidence[::step, ::step].reshape(-1)
+    red, green, blue = result.image[::step, ::step].reshape(-1, 3).int().unbind(-1)
+    rgb = ((red << 16) | (green << 8) | blue).view(torch.float32)
+    packed = torch.cat([points, rgb[:, None], confidence[:, None]], dim=1)
+    return packed[_chosen(points, confidence, options)].cpu()
+
+
+def _chosen(points: Tensor, confidence: Tensor, options: CloudOptions) -> Tensor:
+    keep = torch.isfinite(points).all(dim=1) & torch.isfinite(confidence)
+    if options.max_range > 0:
+        keep &= points.norm(dim=1) <= options.max_range
+    if options.confidence_percentile > 0:
+        # kthvalue, not quantile: that one refuses more than 16 million elements
+        rank = int(options.confidence_percentile / 100 * confidence.numel())
+        if rank > 0:
+            keep &= confidence > confidence.nan_to_num().kthvalue(rank).values
+    return keep

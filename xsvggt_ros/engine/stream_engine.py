@@ -1,0 +1,292 @@
+"""One frame in, one result out, for as long as the stream runs."""
+
+from dataclasses import dataclass
+import time
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xsvggt_ros.engine.preprocess import Resize, to_network_input
+from xsvggt_ros.geometry import pose_encoding_to_camera
+from xsvggt_ros.kv_cache.cache import KVCache
+from xsvggt_ros.kv_cache.config import CacheConfig, CacheLayout
+from xsvggt_ros.kv_cache.retention import POLICIES
+from xsvggt_ros.model.streamvggt import FramePrediction, StreamLayout
+
+
+class FrameError(ValueError):
+    """A frame that this stream cannot take; the stream is as it was before."""
+
+
+@dataclass
+class StreamMemory:
+    """What the network remembers of a stream: its global layers and its camera head's trunk."""
+
+    tokens: KVCache
+    camera: KVCache
+
+
+class StreamModel(Protocol):
+    """What the engine needs of a network; `StreamVGGT` is one."""
+
+    patch_size: int
+
+    def set_dtype(self, dtype: torch.dtype) -> None:
+        """Compute in this precision from now on."""
+
+    def to(self, device: torch.device) -> 'StreamModel':
+        """Move the weights."""
+
+    def cache_layout(self, height: int, width: int) -> StreamLayout:
+        """Return the shapes of the two caches for images of this size."""
+
+    def first_frame(self, image: Tensor, memory: StreamMemory) -> FramePrediction:
+        """Predict the frame that defines the world's frame; image: [3, H, W] in [0, 1]."""
+
+    def step(self, image: Tensor, memory: StreamMemory) -> FramePrediction:
+        """Predict a later frame."""
+
+
+@dataclass(frozen=True)
+class FrameResult:
+    """
+    What is known of one frame; tensors are fp32 on the engine's device and the caller's own.
+
+    The world is the first camera's optical frame, its scale the network's own. H and W are the
+    model image's.
+    """
+
+    frame_index: int
+    image: Tensor  # uint8 [H, W, 3], RGB, what the network saw
+    pose_encoding: Tensor  # [9]: translation, quaternion (x, y, z, w), fov_h, fov_w in rad
+    camera_from_world: Tensor  # [4, 4], optical axes
+    intrinsics: Tensor  # [3, 3], pixels of the model image
+    depth: Tensor  # [H, W], along the optical axis
+    depth_confidence: Tensor  # [H, W], at least 1
+    points: Tensor  # [H, W, 3], in the world
+    points_confidence: Tensor  # [H, W], at least 1
+    upload_seconds: float  # host time spent to bring the frame to the device and to size
+
+
+@dataclass(frozen=True)
+class CacheStats:
+    """How full the caches are, after the last frame's eviction."""
+
+    frames: int  # since the stream began
+    tokens_per_frame: int  # 0 before the first frame, when no size is known
+    tokens_per_layer: tuple[int, ...]  # remembered, one entry per global layer
+    budget: int | None  # tokens per global layer, never below two frames; None: no limit
+    occupancy: float  # tokens / budget, 0..1; 0 where there is no limit
+    evicted_this_frame: int  # tokens per global layer
+    evicted_total: int  # tokens per global layer since the stream began
+    camera_tokens: int  # per layer of the camera head's trunk
+    camera_budget: int | None
+    bytes_used: int  # keys and values remembered, both caches
+    bytes_reserved: int  # allocated for both caches, bookkeeping included
+
+
+class StreamEngine:
+    """
+    The life of a stream: it owns the caches, and no earlier frame or result.
+
+    ``step`` may be followed by ``finish_frame`` once the result is on its way; otherwise the next
+    call does that work first.
+    """
+
+    def __init__(
+        self, model: StreamModel, cache: CacheConfig, device: torch.device | str = 'cpu',
+        dtype: torch.dtype = torch.float32, image_size: int | None = None,
+    ) -> None:
+        """
+        Take a network and move it to ``device`` and the precision ``dtype``.
+
+        image_size: width of the model image in pixels, a multiple of the patch size; None uses
+        frames as they are, which then must have sides that are multiples of it.
+        """
+        if image_size is not None and (image_size < 1 or image_size % model.patch_size):
+            raise ValueError(
+                f'image_size must be a multiple of the patch size {model.patch_size}, for '
+                f'example {max(1, round(image_size / model.patch_size)) * model.patch_size}; '
+                f'got {image_size}')
+        self._device = torch.device(device)
+        self._dtype = dtype
+        model.set_dtype(dtype)
+        self._model = model.to(self._device)
+        self._cache_config = cache
+        self._image_size = image_size
+        self._memory: StreamMemory | None = None
+        self._resize: Resize | None = None
+        self._source_size = (0, 0)  # height, width
+        self._frames = 0
+        self._unfinished = False
+
+    # Public interface ----------------------------------------------------------------------------
+
+    @property
+    def resize(self) -> Resize | None:
+        """Return how this stream's frames are resized; None before the first frame."""
+        return self._resize
+
+    @property
+    def frames(self) -> int:
+        """Return how many frames the stream has had."""
+        return self._frames
+
+    @torch.inference_mode()
+    def prepare(self, height: int, width: int) -> None:
+        """
+        Allocate the caches for frames of this size; the first `step` does it otherwise.
+
+        Raises FrameError if the size does not suit the model or an ongoing stream.
+        """
+        if self._resize is not None and (height, width) == self._source_size:
+            return
+        if self._frames:
+            expected = f'{self._source_size[1]}x{self._source_size[0]}'
+            raise FrameError(
+                f'the frame is {width}x{height} but this stream began with {expected}; '
+                'send that size, or reset the stream to begin anew')
+        resize = Resize.plan(height, width, self._image_size, self._model.patch_size)
+        self._check_model_size(resize.height, resize.width)
+        layout = self._model.cache_layout(resize.height, resize.width)
+        if self._memory is None or self._memory.tokens.layout != layout.tokens:
+            self._memory = None  # free the old one before the new one is allocated
+            self._memory = self._allocate(layout)
+        self._source_size = (height, width)
+        self._resize = resize
+
+    @torch.inference_mode()
+    def step(self, frame: np.ndarray | Tensor) -> FrameResult:
+        """
+        Reconstruct one frame, uint8 [H, W, 3] RGB.
+
+        Raises FrameError for a frame that cannot be taken. If the network itself fails half-way,
+        the error is passed on and the stream goes on from the frame before, or is reset if that
+        is no longer possible (`frames` is 0 then).
+        """
+        frame = self._check_frame(frame)
+        self.finish_frame()
+        start = time.perf_counter()
+        image = self._resize(frame.to(self._device))
+        upload_seconds = time.perf_counter() - start
+        prediction = self._predict(to_network_input(image))
+        index = self._frames
+        self._frames += 1
+        self._unfinished = True
+        camera_from_world, intrinsics = pose_encoding_to_camera(
+            prediction.pose_encoding, self._resize.height, self._resize.width)
+        return FrameResult(
+            frame_index=index, image=image, pose_encoding=prediction.pose_encoding,
+            camera_from_world=camera_from_world, intrinsics=intrinsics,
+            depth=prediction.depth, depth_confidence=prediction.depth_confidence,
+            points=prediction.points, points_confidence=prediction.points_confidence,
+            upload_seconds=upload_seconds)
+
+    @torch.inference_mode()
+    def finish_frame(self) -> None:
+        """Commit the last frame to the cache and evict down to the budget."""
+        if self._unfinished:
+            self._memory.tokens.end_step()
+            self._unfinished = False
+
+    @torch.inference_mode()
+    def reset(self) -> None:
+        """Forget the stream; the next frame defines a new world. Memory stays allocated."""
+        self._frames = 0
+        self._unfinished = False
+        if self._memory is not None:
+            self._memory.tokens.reset()
+            self._memory.camera.reset()
+
+    def kept_token_ids(self) -> list[Tensor]:
+        """
+        Return the tokens each global layer remembers, int64 ascending.
+
+        A token's id is frame * tokens_per_frame + its index in the frame.
+        """
+        self.finish_frame()
+        return self._memory.tokens.kept_token_ids() if self._memory else []
+
+    def kept_camera_ids(self) -> list[Tensor]:
+        """Return what each layer of the camera head's trunk remembers: frame * 4 + iteration."""
+        return self._memory.camera.kept_token_ids() if self._memory else []
+
+    def cache_stats(self) -> CacheStats:
+        """Return how full the caches are."""
+        self.finish_frame()
+        if self._memory is None:
+            config = self._cache_config
+            return CacheStats(0, 0, (), config.max_tokens, 0.0, 0, 0, 0,
+                              config.camera_max_tokens, 0, 0)
+        tokens, camera = self._memory.tokens, self._memory.camera
+        return CacheStats(
+            frames=self._frames,
+            tokens_per_frame=tokens.layout.tokens_per_step,
+            tokens_per_layer=(tokens.tokens,) * tokens.layout.layers,
+            budget=tokens.budget,
+            occupancy=tokens.tokens / tokens.budget if tokens.budget else 0.0,
+            evicted_this_frame=tokens.evicted_last,
+            evicted_total=tokens.evicted_total,
+            camera_tokens=camera.tokens,
+            camera_budget=camera.budget,
+            bytes_used=tokens.bytes_used + camera.bytes_used,
+            bytes_reserved=tokens.bytes_reserved + camera.bytes_reserved)
+
+    def budget_warning(self) -> str | None:
+        """Return what is wrong with the token budget for this frame size, or None."""
+        if self._memory is None or self._memory.tokens.budget is None:
+            return None
+        frame = self._memory.tokens.layout.tokens_per_step
+        budget = self._cache_config.max_tokens
+        if budget > 2 * frame:
+            return None
+        size = f'{self._resize.width}x{self._resize.height}'
+        return (f'cache.max_tokens {budget} leaves no room for history: at {size} a frame has '
+                f'{frame} tokens, and the first and the newest frame, {2 * frame} tokens, are '
+                f'always kept; set cache.max_tokens to {4 * frame} or more')
+
+    # Parts ---------------------------------------------------------------------------------------
+
+    def _predict(self, image: Tensor) -> FramePrediction:
+        camera_steps = self._memory.camera.steps
+        try:
+            if self._frames == 0:
+                return self._model.first_frame(image, self._memory)
+            return self._model.step(image, self._memory)
+        except Exception:
+            if self._memory.camera.steps != camera_steps:
+                self.reset()
+            raise
+
+    def _check_frame(self, frame: np.ndarray | Tensor) -> Tensor:
+        if isinstance(frame, np.ndarray):
+            if frame.dtype != np.uint8:
+                raise FrameError(f'a frame must be uint8, got {frame.dtype}')
+            frame = torch.from_numpy(np.ascontiguousarray(frame))
+        if frame.dtype != torch.uint8:
+            raise FrameError(f'a frame must be uint8, got {frame.dtype}')
+        if frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
+            raise FrameError(f'a frame must be [height, width, 3], got {list(frame.shape)}')
+        self.prepare(frame.shape[0], frame.shape[1])
+        return frame
+
+    def _check_model_size(self, height: int, width: int) -> None:
+        patch = self._model.patch_size
+        if height % patch or width % patch:
+            raise FrameError(
+                f'the frame is {width}x{height}, but without image_size both sides must be '
+                f'multiples of the patch size {patch}')
+
+    def _allocate(self, layout: StreamLayout) -> StreamMemory:
+        config = self._cache_config
+        return StreamMemory(
+            tokens=self._new_cache(layout.tokens, config.max_tokens),
+            camera=self._new_cache(layout.camera, config.camera_max_tokens))
+
+    def _new_cache(self, layout: CacheLayout, budget: int | None) -> KVCache:
+        config = self._cache_config
+        policy = POLICIES[config.policy](
+            layout.tokens_per_step, layout.special_tokens, config.pool_size)
+        return KVCache(layout, policy, budget, config.storage_dtype(self._dtype), self._device)
