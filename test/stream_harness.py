@@ -1,0 +1,180 @@
+"""The real node in a process of its own, and a camera and a robot around it in this one."""
+
+from array import array
+from pathlib import Path
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+from diagnostic_msgs.msg import DiagnosticArray
+import golden_data
+from nav_msgs.msg import Odometry
+import numpy as np
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from tf2_msgs.msg import TFMessage
+
+from xsvggt_ros.model.checkpoint import save_checkpoint
+from xsvggt_ros.model.config import ModelConfig
+from xsvggt_ros.model.streamvggt import StreamVGGT
+from xsvggt_ros.msg import CacheStatus, StreamStatus
+
+ROOT = Path(__file__).parents[1]
+FRAME_ID = 'test_optical_frame'
+DEADLINE = 30.0  # seconds any single condition may take; far more than it should
+
+
+def write_tiny_checkpoint(path):
+    """Save the tiny golden network, a few milliseconds a frame, as a checkpoint file."""
+    case = golden_data.load_case('tiny_h1')
+    model = StreamVGGT(ModelConfig.from_dict(case.config))
+    model.load_state_dict(case.weights, strict=True)
+    save_checkpoint(model, path)
+    return path
+
+
+def qos(depth, reliable):
+    reliability = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
+    return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=reliability)
+
+
+def make_image(index, width=70, height=56, encoding='rgb8', stamp=None):
+    """Return an image message whose pixels depend on the index."""
+    channels = {'rgb8': 3, 'mono8': 1}[encoding]
+    y, x, c = np.mgrid[:height, :width, :channels]
+    message = Image()
+    message.header.frame_id = FRAME_ID
+    seconds, nanoseconds = stamp or (1700000000 + index, 123456789 + index)
+    message.header.stamp.sec, message.header.stamp.nanosec = seconds, nanoseconds
+    message.width, message.height, message.encoding = width, height, encoding
+    message.step = width * channels
+    data = array('B')
+    data.frombytes(((x * 3 + y * 5 + c * 40 + index * 7) % 256).astype(np.uint8).tobytes())
+    message.data = data
+    return message
+
+
+class NodeProcess:
+    """The node as a user starts it, with its output in a file."""
+
+    def __init__(self, log, namespace='/', **parameters):
+        command = [sys.executable, '-m', 'xsvggt_ros.node.stream_node', '--ros-args',
+                   '-r', 'image:=/cam/image_raw', '-r', 'camera_info:=/cam/camera_info',
+                   '-r', f'__ns:={namespace}']
+        for name, value in parameters.items():
+            command += ['-p', f"{name.replace('__', '.')}:={value}"]
+        self.log = log
+        with open(log, 'w') as file:
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT,
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+
+    def output(self):
+        return self.log.read_text()
+
+    def resident_bytes(self):
+        pages = Path(f'/proc/{self.process.pid}/statm').read_text().split()[1]
+        return int(pages) * 4096
+
+    def stop(self):
+        """Press Ctrl-C; return the exit code and the seconds it took."""
+        start = time.monotonic()
+        self.process.send_signal(signal.SIGINT)
+        try:
+            code = self.process.wait(DEADLINE)
+        finally:
+            self.process.kill()
+        return code, time.monotonic() - start
+
+
+class Robot:
+    """Publishes images and records what the node says, spinning in a thread."""
+
+    def __init__(self):
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context)
+        self.node = rclpy.create_node('test_robot', context=self.context)
+        self.images = self.node.create_publisher(Image, '/cam/image_raw', qos(10, reliable=False))
+        self.infos = self.node.create_publisher(
+            CameraInfo, '/cam/camera_info', qos(10, reliable=True))
+        self.received = {}
+        self._record('points', PointCloud2, '/xsvggt/points', qos(50, reliable=True))
+        self._record('points_best_effort', PointCloud2, '/xsvggt/points', qos(50, reliable=False))
+        self._record('odometry', Odometry, '/xsvggt/odometry', qos(50, reliable=True))
+        self._record('tf', TFMessage, '/tf', qos(50, reliable=True))
+        self._record('cache', CacheStatus, '/xsvggt/cache_status', qos(50, reliable=True))
+        self._record('status', StreamStatus, '/xsvggt/status', qos(50, reliable=True))
+        self._record('diagnostics', DiagnosticArray, '/diagnostics', qos(50, reliable=True))
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._spin)
+        self._thread.start()
+
+    def _spin(self):
+        while not self._closing.is_set():
+            self.executor.spin_once(timeout_sec=0.1)
+
+    def _record(self, name, kind, topic, profile):
+        messages = self.received[name] = []
+        self.node.create_subscription(kind, topic, messages.append, profile)
+
+    def wait(self, condition, what, node=None):
+        """Wait until a condition holds, and fail with ``what`` if it never does."""
+        end = time.monotonic() + DEADLINE
+        while not (value := condition()):
+            dead = node is not None and node.process.poll() is not None
+            if dead or time.monotonic() > end:
+                raise AssertionError(f'waited in vain for {what}\n{node.output() if node else ""}')
+            time.sleep(0.005)
+        return value
+
+    def wait_until_subscribed(self, node):
+        """Wait until the node is active and everything of it is connected."""
+        self.wait(lambda: self.images.get_subscription_count() > 0, 'the node to subscribe', node)
+        self.wait(lambda: self.node.count_publishers('/xsvggt/points') > 0, 'publishers', node)
+        time.sleep(0.5)  # both sides of every topic must have found each other
+
+    def process(self, node, message, timeout=DEADLINE):
+        """Publish an image and wait until the node has processed it; return its status."""
+        stamp = message.header.stamp
+        self.images.publish(message)
+        return self.wait(
+            lambda: next((s for s in reversed(list(self.received['status']))
+                          if s.header.stamp == stamp), None), f'frame {stamp}', node)
+
+    def diagnostic(self, name):
+        """Return the newest status of a diagnostics task."""
+        for array_message in reversed(list(self.received['diagnostics'])):
+            for status in array_message.status:
+                if status.name == f'xsvggt: {name}':
+                    return status
+        return None
+
+    def wait_for_diagnostic(self, node, name, *words):
+        """Wait until a task's newest message contains all words; return the status."""
+        def found():
+            status = self.diagnostic(name)
+            return status if status and all(word in status.message for word in words) else None
+
+        return self.wait(found, f'diagnostics "{name}" to say {words}', node)
+
+    def call(self, kind, service, request):
+        """Call a service and return its response."""
+        client = self.node.create_client(kind, service)
+        assert client.wait_for_service(timeout_sec=DEADLINE), service
+        future = client.call_async(request)
+        self.wait(future.done, f'service {service}')
+        self.node.destroy_client(client)
+        return future.result()
+
+    def close(self):
+        self._closing.set()
+        self._thread.join()
+        self.executor.shutdown()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)

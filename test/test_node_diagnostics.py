@@ -1,0 +1,116 @@
+"""What diagnostics and the fault log say in situations that are slow or hard to bring about."""
+
+from dataclasses import replace
+
+from diagnostic_msgs.msg import DiagnosticStatus
+import pytest
+
+from xsvggt_ros.engine.stream_engine import CacheStats
+from xsvggt_ros.node.diagnostics import build_statuses, GpuMemory, Snapshot
+from xsvggt_ros.node.stream_statistics import FaultLog, FrameReport, Latency, RateMeter
+
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+
+CACHE = CacheStats(
+    frames=9, tokens_per_frame=25, tokens_per_layer=(100, 100), budget=100, occupancy=1.0,
+    evicted_this_frame=25, evicted_total=125, camera_tokens=36, camera_budget=64,
+    bytes_used=5_000_000, bytes_reserved=6_000_000)
+REPORT = FrameReport(
+    latency=Latency(0.05, 0.001, 0.002, 0.04, 0.004, 0.003), cache=CACHE, confidence_mean=1.5,
+    points=1000, predicted_fx=400.0, predicted_fy=401.0)
+HEALTHY = Snapshot(
+    state='active', topic='/cam', publishers=['driver (sensor_msgs/msg/Image, reliable)'],
+    image_timeout=5.0, active_for=60.0, start_fault=None, image_fault=None, frame_fault=None,
+    process_bytes=10**9, image_age=0.03, image_rate=30.0, info_rate=30.0,
+    image_description='rgb8 640x480', calibrated_focal=(390.0, 390.0), received=300,
+    processed=300, rate_out=30.0, latencies=[0.05], report=REPORT, model='tiny', device='cpu')
+
+
+def status_of(name, **changes):
+    statuses = {s.name: s for s in build_statuses(replace(HEALTHY, **changes), 'xsvggt')}
+    assert len(statuses) == 5
+    return statuses[f'xsvggt: {name}']
+
+
+def test_a_healthy_node_is_ok_everywhere():
+    for status in build_statuses(HEALTHY, 'xsvggt'):
+        assert status.level == OK, status
+
+
+def test_predicted_and_calibrated_focal_lengths_are_both_shown():
+    values = {v.key: v.value for v in status_of('Inference').values}
+    assert values['predicted focal fx, fy (px)'] == '400.0, 401.0'
+    assert values['calibrated focal fx, fy (px)'] == '390.0, 390.0'
+
+
+def test_images_lost_by_the_middleware_are_noticed():
+    status = status_of('Input', image_rate=2.0)
+    assert status.level == WARN
+    assert 'fastdds.xml' in status.message and '2.0 Hz' in status.message
+
+
+@pytest.mark.parametrize('publishers, words', [
+    ([], ('nobody publishes', 'image:=')),
+    (['driver (sensor_msgs/msg/CompressedImage, reliable)'], ('CompressedImage', 'type')),
+])
+def test_silence_is_explained(publishers, words):
+    status = status_of('Input', publishers=publishers, image_age=None)
+    assert status.level == ERROR
+    assert all(word in status.message for word in words)
+
+
+def test_overload_names_the_parameter_to_turn():
+    status = status_of('Inference', rate_out=5.0, processed=50, dropped=250)
+    assert 'model.image_size' in status.message and '83 %' in status.message
+
+
+def test_a_network_that_hangs_is_an_error():
+    status = status_of('Inference', busy_for=40.0)
+    assert status.level == ERROR and '40 s' in status.message
+
+
+@pytest.mark.parametrize('free, level', [(50, OK), (15, WARN), (5, ERROR)])
+def test_gpu_memory_running_out(free, level):
+    status = status_of('Memory', gpu=GpuMemory(10, 20, free, 100))
+    assert status.level == level
+    assert (level == OK) == ('cache.max_tokens' not in status.message)
+
+
+def test_a_cache_without_a_limit_is_a_warning():
+    report = replace(REPORT, cache=replace(CACHE, budget=None))
+    status = status_of('KV cache', report=report)
+    assert status.level == WARN and 'cache.policy' in status.message
+
+
+def test_faults_are_told_once_and_counted():
+    told = []
+    log = FaultLog(told.append, period=1000.0)
+    for _ in range(5):
+        log.report('image', 'bad encoding')
+    log.report('model', 'no file')
+    assert told == ['bad encoding', 'no file']
+    assert log.get('image').count == 5
+    log.clear('image')
+    assert log.get('image') is None
+
+
+def test_a_fault_is_told_again_after_a_while_with_its_count():
+    told = []
+    log = FaultLog(told.append, period=0.0)
+    log.report('image', 'bad')
+    log.report('image', 'bad')
+    assert told == ['bad', 'bad (2 times)']
+
+
+def test_rates(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr('time.monotonic', lambda: now[0])
+    meter = RateMeter(window=5.0)
+    assert meter.rate() == 0.0 and meter.age() is None
+    for _ in range(101):
+        meter.tick()
+        now[0] += 0.1
+    assert meter.rate() == pytest.approx(10.0, rel=0.03)
+    now[0] += 10
+    assert meter.rate() == 0.0
+    assert meter.age() == pytest.approx(10.1)

@@ -1,0 +1,66 @@
+"""The parameter table, and the files that are derived from it."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from xsvggt_ros.node.parameters import BY_NAME, check_change, TABLE
+from xsvggt_ros.tools import parameter_docs
+
+ROOT = Path(__file__).parents[1]
+
+
+def flatten(tree, prefix=''):
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f'{prefix}{key}.')
+        else:
+            yield prefix + key, value
+
+
+def test_names_are_unique_and_defaults_allowed():
+    assert len(BY_NAME) == len(TABLE)
+    for parameter in TABLE:
+        assert parameter.fault(parameter.default) is None
+        assert parameter.description.endswith('.')
+
+
+def test_the_shipped_file_carries_every_parameter_at_its_default():
+    text = (ROOT / 'config' / 'stream.yaml').read_text()
+    values = dict(flatten(yaml.safe_load(text)['/**']['ros__parameters']))
+    assert values == {p.name: p.default for p in TABLE}
+    for p in TABLE:
+        assert type(values[p.name]) is type(p.default), p.name
+    assert text == parameter_docs.yaml_text(), 'run python -m xsvggt_ros.tools.parameter_docs'
+
+
+def test_the_readme_has_the_same_table():
+    readme = (ROOT / 'README.md').read_text()
+    assert parameter_docs.insert_table(readme) == readme, \
+        'run python -m xsvggt_ros.tools.parameter_docs'
+
+
+@pytest.mark.parametrize('name, value, word', [
+    ('cache.max_tokens', 0, '1 to 1000000'),
+    ('cloud.stride', 65, '1 to 64'),
+    ('model.dtype', 'fp8', 'bf16'),
+])
+def test_a_value_out_of_range_is_explained(name, value, word):
+    fault = BY_NAME[name].fault(value)
+    assert name in fault and word in fault and str(value) in fault
+
+
+@pytest.mark.parametrize('name, value, configured, accepted', [
+    ('cloud.stride', 2, True, True),
+    ('cloud.stride', 0, True, False),
+    ('cache.max_tokens', 100, True, False),
+    ('cache.max_tokens', 100, False, True),
+    ('use_sim_time', True, True, True),
+])
+def test_changes_at_run_time(name, value, configured, accepted):
+    from rclpy.parameter import Parameter
+
+    result = check_change([Parameter(name, value=value)], configured)
+    assert result.successful == accepted
+    assert accepted or name in result.reason

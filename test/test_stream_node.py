@@ -1,0 +1,349 @@
+"""The real node, a process of its own, over real DDS."""
+
+from array import array
+import time
+
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+import numpy as np
+import pytest
+from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+from rcl_interfaces.srv import DescribeParameters, SetParameters
+from std_srvs.srv import Trigger
+from stream_harness import FRAME_ID, make_image, NodeProcess, Robot, write_tiny_checkpoint
+
+OK, WARN, ERROR = b'\x00', b'\x01', b'\x02'
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+    return write_tiny_checkpoint(tmp_path_factory.mktemp('weights') / 'tiny.safetensors')
+
+
+@pytest.fixture
+def robot():
+    robot = Robot()
+    yield robot
+    robot.close()
+
+
+@pytest.fixture
+def start(tmp_path, robot, checkpoint):
+    """Start nodes that are stopped with Ctrl-C at the end of the test, quietly and with code 0."""
+    nodes = []
+
+    def start_node(wait=True, **parameters):
+        settings = {'model__checkpoint': checkpoint, 'model__image_size': 70,
+                    'cache__max_tokens': 100} | parameters
+        node = NodeProcess(tmp_path / f'node{len(nodes)}.log', **settings)
+        nodes.append(node)
+        if wait:
+            robot.wait_until_subscribed(node)
+        return node
+
+    yield start_node
+    for node in nodes:
+        if node.process.poll() is None:
+            code, _ = node.stop()
+            assert code == 0, node.output()
+        assert 'Traceback' not in node.output(), node.output()
+
+
+def stamps(messages):
+    return [(m.header.stamp.sec, m.header.stamp.nanosec) for m in messages]
+
+
+def text_parameter(name, value):
+    return Parameter(name=name, value=ParameterValue(
+        type=ParameterType.PARAMETER_STRING, string_value=value))
+
+
+def float_parameter(name, value):
+    return Parameter(name=name, value=ParameterValue(
+        type=ParameterType.PARAMETER_DOUBLE, double_value=value))
+
+
+def test_every_output_carries_the_images_stamp_and_frame(robot, start):
+    node = start()
+    sent = [make_image(i) for i in range(6)]
+    for message in sent:
+        robot.process(node, message)
+    expected = stamps(sent)
+    received = robot.received
+    robot.wait(lambda: all(len(received[name]) == 6 for name in (
+        'points', 'points_best_effort', 'odometry', 'tf', 'cache', 'status')), 'all outputs', node)
+    assert stamps(received['points']) == stamps(received['points_best_effort']) == expected
+    assert stamps(received['odometry']) == stamps(received['cache']) == expected
+    edges = [message.transforms[0] for message in received['tf']]
+    assert stamps(edges) == expected
+    for edge, odometry in zip(edges, received['odometry']):
+        assert (edge.header.frame_id, edge.child_frame_id) == ('xsvggt_odom', FRAME_ID)
+        assert (odometry.header.frame_id, odometry.child_frame_id) == ('xsvggt_odom', FRAME_ID)
+        a, b = odometry.pose.pose.position, edge.transform.translation
+        assert (a.x, a.y, a.z) == (b.x, b.y, b.z)
+        assert list(odometry.pose.covariance[::7]) == [0.01] * 6
+    assert all(cloud.header.frame_id == FRAME_ID for cloud in received['points'])
+
+
+def test_the_cloud_is_what_its_fields_say(robot, start):
+    node = start(cloud__confidence_percentile=0.0)
+    image = make_image(3)
+    robot.process(node, image)
+    cloud = robot.wait(lambda: robot.received['points'], 'a cloud', node)[0]
+    assert [field.name for field in cloud.fields] == ['x', 'y', 'z', 'rgb', 'confidence']
+    assert [field.offset for field in cloud.fields] == [0, 4, 8, 12, 16]
+    assert (cloud.height, cloud.width, cloud.point_step) == (1, 56 * 70, 20)
+    values = np.frombuffer(cloud.data, np.float32).reshape(-1, 5)
+    assert np.isfinite(values[:, :3]).all() and (values[:, 2] > 0).all()
+    assert (values[:, 4] >= 1).all()
+    colours = values[:, 3].copy().view(np.uint32)
+    pixels = np.frombuffer(image.data, np.uint8).reshape(-1, 3).astype(np.uint32)
+    np.testing.assert_array_equal(
+        colours, (pixels[:, 0] << 16) | (pixels[:, 1] << 8) | pixels[:, 2])
+
+
+def test_three_hundred_frames_stay_within_bounds(robot, start):
+    node = start()
+    resident = {}
+    for i in range(300):
+        robot.process(node, make_image(i))
+        if i + 1 in (50, 300):
+            resident[i + 1] = node.resident_bytes()
+    status = robot.received['status'][-1]
+    assert status.frames_received == 300
+    assert status.frames_processed + status.frames_dropped == 300
+    caches = robot.received['cache']
+    assert len(caches) == status.frames_processed
+    assert all(cache.tokens_used <= cache.tokens_budget == 100 for cache in caches)
+    assert all(cache.bytes_used <= cache.bytes_budget for cache in caches)
+    assert caches[-1].occupancy == pytest.approx(1.0)
+    assert caches[-1].tokens_evicted == caches[-1].tokens_per_frame == 25
+    assert caches[-1].tokens_evicted_total == status.frames_processed * 25 - 100
+    assert resident[300] <= 1.05 * resident[50], resident
+
+
+def test_frames_that_come_too_fast_are_dropped_and_counted(robot, start):
+    node = start(model__image_size=280)
+    for i in range(60):
+        robot.images.publish(make_image(i))
+    last = robot.wait(
+        lambda: next((s for s in robot.received['status']
+                      if s.header.stamp.sec == 1700000059), None), 'the newest image', node)
+    assert last.frames_dropped > 0
+    assert last.frames_processed + last.frames_dropped == last.frames_received <= 60
+    assert len(robot.received['status']) == last.frames_processed
+
+
+def test_thirty_images_a_second_reach_the_node(robot, start):
+    node = start()
+    image = make_image(0, width=640, height=480)
+    begin = time.monotonic()
+    for i in range(120):
+        image.header.stamp.sec = 1700000000 + i
+        time.sleep(max(0.0, begin + i / 30 - time.monotonic()))
+        robot.images.publish(image)
+    robot.wait(lambda: any(s.header.stamp.sec == 1700000119 for s in robot.received['status']),
+               'the last image', node)
+    last = robot.received['status'][-1]
+    assert last.frames_received >= 118
+    assert last.frames_processed + last.frames_dropped == last.frames_received
+
+
+BROKEN = {
+    'encoding': ({'encoding': 'yuv999'}, ('yuv999', 'rgb8')),
+    'step': ({'step': 3}, ('step', '210')),
+    'cut off': ({'data': array('B', [1] * 100)}, ('100 bytes', 'cut off')),
+    'empty': ({'width': 0, 'height': 0, 'step': 0, 'data': array('B')}, ('empty',)),
+}
+
+
+def test_broken_images_are_named_and_the_stream_goes_on(robot, start):
+    node = start()
+    robot.process(node, make_image(0))
+    for i, (changes, words) in enumerate(BROKEN.values(), start=1):
+        message = make_image(i)
+        for name, value in changes.items():
+            setattr(message, name, value)
+        robot.images.publish(message)
+        status = robot.wait_for_diagnostic(node, 'Input', *words)
+        assert status.level == ERROR
+    robot.images.publish(make_image(8, width=84))
+    robot.wait_for_diagnostic(node, 'Input', '84x56', '70x56', '~/reset')
+    last = robot.process(node, make_image(9))
+    assert last.frames_rejected == 5
+    assert robot.received['cache'][-1].frame_index == 1, 'the stream began anew'
+    robot.wait_for_diagnostic(node, 'Input', 'images/s')
+    for _, words in BROKEN.values():
+        assert all(word in node.output() for word in words)
+
+
+def test_the_same_fault_does_not_flood_the_log(robot, start):
+    node = start()
+    robot.process(node, make_image(0))
+    for i in range(1, 40):
+        broken = make_image(i)
+        broken.encoding = 'yuv999'
+        robot.images.publish(broken)
+    last = robot.process(node, make_image(99))
+    assert last.frames_rejected > 1
+    assert node.output().count('yuv999') == 1
+
+
+def test_after_a_reset_another_size_is_welcome(robot, start):
+    node = start()
+    for i in range(5):
+        robot.process(node, make_image(i))
+    assert robot.call(Trigger, '/xsvggt/reset', Trigger.Request()).success
+    status = robot.process(node, make_image(5, width=140, height=112, encoding='mono8'))
+    assert status.reset_count == 1
+    assert robot.received['cache'][-1].frame_index == 0
+
+
+def test_random_weights_are_said_everywhere(robot, start):
+    node = start(model__checkpoint='random', model__image_size=56)
+    status = robot.process(node, make_image(0, width=56))
+    assert status.random_weights and 'random' in status.model.lower()
+    diagnostic = robot.wait_for_diagnostic(node, 'Model', 'RANDOM WEIGHTS')
+    assert diagnostic.level == WARN
+    assert 'random weights' in node.output()
+
+
+@pytest.mark.parametrize('kind, words', [
+    ('missing', ('nowhere.safetensors', 'Hugging Face', 'non-commercial')),
+    ('truncated', ('truncated.safetensors',)),
+    ('other', ('other.safetensors', 'missing', 'camera_head.trunk.0.attn.qkv.bias')),
+    ('unset', ('model.checkpoint is not set', 'random')),
+])
+def test_a_checkpoint_that_cannot_be_used_is_explained(robot, start, checkpoint, tmp_path,
+                                                       kind, words):
+    from safetensors.torch import load_file, save_file
+
+    path = tmp_path / f'{kind}.safetensors'
+    if kind == 'missing':
+        path = tmp_path / 'nowhere.safetensors'
+    elif kind == 'truncated':
+        path.write_bytes(checkpoint.read_bytes()[:100_000])
+    elif kind == 'other':
+        weights = load_file(checkpoint)
+        del weights['camera_head.trunk.0.attn.qkv.bias']
+        save_file(weights, path)
+    node = start(wait=False, model__checkpoint="''" if kind == 'unset' else path)
+    status = robot.wait_for_diagnostic(node, 'Model', *words)
+    assert status.level == ERROR
+    assert node.process.poll() is None
+    assert all(word in node.output() for word in words)
+
+
+def test_a_node_that_could_not_start_can_be_mended(robot, start, checkpoint, tmp_path):
+    node = start(wait=False, model__checkpoint=tmp_path / 'nowhere.pt')
+    robot.wait_for_diagnostic(node, 'Model', 'nowhere.pt')
+    answer = robot.call(SetParameters, '/xsvggt/set_parameters', SetParameters.Request(
+        parameters=[text_parameter('model.checkpoint', str(checkpoint))]))
+    assert answer.results[0].successful
+    for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
+        request = ChangeState.Request(transition=Transition(id=transition))
+        assert robot.call(ChangeState, '/xsvggt/change_state', request).success
+    robot.wait_until_subscribed(node)
+    robot.process(node, make_image(0))
+
+
+@pytest.mark.parametrize('parameters, words', [
+    ({'cache__max_tokens': -5}, ('cache.max_tokens', '-5', '1 to')),
+    ({'cache__policy': 'best'}, ('cache.policy', 'best', 'xstream')),
+    ({'cache__max_tokens': 'many'}, ('cache.max_tokens', 'many', 'int')),
+    ({'model__image_size': 100}, ('image_size', '14')),
+    ({'model__device': 'tpu'}, ('model.device', 'tpu')),
+])
+def test_a_wrong_parameter_is_named_and_the_node_lives(robot, start, parameters, words):
+    node = start(wait=False, **parameters)
+    status = robot.wait_for_diagnostic(node, 'Model', *words)
+    assert status.level == ERROR
+    assert node.process.poll() is None
+
+
+def test_a_parameter_that_does_not_exist_is_pointed_out(robot, start):
+    node = start(cache__max_token=7, cloud__max_range=3)
+    assert "did you mean 'cache.max_tokens'" in node.output()
+    robot.process(node, make_image(0))
+
+
+def test_a_budget_without_history_warns_with_the_numbers(robot, start):
+    node = start(cache__max_tokens=40)
+    for i in range(4):
+        robot.process(node, make_image(i))
+    status = robot.wait_for_diagnostic(node, 'KV cache', '40', '50 tokens', 'cache.max_tokens')
+    assert status.level == WARN
+    assert robot.received['cache'][-1].tokens_budget == 50
+
+
+def test_a_full_cache_is_healthy(robot, start):
+    node = start()
+    for i in range(8):
+        robot.process(node, make_image(i))
+    status = robot.wait_for_diagnostic(node, 'KV cache', '100 of 100', 'full and steady')
+    assert status.level == OK
+
+
+def test_without_a_camera_diagnostics_say_what_to_check(robot, start):
+    node = start(diagnostics__image_timeout=0.5)
+    status = robot.wait_for_diagnostic(node, 'Input', 'no image on /cam/image_raw')
+    assert status.level == ERROR
+    # The test's own publisher is there and silent.
+    assert 'test_robot' in status.message and 'best_effort' in status.message
+    assert 'no image on /cam/image_raw' in node.output()
+
+
+def test_parameters_at_run_time(robot, start):
+    node = start()
+    robot.process(node, make_image(0))
+    described = robot.call(
+        DescribeParameters, '/xsvggt/describe_parameters',
+        DescribeParameters.Request(names=['cache.max_tokens', 'cloud.max_range'])).descriptors
+    assert described[0].description and described[0].integer_range[0].from_value == 1
+    assert described[1].floating_point_range[0].from_value == 0.0
+
+    def change(parameter):
+        request = SetParameters.Request(parameters=[parameter])
+        return robot.call(SetParameters, '/xsvggt/set_parameters', request).results[0]
+
+    refused = change(text_parameter('cache.policy', 'full'))
+    assert not refused.successful and 'unconfigured' in refused.reason
+    assert not change(float_parameter('cloud.confidence_percentile', 200.0)).successful
+    assert change(float_parameter('cloud.confidence_percentile', 90.0)).successful
+    robot.process(node, make_image(1))
+    robot.wait(lambda: len(robot.received['points']) == 2, 'two clouds', node)
+    before, after = (cloud.width for cloud in robot.received['points'])
+    assert before == pytest.approx(0.8 * 56 * 70, rel=0.02)
+    assert after == pytest.approx(0.1 * 56 * 70, rel=0.05)
+
+
+def test_lifecycle_down_and_up_again(robot, start):
+    node = start()
+    for i in range(6):
+        robot.process(node, make_image(i))
+    transitions = [Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP,
+                   Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE]
+    states = []
+    for transition in transitions:
+        request = ChangeState.Request(transition=Transition(id=transition))
+        assert robot.call(ChangeState, '/xsvggt/change_state', request).success
+        state = robot.call(GetState, '/xsvggt/get_state', GetState.Request())
+        states.append(state.current_state.label)
+    assert states == ['inactive', 'unconfigured', 'inactive', 'active']
+    robot.wait_until_subscribed(node)
+    status = robot.process(node, make_image(7))
+    assert status.frames_received == 1
+    assert robot.received['cache'][-1].frame_index == 0
+
+
+def test_ctrl_c_while_loading_and_in_the_middle_of_a_frame(robot, start):
+    loading = start(wait=False)
+    robot.wait(lambda: loading.resident_bytes() > 40e6, 'imports to begin', loading)
+    code, seconds = loading.stop()
+    assert code == 0 and seconds < 5, loading.output()
+    busy = start(model__checkpoint='random', model__image_size=1400)
+    robot.images.publish(make_image(0, width=1400, height=1400))
+    robot.wait(lambda: 'stream begins' in busy.output()
+               or busy.resident_bytes() > 600e6, 'work to begin', busy)
+    code, seconds = busy.stop()
+    assert code == 0 and seconds < 5, busy.output()

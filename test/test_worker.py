@@ -1,0 +1,85 @@
+"""The mailbox keeps the newest only, and the worker survives what its work throws."""
+
+import threading
+
+import pytest
+
+from xsvggt_ros.node.worker import LatestMailbox, Worker
+
+
+class Gate:
+    """A process function that waits, so that a test decides when work is done."""
+
+    def __init__(self):
+        self.seen = []
+        self.entered = threading.Semaphore(0)
+        self.open = threading.Semaphore(0)
+
+    def __call__(self, item):
+        self.entered.release()
+        assert self.open.acquire(timeout=10)
+        self.seen.append(item)
+        if item == 'bad':
+            raise ValueError('bad item')
+
+
+@pytest.fixture
+def gate():
+    return Gate()
+
+
+def test_only_the_newest_waits_and_the_rest_is_counted(gate):
+    worker = Worker(gate, pytest.fail)
+    worker.mailbox.put(0)
+    assert gate.entered.acquire(timeout=10)
+    for item in (1, 2, 3):
+        worker.mailbox.put(item)
+    gate.open.release(2)
+    assert gate.entered.acquire(timeout=10)
+    assert worker.stop(10)
+    assert gate.seen == [0, 3]
+    assert (worker.mailbox.received, worker.mailbox.dropped) == (4, 2)
+
+
+def test_an_exception_is_handed_on_and_work_goes_on(gate):
+    errors = []
+    worker = Worker(gate, errors.append)
+    gate.open.release(2)
+    worker.mailbox.put('bad')
+    assert gate.entered.acquire(timeout=10)
+    assert worker.run(lambda: 'between', 10) == 'between'
+    worker.mailbox.put('good')
+    assert gate.entered.acquire(timeout=10)
+    assert worker.stop(10)
+    assert gate.seen == ['bad', 'good']
+    assert [str(error) for error in errors] == ['bad item']
+
+
+def test_commands_run_in_the_worker_and_their_errors_come_back(gate):
+    worker = Worker(gate, pytest.fail)
+    assert worker.run(threading.get_ident, 10) != threading.get_ident()
+    with pytest.raises(ZeroDivisionError):
+        worker.run(lambda: 1 / 0, 10)
+    assert worker.stop(10)
+
+
+def test_stop_says_when_work_outlasts_it(gate):
+    worker = Worker(gate, pytest.fail)
+    worker.mailbox.put(0)
+    assert gate.entered.acquire(timeout=10)
+    assert not worker.stop(0.01)
+    gate.open.release()
+    assert worker.stop(10)
+
+
+def test_a_closed_mailbox_drops_and_refuses():
+    mailbox = LatestMailbox()
+    mailbox.put(1)
+    waiting = mailbox.put_command(lambda: None)
+    mailbox.close()
+    mailbox.put(2)
+    assert (mailbox.received, mailbox.dropped) == (2, 2)
+    assert mailbox.take() == (None, [])
+    for future in (waiting, mailbox.put_command(lambda: None)):
+        with pytest.raises(RuntimeError, match='active'):
+            future.result(0)

@@ -1,0 +1,207 @@
+"""What /diagnostics says: five statuses, each with what to do where something is wrong."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+import os
+import statistics
+
+from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+import torch
+
+from xsvggt_ros.node.stream_statistics import Fault, FrameReport
+
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+RECENT = 10.0  # seconds for which a fault that does not repeat stays visible
+STUCK = 30.0  # seconds in one frame after which the network is called stuck
+GPU_WARN, GPU_ERROR = 0.8, 0.9  # share of the device's memory in use
+
+Part = tuple[bytes, str, dict[str, object]]  # level, message, values
+
+
+@dataclass(frozen=True)
+class GpuMemory:
+    """Memory of the device in bytes; all zero on a CPU."""
+
+    allocated: int = 0
+    reserved: int = 0
+    free: int = 0
+    total: int = 0
+
+    @classmethod
+    def read(cls, device: torch.device) -> 'GpuMemory':
+        """Ask the driver."""
+        if device.type != 'cuda':
+            return cls()
+        free, total = torch.cuda.mem_get_info(device)
+        return cls(torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device),
+                   free, total)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that diagnostics are made of, taken at one moment."""
+
+    state: str  # lifecycle state
+    topic: str
+    publishers: Sequence[str]  # of the image topic, each in words
+    image_timeout: float
+    active_for: float  # seconds since activation; 0 while not active
+    start_fault: Fault | None
+    image_fault: Fault | None
+    frame_fault: Fault | None
+    process_bytes: int
+    # What there is only once the node is configured:
+    image_age: float | None = None  # seconds since the last image; None: none yet
+    image_rate: float = 0.0
+    info_rate: float = 0.0
+    image_description: str = ''  # encoding and size of the last image
+    calibrated_focal: tuple[float, float] | None = None
+    received: int = 0
+    processed: int = 0
+    dropped: int = 0
+    rejected: int = 0
+    rate_out: float = 0.0
+    latencies: Sequence[float] = ()  # seconds, of the last frames
+    busy_for: float = 0.0  # seconds the frame in work has taken; 0: none in work
+    report: FrameReport | None = None
+    budget_warning: str | None = None
+    model: str = ''
+    random_weights: bool = False
+    device: str = ''
+    gpu: GpuMemory = GpuMemory()
+
+    @property
+    def silence(self) -> float:
+        """Return for how many seconds an active node has had no image."""
+        return self.active_for if self.image_age is None else min(self.image_age, self.active_for)
+
+
+def build_statuses(snapshot: Snapshot, prefix: str) -> list[DiagnosticStatus]:
+    """Return the statuses, names beginning with ``prefix``."""
+    parts = {
+        'Input': _input, 'Inference': _inference, 'KV cache': _cache, 'Memory': _memory,
+        'Model': _model}
+    statuses = []
+    for name, build in parts.items():
+        level, message, values = build(snapshot)
+        statuses.append(DiagnosticStatus(
+            level=level, name=f'{prefix}: {name}', message=message, hardware_id=snapshot.device,
+            values=[KeyValue(key=key, value=str(value)) for key, value in values.items()]))
+    return statuses
+
+
+def no_image_message(topic: str, publishers: Sequence[str], seconds: float) -> str:
+    """Return what may be wrong when no image comes."""
+    if not publishers:
+        return (f'no image on {topic} for {seconds:.0f} s: nobody publishes this topic; start '
+                f'the camera, or remap it (-r image:=/your/topic, or image_topic:= with launch)')
+    return (f'no image on {topic} for {seconds:.0f} s, though it is published by '
+            + '; '.join(publishers) + '. Check its type (sensor_msgs/msg/Image), its QoS '
+            '(input.reliability), and the middleware profile (config/fastdds.xml)')
+
+
+def process_memory() -> int:
+    """Return the resident memory of this process in bytes."""
+    with open('/proc/self/statm', encoding='ascii') as file:
+        pages = int(file.read().split()[1])
+    return pages * os.sysconf('SC_PAGE_SIZE')
+
+
+def _input(s: Snapshot) -> Part:
+    values = {
+        'topic': s.topic, 'publishers': '; '.join(s.publishers) or 'none',
+        'rate (Hz)': f'{s.image_rate:.2f}', 'camera_info rate (Hz)': f'{s.info_rate:.2f}',
+        'image': s.image_description or 'none yet', 'received': s.received,
+        'rejected': s.rejected}
+    if s.state != 'active':
+        return WARN, f'the node is {s.state}', values
+    if s.silence > s.image_timeout:
+        return ERROR, no_image_message(s.topic, s.publishers, s.silence), values
+    if s.image_fault is not None and s.image_fault.age < RECENT:
+        return ERROR, s.image_fault.message, values
+    if s.info_rate > 1.0 and s.image_rate < 0.5 * s.info_rate:
+        return WARN, (
+            f'camera_info arrives at {s.info_rate:.1f} Hz but images at {s.image_rate:.1f} Hz: '
+            'the middleware loses images; use the profile config/fastdds.xml on both sides '
+            '(FASTDDS_DEFAULT_PROFILES_FILE), or input.reliability:=reliable'), values
+    return OK, f'{s.image_rate:.1f} images/s', values
+
+
+def _inference(s: Snapshot) -> Part:
+    values: dict[str, object] = {
+        'rate (Hz)': f'{s.rate_out:.2f}', 'processed': s.processed, 'dropped': s.dropped}
+    if s.report is not None:
+        latency = s.report.latency
+        values |= {f'{name} (ms)': f'{1e3 * getattr(latency, name):.1f}'
+                   for name in ('total', 'decode', 'upload', 'inference', 'pack', 'publish')}
+        values |= {'median latency (ms)': f'{1e3 * statistics.median(s.latencies):.1f}',
+                   'mean confidence': f'{s.report.confidence_mean:.3f}',
+                   'points': s.report.points} | _focal_values(s)
+    if s.frame_fault is not None and s.frame_fault.age < RECENT:
+        return ERROR, s.frame_fault.message, values
+    if s.busy_for > STUCK:
+        return ERROR, f'one image has been in work for {s.busy_for:.0f} s', values
+    if s.report is None:
+        return OK, 'no image processed yet', values
+    share = s.dropped / max(1, s.received)
+    message = f'{s.rate_out:.1f} frames/s, {100 * share:.0f} % of the images dropped'
+    if s.rate_out < 0.5 * s.image_rate:
+        message += (': the network is slower than the camera and takes the newest image; '
+                    'for more frames lower model.image_size or cache.max_tokens')
+    return OK, message, values
+
+
+def _focal_values(s: Snapshot) -> dict[str, object]:
+    predicted = f'{s.report.predicted_fx:.1f}, {s.report.predicted_fy:.1f}'
+    values: dict[str, object] = {'predicted focal fx, fy (px)': predicted}
+    if s.calibrated_focal is not None:
+        fx, fy = s.calibrated_focal
+        values['calibrated focal fx, fy (px)'] = f'{fx:.1f}, {fy:.1f}'
+    return values
+
+
+def _cache(s: Snapshot) -> Part:
+    if s.report is None:
+        return OK, 'empty', {}
+    cache = s.report.cache
+    used = max(cache.tokens_per_layer, default=0)
+    values = {
+        'tokens per layer': used, 'budget': cache.budget or 'none', 'frames': cache.frames,
+        'tokens per frame': cache.tokens_per_frame,
+        'evicted per frame': cache.evicted_this_frame, 'evicted in all': cache.evicted_total,
+        'camera head tokens': cache.camera_tokens,
+        'camera head budget': cache.camera_budget or 'none',
+        'bytes used': cache.bytes_used, 'bytes reserved': cache.bytes_reserved}
+    size = f'{cache.bytes_used / 1e6:.1f} MB'
+    if cache.budget is None:
+        return WARN, (f'{used} tokens per layer, {size} and growing: policy full has no limit; '
+                      'choose another cache.policy for long runs'), values
+    if s.budget_warning is not None:
+        return WARN, s.budget_warning, values
+    full = ', full and steady' if used == cache.budget else ''
+    return OK, f'{used} of {cache.budget} tokens per layer, {size}{full}', values
+
+
+def _memory(s: Snapshot) -> Part:
+    values = {
+        'process (bytes)': s.process_bytes, 'GPU allocated (bytes)': s.gpu.allocated,
+        'GPU reserved (bytes)': s.gpu.reserved, 'GPU free (bytes)': s.gpu.free,
+        'GPU total (bytes)': s.gpu.total}
+    message = f'process {s.process_bytes / 1e6:.0f} MB'
+    if not s.gpu.total:
+        return OK, message, values
+    share = 1 - s.gpu.free / s.gpu.total
+    message += f', GPU {100 * share:.0f} % of {s.gpu.total / 1e9:.1f} GB in use'
+    if share < GPU_WARN:
+        return OK, message, values
+    level = WARN if share < GPU_ERROR else ERROR
+    return level, message + '; lower cache.max_tokens or model.image_size', values
+
+
+def _model(s: Snapshot) -> Part:
+    values = {'weights': s.model or 'not loaded', 'device': s.device}
+    if s.start_fault is not None:
+        return ERROR, s.start_fault.message, values
+    if s.random_weights:
+        return WARN, f'{s.model}: what is published means nothing as geometry', values
+    return OK, s.model or 'not loaded', values

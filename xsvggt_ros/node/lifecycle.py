@@ -1,0 +1,263 @@
+"""The node's life: parameters, transitions, topics and services. Frames are `pipeline`'s work."""
+
+import time
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import SetParametersResult
+import rclpy
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter as RosParameter
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import CameraInfo, Image
+from std_srvs.srv import Trigger
+
+from xsvggt_ros.node.diagnostics import (
+    build_statuses, GpuMemory, no_image_message, process_memory, Snapshot
+)
+from xsvggt_ros.node.loading import load_engine, StartError
+from xsvggt_ros.node.parameters import (
+    check_change, declare_parameters, read_parameters, unknown_parameters
+)
+from xsvggt_ros.node.pipeline import Pipeline
+from xsvggt_ros.node.publishers import Publishers
+from xsvggt_ros.node.stream_statistics import FaultLog
+from xsvggt_ros.node.worker import Worker
+
+DIAGNOSTICS_PERIOD = 1.0  # seconds
+SERVICE_TIMEOUT = 30.0  # seconds a service waits for the frame in work
+STOP_TIMEOUT = 1.2  # seconds the end of the process waits for the frame in work
+
+
+class XsvggtNode(LifecycleNode):
+    """
+    A camera stream in; point clouds, TF, odometry and diagnostics out.
+
+    Nothing here touches the network: the worker's thread owns it, and the executor only fills
+    its mailbox.
+    """
+
+    def __init__(self) -> None:
+        """Declare parameters and start diagnostics; `start` does the rest."""
+        super().__init__('xsvggt')
+        self._faults = FaultLog(self.get_logger().error)
+        self._parameter_faults = declare_parameters(self)
+        for message in unknown_parameters(self):
+            self.get_logger().warning(message)
+        self._values = read_parameters(self)
+        self.add_on_set_parameters_callback(self._on_set_parameters)
+        self._state = 'unconfigured'
+        self._outputs: Publishers | None = None
+        self._pipeline: Pipeline | None = None
+        self._worker: Worker | None = None
+        self._inputs: list[Subscription] = []
+        self._active_since: float | None = None
+        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        # A steady clock: with use_sim_time and no /clock, ROS time stands still.
+        self._timer = self.create_timer(
+            DIAGNOSTICS_PERIOD, self._publish_diagnostics,
+            clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self.create_service(Trigger, '~/reset', self._on_reset)
+
+    def start(self) -> None:
+        """Configure and activate, if the parameter autostart says so."""
+        if not self._values['autostart']:
+            return
+        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
+
+    def stop(self) -> bool:
+        """End the worker; return False if it is busy for longer than anyone would wait."""
+        return self._stop_worker(STOP_TIMEOUT)
+
+    # Transitions ---------------------------------------------------------------------------------
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the network and create the publishers; FAILURE, with the reason, if that fails."""
+        if self._parameter_faults:
+            # Once: after this the wrong values are gone, and configuring again uses the others.
+            self._faults.report('start', '; '.join(self._parameter_faults))
+            self._parameter_faults = []
+            return TransitionCallbackReturn.FAILURE
+        self._values = read_parameters(self)
+        try:
+            loaded = load_engine(self._values)
+        except StartError as error:
+            self._faults.report('start', str(error))
+            return TransitionCallbackReturn.FAILURE
+        except Exception as error:  # the node must live, and be able to say what it was
+            self._faults.report('start', f'cannot start: {type(error).__name__}: {error}')
+            return TransitionCallbackReturn.FAILURE
+        self._faults.clear('start')
+        self._outputs = Publishers(self)
+        self._pipeline = Pipeline(
+            loaded, self._outputs, self._faults, self.get_logger(), self._values)
+        self.get_logger().info(f'{loaded.description} on {loaded.device}')
+        if loaded.random_weights:
+            self.get_logger().warning(
+                'random weights: what is published means nothing as geometry; give '
+                'model.checkpoint a trained checkpoint')
+        self._state = 'inactive'
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Begin a new stream: subscribe to the camera and start the worker."""
+        super().on_activate(state)
+        self._worker = Worker(self._pipeline.process, self._pipeline.on_error)
+        self._pipeline.begin(self._worker.mailbox)
+        self._subscribe()
+        self._active_since = time.monotonic()
+        self._state = 'active'
+        self.get_logger().info(f"waiting for images on {self.resolve_topic_name('image')}")
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Unsubscribe and let the frame in work be the last."""
+        self._unsubscribe()
+        self._stop_worker(SERVICE_TIMEOUT)
+        super().on_deactivate(state)
+        self._state = 'inactive'
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free the network and the publishers."""
+        self._release()
+        self._state = 'unconfigured'
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop whatever runs."""
+        self._unsubscribe()
+        self._stop_worker(STOP_TIMEOUT)
+        self._release()
+        self._state = 'finalized'
+        return TransitionCallbackReturn.SUCCESS
+
+    def _stop_worker(self, timeout: float) -> bool:
+        worker, self._worker = self._worker, None
+        return worker is None or worker.stop(timeout)
+
+    def _release(self) -> None:
+        if self._outputs is not None:
+            self._outputs.destroy()
+        self._outputs = self._pipeline = None
+
+    # Topics --------------------------------------------------------------------------------------
+
+    def _subscribe(self) -> None:
+        reliability = (ReliabilityPolicy.RELIABLE
+                       if self._values['input.reliability'] == 'reliable'
+                       else ReliabilityPolicy.BEST_EFFORT)
+        overrides = QoSOverridingOptions.with_default_policies()
+        newest = QoSProfile(
+            history=HistoryPolicy.KEEP_LAST, depth=1, reliability=reliability)
+        info = QoSProfile(
+            history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        self._inputs = [
+            self.create_subscription(
+                Image, 'image', self._pipeline.on_image, newest,
+                qos_overriding_options=overrides),
+            self.create_subscription(
+                CameraInfo, 'camera_info', self._pipeline.on_camera_info, info,
+                qos_overriding_options=overrides)]
+
+    def _unsubscribe(self) -> None:
+        for subscription in self._inputs:
+            self.destroy_subscription(subscription)
+        self._inputs = []
+        self._active_since = None
+
+    def _image_publishers(self) -> tuple[str, list[str]]:
+        topic = self.resolve_topic_name('image')
+        found = []
+        for info in self.get_publishers_info_by_topic(topic):
+            found.append(f'{info.node_name} ({info.topic_type}, '
+                         f'{info.qos_profile.reliability.name.lower()})')
+        return topic, found
+
+    # Services and parameters ---------------------------------------------------------------------
+
+    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        worker = self._worker
+        if worker is None:
+            response.success, response.message = False, 'the node is not active'
+            return response
+        try:
+            worker.run(self._pipeline.reset, SERVICE_TIMEOUT)
+        except Exception as error:  # whatever it is, the caller must hear of it
+            response.success = False
+            response.message = f'reset failed: {type(error).__name__}: {error}'
+        else:
+            response.success = True
+            response.message = 'stream reset: the next image defines a new odometry origin'
+        return response
+
+    def _on_set_parameters(self, changes: list[RosParameter]) -> SetParametersResult:
+        result = check_change(changes, configured=self._pipeline is not None)
+        if result.successful:
+            values = {change.name: change.value for change in changes}
+            self._values = self._values | {k: v for k, v in values.items() if k in self._values}
+            if self._pipeline is not None:
+                self._pipeline.values = self._values
+        return result
+
+    # Diagnostics ---------------------------------------------------------------------------------
+
+    def _publish_diagnostics(self) -> None:
+        snapshot = self._snapshot()
+        if snapshot.silence > snapshot.image_timeout:
+            self._faults.report(
+                'silence',
+                no_image_message(snapshot.topic, snapshot.publishers, snapshot.silence))
+        message = DiagnosticArray()
+        message.header.stamp = self.get_clock().now().to_msg()
+        message.status = build_statuses(snapshot, self.get_name())
+        self._diagnostics.publish(message)
+
+    def _snapshot(self) -> Snapshot:
+        topic, publishers = self._image_publishers()
+        active_for = time.monotonic() - self._active_since if self._active_since else 0.0
+        common = {
+            'state': self._state, 'topic': topic, 'publishers': publishers,
+            'image_timeout': self._values['diagnostics.image_timeout'],
+            'active_for': active_for, 'start_fault': self._faults.get('start'),
+            'image_fault': self._faults.get('image'), 'frame_fault': self._faults.get('frame'),
+            'process_bytes': process_memory()}
+        pipeline = self._pipeline
+        if pipeline is None:
+            return Snapshot(**common)
+        loaded, mailbox = pipeline.loaded, pipeline.mailbox
+        busy_since = pipeline.busy_since
+        return Snapshot(
+            **common, image_age=pipeline.image_meter.age(),
+            image_rate=pipeline.image_meter.rate(), info_rate=pipeline.info_meter.rate(),
+            image_description=pipeline.image_description,
+            calibrated_focal=pipeline.calibrated_focal, received=mailbox.received,
+            processed=pipeline.processed, dropped=mailbox.dropped, rejected=pipeline.rejected,
+            rate_out=pipeline.out_meter.rate(), latencies=list(pipeline.latencies),
+            busy_for=time.monotonic() - busy_since if busy_since else 0.0,
+            report=pipeline.report, budget_warning=pipeline.budget_warning,
+            model=loaded.description, random_weights=loaded.random_weights,
+            device=loaded.device_name, gpu=GpuMemory.read(loaded.device))
+
+
+def run(args: list[str] | None = None) -> bool:
+    """Run the node until Ctrl-C or shutdown; False if its worker is still busy then."""
+    rclpy.init(args=args)
+    node = XsvggtNode()
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        node.start()
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finished = node.stop()
+    if finished:
+        node.destroy_node()
+    if rclpy.ok():
+        rclpy.shutdown()
+    return finished

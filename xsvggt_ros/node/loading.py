@@ -1,0 +1,112 @@
+"""From parameters to an engine that is ready for frames."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from xsvggt_ros.engine.stream_engine import StreamEngine
+from xsvggt_ros.kv_cache.config import CacheConfig, STORAGE_DTYPES
+from xsvggt_ros.model.checkpoint import CheckpointError, load_model
+from xsvggt_ros.node.parameters import Value
+
+
+class StartError(RuntimeError):
+    """The node cannot be configured; says why and what to do."""
+
+
+@dataclass(frozen=True)
+class LoadedEngine:
+    """An engine and what to tell people about it."""
+
+    engine: StreamEngine
+    description: str  # of the weights
+    random_weights: bool
+    device: torch.device
+
+    @property
+    def device_name(self) -> str:
+        """Return the GPU's name, or 'cpu'."""
+        if self.device.type == 'cuda':
+            return torch.cuda.get_device_name(self.device)
+        return str(self.device)
+
+
+def load_engine(values: Mapping[str, Value]) -> LoadedEngine:
+    """Load the network that the parameters ask for; raise StartError if that cannot be."""
+    device = choose_device(values['model.device'])
+    dtype = choose_dtype(values['model.dtype'], device)
+    if not values['model.checkpoint']:
+        raise StartError(
+            'model.checkpoint is not set: give the path of a checkpoint (.safetensors, .pt, '
+            ".pth), or 'random' to test the plumbing without one")
+    try:
+        loaded = load_model(
+            values['model.checkpoint'], values['model.size'], device=device, dtype=dtype)
+        engine = StreamEngine(
+            loaded.model, cache_config(values), device=device, dtype=dtype,
+            image_size=values['model.image_size'] or loaded.config.img_size)
+    except CheckpointError as error:
+        raise StartError(f'model.checkpoint: {error}') from error
+    except ValueError as error:
+        raise StartError(str(error)) from error
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise StartError(
+            f'the network does not fit into the memory of {device}; choose a smaller '
+            'checkpoint, model.dtype:=bf16, or model.device:=cpu') from error
+    return LoadedEngine(engine, loaded.description, loaded.random_weights, device)
+
+
+def cache_config(values: Mapping[str, Value]) -> CacheConfig:
+    """Return the settings of the cache."""
+    return CacheConfig(
+        policy=values['cache.policy'], max_tokens=values['cache.max_tokens'],
+        pool_size=values['cache.pool_size'],
+        camera_max_tokens=values['cache.camera_max_tokens'],
+        quantization=values['cache.quantization'], storage=values['cache.storage'])
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of a parameter value; raise StartError if it is not there."""
+    if name == 'auto':
+        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ('cpu', 'cuda'):
+        raise StartError(f"model.device must be auto, cpu, cuda or cuda:N; got '{name}'")
+    if device.type == 'cpu':
+        return device
+    if not torch.cuda.is_available():
+        raise StartError(
+            f'model.device is {name}, but torch {torch.__version__} sees no GPU; install a CUDA '
+            'build of torch and the driver, or use model.device:=cpu')
+    if (device.index or 0) >= torch.cuda.device_count():
+        raise StartError(
+            f'model.device is {name}, but there are only {torch.cuda.device_count()} GPUs')
+    return device
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """Return the precision of a parameter value; auto depends on the device."""
+    if name != 'auto':
+        return STORAGE_DTYPES[name]
+    if device.type == 'cpu':
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """
+    Return whether an error means that the device's memory is full.
+
+    On a Jetson it may come as an NVML or NvMap assertion instead (pytorch/pytorch#185240).
+    """
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and any(
+        word in text for word in ('out of memory', 'NVML', 'NvMap', "can't allocate memory"))

@@ -1,0 +1,190 @@
+"""
+Every parameter of the node in one table: name, default, range, description, when it may change.
+
+`config/stream.yaml` and the README's table are kept equal to it by a test.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from rcl_interfaces.msg import (
+    FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+)
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.node import Node
+from rclpy.parameter import Parameter as RosParameter
+
+from xsvggt_ros.engine.point_cloud import SOURCES
+from xsvggt_ros.kv_cache.config import QUANTIZATIONS, STORAGE_DTYPES
+from xsvggt_ros.kv_cache.retention import POLICIES
+
+Value = str | int | float | bool
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter; ``dynamic`` ones may change at run time, others while unconfigured."""
+
+    name: str
+    default: Value
+    description: str
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+    dynamic: bool = False
+
+    def fault(self, value: Value) -> str | None:
+        """Return what is wrong with a value of the right type, or None."""
+        if self.choices and value not in self.choices:
+            return f"{self.name} must be one of {', '.join(self.choices)}; got '{value}'"
+        if self.minimum is not None and not self.minimum <= value <= self.maximum:
+            return f'{self.name} must be {self.constraints()}; got {value}'
+        return None
+
+    def constraints(self) -> str:
+        """Return the allowed values in words, empty if there is no limit."""
+        if self.choices:
+            return 'one of ' + ', '.join(self.choices)
+        if self.minimum is not None:
+            return f'{_plain(self.minimum)} to {_plain(self.maximum)}'
+        return ''
+
+    def descriptor(self) -> ParameterDescriptor:
+        """Return what `ros2 param describe` shows."""
+        when = 'any time' if self.dynamic else 'while the node is unconfigured'
+        descriptor = ParameterDescriptor(
+            name=self.name, description=f'{self.description} Can be set {when}.',
+            additional_constraints=self.constraints() if self.choices else '')
+        if self.minimum is not None and isinstance(self.default, float):
+            descriptor.floating_point_range = [
+                FloatingPointRange(from_value=self.minimum, to_value=self.maximum)]
+        elif self.minimum is not None:
+            descriptor.integer_range = [
+                IntegerRange(from_value=int(self.minimum), to_value=int(self.maximum))]
+        return descriptor
+
+
+MILLION = 1_000_000
+
+TABLE: tuple[Parameter, ...] = (
+    Parameter('model.checkpoint', '', 'Weights: path of a .safetensors, .pt or .pth file, or '
+              '"random" for random weights that only test the plumbing.'),
+    Parameter('model.size', 'auto', 'Network size: auto reads it from the checkpoint (random '
+              'weights: small).', choices=('auto', 'small', 'full')),
+    Parameter('model.device', 'auto', 'Where the network runs: auto (the GPU if there is one), '
+              'cpu, cuda or cuda:N.'),
+    Parameter('model.dtype', 'auto', 'Precision of the network: bf16 or fp16 on a GPU and fp32 on '
+              'a CPU if auto; the heads always compute in fp32.',
+              choices=('auto', 'bf16', 'fp16', 'fp32')),
+    Parameter('model.image_size', 0, 'Width in pixels to which images are resized, a multiple of '
+              '14; 0 is the width the model was trained with. Smaller is faster and coarser.',
+              minimum=0, maximum=2044),
+    Parameter('cache.policy', 'xstream', 'Which tokens stay when the budget is reached; full '
+              'keeps all, and memory grows for as long as the stream runs.',
+              choices=tuple(POLICIES)),
+    Parameter('cache.max_tokens', 4096, 'Budget of the KV cache in tokens per layer. The first '
+              'and the newest frame are always kept.', minimum=1, maximum=MILLION),
+    Parameter('cache.pool_size', 16, 'Patch queries averaged into one when tokens are scored '
+              '(policy xstream).', minimum=1, maximum=4096),
+    Parameter('cache.camera_max_tokens', 2048, "Budget of the camera head's KV cache in tokens "
+              'per layer, 4 tokens a frame.', minimum=8, maximum=MILLION),
+    Parameter('cache.quantization', 'none', 'Bits of stored keys and values: none stores floats.',
+              choices=QUANTIZATIONS),
+    Parameter('cache.storage', 'auto', 'Float type of stored keys and values; auto is the '
+              'precision of the network.', choices=('auto', *STORAGE_DTYPES)),
+    Parameter('input.reliability', 'best_effort', 'Reliability of the image subscription; '
+              'reliable receives nothing from a camera that publishes best effort.',
+              choices=('best_effort', 'reliable')),
+    Parameter('cloud.source', 'depth', 'Points of ~/points: depth unprojects the depth map, '
+              "points takes the network's point map.", choices=SOURCES, dynamic=True),
+    Parameter('cloud.stride', 1, 'Every n-th pixel in both directions becomes a point.',
+              minimum=1, maximum=64, dynamic=True),
+    Parameter('cloud.confidence_percentile', 20.0, 'Share of the points that is dropped as least '
+              'sure, in percent.', minimum=0.0, maximum=99.0, dynamic=True),
+    Parameter('cloud.max_range', 0.0, "Points farther from the camera are dropped, in the cloud's "
+              'unit; 0 keeps all.', minimum=0.0, maximum=float(MILLION), dynamic=True),
+    Parameter('odom_frame', 'xsvggt_odom', 'Frame in which the camera is tracked: x forward, '
+              'y left, z up, at the first image.'),
+    Parameter('publish_tf', True, 'Publish the edge from odom_frame to the frame of the images.',
+              dynamic=True),
+    Parameter('position_covariance', 0.01, 'Variance of the position in ~/odometry, a constant, '
+              "in the cloud's unit squared.", minimum=0.0, maximum=1e6, dynamic=True),
+    Parameter('orientation_covariance', 0.01, 'Variance of the orientation in ~/odometry, a '
+              'constant, in rad^2.', minimum=0.0, maximum=1e6, dynamic=True),
+    Parameter('autostart', True, 'Configure and activate at once, without a lifecycle manager.'),
+    Parameter('diagnostics.image_timeout', 5.0, 'Seconds without an image after which diagnostics '
+              'say so.', minimum=0.1, maximum=3600.0, dynamic=True),
+)
+
+BY_NAME: Mapping[str, Parameter] = {parameter.name: parameter for parameter in TABLE}
+
+
+def _plain(number: float) -> str:
+    return str(int(number)) if number == int(number) else str(number)
+
+
+def declare_parameters(node: Node) -> list[str]:
+    """
+    Declare the whole table on a node; return what is wrong with the values it was given.
+
+    A wrong value is replaced by the default, so that the node lives and can say what is wrong.
+    """
+    faults = [_declare(node, parameter) for parameter in TABLE]
+    return [fault for fault in faults if fault is not None]
+
+
+def unknown_parameters(node: Node) -> list[str]:
+    """Return a message for every parameter that was given but does not exist: a typo, mostly."""
+    given = getattr(node, '_parameter_overrides', {})  # rclpy has no public name for them
+    messages = []
+    for name in given:
+        if name in BY_NAME or name.startswith('qos_overrides.') or node.has_parameter(name):
+            continue
+        close = get_close_matches(name, BY_NAME, n=1)
+        hint = f"; did you mean '{close[0]}'?" if close else ''
+        messages.append(f"parameter '{name}' does not exist{hint}")
+    return messages
+
+
+def read_parameters(node: Node) -> dict[str, Value]:
+    """Return the values of the whole table."""
+    return {name: node.get_parameter(name).value for name in BY_NAME}
+
+
+def check_change(changes: list[RosParameter], configured: bool) -> SetParametersResult:
+    """Accept or refuse a change at run time, with the reason."""
+    for change in changes:
+        parameter = BY_NAME.get(change.name)
+        if parameter is None:
+            continue
+        fault = parameter.fault(change.value)
+        if fault is None and configured and not parameter.dynamic:
+            fault = (f'{change.name} can only be set while the node is unconfigured; deactivate '
+                     'and clean it up first (ros2 lifecycle set)')
+        if fault is not None:
+            return SetParametersResult(successful=False, reason=fault)
+    return SetParametersResult(successful=True)
+
+
+def _declare(node: Node, parameter: Parameter) -> str | None:
+    name, default, descriptor = parameter.name, parameter.default, parameter.descriptor()
+    try:
+        value = node.declare_parameter(name, default, descriptor).value
+        fault = parameter.fault(value)
+        if fault is not None:
+            node.set_parameters([RosParameter(name, value=default)])
+        return fault
+    except InvalidParameterValueException:
+        given = node._parameter_overrides[name].value
+        value, fault = default, parameter.fault(given)
+    except InvalidParameterTypeException:
+        given = node._parameter_overrides[name].value
+        if isinstance(default, float) and type(given) is int:  # 3 for 3.0 is no mistake
+            fault = parameter.fault(given)
+            value = default if fault else float(given)
+        else:
+            value = default
+            fault = f'{name} must be of type {type(default).__name__}; got {given!r}'
+    node.declare_parameter(name, value, descriptor, ignore_override=True)
+    return fault

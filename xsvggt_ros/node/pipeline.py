@@ -1,0 +1,224 @@
+"""
+The way a frame takes: image message in, published reconstruction out.
+
+`on_image` and `on_camera_info` run in the executor's thread and only store what came; `process`,
+`reset` and `on_error` run in the worker's thread, which owns the engine.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+import time
+
+from rclpy.impl.rcutils_logger import RcutilsLogger
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
+import torch
+
+from xsvggt_ros.engine.point_cloud import CloudOptions, pack_cloud
+from xsvggt_ros.engine.stream_engine import CacheStats, FrameError, FrameResult
+from xsvggt_ros.msg import CacheStatus, StreamStatus
+from xsvggt_ros.node import messages
+from xsvggt_ros.node.diagnostics import GpuMemory
+from xsvggt_ros.node.frames import odom_from_optical
+from xsvggt_ros.node.image_codec import decode_image, ImageError
+from xsvggt_ros.node.loading import is_out_of_memory, LoadedEngine
+from xsvggt_ros.node.parameters import Value
+from xsvggt_ros.node.publishers import Publishers
+from xsvggt_ros.node.stream_statistics import FaultLog, FrameReport, Latency, RateMeter
+from xsvggt_ros.node.worker import LatestMailbox
+
+LATENCIES = 200  # frames over which latency statistics are taken
+
+
+class Pipeline:
+    """One stream from its images to its topics, with its counters."""
+
+    def __init__(
+        self, loaded: LoadedEngine, publishers: Publishers, faults: FaultLog,
+        logger: RcutilsLogger, values: Mapping[str, Value],
+    ) -> None:
+        """Take the engine over; `values` may be replaced at any time by a changed copy."""
+        self.loaded = loaded
+        self.values = values
+        self.mailbox = LatestMailbox()
+        self.image_meter, self.info_meter, self.out_meter = (RateMeter() for _ in range(3))
+        self.latencies: deque[float] = deque(maxlen=LATENCIES)
+        self.report: FrameReport | None = None
+        self.budget_warning: str | None = None
+        self.calibrated_focal: tuple[float, float] | None = None
+        self.image_description = ''
+        self.processed = 0
+        self.rejected = 0
+        self.resets = 0
+        self.busy_since: float | None = None
+        self._engine = loaded.engine
+        self._publishers = publishers
+        self._faults = faults
+        self._logger = logger
+
+    # The executor's thread -----------------------------------------------------------------------
+
+    def on_image(self, message: Image) -> None:
+        """Keep an image for the worker; one still waiting is dropped."""
+        self.image_meter.tick()
+        self.mailbox.put((message, time.monotonic()))
+
+    def on_camera_info(self, message: CameraInfo) -> None:
+        """Remember the calibrated focal lengths, to be compared with the predicted ones."""
+        self.info_meter.tick()
+        if message.k[0] > 0 and message.k[4] > 0:
+            self.calibrated_focal = (message.k[0], message.k[4])
+
+    # The worker's thread -------------------------------------------------------------------------
+
+    def begin(self, mailbox: LatestMailbox) -> None:
+        """Begin a new stream with all counters at zero; before the worker gets any work."""
+        self.mailbox = mailbox
+        self.processed = self.rejected = self.resets = 0
+        self._engine.reset()
+        self._forget()
+
+    def reset(self) -> None:
+        """Forget the stream; the next image defines a new odometry origin."""
+        self._engine.reset()
+        self.resets += 1
+        self._forget()
+        self._logger.info('stream reset: the next image defines a new odometry origin')
+
+    def process(self, item: tuple[Image, float]) -> None:
+        """Reconstruct one image and publish what came out."""
+        message, arrival = item
+        self.busy_since = arrival
+        try:
+            self._process(message, arrival)
+        finally:
+            self.busy_since = None
+
+    def on_error(self, error: Exception) -> None:
+        """Count an image that could not be processed, and say why; the stream goes on."""
+        self.rejected += 1
+        if isinstance(error, (ImageError, FrameError)):
+            self._faults.report('image', f'image refused: {error}')
+        elif is_out_of_memory(error):
+            self._release_memory()
+            self._faults.report(
+                'frame', f'{self.loaded.device_name} is out of memory; lower model.image_size or '
+                'cache.max_tokens, or end other programs that use it')
+        else:
+            self._faults.report(
+                'frame', f'image could not be processed: {type(error).__name__}: {error}')
+        if self.processed and self._engine.frames == 0:
+            self._logger.error('the network failed half-way; the next image begins a new stream')
+
+    def _process(self, message: Image, arrival: float) -> None:
+        start = time.monotonic()
+        pixels = decode_image(message)
+        self.image_description = f'{message.encoding} {message.width}x{message.height}'
+        decoded = time.monotonic()
+        try:
+            result = self._engine.step(pixels)
+            pose = odom_from_optical(result.camera_from_world)  # waits for the device
+        except FrameError as error:
+            raise FrameError(f'{error}, with the service ~/reset') from error
+        computed = time.monotonic()
+        cloud = self._cloud(message.header, result)
+        packed = time.monotonic()
+        self._publish(message.header, pose, cloud)
+        published = time.monotonic()
+        self._engine.finish_frame()
+        latency = Latency(
+            total=published - arrival, decode=decoded - start, upload=result.upload_seconds,
+            inference=computed - decoded - result.upload_seconds, pack=packed - computed,
+            publish=published - packed)
+        self._account(result, latency, cloud.width if cloud else 0)
+        self._publish_status(message.header)
+
+    def _cloud(self, header: Header, result: FrameResult):
+        """Return the cloud, or None where nobody would receive it."""
+        if not self._publishers.points.get_subscription_count():
+            return None
+        values = self.values
+        options = CloudOptions(
+            source=values['cloud.source'], stride=values['cloud.stride'],
+            confidence_percentile=values['cloud.confidence_percentile'],
+            max_range=values['cloud.max_range'])
+        return messages.point_cloud(header, pack_cloud(result, options).numpy())
+
+    def _publish(self, header: Header, pose, cloud) -> None:
+        values, publishers = self.values, self._publishers
+        odom_frame, child = values['odom_frame'], header.frame_id
+        if values['publish_tf']:  # before the cloud, which needs it
+            publishers.tf.publish(messages.transform(header, odom_frame, child, pose))
+        publishers.odometry.publish(messages.odometry(
+            header, odom_frame, child, pose, values['position_covariance'],
+            values['orientation_covariance']))
+        if cloud is not None:
+            publishers.points.publish(cloud)
+
+    def _account(self, result: FrameResult, latency: Latency, points: int) -> None:
+        to_source = torch.linalg.inv(self._engine.resize.model_from_source())
+        intrinsics = to_source @ result.intrinsics.to('cpu', torch.float64)
+        self.report = FrameReport(
+            latency=latency, cache=self._engine.cache_stats(),
+            confidence_mean=result.depth_confidence.mean().item(), points=points,
+            predicted_fx=intrinsics[0, 0].item(), predicted_fy=intrinsics[1, 1].item())
+        self.processed += 1
+        self.out_meter.tick()
+        self.latencies.append(latency.total)
+        self._faults.clear('image')
+        self._faults.clear('frame')
+        if result.frame_index == 0:
+            self._begin_stream(self.report.cache)
+
+    def _begin_stream(self, cache: CacheStats) -> None:
+        resize = self._engine.resize
+        limit = f'at most {cache.budget}' if cache.budget else 'no limit of'
+        self._logger.info(
+            f'stream begins: images {resize.source_width}x{resize.source_height}, network '
+            f'{resize.width}x{resize.height}, {cache.tokens_per_frame} tokens a frame, {limit} '
+            f'tokens per layer, {cache.bytes_reserved / 1e6:.1f} MB reserved')
+        self.budget_warning = self._engine.budget_warning()
+        if self.budget_warning:
+            self._logger.warning(self.budget_warning)
+
+    def _publish_status(self, header: Header) -> None:
+        gpu = GpuMemory.read(self.loaded.device)
+        self._publishers.cache_status.publish(cache_message(header, self.report.cache, gpu))
+        self._publishers.status.publish(self.status_message(header))
+
+    def status_message(self, header: Header) -> StreamStatus:
+        """Return the stream's state after the frame of this header."""
+        report, latency = self.report, self.report.latency
+        return StreamStatus(
+            header=header, state=StreamStatus.TRACKING, model=self.loaded.description,
+            random_weights=self.loaded.random_weights,
+            frames_received=self.mailbox.received, frames_processed=self.processed,
+            frames_dropped=self.mailbox.dropped, frames_rejected=self.rejected,
+            latency_total=latency.total, latency_decode=latency.decode,
+            latency_upload=latency.upload, latency_inference=latency.inference,
+            latency_pack=latency.pack, latency_publish=latency.publish,
+            rate_in=self.image_meter.rate(), rate_out=self.out_meter.rate(),
+            confidence_mean=report.confidence_mean, points_published=report.points,
+            metric=False, scale=1.0, reset_count=self.resets)
+
+    def _forget(self) -> None:
+        self.report = None
+        self.latencies.clear()
+        for kind in ('image', 'frame'):
+            self._faults.clear(kind)
+
+    def _release_memory(self) -> None:
+        if self.loaded.device.type == 'cuda':
+            torch.cuda.empty_cache()
+
+
+def cache_message(header: Header, cache: CacheStats, gpu: GpuMemory) -> CacheStatus:
+    """Return the message of a cache's statistics."""
+    return CacheStatus(
+        header=header, frame_index=cache.frames - 1, layers=len(cache.tokens_per_layer),
+        tokens_per_frame=cache.tokens_per_frame,
+        tokens_used=max(cache.tokens_per_layer, default=0), tokens_budget=cache.budget or 0,
+        occupancy=cache.occupancy, tokens_evicted=cache.evicted_this_frame,
+        tokens_evicted_total=cache.evicted_total, bytes_used=cache.bytes_used,
+        bytes_budget=cache.bytes_reserved, gpu_bytes_allocated=gpu.allocated,
+        gpu_bytes_reserved=gpu.reserved, gpu_bytes_free=gpu.free, gpu_bytes_total=gpu.total)

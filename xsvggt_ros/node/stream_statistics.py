@@ -1,0 +1,104 @@
+"""What the node counts: rates, latencies, and faults worth telling once in a while."""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+import time
+
+from xsvggt_ros.engine.stream_engine import CacheStats
+
+
+class RateMeter:
+    """Events a second over the last seconds."""
+
+    def __init__(self, window: float = 5.0) -> None:
+        """Look back ``window`` seconds."""
+        self._window = window
+        self._times: deque[float] = deque(maxlen=1000)
+
+    def tick(self) -> None:
+        """Count an event now."""
+        self._times.append(time.monotonic())
+
+    def rate(self) -> float:
+        """Return events a second; 0 if there were fewer than two in the window."""
+        now = time.monotonic()
+        recent = [t for t in list(self._times) if now - t <= self._window]
+        if len(recent) < 2:
+            return 0.0
+        # A stream that has stopped must not keep the rate it had: count the silence too.
+        return (len(recent) - 1) / max(recent[-1] - recent[0], (now - recent[0]) * 0.5)
+
+    def age(self) -> float | None:
+        """Return the seconds since the last event; None if there was none."""
+        return time.monotonic() - self._times[-1] if self._times else None
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Seconds that the parts of a frame took."""
+
+    total: float
+    decode: float
+    upload: float
+    inference: float
+    pack: float
+    publish: float
+
+
+@dataclass(frozen=True)
+class FrameReport:
+    """What is worth telling of the last processed frame."""
+
+    latency: Latency
+    cache: CacheStats
+    confidence_mean: float
+    points: int
+    predicted_fx: float  # pixels of the source image
+    predicted_fy: float
+
+
+@dataclass
+class Fault:
+    """Something wrong, with how often and how long ago it happened last."""
+
+    message: str
+    count: int
+    last: float
+
+    @property
+    def age(self) -> float:
+        """Return the seconds since it happened last."""
+        return time.monotonic() - self.last
+
+
+class FaultLog:
+    """Tell each kind of fault when it is new or changes, and then once in ``period`` seconds."""
+
+    def __init__(self, tell: Callable[[str], None], period: float = 10.0) -> None:
+        """Pass messages on to ``tell``."""
+        self._tell = tell
+        self._period = period
+        self._told: dict[str, float] = {}
+        self._faults: dict[str, Fault] = {}
+
+    def report(self, kind: str, message: str) -> None:
+        """Count a fault of this kind, and tell it if it is time."""
+        now = time.monotonic()
+        fault = self._faults.get(kind)
+        changed = fault is None or fault.message != message
+        count = 1 if changed else fault.count + 1
+        self._faults[kind] = Fault(message, count, now)
+        since = now - self._told.get(kind, -self._period)
+        # A message with changing numbers in it must not escape the limit: one second at least.
+        if since >= self._period or (changed and since >= 1.0):
+            self._told[kind] = now
+            self._tell(message + (f' ({count} times)' if count > 1 else ''))
+
+    def clear(self, kind: str) -> None:
+        """Forget a kind of fault: it is mended."""
+        self._faults.pop(kind, None)
+
+    def get(self, kind: str) -> Fault | None:
+        """Return the last fault of this kind."""
+        return self._faults.get(kind)
