@@ -1,0 +1,328 @@
+"""The files a run leaves: what is written can be read, exactly."""
+
+import json
+import re
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from xsvggt_ros.tools import outputs
+from xsvggt_ros.tools.cli import COMMANDS, main
+from xsvggt_ros.tools.outputs import CacheRow, make_cloud, StampedPose
+from xsvggt_ros.tools.recording import Recording
+from xsvggt_ros.tools.voxel_map import VoxelMap
+
+
+def random_cloud(count, seed=0):
+    rng = np.random.default_rng(seed)
+    return make_cloud(rng.normal(size=(count, 3)), rng.integers(0, 256, (count, 3)),
+                      rng.uniform(1, 9, count))
+
+
+def random_rotation(rng):
+    q, r = np.linalg.qr(rng.normal(size=(3, 3)))
+    q *= np.sign(np.diag(r))
+    return q * np.linalg.det(q)
+
+
+# PLY, TUM, CSV -----------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('count', [0, 1, 1000])
+def test_ply_round_trip(tmp_path, count):
+    cloud = random_cloud(count)
+    outputs.write_ply(tmp_path / 'a.ply', cloud, 'weights: none')
+    np.testing.assert_array_equal(outputs.read_ply(tmp_path / 'a.ply'), cloud)
+
+
+def test_ply_is_what_other_programs_expect(tmp_path):
+    outputs.write_ply(tmp_path / 'a.ply', random_cloud(3))
+    header, _, body = (tmp_path / 'a.ply').read_bytes().partition(b'end_header\n')
+    assert header.decode().splitlines() == [
+        'ply', 'format binary_little_endian 1.0', 'element vertex 3', 'property float x',
+        'property float y', 'property float z', 'property uchar red', 'property uchar green',
+        'property uchar blue', 'property float confidence']
+    assert len(body) == 3 * 19
+
+
+def test_ply_of_others_is_read_and_damage_is_named(tmp_path):
+    file = tmp_path / 'a.ply'
+    head = (b'ply\nformat binary_little_endian 1.0\ncomment hello\nelement vertex 1\n'
+            b'property double x\nproperty uchar red\nelement face 0\n'
+            b'property list uchar int vertex_indices\nend_header\n')
+    file.write_bytes(head + np.float64(1.5).tobytes() + b'\x07')
+    vertex = outputs.read_ply(file)[0]
+    assert vertex['x'] == 1.5 and vertex['red'] == 7
+    file.write_bytes(head + b'\x00')
+    with pytest.raises(ValueError, match='cut off'):
+        outputs.read_ply(file)
+    file.write_bytes(b'no ply')
+    with pytest.raises(ValueError, match='not a PLY'):
+        outputs.read_ply(file)
+
+
+def test_tum_keeps_every_nanosecond(tmp_path):
+    # Floats would round all of these to the next 238 ns.
+    stamps = [1403715273262142976, 1403715273262142977, 1700000000000000001, 5, 999_999_999]
+    poses = [StampedPose(stamp, (1.5, -2.0, 1e-9), (0.0, 0.0, 0.6, 0.8)) for stamp in stamps]
+    outputs.write_tum(tmp_path / 'a.tum', poses)
+    assert outputs.read_tum(tmp_path / 'a.tum') == poses
+    lines = (tmp_path / 'a.tum').read_text().splitlines()
+    assert lines[1] == '1403715273.262142976 1.5 -2 1e-09 0 0 0.6 0.8'
+
+
+def test_cache_table_round_trip(tmp_path):
+    rows = [CacheRow('12.000000001', 0, 197, 2048, 0.09375, 0, 1000, 2000, 0.25),
+            CacheRow('12.100000001', 1, 394, 0, 0.0, 7, 3000, 4000, float('nan'))]
+    outputs.write_cache_csv(tmp_path / 'a.csv', rows)
+    first, second = outputs.read_cache_csv(tmp_path / 'a.csv')
+    assert first == rows[0]
+    assert second.stamp == '12.100000001' and np.isnan(second.latency)
+
+
+def test_quaternions_and_matrices_agree():
+    rng = np.random.default_rng(0)
+    turns = [random_rotation(rng) for _ in range(50)]
+    turns += [np.diag([1.0, -1, -1]), np.diag([-1.0, 1, -1]), np.diag([-1.0, -1, 1]), np.eye(3)]
+    for rotation in turns:
+        matrix = np.eye(4)
+        matrix[:3, :3], matrix[:3, 3] = rotation, (1, 2, 3)
+        pose = StampedPose.from_matrix(5, matrix)
+        assert pose.quaternion[3] >= 0
+        np.testing.assert_allclose(pose.matrix(), matrix, atol=1e-12)
+    # And the sign convention is the usual one: 90 degrees about z turns x into y.
+    turned = StampedPose(0, (0, 0, 0), (0, 0, np.sqrt(0.5), np.sqrt(0.5))).matrix()
+    np.testing.assert_allclose(turned[:3, :3] @ (1, 0, 0), (0, 1, 0), atol=1e-12)
+
+
+# Clouds from messages ----------------------------------------------------------------------------
+
+def field(name, offset, datatype, count=1):
+    return SimpleNamespace(name=name, offset=offset, datatype=datatype, count=count)
+
+
+def message(data, fields, step, width, height=1, row_step=None, big=False):
+    return SimpleNamespace(data=data, fields=fields, point_step=step, width=width, height=height,
+                           row_step=row_step or step * width, is_bigendian=big)
+
+
+@pytest.mark.parametrize('order', ['<', '>'])
+def test_cloud_reader_honours_offsets_padding_and_byte_order(order):
+    # 2 rows of 3 points, 32 bytes a point with gaps, 8 bytes of padding after each row.
+    dtype = np.dtype({'names': ['z', 'x', 'rgb', 'y', 'confidence'],
+                      'formats': [order + 'f4', order + 'f4', order + 'u4', order + 'f8',
+                                  order + 'f4'],
+                      'offsets': [4, 12, 16, 20, 28], 'itemsize': 32})
+    points = np.zeros((2, 3), dtype)
+    values = np.arange(6).reshape(2, 3)
+    points['x'], points['y'], points['z'] = values, values + 0.5, -values
+    points['rgb'], points['confidence'] = 0x0A0B0C + values, values * 10
+    data = b''.join(row.tobytes() + b'\xff' * 8 for row in points)
+    fields = [field('x', 12, 7), field('y', 20, 8), field('z', 4, 7), field('rgb', 16, 7),
+              field('confidence', 28, 7)]
+    cloud = outputs.cloud_from_message(
+        message(data, fields, 32, 3, 2, row_step=3 * 32 + 8, big=order == '>'))
+    assert cloud.dtype == outputs.CLOUD_DTYPE
+    np.testing.assert_array_equal(cloud['x'], np.arange(6))
+    np.testing.assert_array_equal(cloud['y'], np.arange(6) + 0.5)
+    np.testing.assert_array_equal(cloud['z'], -np.arange(6))
+    np.testing.assert_array_equal(cloud['red'], [0x0A] * 6)
+    np.testing.assert_array_equal(cloud['green'], [0x0B] * 6)
+    np.testing.assert_array_equal(cloud['blue'], 0x0C + np.arange(6))
+    np.testing.assert_array_equal(cloud['confidence'], 10 * np.arange(6))
+
+
+def test_cloud_without_confidence_and_empty_cloud():
+    fields = [field('x', 0, 7), field('y', 4, 7), field('z', 8, 7), field('rgb', 12, 7)]
+    data = np.array([1, 2, 3, 0], np.float32).tobytes()
+    assert outputs.cloud_from_message(message(data, fields, 16, 1))['confidence'] == 1
+    assert len(outputs.cloud_from_message(message(b'', fields, 16, 0))) == 0
+    with pytest.raises(ValueError, match='16 bytes.*needs 32'):
+        outputs.read_point_cloud(message(data, fields, 16, 2))
+
+
+def test_real_messages_are_read_as_written():
+    pytest.importorskip('sensor_msgs.msg')
+    pytest.importorskip('torch')
+    from std_msgs.msg import Header
+    from xsvggt_ros.node.messages import point_cloud
+    rng = np.random.default_rng(0)
+    packed = rng.normal(size=(10, 5)).astype(np.float32)
+    packed[:, 3] = np.array([0x00102030] * 10, np.uint32).view(np.float32)
+    cloud = outputs.cloud_from_message(point_cloud(Header(), packed))
+    np.testing.assert_array_equal(cloud['y'], packed[:, 1])
+    np.testing.assert_array_equal(cloud['confidence'], packed[:, 4])
+    assert cloud[['red', 'green', 'blue']].tolist() == [(0x10, 0x20, 0x30)] * 10
+
+
+@pytest.mark.parametrize('shape', [(5, 7), (5, 7, 3)])
+def test_image_messages_are_read_as_written(shape):
+    pytest.importorskip('sensor_msgs.msg')
+    from std_msgs.msg import Header
+    from xsvggt_ros.tools.ros_messages import image_message, image_pixels
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    sent = image_message(Header(), pixels[:, ::-1])
+    assert sent.encoding == ('mono8' if len(shape) == 2 else 'rgb8')
+    expected = pixels[:, ::-1] if len(shape) == 3 else np.repeat(pixels[:, ::-1, None], 3, 2)
+    np.testing.assert_array_equal(image_pixels(sent), expected)
+
+
+# The map -----------------------------------------------------------------------------------------
+
+def test_map_moves_clouds_into_its_frame():
+    matrix = np.array([[0, -1, 0, 10], [1, 0, 0, 20], [0, 0, 1, 30], [0, 0, 0, 1.0]])
+    world = VoxelMap()
+    point, colour = np.array([[1.0, 2, 3]]), np.array([[1, 2, 3]])
+    world.add(make_cloud(point, colour, np.array([1.0])), matrix)
+    cloud = world.cloud()
+    assert cloud.tolist() == [(8, 21, 33, 1, 2, 3, 1.0)]
+
+
+def test_map_keeps_the_surest_point_of_a_voxel():
+    world = VoxelMap()
+    world.add(random_cloud(1000), np.eye(4))
+    before = world.cloud()
+    index = 17
+    close = before[[index]].copy()
+    close['confidence'], close['red'] = 99.0, 123
+    world.add(close, np.eye(4))
+    worse = close.copy()
+    worse['confidence'], worse['red'] = 0.5, 55
+    world.add(worse, np.eye(4))
+    after = world.cloud()
+    assert len(after) == len(before)
+    assert (after['red'][after['confidence'] == 99.0] == 123).all()
+    assert (after['confidence'] == 99.0).sum() == 1
+
+
+def test_map_stays_bounded_and_drops_what_is_no_number():
+    world = VoxelMap(max_points=2048)
+    for seed in range(6):
+        cloud = random_cloud(5000, seed)
+        cloud['x'][:10] = np.nan
+        cloud['y'][10:20] = np.inf
+        cloud['z'][20:30] = 3e38
+        world.add(cloud, np.diag([1.0, 1, 10, 1]))
+    cloud = world.cloud()
+    assert 500 < len(cloud) <= 2048
+    assert all(np.isfinite(cloud[name]).all() for name in 'xyz')
+
+
+def test_empty_map():
+    world = VoxelMap()
+    assert len(world.cloud()) == 0
+    world.add(random_cloud(0), np.eye(4))
+    world.add(random_cloud(50), np.eye(4))
+    assert len(world.cloud()) > 40
+
+
+# The picture -------------------------------------------------------------------------------------
+
+def picture_of(recording, folder):
+    folder.mkdir(exist_ok=True)
+    return np.asarray(Image.open(recording.write_picture(folder)).convert('RGB')).astype(int)
+
+
+def test_picture_shows_points_and_warns_of_random_weights(tmp_path):
+    pytest.importorskip('matplotlib')
+
+    def recording(**settings):
+        run = Recording(model='a test', image=np.full((30, 40, 3), 200, np.uint8), **settings)
+        rng = np.random.default_rng(0)
+        run.map.add(make_cloud(rng.uniform(-1, 1, (5000, 3)), np.full((5000, 3), (255, 0, 0)),
+                               np.ones(5000)), np.eye(4))
+        for index in range(10):
+            run.poses.append(StampedPose(index * 10 ** 8, (0.1 * index, 0, 0), (0, 0, 0, 1)))
+            run.cache.append(CacheRow(outputs.format_stamp(index * 10 ** 8), index,
+                                      10 * index, 50, 0.5, 0, 100, 200, 0.1))
+        return run
+    plain = picture_of(recording(), tmp_path / 'plain')
+    assert plain.shape == (1080, 1920, 3)
+    red = (plain[:, :, 0] > 60) & (plain[:, :, 1] < 30) & (plain[:, :, 2] < 50)
+    assert red.mean() > 0.02
+    warned = picture_of(recording(random_weights=True), tmp_path / 'warned')
+    amber = np.array([0xff, 0xb3, 0x47])
+    assert (np.abs(warned - amber).max(axis=2) < 6).sum() > 5000
+    assert (np.abs(plain - amber).max(axis=2) < 6).sum() < 3000     # the budget's line
+
+
+@pytest.mark.parametrize('count', [0, 1, 3])
+def test_picture_of_nearly_nothing_is_drawn(tmp_path, count):
+    pytest.importorskip('matplotlib')
+    run = Recording()
+    for index in range(count):
+        run.poses.append(StampedPose(index, (0.0, 0.0, 0.0), (0, 0, 0, 1)))
+        run.map.add(random_cloud(count), np.eye(4))
+    assert picture_of(run, tmp_path).shape == (1080, 1920, 3)
+
+
+# The command line --------------------------------------------------------------------------------
+
+def test_cli_names_its_commands_and_version(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(['--help'])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert all(command in text for command in COMMANDS)
+    with pytest.raises(SystemExit) as ended:
+        main(['--version'])
+    assert ended.value.code == 0
+    assert re.match(r'xsvggt \S', capsys.readouterr().out)
+
+
+@pytest.mark.parametrize('arguments, words', [
+    (['demo', '--size', '640'], 'is not a size'),
+    (['camera', '--rate', '0'], 'not a number above'),
+    (['reconstruct', '--frames', '-3'], 'not a whole number'), (['world'], 'ACTION'),
+    (['dance'], 'invalid choice')])
+def test_cli_says_what_is_wrong_with_an_argument(capsys, arguments, words):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+def test_cli_without_ros_says_how_to_get_it(tmp_path):
+    """With rclpy out of reach the commands that need it say so; the others work."""
+    (tmp_path / 'rclpy.py').write_text('raise ImportError("No module named rclpy")')
+    code = ('import sys; sys.path.insert(0, sys.argv.pop(1)); '
+            'from xsvggt_ros.tools.cli import main; sys.exit(main(sys.argv[1:]))')
+
+    def xsvggt(*arguments):
+        return subprocess.run([sys.executable, '-c', code, str(tmp_path), *arguments],
+                              capture_output=True, text=True, timeout=120)
+    for command in ('demo', 'camera'):
+        result = xsvggt(command)
+        assert result.returncode == 1
+        assert 'needs ROS 2' in result.stderr and 'make env' in result.stderr
+        assert 'Traceback' not in result.stderr
+    result = xsvggt('world', 'render', '--frames', '1', '--size', '32x24', '--out',
+                    str(tmp_path / 'world'))
+    assert result.returncode == 0, result.stderr
+    assert json.loads((tmp_path / 'world' / 'intrinsics.json').read_text())['cx'] == 16
+
+
+def test_reconstruct_without_ros_leaves_all_files(tmp_path):
+    pytest.importorskip('torch')
+    assert main(['reconstruct', '--frames', '4', '--size', '112x84', '--image-size', '56',
+                 '--max-tokens', '60', '--out', str(tmp_path)]) == 0
+    rows = outputs.read_cache_csv(tmp_path / 'cache.csv')
+    assert [row.frame_index for row in rows] == [0, 1, 2, 3]
+    assert all(row.tokens_used <= row.tokens_budget == 60 for row in rows)
+    poses = outputs.read_tum(tmp_path / 'trajectory.tum')
+    assert [pose.stamp_ns for pose in poses] == [0, 10 ** 8, 2 * 10 ** 8, 3 * 10 ** 8]
+    # 80 % of 4 frames of 56 x 42 points, thinned.
+    assert 1000 < len(outputs.read_ply(tmp_path / 'map.ply')) <= 0.81 * 4 * 56 * 42
+    assert Image.open(tmp_path / 'reconstruction.png').size == (1920, 1080)
+
+
+def test_reconstruct_names_a_missing_folder_and_checkpoint(tmp_path, capsys):
+    pytest.importorskip('torch')
+    assert main(['reconstruct', str(tmp_path / 'nowhere'), '--out', str(tmp_path)]) == 1
+    assert 'nowhere: no such folder' in capsys.readouterr().err
+    assert main(['reconstruct', '--checkpoint', str(tmp_path / 'no.pth'), '--out',
+                 str(tmp_path)]) == 1
+    assert 'no.pth' in capsys.readouterr().err

@@ -1,0 +1,84 @@
+"""Argument types and groups that several commands share."""
+
+import argparse
+from pathlib import Path
+
+RANDOM_IMAGE_SIZE = 224    # pixels: quick on two cores, and random weights lose nothing by it
+WORLD_FRAMES = 120         # of a run that has to end, unless told otherwise
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """Return the (width, height) that 'WxH' means."""
+    width, _, height = text.lower().partition('x')
+    if not (width.isdigit() and height.isdigit() and int(width) > 0 and int(height) > 0):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a size; write it like 640x480")
+    return int(width), int(height)
+
+
+def seed(text: str) -> int:
+    """Return a whole number, 0 or more."""
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number")
+    return int(text)
+
+
+def positive_int(text: str) -> int:
+    """Return a whole number above 0."""
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0")
+    return int(text)
+
+
+def positive_float(text: str) -> float:
+    """Return a number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.0 < value < float('inf'):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0")
+    return value
+
+
+def add_source_arguments(parser: argparse.ArgumentParser, positional: bool = False) -> None:
+    """
+    Add what chooses the frames: the world's seed or a folder, rate, number, size.
+
+    positional: the folder is given without `--input` before it.
+    """
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument('--world', type=seed, default=0, metavar='SEED',
+                        help='play the synthetic world of this number (default: 0)')
+    name = {'nargs': '?'} if positional else {}
+    source.add_argument('input' if positional else '--input', type=Path, metavar='DIR', **name,
+                        help='play the images of this folder; names that are times in ns are '
+                             'used as stamps')
+    parser.add_argument('--calibration', type=Path, metavar='FILE',
+                        help='calibration of the folder: ROS camera_info YAML or ASL sensor.yaml '
+                             '(default: one that lies in the folder or beside it)')
+    parser.add_argument('--rate', type=positive_float, metavar='HZ',
+                        help='images a second (default: the stamps of the folder, else 10)')
+    parser.add_argument('--frames', type=positive_int, metavar='N',
+                        help='stop after this many images')
+    parser.add_argument('--size', type=image_size, metavar='WxH',
+                        help='image size of the synthetic world (default: 320x240)')
+
+
+def add_network_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what chooses the weights, their size and the cache."""
+    parser.add_argument('--checkpoint', default='random', metavar='FILE',
+                        help="weights of the network (default: 'random', which only tests the "
+                             'plumbing)')
+    parser.add_argument('--image-size', type=positive_int, metavar='WIDTH',
+                        help='width at which the network works, a multiple of 14 (default: 224 '
+                             'with random weights, else what the weights were trained with)')
+    parser.add_argument('--max-tokens', type=positive_int, default=2048, metavar='N',
+                        help='budget of the KV cache per layer (default: 2048)')
+    parser.add_argument('--policy', default='xstream', metavar='NAME',
+                        help='which tokens stay: xstream, sliding_window or full')
+
+
+def network_image_size(options: argparse.Namespace) -> int:
+    """Return the chosen image size; 0 is the one that the weights were trained with."""
+    small = RANDOM_IMAGE_SIZE if options.checkpoint == 'random' else 0
+    return options.image_size or small

@@ -1,0 +1,47 @@
+"""The console command `xsvggt`: one sub-command per tool."""
+
+import argparse
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+import sys
+
+COMMANDS = {
+    'demo': 'camera, node, recording and picture in one command (needs ROS 2)',
+    'camera': 'publish the synthetic world or a folder as a camera (needs ROS 2)',
+    'reconstruct': 'reconstruct a folder or the synthetic world without ROS',
+    'world': 'write images, depth and poses of the synthetic world',
+}
+
+
+def build_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser; only `command`'s module is imported and gives its arguments."""
+    parser = argparse.ArgumentParser(
+        prog='xsvggt', description='Streaming 3D reconstruction from one camera.')
+    parser.add_argument('--version', action='version', version=f'xsvggt {_version()}')
+    commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
+    for name, words in COMMANDS.items():
+        sub = commands.add_parser(name, help=words, description=words)
+        if name == command:
+            module = import_module(f'xsvggt_ros.tools.{name}')
+            module.add_arguments(sub)
+            sub.set_defaults(run=module.run)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run `xsvggt`; return the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    command = next((word for word in arguments if word in COMMANDS), None)
+    options = build_parser(command).parse_args(arguments)
+    return options.run(options)
+
+
+def _version() -> str:
+    try:
+        return version('xsvggt_ros')
+    except PackageNotFoundError:   # built by colcon, or run from the source tree
+        return '(source tree)'
+
+
+if __name__ == '__main__':
+    sys.exit(main())

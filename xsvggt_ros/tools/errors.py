@@ -1,0 +1,5 @@
+"""The error that a command line shows as one message, without a traceback."""
+
+
+class ToolError(RuntimeError):
+    """Something the person at the keyboard can put right: what was wrong, where, what to do."""

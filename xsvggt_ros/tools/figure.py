@@ -1,0 +1,253 @@
+"""The picture of a run: cloud, trajectory, input image and cache occupancy on one page."""
+
+from pathlib import Path
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+import numpy as np
+
+from xsvggt_ros.tools.cloud_view import draw_cloud, Viewpoint, viewpoint_around
+from xsvggt_ros.tools.outputs import parse_stamp, StampedPose
+from xsvggt_ros.tools.recording import Recording
+
+BACKGROUND = '#0f1218'
+PANEL = '#161b24'
+GRID = '#2b3342'
+TEXT = '#e8ecf3'
+FAINT = '#9aa5b8'
+ACCENT = '#4cc2ff'
+WARNING = '#ffb347'
+COLOUR_MAP = 'plasma'      # of the trajectory, from first to last frame
+
+_MAX_DRAWN = 350_000       # points
+_DPI = 120
+
+
+def draw_reconstruction(recording: Recording, path: Path) -> None:
+    """Draw the recording into a PNG of 1920 x 1080 pixels."""
+    style = {'text.color': TEXT, 'axes.labelcolor': FAINT, 'xtick.color': FAINT,
+             'ytick.color': FAINT, 'axes.edgecolor': GRID, 'axes.facecolor': PANEL,
+             'font.size': 10, 'font.family': 'DejaVu Sans'}
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=(16, 9), dpi=_DPI, facecolor=BACKGROUND)
+        scene = _Scene(recording)
+        _title(figure, recording, scene)
+        _draw_view(figure.add_axes((0.012, 0.285, 0.615, 0.62)), scene)
+        _draw_cache(figure.add_axes((0.058, 0.075, 0.52, 0.165)), recording)
+        _draw_image(figure.add_axes((0.645, 0.545, 0.343, 0.36)), recording)
+        _draw_top(figure.add_axes((0.685, 0.075, 0.29, 0.415)), scene)
+        figure.savefig(path, facecolor=BACKGROUND)
+
+
+class _Scene:
+    """The points worth drawing and the range they span; outliers and ceilings left out."""
+
+    def __init__(self, recording: Recording) -> None:
+        cloud = recording.map.cloud()
+        self.total = len(cloud)
+        self.unit = 'm' if recording.metric else 'network units'
+        if len(cloud) > _MAX_DRAWN:
+            cloud = cloud[np.random.default_rng(0).choice(len(cloud), _MAX_DRAWN, replace=False)]
+        points = np.stack([cloud['x'], cloud['y'], cloud['z']], axis=-1).astype(np.float64)
+        colours = np.stack([cloud['red'], cloud['green'], cloud['blue']], axis=-1)
+        poses = [pose for pose in recording.poses if np.isfinite(pose.position).all()]
+        self.poses: list[StampedPose] = poses
+        self.way = np.array([pose.position for pose in poses], np.float64).reshape(-1, 3)
+        keep = _without_outliers(points, self.way)
+        self.points, self.colours = points[keep], colours[keep]
+        everything = np.concatenate([self.points, self.way])
+        if len(everything) == 0:
+            everything = np.array([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
+        self.outline = everything[::max(1, len(everything) // 20_000)]
+        self.low, self.high = everything.min(axis=0), everything.max(axis=0)
+        extent = np.maximum(self.high - self.low, 1e-6)
+        # Points lie on surfaces: about this far from each other if spread over the box's sides.
+        area = extent[0] * extent[1] + extent[0] * extent[2] + extent[1] * extent[2]
+        self.spacing = float(np.sqrt(3 * area / max(len(self.points), 1)))
+        self.shaft = 0.05 * float(np.linalg.norm(extent[:2]))     # size of a drawn camera
+
+
+def _without_outliers(points: np.ndarray, way: np.ndarray) -> np.ndarray:
+    """Return which points to draw: the bulk, and nothing far above the cameras (a ceiling)."""
+    if len(points) == 0:
+        return np.zeros(0, bool)
+    low, high = np.percentile(points, (1.0, 99.0), axis=0)
+    margin = 0.08 * (high - low)
+    keep = np.all((points >= low - margin) & (points <= high + margin), axis=1)
+    if len(way):
+        around = np.median(np.linalg.norm(points[:, :2] - np.median(way[:, :2], axis=0), axis=1))
+        under = points[:, 2] < way[:, 2].max() + 0.22 * around
+        # Where nearly everything is above the camera, cutting would leave nothing to see.
+        keep = keep & under if (keep & under).mean() > 0.3 else keep
+    return keep
+
+
+def _title(figure: Figure, recording: Recording, scene: _Scene) -> None:
+    figure.text(0.012, 0.955, 'xsvggt_ros', size=20, weight='bold', va='center')
+    figure.text(0.135, 0.953, f'weights: {recording.model}', size=11.5, color=FAINT, va='center')
+    seconds = (recording.poses[-1].stamp_ns - recording.poses[0].stamp_ns) * 1e-9 \
+        if recording.poses else 0.0
+    figure.text(0.988, 0.953, f'{len(recording.poses)} frames, {seconds:.1f} s of camera, '
+                f'{scene.total:,} points', size=11.5, color=FAINT, va='center', ha='right')
+    if recording.random_weights:
+        figure.text(0.32, 0.885, 'random weights: plumbing test, geometry is meaningless until a '
+                    'trained checkpoint is given', size=12, color=BACKGROUND, weight='bold',
+                    ha='center', va='center', zorder=10,
+                    bbox={'boxstyle': 'round,pad=0.5', 'facecolor': WARNING, 'edgecolor': 'none'})
+
+
+# The cloud in perspective ------------------------------------------------------------------------
+
+def _draw_view(axes: Axes, scene: _Scene) -> None:
+    axes.set_axis_off()
+    box = axes.get_position()
+    width = round(box.width * 16 * _DPI)
+    height = round(box.height * 9 * _DPI)
+    view = viewpoint_around(scene.outline, _azimuth(scene.outline), np.deg2rad(42), width, height)
+    panel = tuple(int(PANEL[start:start + 2], 16) for start in (1, 3, 5))
+    axes.imshow(draw_cloud(scene.points, scene.colours, view, scene.spacing, panel),
+                interpolation='nearest')
+    axes.set_xlim(-0.5, width - 0.5)
+    axes.set_ylim(height - 0.5, -0.5)
+    _draw_way(axes, view.project(scene.way)[0] if len(scene.way) else scene.way[:, :2], 2.6)
+    _draw_cameras(axes, scene, view)
+
+
+def _azimuth(outline: np.ndarray) -> float:
+    """Return the direction of view in which the map lies broadside, from behind if it can be."""
+    flat = outline[:, :2] - outline[:, :2].mean(axis=0)
+    longest = np.linalg.eigh(flat.T @ flat)[1][:, -1]
+    across = np.array([-longest[1], longest[0]])
+    if across[0] < 0:       # look the way the first camera did, along +x, rather than back
+        across = -across
+    # A little to the side: three walls of a room say more than one seen square on.
+    return -float(np.arctan2(across[1], across[0])) + np.deg2rad(18)
+
+
+def _draw_way(axes: Axes, places: np.ndarray, width: float) -> None:
+    """Draw the camera's way through `places` [n, 2], coloured by time, with a dark rim."""
+    if len(places) < 2:
+        return
+    segments = np.stack([places[:-1], places[1:]], axis=1)
+    axes.add_collection(LineCollection(segments, colors=BACKGROUND, linewidths=width + 2.2,
+                                       capstyle='round', zorder=3), autolim=False)
+    axes.add_collection(LineCollection(
+        segments, array=np.linspace(0.15, 1.0, len(segments)), cmap=COLOUR_MAP,
+        clim=(0.0, 1.0), linewidths=width, capstyle='round', zorder=4), autolim=False)
+
+
+def _draw_cameras(axes: Axes, scene: _Scene, view: Viewpoint) -> None:
+    """Draw some of the cameras as small pyramids, optical frame: x right, y down, z ahead."""
+    corners = np.array([[0, 0, 0], [-0.6, -0.45, 1], [0.6, -0.45, 1], [0.6, 0.45, 1],
+                        [-0.6, 0.45, 1]]) * scene.shaft
+    lines = [(1, 2), (2, 3), (3, 4), (4, 1), (0, 1), (0, 2), (0, 3), (0, 4)]
+    colours = matplotlib.colormaps[COLOUR_MAP]
+    chosen = np.unique(np.linspace(0, len(scene.poses) - 1, 6).astype(int)) if scene.poses else []
+    for number in chosen:
+        pose = scene.poses[number].matrix()
+        pixels = view.project(corners @ pose[:3, :3].T + pose[:3, 3])[0]
+        colour = colours(0.15 + 0.85 * number / max(len(scene.poses) - 1, 1))
+        axes.add_collection(LineCollection([pixels[list(line)] for line in lines], colors=[colour],
+                                           linewidths=1.3, zorder=5), autolim=False)
+
+
+# The cloud from above ----------------------------------------------------------------------------
+
+def _draw_top(axes: Axes, scene: _Scene) -> None:
+    """Draw the map as seen from above: x, where the first camera looked, points up the page."""
+    _frame(axes, f'from above ({scene.unit})')
+    middle = (scene.low[:2] + scene.high[:2]) / 2
+    half = float((scene.high[:2] - scene.low[:2]).max()) / 2 * 1.04
+    size = 420
+    if len(scene.points):
+        # Left on the page is +y, so that x up and y left make a right-handed view from above.
+        column = ((middle[1] + half - scene.points[:, 1]) / (2 * half) * size).astype(int)
+        row = ((middle[0] + half - scene.points[:, 0]) / (2 * half) * size).astype(int)
+        order = np.argsort(scene.points[:, 2], kind='stable')
+        image = np.zeros((size, size, 4), np.uint8)
+        for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            places = np.clip(row + down, 0, size - 1), np.clip(column + right, 0, size - 1)
+            image[places[0][order], places[1][order], :3] = scene.colours[order]
+            image[places[0][order], places[1][order], 3] = 255
+        axes.imshow(image, interpolation='nearest',
+                    extent=(middle[1] + half, middle[1] - half, middle[0] - half,
+                            middle[0] + half))
+    axes.set_xlim(middle[1] + half, middle[1] - half)
+    axes.set_ylim(middle[0] - half, middle[0] + half)
+    axes.set_aspect('equal')
+    axes.set_xlabel('y (left)')
+    axes.set_ylabel('x (ahead)')
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(6))
+    _draw_way(axes, scene.way[:, [1, 0]], 2.0)
+    if len(scene.way):
+        axes.scatter(*scene.way[0, [1, 0]], s=46, color=ACCENT, edgecolor=BACKGROUND, zorder=6,
+                     label='start')
+        axes.legend(loc='upper right', fontsize=9, facecolor=PANEL, edgecolor=GRID,
+                    labelcolor=TEXT)
+
+
+# Input image and cache ---------------------------------------------------------------------------
+
+def _draw_image(axes: Axes, recording: Recording) -> None:
+    axes.set_axis_off()
+    if recording.image is None:
+        axes.text(0.5, 0.5, 'no input image received', ha='center', va='center', color=FAINT)
+        return
+    height, width = recording.image.shape[:2]
+    axes.imshow(recording.image, interpolation='antialiased')
+    axes.set_title(f'last input image ({width} x {height})', color=TEXT, size=11, loc='left',
+                   pad=6)
+
+
+def _draw_cache(axes: Axes, recording: Recording) -> None:
+    """Draw tokens held over time, the budget, and every frame's latency."""
+    rows = recording.cache
+    if not rows:
+        _frame(axes, 'KV cache')
+        axes.text(0.5, 0.5, 'no frame was processed', ha='center', va='center', color=FAINT,
+                  transform=axes.transAxes)
+        return
+    start = parse_stamp(rows[0].stamp)
+    seconds = np.array([(parse_stamp(row.stamp) - start) * 1e-9 for row in rows])
+    tokens = np.array([row.tokens_used for row in rows])
+    budget = rows[-1].tokens_budget
+    size = f'{rows[-1].bytes_used / 1e6:.1f} MB'
+    limit = f'budget {budget:,} tokens a layer' if budget else 'no budget'
+    _frame(axes, f'KV cache: {tokens[-1]:,} tokens a layer, {size}; {limit}')
+    axes.fill_between(seconds, tokens, color=ACCENT, alpha=0.25, linewidth=0)
+    axes.plot(seconds, tokens, color=ACCENT, linewidth=1.8, label='tokens held')
+    if budget:
+        axes.axhline(budget, color=WARNING, linewidth=1.2, linestyle=(0, (5, 3)), label='budget')
+    axes.set_ylim(0, 1.18 * max(budget, int(tokens.max()), 1))
+    axes.set_xlim(0, max(float(seconds[-1]), 1e-3))
+    axes.set_xlabel('camera time (s)')
+    axes.set_ylabel('tokens a layer')
+    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    handles, labels = axes.get_legend_handles_labels()
+    latency = np.array([row.latency for row in rows]) * 1e3
+    if np.isfinite(latency).any():
+        other = axes.twinx()
+        line, = other.plot(seconds, latency, color=TEXT, linewidth=0.9, alpha=0.65)
+        other.set_ylim(0, 2.2 * float(np.nanpercentile(latency, 98)) + 1e-3)
+        other.set_ylabel('latency (ms)')
+        other.tick_params(length=0, labelsize=9)
+        other.yaxis.set_major_locator(MaxNLocator(4))
+        for spine in other.spines.values():
+            spine.set_visible(False)
+        handles, labels = [*handles, line], [*labels, 'latency']
+    axes.legend(handles, labels, loc='lower right', ncol=3, fontsize=9, facecolor=PANEL,
+                edgecolor=GRID, labelcolor=TEXT)
+
+
+def _frame(axes: Axes, title: str) -> None:
+    """Give `axes` the page's look and a title."""
+    axes.set_title(title, color=TEXT, size=11, loc='left', pad=6)
+    axes.grid(True, color=GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0, labelsize=9)
+    for spine in axes.spines.values():
+        spine.set_color(GRID)

@@ -1,0 +1,187 @@
+"""A folder of images as a camera stream: order, stamps, rate, pixels and calibration."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+import logging
+from pathlib import Path
+import re
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from xsvggt_ros.tools.calibration import Calibration, find_calibration, load_calibration
+from xsvggt_ros.tools.errors import ToolError
+
+SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.ppm', '.pgm', '.tif', '.tiff', '.webp')
+DEFAULT_RATE = 10.0      # Hz
+MIN_STAMP_DIGITS = 16    # of a file name that is a time in nanoseconds
+
+_log = logging.getLogger(__name__)
+
+
+class FolderError(ToolError):
+    """A folder that cannot be played."""
+
+
+@dataclass(frozen=True)
+class FolderFrame:
+    """One picture: pixels [H, W, 3] uint8 RGB or [H, W] uint8 grey, and its time."""
+
+    pixels: np.ndarray
+    stamp_ns: int | None      # from the file name; None if names are no times
+    offset_ns: int            # after the first frame, when it is due
+    path: Path
+
+
+class ImageFolder:
+    """
+    The images of a folder in the order in which a camera took them.
+
+    File names that are all times in nanoseconds (at least 16 digits, as in the ASL format) give
+    the stamps and the pace. Otherwise, or if `rate` (Hz) is given, frames follow each other at
+    a constant rate. Frames are numbered before reading, so a broken file leaves a gap in time.
+    """
+
+    def __init__(self, path: Path | str, rate: float | None = None,
+                 calibration: Path | str | None = None) -> None:
+        """
+        Open a folder; `calibration` names a file, else one beside the images is used.
+
+        Raises FolderError or CalibrationError with what is wrong and where.
+        """
+        self.path = Path(path)
+        self.files = _list_images(self.path)
+        self.stamps_ns = _stamps(self.files)
+        self.rate = rate or self._own_rate()
+        self._paced_by_stamps = self.stamps_ns is not None and rate is None
+        self._window: tuple[float, float] | None = None   # of 16-bit images: black and white
+        self.first = self._first_readable()
+        self.calibration = self._calibrate(calibration)
+
+    def __len__(self) -> int:
+        """Return the number of files, readable or not."""
+        return len(self.files)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Return width and height of the images."""
+        height, width = self.first.pixels.shape[:2]
+        return width, height
+
+    @property
+    def duration_ns(self) -> int:
+        """Return the time from the first frame to the one that would follow the last."""
+        return self._offset_ns(len(self.files) - 1) + round(1e9 / self.rate)
+
+    def frames(self) -> Iterator[FolderFrame]:
+        """Yield all frames in order; what cannot be read is named in the log and left out."""
+        for index in range(len(self.files)):
+            frame = self._read(index)
+            if frame is None:
+                continue
+            if frame.pixels.shape[:2] != self.first.pixels.shape[:2]:
+                height, width = frame.pixels.shape[:2]
+                _log.warning('%s: %dx%d, but the first image is %dx%d; skipped', frame.path,
+                             width, height, *self.size)
+                continue
+            yield frame
+
+    # Parts ---------------------------------------------------------------------------------------
+
+    def _own_rate(self) -> float:
+        """Return the rate that the stamps tell, or the default one."""
+        if self.stamps_ns is None or len(self.stamps_ns) < 2:
+            return DEFAULT_RATE
+        return 1e9 / float(np.median(np.diff(self.stamps_ns)))
+
+    def _offset_ns(self, index: int) -> int:
+        if self._paced_by_stamps and self.stamps_ns is not None:
+            return self.stamps_ns[index] - self.stamps_ns[0]
+        return round(index * 1e9 / self.rate)
+
+    def _first_readable(self) -> FolderFrame:
+        for index in range(len(self.files)):
+            frame = self._read(index)
+            if frame is not None:
+                return frame
+        raise FolderError(f'{self.path}: none of the {len(self.files)} images can be read')
+
+    def _calibrate(self, given: Path | str | None) -> Calibration | None:
+        file = Path(given) if given is not None else find_calibration(self.files[0].parent)
+        if file is None:
+            return None
+        calibration = load_calibration(file)
+        calibration.check_size(*self.size)
+        return calibration
+
+    def _read(self, index: int) -> FolderFrame | None:
+        path = self.files[index]
+        try:
+            with Image.open(path) as image:
+                pixels = self._to_bytes(ImageOps.exif_transpose(image))
+        except (OSError, ValueError, SyntaxError, UnidentifiedImageError,
+                Image.DecompressionBombError) as error:
+            _log.warning('%s: cannot be read (%s); skipped', path, error)
+            return None
+        stamp = None if self.stamps_ns is None else self.stamps_ns[index]
+        return FolderFrame(pixels, stamp, self._offset_ns(index), path)
+
+    def _to_bytes(self, image: Image.Image) -> np.ndarray:
+        """Return grey as [H, W] and everything else as [H, W, 3] RGB, uint8; no alpha."""
+        if image.mode.startswith('I') or image.mode == 'F':
+            return self._stretch(np.asarray(image).astype(np.float32))
+        if image.mode in ('1', 'L', 'LA', 'La'):
+            return np.asarray(image.convert('L'))
+        return np.asarray(image.convert('RGB'))
+
+    def _stretch(self, values: np.ndarray) -> np.ndarray:
+        """
+        Return more than 8 bits as 8, between the darkest and brightest of the first image.
+
+        Sensors of 10, 12 or 14 bits fill 16-bit files only partly, so dividing by 256 would
+        leave a black picture. The window is kept, so that the brightness does not flicker.
+        """
+        if self._window is None:
+            low, high = np.percentile(values, (0.5, 99.5))
+            self._window = float(low), float(max(high, low + 1.0))
+        low, high = self._window
+        return np.clip((values - low) * (255.0 / (high - low)), 0, 255).astype(np.uint8)
+
+
+def _list_images(path: Path) -> list[Path]:
+    """Return the images in `path`, or in its sub-folder `data`, in natural order."""
+    if not path.exists():
+        raise FolderError(f'{path}: no such folder')
+    if not path.is_dir():
+        raise FolderError(f'{path}: not a folder; give the folder that holds the images')
+    for place in (path, path / 'data'):
+        if place.is_dir():
+            files = [file for file in place.iterdir() if _is_image(file)]
+            if files:
+                return sorted(files, key=lambda file: _natural_key(file.name))
+    inside = sorted(entry.name for entry in path.iterdir()
+                    if entry.is_dir() and any(_is_image(file) for file in entry.iterdir()))
+    hint = f"; there are some in its sub-folder(s) {', '.join(inside[:5])}" if inside else ''
+    raise FolderError(f'{path}: no images in it ({", ".join(SUFFIXES)}){hint}')
+
+
+def _is_image(file: Path) -> bool:
+    return (file.suffix.lower() in SUFFIXES and not file.name.startswith('.')
+            and file.is_file())
+
+
+def _natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Return a key that sorts img2 before img10."""
+    parts = re.split(r'(\d+)', name.lower())
+    return [(0, int(part), '') if part.isdigit() else (1, 0, part) for part in parts]
+
+
+def _stamps(files: list[Path]) -> list[int] | None:
+    """Return the times in ns that the file names are, or None if they are not all times."""
+    if not all(file.stem.isascii() and file.stem.isdigit()
+               and len(file.stem) >= MIN_STAMP_DIGITS for file in files):
+        return None
+    stamps = [int(file.stem) for file in files]
+    if len(set(stamps)) != len(stamps) or stamps[-1] >= 2 ** 31 * 10 ** 9:
+        return None   # the same time twice, or more seconds than a ROS stamp can hold
+    return stamps

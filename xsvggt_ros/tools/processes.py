@@ -1,0 +1,105 @@
+"""Starting, watching and ending the processes of a demo, and how a tool ends on Ctrl-C."""
+
+from collections.abc import Mapping
+import os
+from pathlib import Path
+import signal
+import subprocess
+import sys
+import time
+
+_POLL_PERIOD = 0.02   # seconds
+
+
+def interrupt_on_signals() -> None:
+    """
+    Let SIGINT, SIGTERM and a closed terminal raise KeyboardInterrupt.
+
+    SIGINT is ignored in what a shell starts in its background; a handler of our own undoes that,
+    and children then start with the default again.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:     # nohup
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
+
+
+def ignore_signals() -> None:
+    """Let no further Ctrl-C disturb the end; children started before are not affected."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
+class ChildProcess:
+    """
+    A Python module in a process and session of its own, its output in a log file.
+
+    In its own session it does not see the terminal's Ctrl-C: whoever started it decides when it
+    ends, so that nothing is interrupted twice.
+    """
+
+    def __init__(self, name: str, module: str, arguments: list[str], log: Path,
+                 environment: Mapping[str, str] | None = None) -> None:
+        """Start `python -m module arguments...`, writing stdout and stderr to `log`."""
+        self.name = name
+        self.log = log
+        self._peak = 0
+        self._memory = 0
+        command = [sys.executable, '-u', '-m', module, *arguments]
+        with open(log, 'wb') as output:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+                env={**os.environ, **(environment or {})}, start_new_session=True)
+
+    @property
+    def exit_code(self) -> int | None:
+        """Return the exit code, None while the process runs."""
+        return self._process.poll()
+
+    def tail(self, lines: int = 12) -> str:
+        """Return the last lines that the process wrote."""
+        text = self.log.read_text(encoding='utf-8', errors='replace')
+        return '\n'.join(text.rstrip().splitlines()[-lines:])
+
+    def resident_bytes(self) -> int:
+        """Return the memory that the process holds now; its last known value after its end."""
+        try:
+            status = Path(f'/proc/{self._process.pid}/status').read_text(encoding='ascii')
+        except OSError:   # ended, or not Linux
+            return self._memory
+        for line in status.splitlines():
+            if line.startswith('VmRSS:'):
+                self._memory = int(line.split()[1]) * 1024
+                self._peak = max(self._peak, self._memory)
+        return self._memory
+
+    @property
+    def peak_bytes(self) -> int:
+        """Return the most that `resident_bytes` has seen."""
+        return self._peak
+
+    def interrupt(self) -> None:
+        """Send SIGINT, if the process still runs."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+
+    def kill(self) -> None:
+        """End the process and all that it started, at once."""
+        try:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+        self._process.wait()
+
+
+def end_all(children: list[ChildProcess], patience: float) -> list[ChildProcess]:
+    """Interrupt `children`, wait up to `patience` seconds, kill what is left; return those."""
+    for child in children:
+        child.interrupt()
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline and any(c.exit_code is None for c in children):
+        time.sleep(_POLL_PERIOD)
+    stubborn = [child for child in children if child.exit_code is None]
+    for child in stubborn:
+        child.kill()
+    return stubborn

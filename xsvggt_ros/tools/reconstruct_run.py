@@ -1,0 +1,121 @@
+"""Feeds frames straight to the engine and keeps what comes out."""
+
+import argparse
+import time
+
+import numpy as np
+import torch
+
+from xsvggt_ros.engine.point_cloud import CloudOptions, pack_cloud
+from xsvggt_ros.engine.stream_engine import CacheStats, FrameResult, StreamEngine
+from xsvggt_ros.geometry import flu_from_optical, invert_transform
+from xsvggt_ros.kv_cache.config import CacheConfig
+from xsvggt_ros.model.checkpoint import CheckpointError, load_model, LoadedModel
+from xsvggt_ros.tools.arguments import network_image_size
+from xsvggt_ros.tools.errors import ToolError
+from xsvggt_ros.tools.frame_source import FramesAhead, open_source, SourceFrame
+from xsvggt_ros.tools.outputs import CacheRow, format_stamp, make_cloud, StampedPose
+from xsvggt_ros.tools.processes import ignore_signals
+from xsvggt_ros.tools.progress import ProgressBar
+from xsvggt_ros.tools.recording import Recording
+
+CLOUD = CloudOptions(confidence_percentile=20.0)    # as the node does by default
+
+
+def run_reconstruct(options: argparse.Namespace) -> None:
+    """
+    Reconstruct all frames and write the results; on Ctrl-C write what there is.
+
+    Raises ToolError for what the user can put right, KeyboardInterrupt after Ctrl-C.
+    """
+    source = open_source(options.input, options.world, options.rate, options.frames, options.size,
+                         options.calibration)
+    loaded, engine = _load(options)
+    print(f'weights: {loaded.description}', flush=True)
+    recording = Recording(model=loaded.description, random_weights=loaded.random_weights)
+    ahead = FramesAhead(source.frames())
+    bar = ProgressBar('reconstructing', source.count)
+    start = time.perf_counter()
+    done = 0
+    try:
+        for frame in ahead:
+            seconds = _reconstruct(engine, frame, recording)
+            done += 1
+            bar.update(done, f'{1e3 * seconds:.0f} ms a frame, '
+                             f'cache {recording.cache[-1].tokens_used} tokens')
+        bar.close(done)
+        seconds = time.perf_counter() - start
+    except KeyboardInterrupt:
+        ignore_signals()
+        ahead.stop()
+        print('\ninterrupted', flush=True)
+        recording.write_data(options.out)
+        raise
+    files = [*recording.write_data(options.out), recording.write_picture(options.out)]
+    cache = recording.cache[-1]
+    print(f'{done} frames in {seconds:.1f} s, median latency '
+          f'{1e3 * recording.median_latency():.0f} ms, KV cache {cache.tokens_used} tokens a '
+          f'layer ({cache.bytes_used / 1e6:.1f} MB)')
+    print('\n'.join(str(file) for file in files))
+
+
+def _load(options: argparse.Namespace) -> tuple[LoadedModel, StreamEngine]:
+    """Return the network and the engine that the options ask for."""
+    try:
+        name = options.device
+        if name == 'auto':
+            name = 'cuda' if torch.cuda.is_available() else 'cpu'
+        device = torch.device(name)
+        dtype = torch.float32
+        if device.type == 'cuda':
+            dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        loaded = load_model(options.checkpoint, device=device, dtype=dtype)
+        cache = CacheConfig(policy=options.policy, max_tokens=options.max_tokens)
+        engine = StreamEngine(loaded.model, cache, device, dtype,
+                              network_image_size(options) or loaded.config.img_size)
+    except (CheckpointError, ValueError, RuntimeError) as error:
+        raise ToolError(str(error)) from error
+    return loaded, engine
+
+
+def _reconstruct(engine: StreamEngine, frame: SourceFrame, recording: Recording) -> float:
+    """Put one frame through the engine and into the recording; return the seconds it took."""
+    pixels = frame.pixels
+    if pixels.ndim == 2:
+        pixels = np.repeat(pixels[:, :, None], 3, axis=2)
+    start = time.perf_counter()
+    try:
+        result = engine.step(pixels)
+    except ValueError as error:
+        raise ToolError(str(error)) from error
+    packed = pack_cloud(result, CLOUD).numpy()
+    latency = time.perf_counter() - start
+    # Without stamps of their own, frames count from 0.
+    stamp_ns = frame.offset_ns if frame.stamp_ns is None else frame.stamp_ns
+    pose = _pose(result, stamp_ns)
+    recording.poses.append(pose)
+    bits = np.ascontiguousarray(packed[:, 3]).view(np.uint32)
+    colours = np.stack([bits >> 16 & 255, bits >> 8 & 255, bits & 255], axis=-1)
+    recording.map.add(make_cloud(packed[:, :3], colours, packed[:, 4]), pose.matrix())
+    recording.cache.append(_cache_row(engine.cache_stats(), stamp_ns, latency))
+    recording.image = pixels
+    return latency
+
+
+def _pose(result: FrameResult, stamp_ns: int) -> StampedPose:
+    """Return the camera's pose in the odometry frame: forward-left-up at the first camera."""
+    world_from_camera = invert_transform(result.camera_from_world.cpu().to(torch.float64))
+    if not torch.isfinite(world_from_camera).all():
+        raise ToolError(f'frame {result.frame_index}: the network predicted a pose that is not '
+                        'finite; the weights are damaged, or too coarse for this number type')
+    odom_from_world = torch.eye(4, dtype=torch.float64)
+    odom_from_world[:3, :3] = flu_from_optical()
+    return StampedPose.from_matrix(stamp_ns, (odom_from_world @ world_from_camera).numpy())
+
+
+def _cache_row(stats: CacheStats, stamp_ns: int, latency: float) -> CacheRow:
+    return CacheRow(
+        stamp=format_stamp(stamp_ns), frame_index=stats.frames - 1,
+        tokens_used=max(stats.tokens_per_layer, default=0), tokens_budget=stats.budget or 0,
+        occupancy=stats.occupancy, evicted=stats.evicted_this_frame, bytes_used=stats.bytes_used,
+        bytes_budget=stats.bytes_reserved, latency=latency)

@@ -1,0 +1,49 @@
+"""What is known of a run when it is over, and how it is written to a folder. No ROS."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+import statistics
+
+import numpy as np
+
+from xsvggt_ros.tools import outputs
+from xsvggt_ros.tools.outputs import CacheRow, StampedPose
+from xsvggt_ros.tools.voxel_map import VoxelMap
+
+MAP_FILE, TRAJECTORY_FILE, CACHE_FILE = 'map.ply', 'trajectory.tum', 'cache.csv'
+PICTURE_FILE = 'reconstruction.png'
+
+
+@dataclass
+class Recording:
+    """The map, the camera's way, the cache's occupancy and one input image of a stream."""
+
+    poses: list[StampedPose] = field(default_factory=list)
+    cache: list[CacheRow] = field(default_factory=list)
+    map: VoxelMap = field(default_factory=VoxelMap)
+    image: np.ndarray | None = None      # [H, W, 3] uint8 RGB, the last one seen
+    model: str = 'unknown weights'
+    random_weights: bool = False
+    metric: bool = False                 # lengths are metres, not the network's own unit
+
+    def median_latency(self) -> float:
+        """Return the median seconds from receipt to published; nan if none is known."""
+        latencies = [row.latency for row in self.cache if np.isfinite(row.latency)]
+        return statistics.median(latencies) if latencies else float('nan')
+
+    def write_data(self, folder: Path) -> list[Path]:
+        """Write map, trajectory and cache occupancy; return the files."""
+        folder.mkdir(parents=True, exist_ok=True)
+        comment = f'weights: {self.model}'.replace('\n', ' ')
+        outputs.write_ply(folder / MAP_FILE, self.map.cloud(), comment)
+        outputs.write_tum(folder / TRAJECTORY_FILE, self.poses)
+        outputs.write_cache_csv(folder / CACHE_FILE, self.cache)
+        return [folder / name for name in (MAP_FILE, TRAJECTORY_FILE, CACHE_FILE)]
+
+    def write_picture(self, folder: Path) -> Path:
+        """Draw the picture of the run; takes seconds."""
+        from xsvggt_ros.tools.figure import draw_reconstruction   # brings matplotlib
+
+        path = folder / PICTURE_FILE
+        draw_reconstruction(self, path)
+        return path

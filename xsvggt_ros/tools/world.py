@@ -1,0 +1,95 @@
+"""Writes the synthetic world to a folder: images, depth, poses and calibration."""
+
+import argparse
+from dataclasses import asdict
+import json
+from pathlib import Path
+import sys
+
+import numpy as np
+from PIL import Image
+
+from xsvggt_ros.tools.arguments import image_size, positive_float, positive_int
+from xsvggt_ros.tools.outputs import StampedPose, write_tum
+from xsvggt_ros.tools.processes import interrupt_on_signals
+from xsvggt_ros.tools.progress import ProgressBar
+from xsvggt_ros.tools.synthetic_world import SyntheticWorld
+
+_CALIBRATION = """\
+image_width: {width}
+image_height: {height}
+camera_name: synthetic_world
+camera_matrix:
+  rows: 3
+  cols: 3
+  data: [{fx}, 0.0, {cx}, 0.0, {fy}, {cy}, 0.0, 0.0, 1.0]
+distortion_model: plumb_bob
+distortion_coefficients:
+  rows: 1
+  cols: 5
+  data: [0.0, 0.0, 0.0, 0.0, 0.0]
+rectification_matrix:
+  rows: 3
+  cols: 3
+  data: [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+projection_matrix:
+  rows: 3
+  cols: 4
+  data: [{fx}, 0.0, {cx}, 0.0, 0.0, {fy}, {cy}, 0.0, 0.0, 0.0, 1.0, 0.0]
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to `parser`."""
+    actions = parser.add_subparsers(dest='action', required=True, metavar='ACTION')
+    render = actions.add_parser(
+        'render', help='write the world as files',
+        description='Writes images/*.png (names are times in ns, so the folder can be played), '
+                    'depth/*.npy (float32 metres along the optical axis), poses.tum '
+                    '(world_from_camera, optical frame), camera_info.yaml and intrinsics.json.')
+    render.add_argument('--seed', type=int, default=0, help='number of the world (default: 0)')
+    render.add_argument('--frames', type=positive_int, default=120, metavar='N',
+                        help='images (default: 120)')
+    render.add_argument('--rate', type=positive_float, default=10.0, metavar='HZ',
+                        help='images a second (default: 10)')
+    render.add_argument('--size', type=image_size, default=(320, 240), metavar='WxH',
+                        help='image size (default: 320x240)')
+    render.add_argument('--out', type=Path, required=True, metavar='DIR',
+                        help='folder to write to')
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the files; return the exit code."""
+    interrupt_on_signals()
+    try:
+        render(options.out, options.seed, options.frames, options.rate, options.size)
+    except KeyboardInterrupt:
+        return 0
+    except OSError as error:
+        print(f'xsvggt world: cannot write to {options.out}: {error}', file=sys.stderr)
+        return 1
+    return 0
+
+
+def render(out: Path, seed: int, frames: int, rate: float, size: tuple[int, int]) -> None:
+    """Write `frames` images of world `seed` and everything true about them to `out`."""
+    world = SyntheticWorld(seed, *size)
+    for name in ('images', 'depth'):
+        (out / name).mkdir(parents=True, exist_ok=True)
+    bar = ProgressBar('rendering', frames)
+    poses = []
+    for index in range(frames):
+        frame = world.frame(index / rate)
+        # Times begin at 10^15 ns, so that every name has the 16 digits of a stamp.
+        stamp = 10 ** 15 + round(index * 1e9 / rate)
+        Image.fromarray(frame.image).save(out / 'images' / f'{stamp}.png')
+        np.save(out / 'depth' / f'{stamp}.npy', frame.depth)
+        poses.append(StampedPose.from_matrix(stamp, frame.world_from_camera))
+        bar.update(index + 1)
+    bar.close(frames)
+    write_tum(out / 'poses.tum', poses)
+    intrinsics = asdict(world.intrinsics)
+    (out / 'camera_info.yaml').write_text(_CALIBRATION.format(**intrinsics), encoding='ascii')
+    (out / 'intrinsics.json').write_text(json.dumps(intrinsics, indent=2) + '\n',
+                                         encoding='ascii')
+    print(f'{frames} images, depth maps and poses in {out}')
