@@ -9,7 +9,6 @@ PROFILE = str(Path(__file__).parents[1] / 'config' / 'fastdds.xml')
 os.environ.setdefault('ROS_DOMAIN_ID', str(30 + os.getpid() % 70))
 os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
 os.environ.setdefault('FASTDDS_DEFAULT_PROFILES_FILE', PROFILE)
-os.environ.setdefault('FASTRTPS_DEFAULT_PROFILES_FILE', PROFILE)
 
 if find_spec('rclpy') is None:  # the Python part alone: what needs ROS cannot be imported
     collect_ignore = ['test_image_codec.py', 'test_node_diagnostics.py', 'test_parameters.py',
