@@ -1,0 +1,51 @@
+# `make demo` shows the whole chain, `make test` checks it. Both make the virtual environment .venv
+# first, or bring it up to date; nothing is installed outside of this checkout.
+#
+#   make demo [INPUT=DIR] [CALIBRATION=FILE] [RATE=HZ] [FRAMES=N]    result in out/demo
+#   make test [ARGS="test/test_kv_cache.py -x"]                     lint, then pytest with ARGS
+#   make env  [PYTHON=python3.12] [TORCH_INDEX=URL | TORCH=REQUIREMENT | TORCH=none]
+#   make lint, make clean                                           clean: .venv and out as well
+
+PYTHON ?= python3
+VENV_PYTHON := $(CURDIR)/.venv/bin/python
+
+# A ROS 2 that was sourced in this shell would mix its modules and libraries with those of .venv.
+empty :=
+ros_prefixes := $(subst :, ,$(AMENT_PREFIX_PATH):$(COLCON_PREFIX_PATH))
+libraries := $(filter-out $(addsuffix /%,$(ros_prefixes)),$(subst :, ,$(LD_LIBRARY_PATH)))
+ifdef LD_LIBRARY_PATH
+export LD_LIBRARY_PATH := $(subst $(empty) $(empty),:,$(strip $(libraries)))
+endif
+unexport PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH
+unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE ROS_DISTRO ROS_LOCALHOST_ONLY ROS_STATIC_PEERS
+unexport ROS_DISCOVERY_SERVER FASTDDS_BUILTIN_TRANSPORTS FASTRTPS_DEFAULT_PROFILES_FILE
+
+# Fast DDS as it comes loses most of the images (see the file); and processes of this machine talk
+# to each other only, in a domain of their own (1 to 100: their ports are never taken by others).
+export FASTDDS_DEFAULT_PROFILES_FILE := $(CURDIR)/config/fastdds.xml
+export RMW_IMPLEMENTATION := rmw_fastrtps_cpp
+export ROS_AUTOMATIC_DISCOVERY_RANGE := LOCALHOST
+ifndef ROS_DOMAIN_ID
+export ROS_DOMAIN_ID := $(shell echo $$(($$$$ % 100 + 1)))
+endif
+
+.PHONY: demo test lint env clean
+
+demo: env
+	@$(VENV_PYTHON) -m xsvggt_ros.tools.demo --out out/demo \
+		$(if $(INPUT),--input '$(INPUT)') $(if $(CALIBRATION),--calibration '$(CALIBRATION)') \
+		$(if $(RATE),--rate '$(RATE)') $(if $(FRAMES),--frames '$(FRAMES)')
+
+test: lint
+	$(VENV_PYTHON) -m pytest $(ARGS)
+
+lint: env
+	$(VENV_PYTHON) -m flake8 .
+
+env:
+	@command -v '$(PYTHON)' >/dev/null || { echo "There is no $(PYTHON) here. On Debian and Ubuntu:" \
+		"sudo apt-get install python3 python3-venv python3-dev" >&2; exit 1; }
+	@'$(PYTHON)' ci/bootstrap.py --torch '$(TORCH)' --torch-index '$(TORCH_INDEX)'
+
+clean:
+	rm -rf .venv out build install log *.egg-info

@@ -1,0 +1,271 @@
+"""What builds, installs and starts the package names things that exist and agree."""
+
+import ast
+from pathlib import Path
+import re
+from types import ModuleType
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LAUNCH = ROOT / 'launch' / 'stream.launch.py'
+
+ROS_PACKAGES = {
+    'ament_index_python', 'builtin_interfaces', 'composition_interfaces', 'cv_bridge',
+    'diagnostic_msgs', 'diagnostic_updater', 'geometry_msgs', 'launch', 'launch_ros',
+    'lifecycle_msgs', 'message_filters', 'nav_msgs', 'rcl_interfaces', 'rclpy', 'sensor_msgs',
+    'sensor_msgs_py', 'std_msgs', 'std_srvs', 'tf2_geometry_msgs', 'tf2_msgs', 'tf2_ros',
+    'tf_transformations', 'visualization_msgs'}
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), str(path))
+
+
+def manifest() -> ElementTree.Element:
+    return ElementTree.parse(ROOT / 'package.xml').getroot()
+
+
+def declared_dependencies() -> set[str]:
+    return {element.text for element in manifest() if element.tag.endswith('depend')}
+
+
+def imported_packages(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition('.')[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add(node.module.partition('.')[0])
+    return names
+
+
+def setup_arguments() -> dict[str, ast.expr]:
+    calls = [node for node in ast.walk(parse(ROOT / 'setup.py')) if isinstance(node, ast.Call)]
+    setup = next(call for call in calls if getattr(call.func, 'id', None) == 'setup')
+    return {keyword.arg: keyword.value for keyword in setup.keywords}
+
+
+def launch_table(name: str) -> dict[str, ast.expr]:
+    """Return one of the launch file's tables of arguments, unevaluated."""
+    for node in parse(LAUNCH).body:
+        if isinstance(node, ast.Assign) and node.targets[0].id == name:
+            return {key.value: value for key, value in zip(node.value.keys, node.value.values)}
+    raise AssertionError(f'{LAUNCH} has no {name}')
+
+
+def has_main(path: Path) -> bool:
+    """Return whether a module defines main or imports it."""
+    names = {getattr(node, 'name', None) for node in parse(path).body}
+    names |= {alias.asname or alias.name for node in parse(path).body
+              if isinstance(node, ast.ImportFrom) for alias in node.names}
+    return 'main' in names
+
+
+def test_manifest_is_complete():
+    package = manifest()
+    assert (package.tag, package.get('format')) == ('package', '3')
+    assert package.findtext('name') == 'xsvggt_ros'
+    assert package.findtext('license') == 'Apache-2.0'
+    assert (ROOT / package.find('license').get('file')).is_file()
+    assert re.fullmatch(r'\S+@\S+\.\S+', package.find('maintainer').get('email'))
+    assert package.findtext('member_of_group') == 'rosidl_interface_packages'
+    assert package.findtext('export/build_type') == 'ament_cmake'
+
+
+def test_versions_agree():
+    assert ast.literal_eval(setup_arguments()['version']) == manifest().findtext('version')
+
+
+@pytest.mark.parametrize('folder', ['xsvggt_ros', 'launch'])
+def test_every_ros_package_imported_is_declared(folder):
+    imported = set().union(*map(imported_packages, (ROOT / folder).rglob('*.py')))
+    assert imported & ROS_PACKAGES <= declared_dependencies()
+    assert 'rclpy' in imported or 'launch_ros' in imported
+
+
+def test_every_python_folder_is_a_package():
+    for module in (ROOT / 'xsvggt_ros').rglob('*.py'):
+        assert (module.parent / '__init__.py').is_file(), module
+    generated = {'msg', 'srv', 'action'}
+    assert not generated & {path.name for path in (ROOT / 'xsvggt_ros').iterdir()}
+
+
+def test_console_script_exists():
+    script, = ast.literal_eval(setup_arguments()['entry_points'])['console_scripts']
+    name, module, function = re.fullmatch(r'(\w+) = ([\w.]+):(\w+)', script).groups()
+    assert (name, function) == ('xsvggt', 'main')
+    assert has_main(ROOT / f'{module.replace(".", "/")}.py')
+
+
+def test_everything_cmake_names_exists():
+    text = (ROOT / 'CMakeLists.txt').read_text()
+    messages = re.findall(r'msg/\w+\.msg', text)
+    assert sorted(messages) == sorted(f'msg/{path.name}' for path in (ROOT / 'msg').glob('*.msg'))
+    executables, = re.findall(r'foreach\(executable IN ITEMS (.+)\)', text)
+    assert 'node/stream_node' in executables.split()
+    for executable in executables.split():
+        assert has_main(ROOT / 'xsvggt_ros' / f'{executable}.py'), executable
+    for folder in re.findall(r'^install\(DIRECTORY ([\w ]+) DESTINATION', text, re.M)[0].split():
+        assert any((ROOT / folder).iterdir()), folder
+
+
+def test_every_requirement_is_pinned():
+    def lines(name):
+        text = (ROOT / 'ci' / name).read_text()
+        return [line for line in text.splitlines() if line and not line.startswith('#')]
+
+    pins = dict(line.split('==') for line in lines('constraints.txt'))
+    assert {line.replace('_', '-') for line in lines('requirements.txt')} <= set(pins)
+
+
+def test_middleware_profile_has_room_for_images():
+    name = '{http://www.eprosima.com/XMLSchemas/fastRTPS_Profiles}'
+    profiles = ElementTree.parse(ROOT / 'config' / 'fastdds.xml').getroot().find(f'{name}profiles')
+    transports = {element.findtext(f'{name}type'): element
+                  for element in profiles.iter(f'{name}transport_descriptor')}
+    assert set(transports) == {'SHM', 'UDPv4'}
+    assert int(transports['SHM'].findtext(f'{name}segment_size')) >= 64 * 1024 ** 2
+    participant = profiles.find(f'{name}participant')
+    assert participant.get('is_default_profile') == 'true'
+    used = [element.text for element in participant.find(f'{name}rtps/{name}userTransports')]
+    assert used == [element.findtext(f'{name}transport_id') for element in transports.values()]
+    assert participant.findtext(f'{name}rtps/{name}useBuiltinTransports') == 'false'
+
+
+def test_rviz_shows_what_the_node_publishes():
+    yaml = pytest.importorskip('yaml')
+    config = yaml.safe_load((ROOT / 'config' / 'stream.rviz').read_text())['Visualization Manager']
+    table = parameter_table()
+    assert config['Global Options']['Fixed Frame'] == table['odom_frame'].default
+    topics = {display['Topic']['Value']: display['Topic']['Reliability Policy']
+              for display in config['Displays'] if 'Topic' in display}
+    assert topics == {'/xsvggt/points': 'Reliable', '/xsvggt/odometry': 'Reliable',
+                      ast.literal_eval(launch_table('OTHERS')['image_topic'])[0]: 'Best Effort'}
+
+
+def parameter_table() -> dict:
+    pytest.importorskip('rclpy', reason='the parameter table needs ROS 2')
+    from xsvggt_ros.node.parameters import TABLE
+    return {parameter.name: parameter for parameter in TABLE}
+
+
+def test_launch_arguments_are_the_nodes_parameters():
+    table = parameter_table()
+    arguments = launch_table('PARAMETERS')
+    assert {'checkpoint', 'device', 'image_size', 'max_tokens', 'policy', 'use_sim_time',
+            'odom_frame', 'publish_tf', 'autostart'} == set(arguments)
+    for argument, value in arguments.items():
+        name, kind = value.elts[0].value, value.elts[1].id
+        if name != 'use_sim_time':  # every node has that one by itself
+            default = table[name].default
+            assert kind == default.__class__.__name__, argument
+
+
+def test_files_of_the_launch_file_are_installed():
+    names = re.findall(r"CONFIG / '([^']+)'", LAUNCH.read_text())
+    assert set(names) == {'stream.yaml', 'stream.rviz', 'fastdds.xml'}
+    assert all((ROOT / 'config' / name).is_file() for name in names)
+
+
+@pytest.fixture
+def launch_file() -> ModuleType:
+    pytest.importorskip('launch_ros', reason='launch is part of a ROS 2 installation only')
+    from launch.launch_description_sources import get_launch_description_from_python_launch_file
+    assert get_launch_description_from_python_launch_file(str(LAUNCH))
+    module = ModuleType('stream_launch')
+    module.__file__ = str(LAUNCH)
+    exec(compile(LAUNCH.read_text(), str(LAUNCH), 'exec'), module.__dict__)
+    return module
+
+
+def started(launch_file: ModuleType, **arguments: str) -> list:
+    """Return the actions that the launch file starts with these arguments."""
+    from launch import LaunchContext
+    context = LaunchContext()
+    for argument in launch_file.generate_launch_description().get_launch_arguments():
+        assert argument.description
+        argument.execute(context)
+    context.launch_configurations.update(arguments)
+    return launch_file.start(context)
+
+
+def test_launch_starts_node_and_rviz(launch_file):
+    node, rviz = started(launch_file)
+    assert (node.node_package, node.node_executable) == ('xsvggt_ros', 'stream_node')
+    assert rviz.condition is not None
+
+
+def test_launch_plays_a_recording(launch_file):
+    *_, player = started(launch_file, bag='/data/flight', bag_rate='0.5', image_size='280')
+    words = [''.join(part.text for part in word) for word in player.cmd]
+    assert words[:4] == ['ros2', 'bag', 'play', '/data/flight']
+    assert words[words.index('--rate') + 1] == '0.5'
+    assert '--clock' in words
+
+
+def test_launch_leaves_a_chosen_middleware_profile_alone(launch_file, monkeypatch):
+    old, new = 'FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'
+    monkeypatch.setenv(new, '/home/user/my.xml')
+    assert launch_file.middleware_profile() == []
+    monkeypatch.delenv(new)
+    monkeypatch.delenv(old, raising=False)
+    for distribution, variable in (('humble', old), ('jazzy', old), ('kilted', new)):
+        monkeypatch.setenv('ROS_DISTRO', distribution)
+        action, = launch_file.middleware_profile()
+        assert ''.join(part.text for part in action.name) == variable
+
+
+CACHE_STATUS = {
+    'header': 'std_msgs/Header', 'frame_index': 'uint64', 'layers': 'uint32',
+    'tokens_per_frame': 'uint32', 'tokens_used': 'uint32', 'tokens_budget': 'uint32',
+    'occupancy': 'float', 'tokens_evicted': 'uint32', 'tokens_evicted_total': 'uint64',
+    'bytes_used': 'uint64', 'bytes_budget': 'uint64', 'gpu_bytes_allocated': 'uint64',
+    'gpu_bytes_reserved': 'uint64', 'gpu_bytes_free': 'uint64', 'gpu_bytes_total': 'uint64'}
+STREAM_STATUS = {
+    'header': 'std_msgs/Header', 'state': 'uint8', 'model': 'string', 'random_weights': 'boolean',
+    'frames_received': 'uint64', 'frames_processed': 'uint64', 'frames_dropped': 'uint64',
+    'frames_rejected': 'uint64', 'latency_total': 'float', 'latency_decode': 'float',
+    'latency_upload': 'float', 'latency_inference': 'float', 'latency_pack': 'float',
+    'latency_publish': 'float', 'rate_in': 'float', 'rate_out': 'float',
+    'confidence_mean': 'float', 'points_published': 'uint32', 'metric': 'boolean',
+    'scale': 'double', 'reset_count': 'uint32'}
+
+
+@pytest.mark.parametrize('name, fields', [
+    ('CacheStatus', CACHE_STATUS), ('StreamStatus', STREAM_STATUS)])
+def test_message_fields(name, fields):
+    messages = pytest.importorskip('xsvggt_ros.msg', reason='messages need ROS 2')
+    assert getattr(messages, name).get_fields_and_field_types() == fields
+
+
+def test_stream_states_are_distinct():
+    status = pytest.importorskip('xsvggt_ros.msg', reason='messages need ROS 2').StreamStatus
+    states = ('WAITING', 'WARMING_UP', 'TRACKING', 'DEGRADED', 'PAUSED')
+    assert [getattr(status, state) for state in states] == list(range(len(states)))
+
+
+@pytest.mark.parametrize('path', sorted((ROOT / 'msg').glob('*.msg')), ids=lambda path: path.stem)
+def test_every_message_field_is_explained(path):
+    above = ''
+    for line in path.read_text().splitlines():
+        assert not line or line.startswith('#') or above.startswith('#'), f'{path.name}: {line}'
+        above = line
+
+
+def test_tf_message_is_the_one_of_other_installations():
+    rclpy = pytest.importorskip('rclpy')
+    from tf2_msgs.msg import TFMessage
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = rclpy.create_node('test_packaging', context=context)
+    try:
+        node.create_publisher(TFMessage, 'test_tf', 1)
+        endpoint, = node.get_publishers_info_by_topic('test_tf')
+        if hasattr(endpoint, 'topic_type_hash'):  # not in Humble
+            assert str(endpoint.topic_type_hash) == (
+                'RIHS01_e369d0f05a23ae52508854b66f6aa0437f3449d652e8cbf22d5abe85d020f087')
+    finally:
+        node.destroy_node()
+        rclpy.shutdown(context=context)
