@@ -4,16 +4,18 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from xsvggt_ros.kv_cache.cache import KVCache
+from xsvggt_ros.kv_cache.cache import build_cache
 from xsvggt_ros.kv_cache.config import CacheConfig, CacheLayout
+from xsvggt_ros.kv_cache.quantization import SCHEMES
 from xsvggt_ros.kv_cache.retention import POLICIES, RetentionPolicy
 
 LAYOUT = CacheLayout(layers=3, heads=2, head_dim=8, tokens_per_step=12, special_tokens=5)
 
 
-def make_cache(policy='xstream', budget=40, layout=LAYOUT, dtype=torch.float32):
-    rule = POLICIES[policy](layout.tokens_per_step, layout.special_tokens, 4)
-    return KVCache(layout, rule, budget, dtype, 'cpu')
+def make_cache(policy='xstream', budget=40, layout=LAYOUT, **settings):
+    """Return a small cache for a network that computes in fp32."""
+    config = CacheConfig(policy=policy, **{'pool_size': 4} | settings)
+    return build_cache(layout, config, budget, torch.float32, 'cpu', config.quantization)
 
 
 def make_step(generator, layout=LAYOUT):
@@ -29,6 +31,12 @@ def run(cache, steps, seed=0):
         out = [cache.attend(i, q[i], k[i], v[i]) for i in range(cache.layout.layers)]
         cache.end_step()
         yield q, k, v, out
+
+
+def consume(cache, steps, seed=0):
+    """Feed random steps."""
+    for _ in run(cache, steps, seed):
+        pass
 
 
 @pytest.mark.parametrize('policy', sorted(POLICIES))
@@ -49,50 +57,51 @@ def test_attention_equals_attention_over_the_kept_tokens(policy):
         kept = cache.kept_token_ids()
 
 
-@pytest.mark.parametrize('policy', ['xstream', 'sliding_window'])
-def test_budget_holds_and_first_and_newest_frame_stay(policy):
-    cache = make_cache(policy, budget=40)
+@pytest.mark.parametrize('quantization', ['none', 'int8', 'int4'])
+@pytest.mark.parametrize('scheme', SCHEMES)
+@pytest.mark.parametrize('policy', sorted(set(POLICIES) - {'full'}))
+def test_budget_holds_and_first_and_newest_frame_stay(policy, scheme, quantization):
+    cache = make_cache(policy, budget=40, scheme=scheme, quantization=quantization)
+    budget = {'frame_coverage': 36}.get(policy, 40)
+    assert cache.budget == budget
     reserved = cache.bytes_reserved
     for step, _ in enumerate(run(cache, 20)):
-        assert cache.tokens == min(40, 12 * (step + 1))
+        assert cache.tokens == min(budget, 12 * (step + 1))
         for ids in cache.kept_token_ids():
             assert len(ids) == cache.tokens == len(ids.unique())
             assert set(range(12)) <= set(ids.tolist())
-            assert set(range(12 * step, 12 * (step + 1))) <= set(ids.tolist())
-        assert cache.bytes_reserved == reserved
+            if cache.policy.protects_newest:
+                assert set(range(12 * step, 12 * (step + 1))) <= set(ids.tolist())
+        assert cache.bytes_used <= cache.bytes_reserved == reserved
     assert cache.evicted_last == 12
-    assert cache.evicted_total == 20 * 12 - 40
+    assert cache.evicted_total == 20 * 12 - budget
 
 
 def test_memory_is_not_reallocated():
     cache = make_cache()
     before = cache._store.keys.data_ptr(), cache._store.values.data_ptr()
-    for _ in run(cache, 10):
-        pass
+    consume(cache, 10)
     assert (cache._store.keys.data_ptr(), cache._store.values.data_ptr()) == before
 
 
 def test_budget_below_two_frames_keeps_exactly_two_frames():
     cache = make_cache(budget=5)
     assert cache.budget == 24
-    for _ in run(cache, 5):
-        pass
+    consume(cache, 5)
     for ids in cache.kept_token_ids():
         assert ids.tolist() == [*range(12), *range(48, 60)]
 
 
 def test_sliding_window_keeps_the_newest():
     cache = make_cache('sliding_window', budget=40)
-    for _ in run(cache, 6):
-        pass
+    consume(cache, 6)
     for ids in cache.kept_token_ids():
         assert ids.tolist() == [*range(12), *range(72 - 28, 72)]
 
 
 def test_full_grows_and_forgets_nothing():
     cache = make_cache('full', budget=24)
-    for _ in run(cache, 30):
-        pass
+    consume(cache, 30)
     assert cache.budget is None
     assert [ids.tolist() for ids in cache.kept_token_ids()] == [list(range(360))] * 3
     assert cache.bytes_used <= cache.bytes_reserved
@@ -100,8 +109,7 @@ def test_full_grows_and_forgets_nothing():
 
 def test_layers_choose_for_themselves():
     cache = make_cache()
-    for _ in run(cache, 6):
-        pass
+    consume(cache, 6)
     first, second, _ = (ids.tolist() for ids in cache.kept_token_ids())
     assert first != second
 
@@ -147,7 +155,7 @@ def test_reset_forgets_everything_and_keeps_the_memory():
 
 
 def test_stored_in_half_precision_the_newest_frame_sees_itself_exactly():
-    cache = make_cache(dtype=torch.bfloat16)
+    cache = make_cache(storage='bf16')
     q, k, v, out = next(run(cache, 1))
     expected = scaled_dot_product_attention(q[0], k[0], v[0])
     torch.testing.assert_close(out[0], expected, atol=1e-6, rtol=1e-5)
@@ -155,21 +163,127 @@ def test_stored_in_half_precision_the_newest_frame_sees_itself_exactly():
 
 
 def test_half_precision_history_is_close():
-    exact, half = make_cache('sliding_window'), make_cache('sliding_window', dtype=torch.bfloat16)
+    exact, half = make_cache('sliding_window'), make_cache('sliding_window', storage='bf16')
     for (*_, expected), (*_, out) in zip(run(exact, 8), run(half, 8)):
         torch.testing.assert_close(out[0], expected[0], atol=2e-2, rtol=2e-2)
 
 
-def test_a_new_policy_is_one_class():
+def test_a_new_policy_is_one_class_and_one_line(monkeypatch):
     class Oldest(RetentionPolicy):
         def rank(self, scores, token_ids):
             return -token_ids
 
-    cache = KVCache(LAYOUT, Oldest(12, 5, 4), 40, torch.float32, 'cpu')
-    for _ in run(cache, 6):
-        pass
+    monkeypatch.setitem(POLICIES, 'oldest', Oldest)
+    cache = make_cache('oldest')
+    consume(cache, 6)
     for ids in cache.kept_token_ids():
         assert ids.tolist() == [*range(28), *range(60, 72)]
+
+
+def test_random_can_be_repeated_by_its_seed():
+    def kept(seed):
+        cache = make_cache('random', seed=seed)
+        consume(cache, 8)
+        first = [ids.tolist() for ids in cache.kept_token_ids()]
+        cache.reset()
+        consume(cache, 8)
+        assert first == [ids.tolist() for ids in cache.kept_token_ids()]
+        return first
+
+    assert kept(1) == kept(1) != kept(2)
+
+
+def test_frame_coverage_drops_the_frame_the_others_make_up_for():
+    """Frames 1 and 3 nearly repeat frame 2's and frame 4's keys; whole frames leave."""
+    cache = make_cache('frame_coverage', budget=48)
+    generator = torch.Generator().manual_seed(0)
+    base = torch.randn(6, LAYOUT.layers, LAYOUT.heads, 1, LAYOUT.head_dim, generator=generator)
+    looks = [0, 1, 1, 2, 3, 3, 4]  # which base each frame looks like
+    kept = []
+    for look in looks:
+        q, k, v = make_step(generator)
+        k = base[look] + 0.05 * k
+        for i in range(LAYOUT.layers):
+            cache.attend(i, q[i], k[i], v[i])
+        cache.end_step()
+        kept.append([sorted({t // 12 for t in ids.tolist()}) for ids in cache.kept_token_ids()])
+    for frames in kept[-1]:
+        assert len(frames) == 4 and 0 in frames and 6 in frames
+    for frames in kept[4]:  # five frames seen, room for four: one of the twins 1 and 2 has left
+        assert len({1, 2} & set(frames)) == 1 and {0, 3, 4} <= set(frames)
+    for before, frames in zip(kept[4], kept[5]):  # then one of the twins 4 and 5; 5 is the newest
+        assert frames == sorted({*before, 5} - {4})
+
+
+def test_per_head_scores_do_not_mix_heads():
+    """A key that opposite heads cancel out in the paper's score counts when heads keep apart."""
+    direction = torch.eye(8)[0]
+    query = torch.zeros(2, 6, 8)
+    query[0], query[1] = direction, -direction
+    wanted = 2  # this token's keys agree with their own head's queries
+    keys = 0.01 * torch.randn(2, 6, 8, generator=torch.Generator().manual_seed(0))
+    keys[0, wanted], keys[1, wanted] = 9 * direction, -9 * direction
+    per_head = POLICIES['xstream_per_head'](6, 5, 4)
+    scores = per_head.score(per_head.prepare(query), slice(0, 2), keys, keys)
+    assert scores.argmax() == wanted
+    paper = POLICIES['xstream'](6, 5, 4)
+    scores = paper.score(paper.prepare(query), slice(0, 2), keys, keys)
+    assert scores[wanted].abs() < 1e-6
+
+
+def test_value_aware_keeps_attended_tokens_with_long_values():
+    policy = POLICIES['value_aware'](6, 5, 4)
+    query = torch.ones(1, 6, 4)
+    keys, values = torch.zeros(1, 8, 4), torch.ones(1, 8, 4)
+    keys[0, 3] = 2.0
+    values[0, 5] = 50.0
+    values[0, 6] = 0.0
+    scores = policy.score(policy.prepare(query), slice(0, 1), keys, values)
+    assert scores.argsort(descending=True)[:2].tolist() in ([3, 5], [5, 3])
+    assert scores[6] == 0
+
+
+@pytest.mark.parametrize('policy', ['xstream', 'xstream_per_head', 'value_aware'])
+def test_scores_of_head_parts_add_up(policy):
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(4, 12, 8, generator=generator) for _ in range(3))
+    rule = POLICIES[policy](12, 5, 4)
+    prepared = rule.prepare(q)
+    whole = rule.score(prepared, slice(0, 4), k, v)
+    parts = sum(rule.score(prepared, slice(h, h + 1), k[h:h + 1], v[h:h + 1]) for h in range(4))
+    torch.testing.assert_close(parts, whole)
+
+
+def test_health_counts_what_is_left():
+    cache = make_cache('sliding_window', budget=40)
+    consume(cache, 2)
+    health = cache.health()
+    assert (health.first_tokens, health.newest_tokens, health.history_tokens) == (12, 12, 0)
+    assert health.attention_kept == 1 and health.steps == 2
+    consume(cache, 8)
+    health = cache.health()
+    assert (health.first_tokens, health.newest_tokens, health.history_tokens) == (12, 12, 16)
+    assert health.steps == 4  # the first, the newest, the one before and a third of another
+    assert 0 < health.attention_kept < 1
+
+
+def test_attention_kept_is_the_share_of_the_newest_steps_attention():
+    """Against softmax attention of the pooled query over everything that could be kept."""
+    cache = make_cache('sliding_window', budget=40, pool_size=1, layout=LAYOUT)
+    keys = torch.empty(LAYOUT.layers, LAYOUT.heads, 0, LAYOUT.head_dim)
+    before = [torch.empty(0, dtype=torch.int64)] * LAYOUT.layers
+    for q, k, _, _ in run(cache, 6):
+        candidates = [torch.cat([ids, torch.arange(keys.shape[2], keys.shape[2] + 12)])
+                      for ids in before]
+        keys = torch.cat([keys, k], dim=2)
+        before = cache.kept_token_ids()
+    shares = []
+    for i in range(LAYOUT.layers):
+        pooled = q[i].mean(dim=1)  # pools of one: every query counts alike
+        logits = (keys[i][:, candidates[i]] @ pooled[:, :, None])[..., 0] * 8 ** -0.5
+        stays = torch.isin(candidates[i], before[i])
+        shares.append(logits.softmax(1).mean(0)[stays].sum().item())
+    assert cache.health().attention_kept == pytest.approx(sum(shares) / 3, abs=1e-5)
 
 
 @pytest.mark.parametrize('settings, word', [
@@ -177,7 +291,9 @@ def test_a_new_policy_is_one_class():
     ({'max_tokens': 0}, 'max_tokens'),
     ({'camera_max_tokens': -1}, 'camera_max_tokens'),
     ({'pool_size': 0}, 'pool_size'),
-    ({'quantization': 'int3'}, 'none'),
+    ({'quantization': 'int3'}, 'int4'),
+    ({'scheme': 'kivi'}, 'kcvt'),
+    ({'memory_budget_mb': 0.0}, 'memory_budget_mb'),
     ({'storage': 'fp8'}, 'bf16'),
 ])
 def test_wrong_settings_are_named(settings, word):

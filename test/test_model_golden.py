@@ -9,9 +9,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from xsvggt_ros.engine.stream_engine import StreamEngine, StreamMemory
-from xsvggt_ros.kv_cache.cache import KVCache
+from xsvggt_ros.kv_cache.cache import build_cache
 from xsvggt_ros.kv_cache.config import CacheConfig
-from xsvggt_ros.kv_cache.retention import POLICIES
 from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.model.streamvggt import StreamVGGT
 
@@ -34,8 +33,8 @@ def make_memory(model: StreamVGGT, height: int, width: int,
                 dtype: torch.dtype = torch.float32) -> StreamMemory:
     """Return a memory that forgets nothing."""
     layout = model.cache_layout(height, width)
-    caches = [KVCache(part, POLICIES['full'](part.tokens_per_step, part.special_tokens, 16),
-                      None, dtype, 'cpu') for part in (layout.tokens, layout.camera)]
+    caches = [build_cache(part, CacheConfig(policy='full'), None, dtype, 'cpu', 'none')
+              for part in (layout.tokens, layout.camera)]
     return StreamMemory(tokens=caches[0], camera=caches[1])
 
 

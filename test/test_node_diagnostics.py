@@ -6,6 +6,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 import pytest
 
 from xsvggt_ros.engine.stream_engine import CacheStats
+from xsvggt_ros.kv_cache.cache import CacheHealth
 from xsvggt_ros.node.diagnostics import build_statuses, GpuMemory, Snapshot
 from xsvggt_ros.node.stream_statistics import FaultLog, FrameReport, Latency, RateMeter
 
@@ -14,7 +15,8 @@ OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.E
 CACHE = CacheStats(
     frames=9, tokens_per_frame=25, tokens_per_layer=(100, 100), budget=100, occupancy=1.0,
     evicted_this_frame=25, evicted_total=125, camera_tokens=36, camera_budget=64,
-    bytes_used=5_000_000, bytes_reserved=6_000_000)
+    bytes_used=5_000_000, bytes_reserved=6_000_000,
+    health=CacheHealth(25.0, 25.0, 50.0, 5.5, 0.93))
 REPORT = FrameReport(
     latency=Latency(0.05, 0.001, 0.002, 0.04, 0.004, 0.003), cache=CACHE, confidence_mean=1.5,
     points=1000, predicted_fx=400.0, predicted_fy=401.0)

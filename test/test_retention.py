@@ -4,8 +4,8 @@ from golden_data import load_index, load_tensors
 import pytest
 import torch
 
-from xsvggt_ros.kv_cache.cache import KVCache
-from xsvggt_ros.kv_cache.config import CacheLayout
+from xsvggt_ros.kv_cache.cache import build_cache
+from xsvggt_ros.kv_cache.config import CacheConfig, CacheLayout
 from xsvggt_ros.kv_cache.retention import XStream
 
 UNITS = load_tensors('units.safetensors')
@@ -18,7 +18,8 @@ def test_scores_match_golden(i, case):
         pytest.skip('this case prunes nothing, so it has no scores')
     q, k = UNITS[f'prune/{i}/q'][0], UNITS[f'prune/{i}/k'][0]
     new, total = case['n_new'], case['cache_tokens']
-    scores = XStream(new, 5, case['pool']).score(q, k)[new:total - new]
+    policy = XStream(new, 5, case['pool'])
+    scores = policy.score(policy.prepare(q), slice(None), k, k)[new:total - new]
     torch.testing.assert_close(scores, UNITS[f'prune/{i}/scores'], atol=1e-5, rtol=1e-5)
 
 
@@ -33,7 +34,8 @@ def test_kept_sets_match_golden(i, case):
     # The case's middle need not be whole frames: number the tokens so that the newest frame is.
     steps = -(-total // new)
     ids[total - new:] = torch.arange((steps - 1) * new, steps * new)
-    losers = policy.losers(policy.score(q, k)[None], ids[None], steps, count)
+    scores = policy.score(policy.prepare(q), slice(None), k, k)
+    losers = policy.losers(scores[None], ids[None], steps, count)
     kept = sorted(set(range(total)) - set(losers[0].tolist()))
     assert kept == UNITS[f'prune/{i}/keep'].tolist()
 
@@ -43,7 +45,9 @@ def test_the_cache_applies_the_policy_to_what_it_holds():
     case = CASES[0][1]
     new, heads, dim = case['n_new'], case['heads'], case['head_dim']
     layout = CacheLayout(1, heads, dim, new, 5)
-    cache = KVCache(layout, XStream(new, 5, case['pool']), case['budget'], torch.float32, 'cpu')
+    cache = build_cache(
+        layout, CacheConfig(policy='xstream', pool_size=case['pool']), case['budget'],
+        torch.float32, 'cpu', 'none')
     q, k = UNITS['prune/0/q'][0], UNITS['prune/0/k'][0]
     for start in range(0, case['cache_tokens'], new):
         cache.attend(0, q, k[:, start:start + new], torch.zeros(heads, new, dim))

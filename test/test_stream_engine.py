@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from xsvggt_ros.engine.point_cloud import CloudOptions, pack_cloud
-from xsvggt_ros.engine.stream_engine import FrameError, StreamEngine
+from xsvggt_ros.engine.stream_engine import BudgetError, FrameError, StreamEngine
 from xsvggt_ros.geometry import transform_points
 from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.model.config import ModelConfig
@@ -183,6 +183,51 @@ def test_a_budget_that_leaves_no_history_is_told_with_its_numbers(model):
     generous = make_engine(model, max_tokens=100)
     generous.step(frames()[0])
     assert generous.budget_warning() is None
+
+
+@pytest.mark.parametrize('quantization', ['none', 'int8', 'int4'])
+def test_a_memory_budget_is_a_ceiling_known_before_the_first_frame(model, quantization):
+    engine = make_engine(model, memory_budget_mb=0.4, quantization=quantization)
+    needed = engine.bytes_needed(56, 56)
+    for frame in frames():
+        engine.step(frame)
+        stats = engine.cache_stats()
+        assert stats.bytes_used <= stats.bytes_reserved == needed <= 0.4e6
+        assert max(stats.tokens_per_layer) <= stats.budget
+    more = make_engine(model, max_tokens=stats.budget + 1, quantization=quantization)
+    assert more.bytes_needed(56, 56) > 0.4e6, 'a token more would have fitted'
+    assert engine.tokens_that_fit(56, 56, 0.4) == stats.budget
+    assert f'{stats.budget} tokens per layer = first + newest' in engine.budget_description()
+
+
+def test_fewer_bits_hold_more_tokens_in_the_same_bytes(model):
+    budgets = {}
+    for quantization in ('none', 'int8', 'int4'):
+        engine = make_engine(model, memory_budget_mb=2.0, quantization=quantization)
+        engine.step(frames()[0])
+        budgets[quantization] = engine.cache_stats().budget
+    assert budgets['int4'] > 1.2 * budgets['int8'] > 1.2 * budgets['none']
+
+
+def test_a_memory_budget_that_is_too_small_names_one_that_is_not(model):
+    with pytest.raises(BudgetError, match='set it to') as error:
+        make_engine(model, memory_budget_mb=0.01).step(frames()[0])
+    enough = float(str(error.value).split('set it to ')[1].split()[0])
+    make_engine(model, memory_budget_mb=enough).step(frames()[0])
+
+
+@pytest.mark.parametrize('policy', ['xstream', 'frame_coverage', 'value_aware'])
+def test_a_packed_stream_is_close_and_tells_its_health(model, policy):
+    exact = make_engine(model, policy=policy)
+    packed = make_engine(model, policy=policy, quantization='int8')
+    for frame in frames():
+        difference = packed.step(frame).depth.log() - exact.step(frame).depth.log()
+        assert difference.abs().mean() < 0.02
+    health = packed.cache_stats().health
+    assert health.first_tokens == TOKENS
+    total = health.first_tokens + health.history_tokens + health.newest_tokens
+    assert total == pytest.approx(packed.cache_stats().tokens_per_layer[0])
+    assert 0 < health.attention_kept < 1 < health.steps
 
 
 def test_half_precision_is_close(model):

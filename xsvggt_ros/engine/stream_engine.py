@@ -10,14 +10,17 @@ from torch import Tensor
 
 from xsvggt_ros.engine.preprocess import Resize, to_network_input
 from xsvggt_ros.geometry import pose_encoding_to_camera
-from xsvggt_ros.kv_cache.cache import KVCache
-from xsvggt_ros.kv_cache.config import CacheConfig, CacheLayout
-from xsvggt_ros.kv_cache.retention import POLICIES
+from xsvggt_ros.kv_cache.cache import build_cache, CacheHealth, KVCache
+from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.model.streamvggt import FramePrediction, StreamLayout
 
 
 class FrameError(ValueError):
     """A frame that this stream cannot take; the stream is as it was before."""
+
+
+class BudgetError(FrameError):
+    """A memory budget that does not even hold the frames that are always kept."""
 
 
 @dataclass
@@ -84,7 +87,8 @@ class CacheStats:
     camera_tokens: int  # per layer of the camera head's trunk
     camera_budget: int | None
     bytes_used: int  # keys and values remembered, both caches
-    bytes_reserved: int  # allocated for both caches, bookkeeping included
+    bytes_reserved: int  # allocated for both caches, scratch and bookkeeping included
+    health: CacheHealth | None  # what is left of the past; None before the first frame
 
 
 class StreamEngine:
@@ -219,7 +223,7 @@ class StreamEngine:
         if self._memory is None:
             config = self._cache_config
             return CacheStats(0, 0, (), config.max_tokens, 0.0, 0, 0, 0,
-                              config.camera_max_tokens, 0, 0)
+                              config.camera_max_tokens, 0, 0, None)
         tokens, camera = self._memory.tokens, self._memory.camera
         return CacheStats(
             frames=self._frames,
@@ -232,20 +236,47 @@ class StreamEngine:
             camera_tokens=camera.tokens,
             camera_budget=camera.budget,
             bytes_used=tokens.bytes_used + camera.bytes_used,
-            bytes_reserved=tokens.bytes_reserved + camera.bytes_reserved)
+            bytes_reserved=tokens.bytes_reserved + camera.bytes_reserved,
+            health=tokens.health() if self._frames else None)
 
     def budget_warning(self) -> str | None:
         """Return what is wrong with the token budget for this frame size, or None."""
         if self._memory is None or self._memory.tokens.budget is None:
             return None
         frame = self._memory.tokens.layout.tokens_per_step
-        budget = self._cache_config.max_tokens
+        budget = self._memory.tokens.budget
+        if self._cache_config.memory_budget_mb is None:
+            budget = self._cache_config.max_tokens
         if budget > 2 * frame:
             return None
         size = f'{self._resize.width}x{self._resize.height}'
         return (f'cache.max_tokens {budget} leaves no room for history: at {size} a frame has '
                 f'{frame} tokens, and the first and the newest frame, {2 * frame} tokens, are '
                 f'always kept; set cache.max_tokens to {4 * frame} or more')
+
+    def budget_description(self) -> str:
+        """Return what the budget buys for this frame size, in one line."""
+        stats = self.cache_stats()
+        size = f'{self._resize.width}x{self._resize.height}'
+        megabytes = f'{stats.bytes_reserved / 1e6:.0f} MB'
+        if stats.budget is None:
+            return f'{megabytes} for a start, no limit, {stats.tokens_per_frame} tokens a frame'
+        history = stats.budget / stats.tokens_per_frame - 2
+        return (f'{megabytes} = {stats.budget} tokens per layer = first + newest + {history:.1f} '
+                f'frames of history at {size}')
+
+    def bytes_needed(self, height: int, width: int) -> int:
+        """Return the bytes that both caches will reserve for frames of this size."""
+        resize = Resize.plan(height, width, self._image_size, self._model.patch_size)
+        layout = self._model.cache_layout(resize.height, resize.width)
+        memory = self._build(layout, self._token_budget(layout), torch.device('meta'))
+        return memory.tokens.bytes_reserved + memory.camera.bytes_reserved
+
+    def tokens_that_fit(self, height: int, width: int, megabytes: float) -> int:
+        """Return the largest max_tokens that fits into so much memory; 0 if none does."""
+        resize = Resize.plan(height, width, self._image_size, self._model.patch_size)
+        layout = self._model.cache_layout(resize.height, resize.width)
+        return self._tokens_for_bytes(layout, int(megabytes * 1e6))
 
     # Parts ---------------------------------------------------------------------------------------
 
@@ -280,13 +311,44 @@ class StreamEngine:
                 f'multiples of the patch size {patch}')
 
     def _allocate(self, layout: StreamLayout) -> StreamMemory:
+        return self._build(layout, self._token_budget(layout), self._device)
+
+    def _build(
+        self, layout: StreamLayout, budget: int | None, device: torch.device,
+    ) -> StreamMemory:
         config = self._cache_config
         return StreamMemory(
-            tokens=self._new_cache(layout.tokens, config.max_tokens),
-            camera=self._new_cache(layout.camera, config.camera_max_tokens))
+            tokens=build_cache(
+                layout.tokens, config, budget, self._dtype, device, config.quantization),
+            camera=build_cache(
+                layout.camera, config, config.camera_max_tokens, self._dtype, device, 'none'))
 
-    def _new_cache(self, layout: CacheLayout, budget: int | None) -> KVCache:
-        config = self._cache_config
-        policy = POLICIES[config.policy](
-            layout.tokens_per_step, layout.special_tokens, config.pool_size)
-        return KVCache(layout, policy, budget, config.storage_dtype(self._dtype), self._device)
+    def _token_budget(self, layout: StreamLayout) -> int | None:
+        megabytes = self._cache_config.memory_budget_mb
+        if megabytes is None:
+            return self._cache_config.max_tokens
+        budget = self._tokens_for_bytes(layout, int(megabytes * 1e6))
+        if budget == 0:
+            meta = self._build(layout, 1, torch.device('meta'))
+            needed = meta.tokens.bytes_reserved + meta.camera.bytes_reserved
+            raise BudgetError(
+                f'memory_budget_mb {megabytes:g} does not hold the first and the newest frame of '
+                f'{layout.tokens.tokens_per_step} tokens: set it to {needed / 1e6 + 0.5:.0f} or '
+                'more, use a smaller image_size, or pack the cache in fewer bits')
+        return budget
+
+    def _tokens_for_bytes(self, layout: StreamLayout, limit: int) -> int:
+        """Return the largest budget in tokens per layer within a limit in bytes, or 0."""
+        meta = torch.device('meta')
+
+        def fits(budget: int) -> bool:
+            memory = self._build(layout, budget, meta)
+            return memory.tokens.bytes_reserved + memory.camera.bytes_reserved <= limit
+
+        low, high = 2 * layout.tokens.tokens_per_step, limit
+        if not fits(low):
+            return 0
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if fits(middle) else (low, middle)
+        return low

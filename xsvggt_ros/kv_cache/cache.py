@@ -7,46 +7,64 @@ always the first ones and attention needs neither mask, gather nor concatenation
 slots means nothing: positions are in the keys, and attention does not see order.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
-from xsvggt_ros.kv_cache.config import CacheLayout
-from xsvggt_ros.kv_cache.retention import RetentionPolicy
-from xsvggt_ros.kv_cache.store import DenseStore
+from xsvggt_ros.kv_cache.config import CacheConfig, CacheLayout
+from xsvggt_ros.kv_cache.quantization import BITS, group_sizes
+from xsvggt_ros.kv_cache.retention import POLICIES, pooling_weights, RetentionPolicy
+from xsvggt_ros.kv_cache.store import DenseStore, extend, Observer, PackedStore, Step, TokenStore
 
 GROWTH_STEPS = 8  # first allocation of a cache without a limit, in steps; doubled when full
+
+
+@dataclass(frozen=True)
+class CacheHealth:
+    """
+    What is left of the past, after the last eviction; means over the layers.
+
+    attention_kept is the share of the newest step's attention that went to tokens which stay: its
+    pooled query's softmax over all tokens, mean over heads. 1 while nothing is evicted.
+    """
+
+    first_tokens: float  # of the first step
+    newest_tokens: float  # of the newest step
+    history_tokens: float  # of the steps between
+    steps: float  # that still have a token
+    attention_kept: float  # 0..1
 
 
 class KVCache:
     """
     Keys and values of a stack of attention layers, kept within a budget of tokens per layer.
 
-    One step is: `attend` once for each layer, then `end_step`. A step that fails before `end_step`
-    leaves everything remembered as it was.
+    One step is: `attend` once for each layer, in order, then `end_step`. A step that fails before
+    `end_step` leaves everything remembered as it was.
     """
 
     def __init__(
         self, layout: CacheLayout, policy: RetentionPolicy, budget: int | None,
-        dtype: torch.dtype, device: torch.device | str,
+        store: TokenStore,
     ) -> None:
         """
-        Allocate the cache; ``budget`` is in tokens per layer, None for no limit.
+        Take a store with room for the budget and one step more; `build_cache` makes one.
 
-        The first and the newest step are never evicted, so the effective budget (attribute
-        ``budget``) is at least twice ``tokens_per_step``.
+        budget: tokens per layer as `RetentionPolicy.fit_budget` gives it, None for no limit.
         """
         self.layout = layout
         self.policy = policy
-        step = layout.tokens_per_step
-        limited = policy.bounded and budget is not None
-        self.budget = max(budget, 2 * step) if limited else None
-        slots = self.budget + step if limited else GROWTH_STEPS * step
-        self._device = torch.device(device)
-        self._store = DenseStore(layout, slots, dtype, self._device)
-        self._token_ids = self._empty_ids(slots)
-        self._scores = torch.zeros((layout.layers, slots), device=self._device)
-        self._offsets = torch.arange(step, device=self._device)
+        self.budget = budget
+        self._store = store
+        device = store.device
+        layers, step = layout.layers, layout.tokens_per_step
+        self._token_ids = torch.full((layers, store.slots), -1, device=device)
+        self._scores = torch.zeros(layers, store.slots, device=device)
+        self._attention = torch.zeros(layers, store.slots, device=device)
+        self._kept = torch.ones(layers, device=device)
+        self._offsets = torch.arange(step, device=device)
+        self._pooling = pooling_weights(step, layout.special_tokens, policy.pool_size).to(device)
         self.reset()
 
     # Public interface ----------------------------------------------------------------------------
@@ -61,13 +79,13 @@ class KVCache:
         used = self.tokens + self.layout.tokens_per_step
         if used > self._store.slots:
             self._grow()
-        slots = self._next_slots[layer]
-        keys, values = self._store.insert(layer, slots, key, value, used)
+        if self.policy.bounded:
+            self.policy.remember(layer, key, self.steps)
+        observe = None
         if self.budget is not None and used > self.budget:
-            score = self.policy.score(query, keys)
-            if score is not None:
-                self._scores[layer, :used] = score
-        return scaled_dot_product_attention(query[None], keys[None], values[None])[0]
+            observe = self._observer(layer, query, used)
+        step = Step(self.steps, self._next_slots[layer], used, self._token_ids[layer, :used])
+        return self._store.attend(layer, step, query, key, value, observe)
 
     def end_step(self) -> None:
         """Commit the step and evict what is above the budget; no host synchronisation."""
@@ -89,7 +107,12 @@ class KVCache:
         self.evicted_last = 0  # per layer
         self.evicted_total = 0
         self._token_ids.fill_(-1)
+        self._kept.fill_(1)
         self._next_slots = self._free_slots(0, 0)
+        if self.budget is not None:
+            self.policy.begin(
+                self.layout.layers, self.layout.heads * self.layout.head_dim, self.budget,
+                self._token_ids.device)
 
     def kept_token_ids(self) -> list[Tensor]:
         """
@@ -99,16 +122,50 @@ class KVCache:
         """
         return [ids[ids >= 0].sort().values for ids in self._token_ids.cpu()]
 
+    def health(self) -> CacheHealth:
+        """Return what is left of the past; waits for the device."""
+        layers, step = self.layout.layers, self.layout.tokens_per_step
+        steps = self._token_ids.div(step, rounding_mode='floor')  # -1 where there is none
+        first = (steps == 0).sum() / layers
+        newest = (steps == self.steps - 1).sum() / layers if self.steps > 1 else first * 0
+        ordered = steps.sort(dim=1).values
+        new = (ordered[:, 1:] != ordered[:, :-1]) & (ordered[:, 1:] >= 0)
+        present = (new.sum() + (ordered[:, 0] >= 0).sum()) / layers
+        numbers = torch.stack([first, newest, present, self._kept.mean()]).tolist()
+        return CacheHealth(
+            first_tokens=numbers[0], newest_tokens=numbers[1],
+            history_tokens=self.tokens - numbers[0] - numbers[1], steps=numbers[2],
+            attention_kept=numbers[3])
+
     @property
     def bytes_used(self) -> int:
-        """Return the bytes of the keys and values of the tokens remembered, all layers."""
-        return self.tokens * self._store.bytes_per_token
+        """Return the bytes of the tokens remembered, all layers, side data included."""
+        return self._store.bytes_used(self.tokens, self._token_ids)
 
     @property
     def bytes_reserved(self) -> int:
-        """Return the bytes allocated, bookkeeping included."""
-        return (self._store.nbytes + self._token_ids.nbytes + self._scores.nbytes
-                + self._next_slots.nbytes + self._offsets.nbytes)
+        """Return the bytes allocated, scratch and bookkeeping included."""
+        own = (self._token_ids, self._scores, self._attention, self._kept, self._offsets,
+               self._pooling, self._next_slots)
+        return self._store.nbytes + sum(tensor.nbytes for tensor in own)
+
+    # Scores --------------------------------------------------------------------------------------
+
+    def _observer(self, layer: int, query: Tensor, used: int) -> Observer:
+        """Return what sums up a layer's scores, and its attention, over the heads."""
+        prepared = self.policy.prepare(query)
+        pooled = self._pooling @ query.float() * self.layout.head_dim ** -0.5  # [heads, head_dim]
+        scores = self._scores[layer, :used].zero_()
+        attention = self._attention[layer, :used].zero_()
+
+        def observe(heads: slice, keys: Tensor, values: Tensor) -> None:
+            part = self.policy.score(prepared, heads, keys, values)
+            if part is not None:
+                scores.add_(part)
+            logits = (keys.float() @ pooled[heads, :, None])[..., 0]
+            attention.add_(logits.softmax(dim=1).sum(dim=0), alpha=1 / self.layout.heads)
+
+        return observe
 
     # Slots ---------------------------------------------------------------------------------------
 
@@ -118,19 +175,64 @@ class KVCache:
         fresh = (self._offsets[:step - count] + used).expand(layers, step - count)
         if count == 0:
             return fresh.contiguous()
-        losers = self.policy.losers(
-            self._scores[:, :used], self._token_ids[:, :used], self.steps, count)
+        ids = self._token_ids[:, :used]
+        must_leave = None
+        if self.policy.leaves == 'tokens':
+            must_leave = self._store.must_leave(ids, self.policy.protected(ids, self.steps))
+        losers = self.policy.losers(self._scores[:, :used], ids, self.steps, count, must_leave)
         self._token_ids.scatter_(1, losers, -1)
+        torch.sub(1, self._attention.gather(1, losers).sum(dim=1), out=self._kept)
         return torch.cat([losers, fresh], dim=1)
 
     def _grow(self) -> None:
         slots = 2 * self._store.slots
         self._store.grow(slots)
-        ids = self._empty_ids(slots)
-        ids[:, :self._token_ids.shape[1]] = self._token_ids
-        self._token_ids = ids
-        self._scores = torch.zeros((self.layout.layers, slots), device=self._device)
+        grown = slots - self._token_ids.shape[1]
+        empty = self._token_ids.new_full((self.layout.layers, grown), -1)
+        self._token_ids = torch.cat([self._token_ids, empty], dim=1)
+        self._scores = extend(self._scores, slots, dim=1)
+        self._attention = extend(self._attention, slots, dim=1)
 
-    def _empty_ids(self, slots: int) -> Tensor:
-        return torch.full(
-            (self.layout.layers, slots), -1, dtype=torch.int64, device=self._device)
+
+def build_cache(
+    layout: CacheLayout, config: CacheConfig, budget: int | None, dtype: torch.dtype,
+    device: torch.device | str, quantization: str,
+) -> KVCache:
+    """
+    Allocate a cache for a budget of tokens per layer, None for no limit.
+
+    dtype is what the network computes in. On the device 'meta' nothing is allocated, and
+    ``bytes_reserved`` tells what would be.
+    """
+    step = layout.tokens_per_step
+    policy = POLICIES[config.policy](
+        step, layout.special_tokens, config.pool_size, config.seed)
+    limited = policy.bounded and budget is not None
+    budget = policy.fit_budget(budget) if limited else None
+    slots = budget + step if limited else GROWTH_STEPS * step
+    device = torch.device(device)
+    if quantization == 'none':
+        store = DenseStore(layout, slots, config.storage_dtype(dtype), device)
+    else:
+        groups = None
+        if config.scheme == 'kcvt':
+            groups = most_groups(layout, policy, slots)
+        store = PackedStore(layout, slots, BITS[quantization], groups, dtype, device)
+    return KVCache(layout, policy, budget, store)
+
+
+def most_groups(layout: CacheLayout, policy: RetentionPolicy, slots: int) -> int:
+    """
+    Return the rows of the table of key groups (scheme kcvt), per layer.
+
+    Enough for whole steps in every slot, and one more where a window may cut a step in two. A
+    policy that takes tokens here and there leaves groups with few tokens: twice the rows, and a
+    step's eviction is larger than what the emptiest groups hold, of which the next step needs the
+    rows.
+    """
+    step = layout.tokens_per_step
+    groups = len(group_sizes(step, layout.special_tokens))
+    if policy.leaves == 'steps':
+        return slots // step * groups
+    rows = (slots // step + 2) * groups
+    return rows if policy.leaves == 'oldest' else 2 * rows

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 import torch
 
+from xsvggt_ros.kv_cache.quantization import BITS, SCHEMES
 from xsvggt_ros.kv_cache.retention import POLICIES
 
 STORAGE_DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
-QUANTIZATIONS = ('none',)
+QUANTIZATIONS = ('none', *BITS)
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,16 @@ class CacheConfig:
     pool_size: patch queries averaged into one when tokens are scored (the paper's G).
     camera_max_tokens: budget per layer of the camera head's trunk (4 tokens a frame); None is no
         limit.
-    quantization: 'none'; keys and values are stored as floats.
-    storage: 'auto' (the precision the network computes in), 'fp32', 'fp16' or 'bf16'.
+    memory_budget_mb: megabytes (10^6 bytes) that both caches may take, all bookkeeping included;
+        the tokens per layer follow from it, and max_tokens is not used. None: max_tokens counts.
+    quantization: 'none' stores keys and values of the global layers as floats, 'int8' and 'int4'
+        pack them. The camera head's are floats always.
+    storage: float type of what is not packed: 'auto' (the precision the network computes in),
+        'fp32', 'fp16' or 'bf16'.
+    memory_budget_mb: megabytes (10^6 bytes) that both caches may take, all bookkeeping included;
+        the tokens per layer follow from it, and max_tokens is not used. None: max_tokens counts.
+    scheme: how values are packed, 'token' or 'kcvt' (see `quantization`).
+    seed: of the policy 'random'.
     """
 
     policy: str = 'xstream'
@@ -55,16 +64,22 @@ class CacheConfig:
     camera_max_tokens: int | None = 2048
     quantization: str = 'none'
     storage: str = 'auto'
+    memory_budget_mb: float | None = None
+    scheme: str = 'token'
+    seed: int = 0
 
     def __post_init__(self) -> None:
         """Check every setting and name the wrong one."""
         _check_choice('policy', self.policy, tuple(POLICIES))
         _check_choice('quantization', self.quantization, QUANTIZATIONS)
+        _check_choice('scheme', self.scheme, SCHEMES)
         _check_choice('storage', self.storage, ('auto', *STORAGE_DTYPES))
         for name in ('max_tokens', 'pool_size', 'camera_max_tokens'):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f'{name} must be at least 1, got {value}')
+        if self.memory_budget_mb is not None and not self.memory_budget_mb > 0:
+            raise ValueError(f'memory_budget_mb must be above 0, got {self.memory_budget_mb}')
 
     def storage_dtype(self, compute_dtype: torch.dtype) -> torch.dtype:
         """Return the type keys and values are stored in."""

@@ -2,9 +2,11 @@
 Which tokens stay when a cache reaches its budget: one small class a policy.
 
 A new policy is one subclass of `RetentionPolicy` and one line in `POLICIES`. Every policy keeps
-the first step's tokens (they anchor the coordinate frame) and the newest step's; it ranks what
-lies between.
+the first step's tokens, which anchor the coordinate frame; most keep the newest step's too.
+Scores are fp32, and ties keep the older token, so that a choice can be repeated.
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,44 +16,80 @@ class RetentionPolicy:
     """Rank the tokens of every layer; the lowest ranked leave."""
 
     bounded = True  # False: nothing is ever evicted
+    leaves = 'tokens'  # what is evicted: any 'tokens', the 'oldest' ones, or whole 'steps'
+    protects_newest = True  # False: the newest step's tokens compete with the rest
 
-    def __init__(self, tokens_per_step: int, special_tokens: int, pool_size: int) -> None:
+    def __init__(
+        self, tokens_per_step: int, special_tokens: int, pool_size: int, seed: int = 0,
+    ) -> None:
         """Remember the shape of a step; all layers share one policy object."""
         self.tokens_per_step = tokens_per_step
         self.special_tokens = special_tokens
         self.pool_size = pool_size
+        self.seed = seed
 
-    def score(self, query: Tensor, keys: Tensor) -> Tensor | None:
+    def fit_budget(self, budget: int) -> int:
+        """Return the budget this policy can hold: two steps at least, tokens per layer."""
+        return max(budget, 2 * self.tokens_per_step)
+
+    def begin(self, layers: int, channels: int, budget: int, device: torch.device) -> None:
         """
-        Return the importance of every cached token of one layer, [tokens] in fp32, or None.
+        Begin a stream: forget the state of the last one; most policies have none.
 
-        query: [heads, tokens_per_step, head_dim] of the newest step.
-        keys: [heads, tokens, head_dim], everything remembered, in slot order, newest included.
-        Called while the layer attends, and only if this step will evict. None: `rank` needs none.
+        layers, channels: of the cache, channels = heads * head_dim; budget: tokens per layer.
+        """
+
+    def remember(self, layer: int, key: Tensor, step: int) -> None:
+        """Note what is needed of a step's keys, [heads, tokens_per_step, head_dim]."""
+
+    def prepare(self, query: Tensor) -> Any:
+        """Return what `score` needs of the newest queries, [heads, tokens_per_step, head_dim]."""
+        return None
+
+    def score(self, prepared: Any, heads: slice, keys: Tensor, values: Tensor) -> Tensor | None:
+        """
+        Return what some heads add to the score of every cached token, [tokens] fp32, or None.
+
+        keys, values: [heads, tokens, head_dim] of these heads, in slot order, newest included.
+        Called while a layer attends, if this step will evict. None: `rank` needs no scores.
         """
         return None
 
-    def rank(self, scores: Tensor | None, token_ids: Tensor) -> Tensor:
+    def rank(self, scores: Tensor, token_ids: Tensor) -> Tensor:
         """
         Return a sortable rank for every slot, [layers, tokens]; higher stays longer.
 
-        scores: [layers, tokens], what `score` returned for each layer.
+        scores: [layers, tokens], what `score` returned for each layer, summed over heads.
         token_ids: [layers, tokens] int64, step * tokens_per_step + index in the step.
         """
         raise NotImplementedError
 
-    def losers(self, scores: Tensor | None, token_ids: Tensor, steps: int, count: int) -> Tensor:
+    def protected(self, token_ids: Tensor, steps: int) -> Tensor:
+        """Return which slots hold tokens that always stay, as bool; steps as in `losers`."""
+        first = token_ids < self.tokens_per_step
+        if not self.protects_newest:
+            return first
+        return first | (token_ids >= (steps - 1) * self.tokens_per_step)
+
+    def losers(
+        self, scores: Tensor, token_ids: Tensor, steps: int, count: int,
+        must_leave: Tensor | None = None,
+    ) -> Tensor:
         """
         Return the slots that leave, [layers, count] int64.
 
-        steps is how many steps the stream has had, the newest included. Among equals the older
-        token stays: identical frames tie exactly, and the choice must not depend on the device.
+        steps is how many steps the stream has had, the newest included; must_leave: [layers,
+        tokens] bool, tokens that leave whatever their rank, if any. Among equals the older token
+        stays: identical frames tie exactly, and the choice must not depend on the device.
         """
-        newest = (steps - 1) * self.tokens_per_step
         rank = self.rank(scores, token_ids)
-        protected = (token_ids < self.tokens_per_step) | (token_ids >= newest)
-        top = torch.inf if rank.is_floating_point() else torch.iinfo(rank.dtype).max
-        rank = rank.masked_fill(protected, top)
+        floating = rank.is_floating_point()
+        if must_leave is not None:
+            rank = rank.masked_fill(
+                must_leave, -torch.inf if floating else torch.iinfo(rank.dtype).min)
+        rank = rank.masked_fill(
+            self.protected(token_ids, steps),
+            torch.inf if floating else torch.iinfo(rank.dtype).max)
         by_age = token_ids.argsort(dim=1)
         best_first = rank.gather(1, by_age).argsort(dim=1, descending=True, stable=True)
         return by_age.gather(1, best_first[:, token_ids.shape[1] - count:])
@@ -61,14 +99,31 @@ class Full(RetentionPolicy):
     """Keep everything: StreamVGGT as published; memory grows with every frame."""
 
     bounded = False
+    leaves = 'steps'
 
 
 class SlidingWindow(RetentionPolicy):
     """Keep the first frame and the newest tokens, the last frame of the window in part."""
 
-    def rank(self, scores: Tensor | None, token_ids: Tensor) -> Tensor:
+    leaves = 'oldest'
+
+    def rank(self, scores: Tensor, token_ids: Tensor) -> Tensor:
         """Rank by age."""
         return token_ids
+
+
+class Random(RetentionPolicy):
+    """Keep a random choice, drawn anew each time from a seed: what any score has to beat."""
+
+    def begin(self, layers: int, channels: int, budget: int, device: torch.device) -> None:
+        """Seed the generator, so that the same stream has the same history."""
+        self._generator = None
+        if device.type != 'meta':
+            self._generator = torch.Generator(device).manual_seed(self.seed)
+
+    def rank(self, scores: Tensor, token_ids: Tensor) -> Tensor:
+        """Rank by lot."""
+        return torch.rand(scores.shape, generator=self._generator, device=scores.device)
 
 
 class XStream(RetentionPolicy):
@@ -80,34 +135,131 @@ class XStream(RetentionPolicy):
     linear, so one pooled query vector and one matrix-vector product give the same number.
     """
 
-    def __init__(self, tokens_per_step: int, special_tokens: int, pool_size: int) -> None:
+    def __init__(
+        self, tokens_per_step: int, special_tokens: int, pool_size: int, seed: int = 0,
+    ) -> None:
         """Prepare the weight of each query token in the pooled query."""
-        super().__init__(tokens_per_step, special_tokens, pool_size)
-        special = min(special_tokens, tokens_per_step)
-        patches = tokens_per_step - special
-        pools = [pool_size] * (patches // pool_size)
-        if patches % pool_size:
-            pools.append(patches % pool_size)
-        weights = [1.0] * special + [1.0 / size for size in pools for _ in range(size)]
-        self._query_weights = torch.tensor(weights) / (special + len(pools))
+        super().__init__(tokens_per_step, special_tokens, pool_size, seed)
+        self._weights = pooling_weights(tokens_per_step, special_tokens, pool_size)
 
     def pooled_query(self, query: Tensor) -> Tensor:
-        """Return the weighted mean of the queries over tokens and heads, [head_dim] in fp32."""
-        if self._query_weights.device != query.device:
-            self._query_weights = self._query_weights.to(query.device)
-        return self._query_weights @ query.mean(dim=0, dtype=torch.float32)
+        """Return the weighted mean of the queries over tokens, [heads, head_dim] in fp32."""
+        if self._weights.device != query.device:
+            self._weights = self._weights.to(query.device)
+        return self._weights @ query.float()
 
-    def score(self, query: Tensor, keys: Tensor) -> Tensor:
-        """Return <pooled query, mean key over heads> of every token."""
-        return keys.mean(dim=0, dtype=torch.float32) @ self.pooled_query(query)
+    def prepare(self, query: Tensor) -> Tensor:
+        """Return the mean over heads of the pooled query, as each head's share of the score."""
+        pooled = self.pooled_query(query)
+        return pooled.mean(dim=0, keepdim=True).expand_as(pooled) / len(pooled)
 
-    def rank(self, scores: Tensor | None, token_ids: Tensor) -> Tensor:
+    def score(self, prepared: Any, heads: slice, keys: Tensor, values: Tensor) -> Tensor:
+        """Return <pooled query, key>, summed over these heads."""
+        return weighted_key_sum(prepared[heads], keys)
+
+    def rank(self, scores: Tensor, token_ids: Tensor) -> Tensor:
         """Rank by score."""
         return scores
+
+
+class XStreamPerHead(XStream):
+    """As `XStream`, but each head's keys meet their own head's queries."""
+
+    def prepare(self, query: Tensor) -> Tensor:
+        """Return each head's pooled query."""
+        return self.pooled_query(query)
+
+
+class ValueAware(XStream):
+    """
+    Keep what changes the newest frame's output: attention times the length of the value.
+
+    After OBCache's idea of scoring a token by what its removal does to the attention's output.
+    The attention is the pooled query's, per head, over all cached tokens. The newest frame is not
+    protected: its tokens compete with the history.
+    """
+
+    protects_newest = False
+
+    def prepare(self, query: Tensor) -> Tensor:
+        """Return each head's pooled query, scaled as in attention."""
+        return self.pooled_query(query) * query.shape[-1] ** -0.5
+
+    def score(self, prepared: Any, heads: slice, keys: Tensor, values: Tensor) -> Tensor:
+        """Return attention times value length, summed over these heads."""
+        logits = (keys.float() @ prepared[heads, :, None])[..., 0]
+        return (logits.softmax(dim=1) * values.float().norm(dim=2)).sum(dim=0)
+
+
+class FrameCoverage(RetentionPolicy):
+    """
+    Keep whole frames that are unlike each other (after FrameVGGT, arXiv 2603.07690).
+
+    A frame is described by the mean of its keys, per layer. When there is one frame too many, the
+    one that leaves has the least distance (1 - cosine) to its two nearest others; the first and
+    the newest frame always stay. The budget is rounded down to whole frames.
+    """
+
+    leaves = 'steps'
+
+    def fit_budget(self, budget: int) -> int:
+        """Return the budget in whole frames."""
+        return super().fit_budget(budget) // self.tokens_per_step * self.tokens_per_step
+
+    def begin(self, layers: int, channels: int, budget: int, device: torch.device) -> None:
+        """Allocate a description for each frame there is room for, and one more."""
+        entries = budget // self.tokens_per_step + 1
+        self._described = torch.zeros(layers, entries, channels, device=device)
+        self._frame = torch.full((layers, entries), -1, dtype=torch.int64, device=device)
+        self._next = torch.zeros(layers, 1, dtype=torch.int64, device=device)
+
+    def remember(self, layer: int, key: Tensor, step: int) -> None:
+        """Describe a frame by its mean key."""
+        description = key.mean(dim=1, dtype=torch.float32).flatten()
+        entry = self._next[layer] if step >= self._frame.shape[1] else \
+            torch.full_like(self._next[layer], step)
+        self._described[layer].index_copy_(0, entry, description[None])
+        self._frame[layer].index_fill_(0, entry, step)
+
+    def losers(
+        self, scores: Tensor, token_ids: Tensor, steps: int, count: int,
+        must_leave: Tensor | None = None,
+    ) -> Tensor:
+        """Return all slots of the frame, in each layer, that the others make up for best."""
+        unit = torch.nn.functional.normalize(self._described, dim=2)
+        distance = 1 - unit @ unit.transpose(1, 2)
+        distance.diagonal(dim1=1, dim2=2).fill_(torch.inf)
+        near = distance.topk(min(2, distance.shape[1] - 1), dim=2, largest=False).values
+        apart = near.mean(dim=2)
+        protected = (self._frame == 0) | (self._frame == steps - 1)
+        self._next = apart.masked_fill(protected, torch.inf).argmin(dim=1, keepdim=True)
+        frame = self._frame.gather(1, self._next)
+        leaves = token_ids // self.tokens_per_step == frame
+        return leaves.byte().argsort(dim=1, descending=True, stable=True)[:, :count]
+
+
+def pooling_weights(tokens: int, special_tokens: int, pool_size: int) -> Tensor:
+    """Return each query's weight in the paper's pooled query, [tokens] fp32, sum 1."""
+    special = min(special_tokens, tokens)
+    patches = tokens - special
+    pools = [pool_size] * (patches // pool_size)
+    if patches % pool_size:
+        pools.append(patches % pool_size)
+    weights = [1.0] * special + [1.0 / size for size in pools for _ in range(size)]
+    return torch.tensor(weights) / (special + len(pools))
+
+
+def weighted_key_sum(weights: Tensor, keys: Tensor) -> Tensor:
+    """Return sum over heads and channels of weights [heads, d] times keys [heads, tokens, d]."""
+    return (keys.float() @ weights[:, :, None]).sum(dim=0)[:, 0]
 
 
 POLICIES: dict[str, type[RetentionPolicy]] = {
     'full': Full,
     'sliding_window': SlidingWindow,
+    'random': Random,
     'xstream': XStream,
+    'xstream_per_head': XStreamPerHead,
+    'frame_coverage': FrameCoverage,
+    'value_aware': ValueAware,
 }

@@ -1,19 +1,81 @@
-"""Where keys and values lie: preallocated slots for every layer."""
+"""Where keys and values lie: slots for every layer, allocated once, as floats or packed."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 
 from xsvggt_ros.kv_cache.config import CacheLayout
+from xsvggt_ros.kv_cache.quantization import (
+    Block, Centres, dequantise, group_index, group_sizes, quantise, quantise_groups
+)
+
+# Told the heads, and their keys and values [heads, used, head_dim], that are being attended to.
+Observer = Callable[[slice, Tensor, Tensor], None]
+# Room for decoded keys and values; heads are decoded so many at a time. A CPU likes its cache, a
+# GPU enough heads to be busy.
+SCRATCH_BYTES = {'cpu': 2 << 20, 'cuda': 16 << 20}
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where a step's tokens go in one layer."""
+
+    number: int  # since the stream began
+    slots: Tensor  # [tokens_per_step] int64
+    used: int  # slots 0..used are occupied, the step's own included
+    token_ids: Tensor  # [used] int64, of the tokens remembered; the step's own are not in yet
+
+
+class TokenStore(Protocol):
+    """Slots for the tokens of all layers."""
+
+    slots: int  # tokens a layer has room for
+    device: torch.device
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes allocated."""
+
+    def bytes_used(self, tokens: int, token_ids: Tensor) -> int:
+        """Return the bytes that belong to the tokens remembered, ``tokens`` in each layer."""
+
+    def attend(
+        self, layer: int, step: Step, query: Tensor, key: Tensor, value: Tensor,
+        observe: Observer | None,
+    ) -> Tensor:
+        """
+        Store a step's tokens in their slots and attend to all occupied ones.
+
+        query, key, value: [heads, tokens_per_step, head_dim]. Returns the same shape. The step's
+        tokens are attended to exactly as given, even where they are stored in fewer bits.
+        ``observe`` is told all keys and values.
+        """
+
+    def must_leave(self, token_ids: Tensor, protected: Tensor) -> Tensor | None:
+        """
+        Return which slots the store cannot keep, [layers, tokens] bool, or None for no such.
+
+        token_ids: [layers, tokens] int64 of the occupied slots, the newest step included;
+        protected: bool, tokens that stay in any case.
+        """
+
+    def grow(self, slots: int) -> None:
+        """Make room for more slots, for a cache without a limit."""
 
 
 class DenseStore:
-    """Keys and values as floats, [layers, heads, slots, head_dim] each, written in place."""
+    """Keys and values as floats, [layers, heads, slots, head_dim] each."""
 
     def __init__(
         self, layout: CacheLayout, slots: int, dtype: torch.dtype, device: torch.device,
     ) -> None:
         """Allocate all slots at once; nothing is allocated afterwards."""
         self._layout = layout
+        self.device = device
         shape = (layout.layers, layout.heads, slots, layout.head_dim)
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
@@ -24,43 +86,239 @@ class DenseStore:
         return self.keys.shape[2]
 
     @property
-    def bytes_per_token(self) -> int:
-        """Return what one token takes in all layers together."""
-        layout = self._layout
-        return 2 * layout.layers * layout.heads * layout.head_dim * self.keys.element_size()
-
-    @property
     def nbytes(self) -> int:
-        """Return the bytes of all slots."""
+        """Return the bytes allocated."""
         return self.keys.nbytes + self.values.nbytes
 
-    def insert(
-        self, layer: int, slots: Tensor, key: Tensor, value: Tensor, used: int,
-    ) -> tuple[Tensor, Tensor]:
-        """
-        Write a step's tokens and return keys and values of the first ``used`` slots.
+    def bytes_used(self, tokens: int, token_ids: Tensor) -> int:
+        """Return the bytes of the tokens remembered."""
+        return self.nbytes // self.slots * tokens
 
-        key, value: [heads, tokens_per_step, head_dim]; slots: [tokens_per_step] int64.
-        Returned: [heads, used, head_dim] each, in the type of ``key``, the new tokens exactly as
-        given even where they are stored in fewer bits.
-        """
+    def must_leave(self, token_ids: Tensor, protected: Tensor) -> None:
+        """Return None: there is room for whatever is kept."""
+
+    def attend(
+        self, layer: int, step: Step, query: Tensor, key: Tensor, value: Tensor,
+        observe: Observer | None,
+    ) -> Tensor:
+        """Store a step's tokens and attend; see `TokenStore.attend`."""
+        slots, used = step.slots, step.used
         keys, values = self.keys[layer], self.values[layer]
         keys.index_copy_(1, slots, key.to(keys.dtype))
         values.index_copy_(1, slots, value.to(values.dtype))
         keys, values = keys[:, :used], values[:, :used]
-        if keys.dtype == key.dtype:
-            return keys, values
-        keys = keys.to(key.dtype).index_copy_(1, slots, key)
-        values = values.to(value.dtype).index_copy_(1, slots, value)
-        return keys, values
+        if keys.dtype != key.dtype:
+            keys = keys.to(key.dtype).index_copy_(1, slots, key)
+            values = values.to(value.dtype).index_copy_(1, slots, value)
+        if observe is not None:
+            observe(slice(0, self._layout.heads), keys, values)
+        return scaled_dot_product_attention(query[None], keys[None], values[None])[0]
 
     def grow(self, slots: int) -> None:
-        """Make room for more slots, for policies that never evict."""
-        self.keys = _extend(self.keys, slots, dim=2)
-        self.values = _extend(self.values, slots, dim=2)
+        """Make room for more slots."""
+        self.keys = extend(self.keys, slots, dim=2)
+        self.values = extend(self.values, slots, dim=2)
 
 
-def _extend(tensor: Tensor, size: int, dim: int) -> Tensor:
+class PackedStore:
+    """
+    Keys and values in 8 or 4 bits, each token quantised once, when it is stored.
+
+    Scheme `token`: a token's scale and minimum lie beside it, so that eviction is an overwrite.
+    Scheme `kcvt`: key scales and minima lie in a table of groups; a group's row is free again when
+    no token refers to it any more. Where policies leave many groups with few tokens, the table
+    runs out of rows, and the tokens of the emptiest groups must leave first.
+    """
+
+    def __init__(
+        self, layout: CacheLayout, slots: int, bits: int, groups: int | None,
+        dtype: torch.dtype, device: torch.device,
+    ) -> None:
+        """
+        Allocate all slots, and scratch for decoding in the compute type ``dtype``.
+
+        groups: rows of the table of the scheme `kcvt`; None for the scheme `token`.
+        """
+        self._layout = layout
+        self._bits = bits
+        layers, heads, dim = layout.layers, layout.heads, layout.head_dim
+        payload = dim * bits // 8
+
+        def zeros(*shape: int, dtype: torch.dtype) -> Tensor:
+            return torch.zeros(layers, *shape, dtype=dtype, device=device)
+
+        half = torch.half
+        side = (heads, slots, 1) if groups is None else (heads, groups, dim)
+        self._keys = Block(zeros(heads, slots, payload, dtype=torch.uint8),
+                           zeros(*side, dtype=half), zeros(*side, dtype=half))
+        self._values = Block(zeros(heads, slots, payload, dtype=torch.uint8),
+                             zeros(heads, slots, 1, dtype=half),
+                             zeros(heads, slots, 1, dtype=half))
+        self._centres = [] if groups is not None else [
+            Centres.empty(heads, layout.special_tokens, dim, device) for _ in range(layers)]
+        # Scheme kcvt: each slot's row of the table.
+        self._group = None if groups is None else zeros(slots, dtype=torch.int64)
+        self._sizes = group_sizes(layout.tokens_per_step, layout.special_tokens)
+        self._members = group_index(self._sizes, device)
+        self._dtype = dtype
+        self.device = device
+        self._allocate_scratch(slots)
+
+    @property
+    def slots(self) -> int:
+        """Return the tokens a layer has room for."""
+        return self._keys.payload.shape[2]
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes allocated, scratch included."""
+        group = 0 if self._group is None else self._group.nbytes
+        centres = sum(centres.nbytes for centres in self._centres)
+        return (self._keys.nbytes + self._values.nbytes + centres + group
+                + self._members.nbytes + self._scratch.nbytes)
+
+    def bytes_used(self, tokens: int, token_ids: Tensor) -> int:
+        """Return the bytes of the tokens remembered and of all the side data they need."""
+        slots = self.slots
+        used = (self._keys.payload.nbytes + self._values.nbytes) // slots * tokens
+        used += sum(centres.nbytes for centres in self._centres)
+        if self._group is None:
+            return used + (self._keys.scale.nbytes + self._keys.minimum.nbytes) // slots * tokens
+        rows = self._keys.scale.shape[2]
+        row_bytes = 2 * self._keys.scale.nbytes // rows // self._layout.layers
+        live = self._rows_in_use(self._group, token_ids >= 0).count_nonzero().item()
+        return used + live * row_bytes + self._group.nbytes // slots * tokens
+
+    def must_leave(self, token_ids: Tensor, protected: Tensor) -> Tensor | None:
+        """
+        Return the tokens of the emptiest groups, as many as the next step needs rows.
+
+        They are fewer than a step's tokens: see `cache.most_groups`.
+        """
+        if self._group is None:
+            return None
+        counts = self._rows_in_use(self._group, token_ids >= 0)
+        in_use = counts > 0
+        rows = counts.shape[1]
+        wanted = in_use.sum(dim=1, keepdim=True) + len(self._sizes) - rows
+        stays = self._rows_in_use(self._group, protected) > 0
+        emptiest = counts.masked_fill(~in_use | stays, self.slots + 1).argsort(dim=1, stable=True)
+        leaves = torch.zeros_like(in_use).scatter_(
+            1, emptiest, torch.arange(rows, device=counts.device) < wanted)
+        return leaves.gather(1, self._group[:, :token_ids.shape[1]])
+
+    def attend(
+        self, layer: int, step: Step, query: Tensor, key: Tensor, value: Tensor,
+        observe: Observer | None,
+    ) -> Tensor:
+        """
+        Store a step's tokens and attend; see `TokenStore.attend`.
+
+        The portable path: a few heads at a time are decoded to scratch and attended to. A fused
+        kernel would take this method's place.
+        """
+        if self._group is None:
+            self._insert_tokens(layer, step, key, value)
+        else:
+            self._insert_groups(layer, step, key, value)
+        out = torch.empty_like(query)
+        for heads, keys, values in self._decoded(layer, step.token_ids):
+            keys.index_copy_(1, step.slots, key[heads].to(keys.dtype))
+            values.index_copy_(1, step.slots, value[heads].to(values.dtype))
+            if observe is not None:
+                observe(heads, keys, values)
+            out[heads] = scaled_dot_product_attention(
+                query[heads][None], keys[None], values[None])[0]
+        return out
+
+    def grow(self, slots: int) -> None:
+        """Make room for more slots and, in proportion, groups."""
+        rows = None
+        if self._group is not None:
+            rows = -(-self._keys.scale.shape[2] * slots // self.slots)
+            self._group = extend(self._group, slots, dim=1)
+        side = slots if rows is None else rows
+        self._keys = Block(extend(self._keys.payload, slots, 2),
+                           extend(self._keys.scale, side, 2), extend(self._keys.minimum, side, 2))
+        self._values = Block(*(extend(part, slots, 2) for part in (
+            self._values.payload, self._values.scale, self._values.minimum)))
+        self._allocate_scratch(slots)
+
+    # Parts ---------------------------------------------------------------------------------------
+
+    def _insert_tokens(self, layer: int, step: Step, key: Tensor, value: Tensor) -> None:
+        centres = self._centres[layer]
+        if step.number == 0:
+            centres.fit_patches(key)
+        if step.number <= 1:
+            centres.fit_special(key, value, step.number)
+        rows = centres.rows(key.shape[1], step.number)
+        packed = centres.encode(key, value, rows, self._bits)
+        self._write(self._keys, layer, step.slots, packed.keys)
+        self._write(self._values, layer, step.slots, packed.values)
+
+    def _insert_groups(self, layer: int, step: Step, key: Tensor, value: Tensor) -> None:
+        block = quantise_groups(key, self._bits, self._sizes)
+        group, slots = self._group[layer], step.slots
+        live = torch.ones(step.used, dtype=torch.bool, device=group.device)
+        live.index_fill_(0, slots, False)
+        in_use = self._rows_in_use(group[None], live[None])[0]
+        rows = in_use.argsort(stable=True)[:len(self._sizes)]  # those in use come last
+        self._keys.payload[layer].index_copy_(1, slots, block.payload)
+        self._keys.scale[layer].index_copy_(1, rows, block.scale)
+        self._keys.minimum[layer].index_copy_(1, rows, block.minimum)
+        group.index_copy_(0, slots, rows[self._members])
+        self._write(self._values, layer, slots, quantise(value, self._bits, -1))
+
+    def _rows_in_use(self, group: Tensor, live: Tensor) -> Tensor:
+        """Return [layers, rows] int32, how many live tokens refer to each row of the table."""
+        rows = self._keys.scale.shape[2]
+        counts = torch.zeros(group.shape[0], rows, dtype=torch.int32, device=group.device)
+        return counts.scatter_add_(1, group[:, :live.shape[1]], live.int())
+
+    @staticmethod
+    def _write(target: Block, layer: int, slots: Tensor, block: Block) -> None:
+        target.payload[layer].index_copy_(1, slots, block.payload)
+        target.scale[layer].index_copy_(1, slots, block.scale)
+        target.minimum[layer].index_copy_(1, slots, block.minimum)
+
+    def _decoded(
+        self, layer: int, token_ids: Tensor,
+    ) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Yield heads, and their decoded keys and values [heads, used, head_dim] in scratch."""
+        used = len(token_ids)
+        per_step = self._layout.tokens_per_step
+        parts = self._scratch.shape[1]
+        for start in range(0, self._layout.heads, parts):
+            heads = slice(start, min(start + parts, self._layout.heads))
+            keys, values = self._scratch[:, :heads.stop - start, :used]
+            dequantise(self._part(self._values, layer, heads, used), self._bits, values)
+            dequantise(self._part(self._keys, layer, heads, used, self._group), self._bits, keys)
+            if self._group is None:
+                centres = self._centres[layer]
+                rows = centres.rows_of(token_ids % per_step, token_ids >= per_step)
+                centres.of_heads(heads).uncentre(keys, values, rows)
+            yield heads, keys, values
+
+    @staticmethod
+    def _part(
+        block: Block, layer: int, heads: slice, used: int, group: Tensor | None = None,
+    ) -> Block:
+        rows = slice(used) if group is None else group[layer, :used]
+        return Block(block.payload[layer, heads, :used], block.scale[layer, heads][:, rows],
+                     block.minimum[layer, heads][:, rows])
+
+    def _allocate_scratch(self, slots: int) -> None:
+        layout = self._layout
+        head_bytes = 2 * slots * layout.head_dim * self._dtype.itemsize
+        room = SCRATCH_BYTES.get(self.device.type, SCRATCH_BYTES['cpu'])
+        heads = max(1, min(layout.heads, room // head_bytes))
+        self._scratch = torch.zeros(
+            2, heads, slots, layout.head_dim, dtype=self._dtype, device=self.device)
+
+
+def extend(tensor: Tensor, size: int, dim: int) -> Tensor:
+    """Return a copy with ``size`` entries along a dimension, the new ones zero."""
     shape = list(tensor.shape)
     shape[dim] = size
     larger = tensor.new_zeros(shape)

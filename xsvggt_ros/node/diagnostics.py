@@ -169,6 +169,8 @@ def _cache(s: Snapshot) -> Part:
         'tokens per layer': used, 'budget': cache.budget or 'none', 'frames': cache.frames,
         'tokens per frame': cache.tokens_per_frame,
         'evicted per frame': cache.evicted_this_frame, 'evicted in all': cache.evicted_total,
+        'frames represented': f'{cache.health.steps:.1f}',
+        'attention kept': f'{cache.health.attention_kept:.3f}',
         'camera head tokens': cache.camera_tokens,
         'camera head budget': cache.camera_budget or 'none',
         'bytes used': cache.bytes_used, 'bytes reserved': cache.bytes_reserved}

@@ -46,6 +46,7 @@ def load_engine(values: Mapping[str, Value]) -> LoadedEngine:
         engine = StreamEngine(
             loaded.model, cache_config(values), device=device, dtype=dtype,
             image_size=values['model.image_size'] or loaded.config.img_size)
+        check_memory(engine, values['model.image_size'] or loaded.config.img_size, device)
     except CheckpointError as error:
         raise StartError(f'model.checkpoint: {error}') from error
     except ValueError as error:
@@ -59,13 +60,38 @@ def load_engine(values: Mapping[str, Value]) -> LoadedEngine:
     return LoadedEngine(engine, loaded.description, loaded.random_weights, device)
 
 
+def check_memory(engine: StreamEngine, image_size: int, device: torch.device) -> None:
+    """Raise StartError, with the number that fits, if the device cannot hold the caches."""
+    height, width = round(image_size * 3 / 4), image_size  # no image yet: most cameras are 4:3
+    needed, free = engine.bytes_needed(height, width), free_memory(device)
+    if needed <= free:
+        return
+    fits = engine.tokens_that_fit(height, width, free / 1e6)
+    advice = f'cache.max_tokens:={fits} would fit' if fits else \
+        'not even two frames would fit; lower model.image_size'
+    raise StartError(
+        f'the caches need {needed / 1e6:.0f} MB, but {device} has {free / 1e6:.0f} MB left beside '
+        f'the network; {advice}')
+
+
+def free_memory(device: torch.device) -> int:
+    """Return the bytes that can still be allocated on a device."""
+    if device.type == 'cuda':
+        return torch.cuda.mem_get_info(device)[0]
+    with open('/proc/meminfo', encoding='ascii') as file:
+        available = next(line for line in file if line.startswith('MemAvailable'))
+    return int(available.split()[1]) * 1024
+
+
 def cache_config(values: Mapping[str, Value]) -> CacheConfig:
     """Return the settings of the cache."""
     return CacheConfig(
         policy=values['cache.policy'], max_tokens=values['cache.max_tokens'],
         pool_size=values['cache.pool_size'],
         camera_max_tokens=values['cache.camera_max_tokens'],
-        quantization=values['cache.quantization'], storage=values['cache.storage'])
+        memory_budget_mb=values['cache.memory_budget_mb'] or None,
+        quantization=values['cache.quantization'], scheme=values['cache.scheme'],
+        seed=values['cache.seed'], storage=values['cache.storage'])
 
 
 def choose_device(name: str) -> torch.device:

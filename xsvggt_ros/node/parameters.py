@@ -17,6 +17,7 @@ from rclpy.parameter import Parameter as RosParameter
 
 from xsvggt_ros.engine.point_cloud import SOURCES
 from xsvggt_ros.kv_cache.config import QUANTIZATIONS, STORAGE_DTYPES
+from xsvggt_ros.kv_cache.quantization import SCHEMES
 from xsvggt_ros.kv_cache.retention import POLICIES
 
 Value = str | int | float | bool
@@ -83,16 +84,23 @@ TABLE: tuple[Parameter, ...] = (
     Parameter('cache.policy', 'xstream', 'Which tokens stay when the budget is reached; full '
               'keeps all, and memory grows for as long as the stream runs.',
               choices=tuple(POLICIES)),
-    Parameter('cache.max_tokens', 4096, 'Budget of the KV cache in tokens per layer. The first '
-              'and the newest frame are always kept.', minimum=1, maximum=MILLION),
+    Parameter('cache.max_tokens', 7281, 'Budget of the KV cache in tokens per layer. The first '
+              'and the newest frame are always kept. The default takes as much memory in 4 bits '
+              "as the paper's 2048 tokens in bf16.", minimum=1, maximum=MILLION),
+    Parameter('cache.memory_budget_mb', 0.0, 'Memory that the caches may take in all, in MB (10^6 '
+              'bytes); the tokens per layer follow from it. 0: cache.max_tokens counts.',
+              minimum=0.0, maximum=1e6),
     Parameter('cache.pool_size', 16, 'Patch queries averaged into one when tokens are scored '
               '(policy xstream).', minimum=1, maximum=4096),
     Parameter('cache.camera_max_tokens', 2048, "Budget of the camera head's KV cache in tokens "
               'per layer, 4 tokens a frame.', minimum=8, maximum=MILLION),
-    Parameter('cache.quantization', 'none', 'Bits of stored keys and values: none stores floats.',
-              choices=QUANTIZATIONS),
-    Parameter('cache.storage', 'auto', 'Float type of stored keys and values; auto is the '
-              'precision of the network.', choices=('auto', *STORAGE_DTYPES)),
+    Parameter('cache.quantization', 'int4', 'Bits of stored keys and values: int4 and int8 pack '
+              'them, none stores floats.', choices=QUANTIZATIONS),
+    Parameter('cache.scheme', 'token', 'How keys and values are packed: token, each token with a '
+              'scale of its own, or kcvt, the scheme of the paper.', choices=SCHEMES),
+    Parameter('cache.seed', 0, 'Seed of the policy random.', minimum=0, maximum=MILLION),
+    Parameter('cache.storage', 'auto', 'Float type of what is not packed; auto is the precision '
+              'of the network.', choices=('auto', *STORAGE_DTYPES)),
     Parameter('input.reliability', 'best_effort', 'Reliability of the image subscription; '
               'reliable receives nothing from a camera that publishes best effort.',
               choices=('best_effort', 'reliable')),

@@ -168,15 +168,13 @@ class Pipeline:
         self._faults.clear('image')
         self._faults.clear('frame')
         if result.frame_index == 0:
-            self._begin_stream(self.report.cache)
+            self._begin_stream()
 
-    def _begin_stream(self, cache: CacheStats) -> None:
+    def _begin_stream(self) -> None:
         resize = self._engine.resize
-        limit = f'at most {cache.budget}' if cache.budget else 'no limit of'
         self._logger.info(
             f'stream begins: images {resize.source_width}x{resize.source_height}, network '
-            f'{resize.width}x{resize.height}, {cache.tokens_per_frame} tokens a frame, {limit} '
-            f'tokens per layer, {cache.bytes_reserved / 1e6:.1f} MB reserved')
+            f'{resize.width}x{resize.height}; cache: {self._engine.budget_description()}')
         self.budget_warning = self._engine.budget_warning()
         if self.budget_warning:
             self._logger.warning(self.budget_warning)
@@ -219,6 +217,11 @@ def cache_message(header: Header, cache: CacheStats, gpu: GpuMemory) -> CacheSta
         tokens_per_frame=cache.tokens_per_frame,
         tokens_used=max(cache.tokens_per_layer, default=0), tokens_budget=cache.budget or 0,
         occupancy=cache.occupancy, tokens_evicted=cache.evicted_this_frame,
-        tokens_evicted_total=cache.evicted_total, bytes_used=cache.bytes_used,
+        tokens_evicted_total=cache.evicted_total,
+        tokens_first=round(cache.health.first_tokens),
+        tokens_history=round(cache.health.history_tokens),
+        tokens_newest=round(cache.health.newest_tokens),
+        frames_represented=cache.health.steps, attention_kept=cache.health.attention_kept,
+        bytes_used=cache.bytes_used,
         bytes_budget=cache.bytes_reserved, gpu_bytes_allocated=gpu.allocated,
         gpu_bytes_reserved=gpu.reserved, gpu_bytes_free=gpu.free, gpu_bytes_total=gpu.total)
