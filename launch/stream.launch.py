@@ -29,10 +29,11 @@ PARAMETERS = {
     'image_size': ('model.image_size', int, 'Width in pixels to which images are resized, a '
                    'multiple of 14; smaller is faster and coarser'),
     'max_tokens': ('cache.max_tokens', int, 'Budget of the KV cache, in tokens per layer'),
-    'policy': ('cache.policy', str, 'Which tokens stay in a full cache: xstream, xstream_per_head, '
-               'value_aware, frame_coverage, sliding_window, random, or full (no budget)'),
-    'memory_budget_mb': ('cache.memory_budget_mb', float, 'Memory for the caches in MB, instead of '
-                         'max_tokens'),
+    'policy': ('cache.policy', str, 'Which tokens stay in a full cache: xstream, '
+               'xstream_per_head, value_aware, frame_coverage, sliding_window, random, or full '
+               '(no budget)'),
+    'memory_budget_mb': ('cache.memory_budget_mb', float, 'Memory for the caches in MB, '
+                         'instead of max_tokens'),
     'quantization': ('cache.quantization', str, 'How the cache is packed: int4, int8 or none'),
     'odom_frame': ('odom_frame', str, 'Frame in which the camera is tracked'),
     'publish_tf': ('publish_tf', bool, 'Whether to publish the edge from odom_frame to the frame '

@@ -75,7 +75,9 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--max-tokens', type=positive_int, default=2048, metavar='N',
                         help='budget of the KV cache per layer (default: 2048)')
     parser.add_argument('--policy', default='xstream', metavar='NAME',
-                        help='which tokens stay: xstream, sliding_window or full')
+                        help='which tokens stay when the cache is full (default: xstream)')
+    parser.add_argument('--quantization', default='int4', choices=('none', 'int8', 'int4'),
+                        help='how keys and values are stored (default: int4)')
 
 
 def network_image_size(options: argparse.Namespace) -> int:

@@ -233,7 +233,7 @@ def _node_arguments(options: argparse.Namespace) -> list[str]:
         f'model.checkpoint:={options.checkpoint}',
         f'model.image_size:={network_image_size(options)}',
         f'cache.max_tokens:={options.max_tokens}', f'cache.policy:={options.policy}',
-        *options.parameter]
+        f'cache.quantization:={options.quantization}', *options.parameter]
     arguments = ['--ros-args', '--params-file', str(config_file('stream.yaml'))]
     for parameter in parameters:
         arguments += ['-p', parameter]

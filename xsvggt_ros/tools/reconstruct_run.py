@@ -70,7 +70,8 @@ def _load(options: argparse.Namespace) -> tuple[LoadedModel, StreamEngine]:
         if device.type == 'cuda':
             dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
         loaded = load_model(options.checkpoint, device=device, dtype=dtype)
-        cache = CacheConfig(policy=options.policy, max_tokens=options.max_tokens)
+        cache = CacheConfig(policy=options.policy, max_tokens=options.max_tokens,
+                            quantization=options.quantization)
         engine = StreamEngine(loaded.model, cache, device, dtype,
                               network_image_size(options) or loaded.config.img_size)
     except (CheckpointError, ValueError, RuntimeError) as error:
