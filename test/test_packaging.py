@@ -154,8 +154,9 @@ def parameter_table() -> dict:
 def test_launch_arguments_are_the_nodes_parameters():
     table = parameter_table()
     arguments = launch_table('PARAMETERS')
-    assert {'checkpoint', 'device', 'image_size', 'max_tokens', 'policy', 'use_sim_time',
-            'odom_frame', 'publish_tf', 'autostart'} == set(arguments)
+    assert {'checkpoint', 'device', 'image_size', 'max_tokens', 'memory_budget_mb', 'policy',
+            'quantization', 'use_sim_time', 'odom_frame', 'publish_tf',
+            'autostart'} == set(arguments)
     for argument, value in arguments.items():
         name, kind = value.elts[0].value, value.elts[1].id
         if name != 'use_sim_time':  # every node has that one by itself
@@ -221,6 +222,8 @@ CACHE_STATUS = {
     'header': 'std_msgs/Header', 'frame_index': 'uint64', 'layers': 'uint32',
     'tokens_per_frame': 'uint32', 'tokens_used': 'uint32', 'tokens_budget': 'uint32',
     'occupancy': 'float', 'tokens_evicted': 'uint32', 'tokens_evicted_total': 'uint64',
+    'tokens_first': 'uint32', 'tokens_history': 'uint32', 'tokens_newest': 'uint32',
+    'frames_represented': 'float', 'attention_kept': 'float',
     'bytes_used': 'uint64', 'bytes_budget': 'uint64', 'gpu_bytes_allocated': 'uint64',
     'gpu_bytes_reserved': 'uint64', 'gpu_bytes_free': 'uint64', 'gpu_bytes_total': 'uint64'}
 STREAM_STATUS = {
