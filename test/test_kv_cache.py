@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from xsvggt_ros.kv_cache.cache import build_cache
 from xsvggt_ros.kv_cache.config import CacheConfig, CacheLayout
@@ -252,6 +253,37 @@ def test_scores_of_head_parts_add_up(policy):
     whole = rule.score(prepared, slice(0, 4), k, v)
     parts = sum(rule.score(prepared, slice(h, h + 1), k[h:h + 1], v[h:h + 1]) for h in range(4))
     torch.testing.assert_close(parts, whole)
+
+
+class OperatorNames(TorchDispatchMode):
+    """Note the name of every operator that runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize('quantization', ['none', 'int4'])
+@pytest.mark.parametrize('scheme', SCHEMES)
+@pytest.mark.parametrize('policy', sorted(POLICIES))
+def test_a_step_reads_nothing_back_to_the_host(policy, scheme, quantization):
+    """What reads a value stalls a GPU; and each step runs the very same operators."""
+    cache = make_cache(policy, scheme=scheme, quantization=quantization)
+    consume(cache, 7)
+    steps = []
+    for seed in (1, 2):
+        with OperatorNames() as operators:
+            consume(cache, 1, seed)
+        steps.append(operators.names)
+    assert 'index_copy_' in steps[0]
+    waiting = {'_local_scalar_dense', 'nonzero', 'is_nonzero', 'equal', 'masked_select',
+               '_unique2', 'item'}
+    assert not waiting & set(steps[0])
+    assert policy == 'full' or steps[0] == steps[1]
 
 
 def test_health_counts_what_is_left():
