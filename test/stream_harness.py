@@ -139,13 +139,17 @@ class Robot:
         self.wait(lambda: self.node.count_publishers('/xsvggt/points') > 0, 'publishers', node)
         time.sleep(0.5)  # both sides of every topic must have found each other
 
-    def process(self, node, message, timeout=DEADLINE):
+    def tracked(self):
+        """Return the statuses of processed images, without those in between."""
+        return [s for s in list(self.received['status']) if s.state == StreamStatus.TRACKING]
+
+    def process(self, node, message):
         """Publish an image and wait until the node has processed it; return its status."""
         stamp = message.header.stamp
         self.images.publish(message)
         return self.wait(
-            lambda: next((s for s in reversed(list(self.received['status']))
-                          if s.header.stamp == stamp), None), f'frame {stamp}', node)
+            lambda: next((s for s in reversed(self.tracked()) if s.header.stamp == stamp), None),
+            f'frame {stamp}', node)
 
     def diagnostic(self, name):
         """Return the newest status of a diagnostics task."""

@@ -12,6 +12,8 @@ from rcl_interfaces.srv import DescribeParameters, SetParameters
 from std_srvs.srv import Trigger
 from stream_harness import FRAME_ID, make_image, NodeProcess, Robot, write_tiny_checkpoint
 
+from xsvggt_ros.msg import StreamStatus
+
 OK, WARN, ERROR = b'\x00', b'\x01', b'\x02'
 
 
@@ -70,8 +72,8 @@ def test_every_output_carries_the_images_stamp_and_frame(robot, start):
         robot.process(node, message)
     expected = stamps(sent)
     received = robot.received
-    robot.wait(lambda: all(len(received[name]) == 6 for name in (
-        'points', 'points_best_effort', 'odometry', 'tf', 'cache', 'status')), 'all outputs', node)
+    robot.wait(lambda: len(robot.tracked()) == 6 and all(len(received[name]) == 6 for name in (
+        'points', 'points_best_effort', 'odometry', 'tf', 'cache')), 'all outputs', node)
     assert stamps(received['points']) == stamps(received['points_best_effort']) == expected
     assert stamps(received['odometry']) == stamps(received['cache']) == expected
     edges = [message.transforms[0] for message in received['tf']]
@@ -109,7 +111,7 @@ def test_three_hundred_frames_stay_within_bounds(robot, start):
         robot.process(node, make_image(i))
         if i + 1 in (50, 300):
             resident[i + 1] = node.resident_bytes()
-    status = robot.received['status'][-1]
+    status = robot.tracked()[-1]
     assert status.frames_received == 300
     assert status.frames_processed + status.frames_dropped == 300
     caches = robot.received['cache']
@@ -127,11 +129,11 @@ def test_frames_that_come_too_fast_are_dropped_and_counted(robot, start):
     for i in range(60):
         robot.images.publish(make_image(i))
     last = robot.wait(
-        lambda: next((s for s in robot.received['status']
+        lambda: next((s for s in robot.tracked()
                       if s.header.stamp.sec == 1700000059), None), 'the newest image', node)
     assert last.frames_dropped > 0
     assert last.frames_processed + last.frames_dropped == last.frames_received <= 60
-    assert len(robot.received['status']) == last.frames_processed
+    assert len(robot.tracked()) == last.frames_processed
 
 
 def test_thirty_images_a_second_reach_the_node(robot, start):
@@ -142,9 +144,9 @@ def test_thirty_images_a_second_reach_the_node(robot, start):
         image.header.stamp.sec = 1700000000 + i
         time.sleep(max(0.0, begin + i / 30 - time.monotonic()))
         robot.images.publish(image)
-    robot.wait(lambda: any(s.header.stamp.sec == 1700000119 for s in robot.received['status']),
+    robot.wait(lambda: any(s.header.stamp.sec == 1700000119 for s in robot.tracked()),
                'the last image', node)
-    last = robot.received['status'][-1]
+    last = robot.tracked()[-1]
     assert last.frames_received >= 118
     assert last.frames_processed + last.frames_dropped == last.frames_received
 
@@ -291,6 +293,22 @@ def test_without_a_camera_diagnostics_say_what_to_check(robot, start):
     # The test's own publisher is there and silent.
     assert 'test_robot' in status.message and 'best_effort' in status.message
     assert 'no image on /cam/image_raw' in node.output()
+
+
+def test_the_status_tells_the_state(robot, start):
+    node = start(diagnostics__image_timeout=1.0)
+
+    def states():
+        return [status.state for status in list(robot.received['status'])]
+
+    robot.wait(lambda: StreamStatus.WAITING in states(), 'a status while there is no image', node)
+    assert robot.process(node, make_image(0)).state == StreamStatus.TRACKING
+    broken = make_image(1)
+    broken.encoding = 'yuv999'
+    robot.images.publish(broken)
+    robot.wait(lambda: StreamStatus.DEGRADED in states(), 'a status after a broken image', node)
+    robot.process(node, make_image(2))
+    robot.wait(lambda: states()[-1] == StreamStatus.WAITING, 'a status when images stop', node)
 
 
 def test_parameters_at_run_time(robot, start):

@@ -215,6 +215,8 @@ class XsvggtNode(LifecycleNode):
             self._faults.report(
                 'silence',
                 no_image_message(snapshot.topic, snapshot.publishers, snapshot.silence))
+        if self._state == 'active':
+            self._pipeline.publish_idle_status(snapshot.silence)
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
         message.status = build_statuses(snapshot, self.get_name())

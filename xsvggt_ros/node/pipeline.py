@@ -51,6 +51,7 @@ class Pipeline:
         self.rejected = 0
         self.resets = 0
         self.busy_since: float | None = None
+        self._last_header = Header()
         self._engine = loaded.engine
         self._publishers = publishers
         self._faults = faults
@@ -130,7 +131,7 @@ class Pipeline:
             total=published - arrival, decode=decoded - start, upload=result.upload_seconds,
             inference=computed - decoded - result.upload_seconds, pack=packed - computed,
             publish=published - packed)
-        self._account(result, latency, cloud.width if cloud else 0)
+        self._account(message.header, result, latency, cloud.width if cloud else 0)
         self._publish_status(message.header)
 
     def _cloud(self, header: Header, result: FrameResult):
@@ -155,7 +156,9 @@ class Pipeline:
         if cloud is not None:
             publishers.points.publish(cloud)
 
-    def _account(self, result: FrameResult, latency: Latency, points: int) -> None:
+    def _account(
+        self, header: Header, result: FrameResult, latency: Latency, points: int,
+    ) -> None:
         to_source = torch.linalg.inv(self._engine.resize.model_from_source())
         intrinsics = to_source @ result.intrinsics.to('cpu', torch.float64)
         self.report = FrameReport(
@@ -163,6 +166,7 @@ class Pipeline:
             confidence_mean=result.depth_confidence.mean().item(), points=points,
             predicted_fx=intrinsics[0, 0].item(), predicted_fy=intrinsics[1, 1].item())
         self.processed += 1
+        self._last_header = header
         self.out_meter.tick()
         self.latencies.append(latency.total)
         self._faults.clear('image')
@@ -182,22 +186,39 @@ class Pipeline:
     def _publish_status(self, header: Header) -> None:
         gpu = GpuMemory.read(self.loaded.device)
         self._publishers.cache_status.publish(cache_message(header, self.report.cache, gpu))
-        self._publishers.status.publish(self.status_message(header))
+        self._publishers.status.publish(
+            self._status_message(header, StreamStatus.TRACKING))
 
-    def status_message(self, header: Header) -> StreamStatus:
-        """Return the stream's state after the frame of this header."""
-        report, latency = self.report, self.report.latency
-        return StreamStatus(
-            header=header, state=StreamStatus.TRACKING, model=self.loaded.description,
+    def publish_idle_status(self, silence: float) -> None:
+        """Say on ~/status that nothing is tracked, if so; silence: seconds without an image."""
+        if self.report is None:
+            state = StreamStatus.DEGRADED if self._is_disturbed() else StreamStatus.WAITING
+        elif silence > self.values['diagnostics.image_timeout']:
+            state = StreamStatus.WAITING
+        elif self._is_disturbed():
+            state = StreamStatus.DEGRADED
+        else:
+            return
+        self._publishers.status.publish(self._status_message(self._last_header, state))
+
+    def _is_disturbed(self) -> bool:
+        return any(self._faults.get(kind) is not None for kind in ('image', 'frame'))
+
+    def _status_message(self, header: Header, state: int) -> StreamStatus:
+        message = StreamStatus(
+            header=header, state=state, model=self.loaded.description,
             random_weights=self.loaded.random_weights,
             frames_received=self.mailbox.received, frames_processed=self.processed,
             frames_dropped=self.mailbox.dropped, frames_rejected=self.rejected,
-            latency_total=latency.total, latency_decode=latency.decode,
-            latency_upload=latency.upload, latency_inference=latency.inference,
-            latency_pack=latency.pack, latency_publish=latency.publish,
             rate_in=self.image_meter.rate(), rate_out=self.out_meter.rate(),
-            confidence_mean=report.confidence_mean, points_published=report.points,
             metric=False, scale=1.0, reset_count=self.resets)
+        report = self.report
+        if report is not None:
+            for name, seconds in vars(report.latency).items():
+                setattr(message, f'latency_{name}', seconds)
+            message.confidence_mean = report.confidence_mean
+            message.points_published = report.points
+        return message
 
     def _forget(self) -> None:
         self.report = None
