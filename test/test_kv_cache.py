@@ -323,6 +323,8 @@ def test_attention_kept_is_the_share_of_the_newest_steps_attention():
     ({'max_tokens': 0}, 'max_tokens'),
     ({'camera_max_tokens': -1}, 'camera_max_tokens'),
     ({'pool_size': 0}, 'pool_size'),
+    ({'pool_size': None}, 'pool_size'),
+    ({'max_tokens': 60.0}, 'max_tokens'),
     ({'quantization': 'int3'}, 'int4'),
     ({'scheme': 'kivi'}, 'kcvt'),
     ({'memory_budget_mb': 0.0}, 'memory_budget_mb'),

@@ -46,6 +46,16 @@ def test_resized_positions_are_the_golden_ones(units, rows, columns):
     assert golden_data.excess(resized, units[f'pos_embed/out_{rows}x{columns}'][0]) < 0.1
 
 
+@pytest.mark.parametrize('rows', [1, 2, 3, 7])
+def test_a_grid_of_one_column_is_a_turned_grid_of_one_row(rows):
+    """torch 2.13 resamples to a width of one wrongly unless the strides are right."""
+    grid = torch.randn(6, 6, 8, generator=torch.Generator().manual_seed(0))
+    upright = torch.cat([grid[:1, 0], grid.flatten(0, 1)])
+    turned = torch.cat([grid[:1, 0], grid.transpose(0, 1).flatten(0, 1)])
+    torch.testing.assert_close(
+        resize_positions(upright, rows, 1), resize_positions(turned, 1, rows))
+
+
 def test_a_grid_of_as_many_patches_but_another_shape_is_resized():
     positions = torch.randn(1 + 36, 8, generator=torch.Generator().manual_seed(1))
     resized = resize_positions(positions, 4, 9)

@@ -55,6 +55,14 @@ def test_numpy_and_torch_frames_are_the_same(model):
             a.step(frame.numpy()).points, b.step(frame).points, rtol=0, atol=0)
 
 
+def test_results_do_not_share_the_callers_memory(model):
+    frame = frames(1)[0].clone()
+    result = make_engine(model).step(frame)
+    before = frame.clone()
+    frame.zero_()
+    assert torch.equal(result.image, before)
+
+
 def test_finishing_a_frame_early_or_late_is_the_same(model):
     a, b = make_engine(model), make_engine(model)
     for frame in frames():

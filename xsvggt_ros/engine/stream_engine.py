@@ -12,6 +12,7 @@ from xsvggt_ros.engine.preprocess import Resize, to_network_input
 from xsvggt_ros.geometry import pose_encoding_to_camera
 from xsvggt_ros.kv_cache.cache import build_cache, CacheHealth, KVCache
 from xsvggt_ros.kv_cache.config import CacheConfig
+from xsvggt_ros.kv_cache.retention import POLICIES
 from xsvggt_ros.model.streamvggt import FramePrediction, StreamLayout
 
 
@@ -55,7 +56,9 @@ class StreamModel(Protocol):
 @dataclass(frozen=True)
 class FrameResult:
     """
-    What is known of one frame; tensors are fp32 on the engine's device and the caller's own.
+    What is known of one frame; tensors are fp32, on the engine's device, and shared with nobody.
+
+    They are inference tensors: clone one before you change it in place.
 
     The world is the first camera's optical frame, its scale the network's own. H and W are the
     model image's.
@@ -80,7 +83,8 @@ class CacheStats:
     frames: int  # since the stream began
     tokens_per_frame: int  # 0 before the first frame, when no size is known
     tokens_per_layer: tuple[int, ...]  # remembered, one entry per global layer
-    budget: int | None  # tokens per global layer, never below two frames; None: no limit
+    # Tokens per global layer, never below two frames (once there has been one); None: no limit
+    budget: int | None
     occupancy: float  # tokens / budget, 0..1; 0 where there is no limit
     evicted_this_frame: int  # tokens per global layer
     evicted_total: int  # tokens per global layer since the stream began
@@ -173,7 +177,7 @@ class StreamEngine:
         frame = self._check_frame(frame)
         self.finish_frame()
         start = time.perf_counter()
-        image = self._resize(frame.to(self._device))
+        image = self._resize(frame.to(self._device, copy=True))  # never the caller's memory
         upload_seconds = time.perf_counter() - start
         prediction = self._predict(to_network_input(image))
         index = self._frames
@@ -222,7 +226,8 @@ class StreamEngine:
         self.finish_frame()
         if self._memory is None:
             config = self._cache_config
-            return CacheStats(0, 0, (), config.max_tokens, 0.0, 0, 0, 0,
+            limited = POLICIES[config.policy].bounded
+            return CacheStats(0, 0, (), config.max_tokens if limited else None, 0.0, 0, 0, 0,
                               config.camera_max_tokens, 0, 0, None)
         tokens, camera = self._memory.tokens, self._memory.camera
         return CacheStats(

@@ -46,8 +46,6 @@ class CacheConfig:
     pool_size: patch queries averaged into one when tokens are scored (the paper's G).
     camera_max_tokens: budget per layer of the camera head's trunk (4 tokens a frame); None is no
         limit.
-    memory_budget_mb: megabytes (10^6 bytes) that both caches may take, all bookkeeping included;
-        the tokens per layer follow from it, and max_tokens is not used. None: max_tokens counts.
     quantization: 'none' stores keys and values of the global layers as floats, 'int8' and 'int4'
         pack them. The camera head's are floats always.
     storage: float type of what is not packed: 'auto' (the precision the network computes in),
@@ -76,8 +74,9 @@ class CacheConfig:
         _check_choice('storage', self.storage, ('auto', *STORAGE_DTYPES))
         for name in ('max_tokens', 'pool_size', 'camera_max_tokens'):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f'{name} must be at least 1, got {value}')
+            optional = name != 'pool_size' and value is None
+            if not optional and (type(value) is not int or value < 1):
+                raise ValueError(f'{name} must be a whole number of at least 1, got {value}')
         if self.memory_budget_mb is not None and not self.memory_budget_mb > 0:
             raise ValueError(f'memory_budget_mb must be above 0, got {self.memory_budget_mb}')
 

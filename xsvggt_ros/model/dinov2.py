@@ -77,7 +77,9 @@ def resize_positions(positions: Tensor, rows: int, columns: int) -> Tensor:
     side = int((positions.shape[0] - 1) ** 0.5 + 0.5)
     if rows == columns == side:
         return positions
-    grid = positions[1:].unflatten(0, (side, side)).permute(2, 0, 1)[None]  # [1, dim, side, side]
+    # Strides as channels last has them, the first one too: with others torch 2.13 computes a wrong
+    # result for grids of one column.
+    grid = positions[1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)  # [1, dim, side, side]
     grid = F.interpolate(grid, size=(rows, columns), mode='bicubic', antialias=True,
                          align_corners=False)
     return torch.cat([positions[:1], grid[0].flatten(1).transpose(0, 1)])
