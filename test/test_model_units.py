@@ -48,7 +48,7 @@ def test_resized_positions_are_the_golden_ones(units, rows, columns):
 
 @pytest.mark.parametrize('rows', [1, 2, 3, 7])
 def test_a_grid_of_one_column_is_a_turned_grid_of_one_row(rows):
-    """torch 2.13 resamples to a width of one wrongly unless the strides are right."""
+    """Resample to a width of one, which torch 2.13 gets wrong unless the strides are right."""
     grid = torch.randn(6, 6, 8, generator=torch.Generator().manual_seed(0))
     upright = torch.cat([grid[:1, 0], grid.flatten(0, 1)])
     turned = torch.cat([grid[:1, 0], grid.transpose(0, 1).flatten(0, 1)])
