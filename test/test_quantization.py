@@ -109,7 +109,7 @@ LAYOUT = CacheLayout(layers=2, heads=2, head_dim=64, tokens_per_step=40, special
 
 
 def make_cache(layout=LAYOUT, budget=150, dtype=torch.float32, **settings):
-    config = CacheConfig(**{'quantization': 'int4'} | settings)
+    config = CacheConfig(**{'quantization': 'int4', 'policy': 'xstream'} | settings)
     return build_cache(layout, config, budget, dtype, 'cpu', config.quantization)
 
 

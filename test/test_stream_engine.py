@@ -27,7 +27,7 @@ def model():
 
 
 def make_engine(model, **settings):
-    cache = {'max_tokens': 60, 'camera_max_tokens': 24}
+    cache = {'policy': 'xstream', 'max_tokens': 60, 'camera_max_tokens': 24}
     cache |= {k: settings.pop(k) for k in list(settings) if k in CacheConfig.__dataclass_fields__}
     return StreamEngine(model, CacheConfig(**cache), **settings)
 

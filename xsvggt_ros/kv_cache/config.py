@@ -56,8 +56,8 @@ class CacheConfig:
     seed: of the policy 'random'.
     """
 
-    policy: str = 'xstream'
-    max_tokens: int | None = 4096
+    policy: str = 'frame_coverage'
+    max_tokens: int | None = 7300
     pool_size: int = 16
     camera_max_tokens: int | None = 2048
     quantization: str = 'none'

@@ -81,12 +81,12 @@ TABLE: tuple[Parameter, ...] = (
     Parameter('model.image_size', 0, 'Width in pixels to which images are resized, a multiple of '
               '14; 0 is the width the model was trained with. Smaller is faster and coarser.',
               minimum=0, maximum=2044),
-    Parameter('cache.policy', 'xstream', 'Which tokens stay when the budget is reached; full '
-              'keeps all, and memory grows for as long as the stream runs.',
+    Parameter('cache.policy', 'frame_coverage', 'Which tokens stay when the budget is reached; '
+              'full keeps all, and memory grows for as long as the stream runs.',
               choices=tuple(POLICIES)),
-    Parameter('cache.max_tokens', 7281, 'Budget of the KV cache in tokens per layer. The first '
-              'and the newest frame are always kept. The default takes as much memory in 4 bits '
-              "as the paper's 2048 tokens in bf16.", minimum=1, maximum=MILLION),
+    Parameter('cache.max_tokens', 7300, 'Budget of the KV cache in tokens per layer. The first '
+              'and the newest frame are always kept. The default takes in 4 bits what the '
+              "paper's 2048 tokens take in bf16, and holds seven frames of 518x392.", minimum=1, maximum=MILLION),
     Parameter('cache.memory_budget_mb', 0.0, 'Memory that the caches may take in all, in MB (10^6 '
               'bytes); the tokens per layer follow from it. 0: cache.max_tokens counts.',
               minimum=0.0, maximum=1e6),

@@ -74,8 +74,8 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
                              'with random weights, else what the weights were trained with)')
     parser.add_argument('--max-tokens', type=positive_int, default=2048, metavar='N',
                         help='budget of the KV cache per layer (default: 2048)')
-    parser.add_argument('--policy', default='xstream', metavar='NAME',
-                        help='which tokens stay when the cache is full (default: xstream)')
+    parser.add_argument('--policy', default='frame_coverage', metavar='NAME',
+                        help='which tokens stay when the cache is full (default: frame_coverage)')
     parser.add_argument('--quantization', default='int4', choices=('none', 'int8', 'int4'),
                         help='how keys and values are stored (default: int4)')
 
