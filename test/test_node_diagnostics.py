@@ -96,6 +96,15 @@ def test_faults_are_told_once_and_counted():
     assert log.get('image') is None
 
 
+def test_every_new_fault_is_told_but_no_flood_of_them():
+    told = []
+    log = FaultLog(told.append, period=1000.0)
+    for i in range(20):
+        log.report('image', f'bad size {i}')
+    assert told == [f'bad size {i}' for i in range(FaultLog.MOST_NEW)]
+    assert log.get('image').message == 'bad size 19'
+
+
 def test_a_fault_is_told_again_after_a_while_with_its_count():
     told = []
     log = FaultLog(told.append, period=0.0)

@@ -188,7 +188,7 @@ def test_the_same_fault_does_not_flood_the_log(robot, start):
         robot.images.publish(broken)
     last = robot.process(node, make_image(99))
     assert last.frames_rejected > 1
-    assert node.output().count('yuv999') == 1
+    assert 1 <= node.output().count('yuv999') <= 2  # again after 10 s, on a very slow machine
 
 
 def test_after_a_reset_another_size_is_welcome(robot, start):

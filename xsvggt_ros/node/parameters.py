@@ -86,7 +86,8 @@ TABLE: tuple[Parameter, ...] = (
               choices=tuple(POLICIES)),
     Parameter('cache.max_tokens', 7300, 'Budget of the KV cache in tokens per layer. The first '
               'and the newest frame are always kept. The default takes in 4 bits what the '
-              "paper's 2048 tokens take in bf16, and holds seven frames of 518x392.", minimum=1, maximum=MILLION),
+              "paper's 2048 tokens take in bf16, and holds seven frames of 518x392.",
+              minimum=1, maximum=MILLION),
     Parameter('cache.memory_budget_mb', 0.0, 'Memory that the caches may take in all, in MB (10^6 '
               'bytes); the tokens per layer follow from it. 0: cache.max_tokens counts.',
               minimum=0.0, maximum=1e6),

@@ -73,27 +73,34 @@ class Fault:
 
 
 class FaultLog:
-    """Tell each kind of fault when it is new or changes, and then once in ``period`` seconds."""
+    """
+    Tell each fault when it is new, and then once in ``period`` seconds.
+
+    A message with a changing number in it is new each time: no more than MOST_NEW of a kind are
+    told in one period.
+    """
+
+    MOST_NEW = 5
 
     def __init__(self, tell: Callable[[str], None], period: float = 10.0) -> None:
         """Pass messages on to ``tell``."""
         self._tell = tell
         self._period = period
-        self._told: dict[str, float] = {}
+        self._told: dict[str, dict[str, float]] = {}  # kind: message: when
         self._faults: dict[str, Fault] = {}
 
     def report(self, kind: str, message: str) -> None:
         """Count a fault of this kind, and tell it if it is time."""
         now = time.monotonic()
         fault = self._faults.get(kind)
-        changed = fault is None or fault.message != message
-        count = 1 if changed else fault.count + 1
+        count = fault.count + 1 if fault is not None and fault.message == message else 1
         self._faults[kind] = Fault(message, count, now)
-        since = now - self._told.get(kind, -self._period)
-        # A message with changing numbers in it must not escape the limit: one second at least.
-        if since >= self._period or (changed and since >= 1.0):
-            self._told[kind] = now
+        told = {text: when for text, when in self._told.get(kind, {}).items()
+                if now - when < self._period}
+        if message not in told and len(told) < self.MOST_NEW:
+            told[message] = now
             self._tell(message + (f' ({count} times)' if count > 1 else ''))
+        self._told[kind] = told
 
     def clear(self, kind: str) -> None:
         """Forget a kind of fault: it is mended."""
