@@ -9,6 +9,7 @@ COMMANDS = {
     'demo': 'camera, node, recording and picture in one command (needs ROS 2)',
     'camera': 'publish the synthetic world or a folder as a camera (needs ROS 2)',
     'reconstruct': 'reconstruct a folder or the synthetic world without ROS',
+    'bench': 'compare cache settings at equal bytes (no ROS)',
     'world': 'write images, depth and poses of the synthetic world',
 }
 
@@ -17,7 +18,7 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     """Return the parser; only `command`'s module is imported and gives its arguments."""
     parser = argparse.ArgumentParser(
         prog='xsvggt', description='Streaming 3D reconstruction from one camera.')
-    parser.add_argument('--version', action='version', version=f'xsvggt {_version()}')
+    parser.add_argument('--version', action='version', version=f'xsvggt {package_version()}')
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
     for name, words in COMMANDS.items():
         sub = commands.add_parser(name, help=words, description=words)
@@ -36,7 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
     return options.run(options)
 
 
-def _version() -> str:
+def package_version() -> str:
+    """Return the installed version, or words for where there is none."""
     try:
         return version('xsvggt_ros')
     except PackageNotFoundError:   # built by colcon, or run from the source tree

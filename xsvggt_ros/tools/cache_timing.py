@@ -1,0 +1,136 @@
+"""How long the parts of a cache take, measured from outside: the library itself has no clock."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xsvggt_ros.kv_cache.cache import KVCache
+from xsvggt_ros.kv_cache.store import DenseStore, Observer, Step
+
+Mark = float | torch.cuda.Event
+# How a store that packs writes a step's tokens, by its scheme.
+PACKING = ('_insert_tokens', '_insert_groups')
+
+
+@dataclass(frozen=True)
+class FrameTimes:
+    """What one frame took, in ms: all of it, and the parts of its cache summed over the layers."""
+
+    frame: float
+    quantise: float  # converting and storing the frame's own tokens
+    attend: float  # decoding what is stored, and attention
+    score: float  # of the policy, and the share of attention that `CacheHealth` tells
+    evict: float
+
+
+class Clock:
+    """Moments in the order of the device's work: events on a GPU, which wait for nothing."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Choose how time is told for a device."""
+        self._device = device
+
+    def now(self) -> Mark:
+        """Return this moment."""
+        if self._device.type != 'cuda':
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self._device))
+        return event
+
+    def wait(self) -> None:
+        """Wait until the device has done its work, so that its moments are known."""
+        if self._device.type == 'cuda':
+            torch.cuda.synchronize(self._device)
+
+    @staticmethod
+    def between(start: Mark, end: Mark) -> float:
+        """Return the ms between two moments."""
+        if isinstance(start, float):
+            return 1e3 * (end - start)
+        return start.elapsed_time(end)
+
+
+class CacheTimer:
+    """
+    Wraps the parts of one cache, this object's and no other's, and measures frame by frame.
+
+    A store of floats writes within its `attend`, where nothing can be wrapped. Its writes are
+    therefore done once more, with the same result, to learn what they take; the time of the
+    repetition is in no frame's times.
+    """
+
+    def __init__(self, cache: KVCache, device: torch.device) -> None:
+        """Wrap the parts of a cache that lies on ``device``."""
+        self._clock = Clock(device)
+        self._spans: dict[str, list[tuple[Mark, Mark]]] = {}
+        self._observer = cache._observer
+        cache.end_step = self._timed('evict', cache.end_step)
+        cache._observer = self._observe
+        cache.policy.remember = self._timed('prepare', cache.policy.remember)
+        store = cache._store
+        if isinstance(store, DenseStore):
+            store.attend = self._repeating_writes(store, self._timed('store', store.attend))
+        else:
+            for name in PACKING:
+                setattr(store, name, self._timed('insert', getattr(store, name)))
+            store.attend = self._timed('store', store.attend)
+
+    def measure(self, work: Callable[[], Any]) -> tuple[Any, FrameTimes]:
+        """Return what ``work``, all of one frame, returns, and the time it took."""
+        self._spans = {name: [] for name in (
+            'store', 'insert', 'repeated', 'observe', 'prepare', 'evict')}
+        self._clock.wait()
+        start = self._clock.now()
+        result = work()
+        end = self._clock.now()
+        self._clock.wait()
+        ms = {name: sum(self._clock.between(*span) for span in spans)
+              for name, spans in self._spans.items()}
+        write = ms['insert'] + ms['repeated']
+        return result, FrameTimes(
+            frame=self._clock.between(start, end) - ms['repeated'], quantise=write,
+            attend=max(ms['store'] - write - ms['observe'], 0.0),
+            score=ms['observe'] + ms['prepare'], evict=ms['evict'])
+
+    # Parts ---------------------------------------------------------------------------------------
+
+    def _timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the function, which from now on notes when it began and ended."""
+        @wraps(function)
+        def timed(*arguments: Any, **named: Any) -> Any:
+            start = self._clock.now()
+            result = function(*arguments, **named)
+            self._spans[part].append((start, self._clock.now()))
+            return result
+        return timed
+
+    def _observe(self, layer: int, query: Tensor, used: int) -> Observer:
+        """Take the place of the cache's `_observer`; what it returns is timed as well."""
+        observe = self._timed('prepare', self._observer)(layer, query, used)
+        return self._timed('observe', observe)
+
+    def _repeating_writes(
+        self, store: DenseStore, attend: Callable[..., Tensor],
+    ) -> Callable[..., Tensor]:
+        def write(layer: int, slots: Tensor, key: Tensor, value: Tensor) -> None:
+            keys, values = store.keys[layer], store.values[layer]
+            keys.index_copy_(1, slots, key.to(keys.dtype))
+            values.index_copy_(1, slots, value.to(values.dtype))
+
+        repeat = self._timed('repeated', write)
+
+        def attend_and_repeat(
+            layer: int, step: Step, query: Tensor, key: Tensor, value: Tensor,
+            observe: Observer | None,
+        ) -> Tensor:
+            out = attend(layer, step, query, key, value, observe)
+            repeat(layer, step.slots, key, value)
+            return out
+
+        return attend_and_repeat
