@@ -255,6 +255,36 @@ def test_scores_of_head_parts_add_up(policy):
     torch.testing.assert_close(parts, whole)
 
 
+@pytest.mark.parametrize('policy', sorted(set(POLICIES) - {'full'}))
+def test_reserved_bytes_are_all_tensors_there_are(policy):
+    """The ceiling is worth something only if nothing is left out."""
+    def tensors(thing, seen):
+        if isinstance(thing, torch.Tensor):
+            seen.setdefault(thing.untyped_storage().data_ptr(), thing.nbytes)
+        elif isinstance(thing, (list, tuple)):
+            for part in thing:
+                tensors(part, seen)
+        elif hasattr(thing, '__dict__'):
+            for part in vars(thing).values():
+                tensors(part, seen)
+        return seen
+
+    for quantization in ('none', 'int4'):
+        cache = make_cache(policy, quantization=quantization)
+        consume(cache, 8)
+        found = sum(tensors(cache, {}).values())
+        assert cache.bytes_reserved >= 0.97 * found
+        assert cache.bytes_reserved <= found + 4096
+
+
+def test_single_tokens_are_no_frames():
+    layout = CacheLayout(layers=2, heads=2, head_dim=8, tokens_per_step=1, special_tokens=1)
+    cache = make_cache('frame_coverage', budget=10, layout=layout)
+    consume(cache, 30)
+    assert type(cache.policy) is POLICIES['xstream']
+    assert cache.tokens == 10
+
+
 class OperatorNames(TorchDispatchMode):
     """Note the name of every operator that runs."""
 

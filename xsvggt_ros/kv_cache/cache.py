@@ -79,7 +79,7 @@ class KVCache:
         used = self.tokens + self.layout.tokens_per_step
         if used > self._store.slots:
             self._grow()
-        if self.policy.bounded:
+        if self.budget is not None:
             self.policy.remember(layer, key, self.steps)
         observe = None
         if self.budget is not None and used > self.budget:
@@ -147,7 +147,8 @@ class KVCache:
         """Return the bytes allocated, scratch and bookkeeping included."""
         own = (self._token_ids, self._scores, self._attention, self._kept, self._offsets,
                self._pooling, self._next_slots)
-        return self._store.nbytes + sum(tensor.nbytes for tensor in own)
+        state = self.policy.nbytes if self.budget is not None else 0
+        return self._store.nbytes + state + sum(tensor.nbytes for tensor in own)
 
     # Scores --------------------------------------------------------------------------------------
 
@@ -205,8 +206,10 @@ def build_cache(
     ``bytes_reserved`` tells what would be.
     """
     step = layout.tokens_per_step
-    policy = POLICIES[config.policy](
-        step, layout.special_tokens, config.pool_size, config.seed)
+    kind = POLICIES[config.policy]
+    if step == 1 and kind.instead_for_single_tokens is not None:
+        kind = POLICIES[kind.instead_for_single_tokens]
+    policy = kind(step, layout.special_tokens, config.pool_size, config.seed)
     limited = policy.bounded and budget is not None
     budget = policy.fit_budget(budget) if limited else None
     slots = budget + step if limited else GROWTH_STEPS * step

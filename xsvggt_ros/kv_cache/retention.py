@@ -18,6 +18,8 @@ class RetentionPolicy:
     bounded = True  # False: nothing is ever evicted
     leaves = 'tokens'  # what is evicted: any 'tokens', the 'oldest' ones, or whole 'steps'
     protects_newest = True  # False: the newest step's tokens compete with the rest
+    # Name of the policy to take instead where a step has one token only; None: this one.
+    instead_for_single_tokens: str | None = None
 
     def __init__(
         self, tokens_per_step: int, special_tokens: int, pool_size: int, seed: int = 0,
@@ -38,6 +40,11 @@ class RetentionPolicy:
 
         layers, channels: of the cache, channels = heads * head_dim; budget: tokens per layer.
         """
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes of the policy's state."""
+        return 0
 
     def remember(self, layer: int, key: Tensor, step: int) -> None:
         """Note what is needed of a step's keys, [heads, tokens_per_step, head_dim]."""
@@ -197,10 +204,12 @@ class FrameCoverage(RetentionPolicy):
 
     A frame is described by the mean of its keys, per layer. When there is one frame too many, the
     one that leaves has the least distance (1 - cosine) to its two nearest others; the first and
-    the newest frame always stay. The budget is rounded down to whole frames.
+    the newest frame always stay. The budget is rounded down to whole frames. A step of one token
+    is no frame: there the paper's policy takes over.
     """
 
     leaves = 'steps'
+    instead_for_single_tokens = 'xstream'
 
     def fit_budget(self, budget: int) -> int:
         """Return the budget in whole frames."""
@@ -212,6 +221,11 @@ class FrameCoverage(RetentionPolicy):
         self._described = torch.zeros(layers, entries, channels, device=device)
         self._frame = torch.full((layers, entries), -1, dtype=torch.int64, device=device)
         self._next = torch.zeros(layers, 1, dtype=torch.int64, device=device)
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes of the descriptions."""
+        return self._described.nbytes + self._frame.nbytes + self._next.nbytes
 
     def remember(self, layer: int, key: Tensor, step: int) -> None:
         """Describe a frame by its mean key."""
