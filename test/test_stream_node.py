@@ -1,6 +1,7 @@
 """The real node, a process of its own, over real DDS."""
 
 from array import array
+import threading
 import time
 
 from lifecycle_msgs.msg import Transition
@@ -352,6 +353,38 @@ def test_lifecycle_down_and_up_again(robot, start):
     status = robot.process(node, make_image(7))
     assert status.frames_received == 1
     assert robot.received['cache'][-1].frame_index == 0
+
+
+def test_ctrl_c_while_images_arrive_is_quiet(robot, start):
+    node = start(model__image_size=140)
+    stopping = threading.Event()
+
+    def publish():
+        for i in range(2000):
+            if stopping.wait(0.01):
+                return
+            robot.images.publish(make_image(i))
+
+    camera = threading.Thread(target=publish)
+    camera.start()
+    robot.wait(lambda: len(robot.tracked()) > 5, 'some frames', node)
+    code, _ = node.stop()
+    stopping.set()
+    camera.join()
+    assert code == 0
+    assert 'ERROR' not in node.output() and 'Failed' not in node.output(), node.output()
+
+
+def test_images_without_a_frame_id_get_no_tf(robot, start):
+    node = start()
+    image = make_image(0)
+    image.header.frame_id = ''
+    robot.process(node, image)
+    status = robot.wait_for_diagnostic(node, 'Input', 'frame_id')
+    assert status.level == WARN
+    assert len(robot.received['odometry']) == 1 and not robot.received['tf']
+    robot.process(node, make_image(1))
+    robot.wait(lambda: len(robot.received['tf']) == 1, 'TF again', node)
 
 
 def test_ctrl_c_while_loading_and_in_the_middle_of_a_frame(robot, start):

@@ -15,6 +15,8 @@ from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.kv_cache.retention import POLICIES
 from xsvggt_ros.model.streamvggt import FramePrediction, StreamLayout
 
+MOST_UPRIGHT = 20  # height over width of a frame: it is scaled to the width before it is cut
+
 
 class FrameError(ValueError):
     """A frame that this stream cannot take; the stream is as it was before."""
@@ -156,11 +158,16 @@ class StreamEngine:
             raise FrameError(
                 f'the frame is {width}x{height} but this stream began with {expected}; '
                 'send that size, or reset the stream to begin anew')
+        if height > MOST_UPRIGHT * width:
+            raise FrameError(
+                f'the frame is {width}x{height}; more than {MOST_UPRIGHT} times as high as wide '
+                'is no camera image')
         resize = Resize.plan(height, width, self._image_size, self._model.patch_size)
         self._check_model_size(resize.height, resize.width)
         layout = self._model.cache_layout(resize.height, resize.width)
         if self._memory is None or self._memory.tokens.layout != layout.tokens:
-            self._memory = None  # free the old one before the new one is allocated
+            # Free the old one before the new one is allocated, which may fail.
+            self._memory = self._resize = None
             self._memory = self._allocate(layout)
         self._source_size = (height, width)
         self._resize = resize

@@ -49,6 +49,7 @@ class Snapshot:
     start_fault: Fault | None
     image_fault: Fault | None
     frame_fault: Fault | None
+    frame_id_fault: Fault | None
     process_bytes: int
     # What there is only once the node is configured:
     image_age: float | None = None  # seconds since the last image; None: none yet
@@ -119,6 +120,8 @@ def _input(s: Snapshot) -> Part:
         return ERROR, no_image_message(s.topic, s.publishers, s.silence), values
     if s.image_fault is not None and s.image_fault.age < RECENT:
         return ERROR, s.image_fault.message, values
+    if s.frame_id_fault is not None and s.frame_id_fault.age < RECENT:
+        return WARN, s.frame_id_fault.message, values
     if s.info_rate > 1.0 and s.image_rate < 0.5 * s.info_rate:
         return WARN, (
             f'camera_info arrives at {s.info_rate:.1f} Hz but images at {s.image_rate:.1f} Hz: '
@@ -134,7 +137,7 @@ def _inference(s: Snapshot) -> Part:
         latency = s.report.latency
         values |= {f'{name} (ms)': f'{1e3 * getattr(latency, name):.1f}'
                    for name in ('total', 'decode', 'upload', 'inference', 'pack', 'publish')}
-        values |= {'median latency (ms)': f'{1e3 * statistics.median(s.latencies):.1f}',
+        values |= {'median latency (ms)': f'{1e3 * statistics.median(s.latencies or [0.0]):.1f}',
                    'mean confidence': f'{s.report.confidence_mean:.3f}',
                    'points': s.report.points} | _focal_values(s)
     if s.frame_fault is not None and s.frame_fault.age < RECENT:
@@ -145,7 +148,7 @@ def _inference(s: Snapshot) -> Part:
         return OK, 'no image processed yet', values
     share = s.dropped / max(1, s.received)
     message = f'{s.rate_out:.1f} frames/s, {100 * share:.0f} % of the images dropped'
-    if s.rate_out < 0.5 * s.image_rate:
+    if s.dropped and s.rate_out < 0.5 * s.image_rate and s.image_fault is None:
         message += (': the network is slower than the camera and takes the newest image; '
                     'for more frames lower model.image_size or cache.max_tokens')
     return OK, message, values

@@ -27,7 +27,8 @@ def odom_from_optical(camera_from_world: Tensor) -> Pose:
     """
     camera_from_world = camera_from_world.detach().to('cpu', torch.float64)
     if not torch.isfinite(camera_from_world).all():
-        raise ValueError('the network predicted a pose that is not finite')
+        raise ValueError(
+            'the network predicted a pose that is not finite; if that goes on, call ~/reset')
     rotation = flu_from_optical()
     odom_from_world = make_transform(rotation, torch.zeros(3, dtype=rotation.dtype))
     transform = odom_from_world @ invert_transform(camera_from_world)

@@ -59,7 +59,7 @@ class XsvggtNode(LifecycleNode):
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         # A steady clock: with use_sim_time and no /clock, ROS time stands still.
         self._timer = self.create_timer(
-            DIAGNOSTICS_PERIOD, self._publish_diagnostics,
+            DIAGNOSTICS_PERIOD, self._on_timer,
             clock=Clock(clock_type=ClockType.STEADY_TIME))
         self.create_service(Trigger, '~/reset', self._on_reset)
 
@@ -80,7 +80,9 @@ class XsvggtNode(LifecycleNode):
         """Load the network and create the publishers; FAILURE, with the reason, if that fails."""
         if self._parameter_faults:
             # Once: after this the wrong values are gone, and configuring again uses the others.
-            self._faults.report('start', '; '.join(self._parameter_faults))
+            self._faults.report(
+                'start', '; '.join(self._parameter_faults) + '. The node stays unconfigured; '
+                'correct it and start again, or configure it now with the defaults')
             self._parameter_faults = []
             return TransitionCallbackReturn.FAILURE
         self._values = read_parameters(self)
@@ -106,10 +108,17 @@ class XsvggtNode(LifecycleNode):
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Begin a new stream: subscribe to the camera and start the worker."""
+        try:
+            self._subscribe()
+        except Exception as error:  # a QoS override that does not exist, for example
+            self._unsubscribe()
+            self._faults.report(
+                'start', f'cannot subscribe to images: {type(error).__name__}: {error}')
+            return TransitionCallbackReturn.FAILURE
+        self._faults.clear('start')
         super().on_activate(state)
         self._worker = Worker(self._pipeline.process, self._pipeline.on_error)
         self._pipeline.begin(self._worker.mailbox)
-        self._subscribe()
         self._active_since = time.monotonic()
         self._state = 'active'
         self.get_logger().info(f"waiting for images on {self.resolve_topic_name('image')}")
@@ -209,17 +218,29 @@ class XsvggtNode(LifecycleNode):
 
     # Diagnostics ---------------------------------------------------------------------------------
 
+    def _on_timer(self) -> None:
+        try:
+            self._publish_diagnostics()
+        except Exception as error:  # diagnostics must not be what ends the node
+            if rclpy.ok():
+                self._faults.report('diagnostics', f'diagnostics failed: {error!r}')
+
     def _publish_diagnostics(self) -> None:
         snapshot = self._snapshot()
         if snapshot.silence > snapshot.image_timeout:
             self._faults.report(
                 'silence',
-                no_image_message(snapshot.topic, snapshot.publishers, snapshot.silence))
+                no_image_message(snapshot.topic, snapshot.publishers, snapshot.silence),
+                key=str(snapshot.publishers))
+        elif self._faults.get('silence') is not None and snapshot.image_age is not None:
+            self._faults.clear('silence')
+            self.get_logger().info(f'images arrive on {snapshot.topic}')
         if self._state == 'active':
             self._pipeline.publish_idle_status(snapshot.silence)
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
-        message.status = build_statuses(snapshot, self.get_name())
+        name = self.get_fully_qualified_name().lstrip('/')  # two nodes must not share theirs
+        message.status = build_statuses(snapshot, name)
         self._diagnostics.publish(message)
 
     def _snapshot(self) -> Snapshot:
@@ -230,6 +251,7 @@ class XsvggtNode(LifecycleNode):
             'image_timeout': self._values['diagnostics.image_timeout'],
             'active_for': active_for, 'start_fault': self._faults.get('start'),
             'image_fault': self._faults.get('image'), 'frame_fault': self._faults.get('frame'),
+            'frame_id_fault': self._faults.get('frame_id'),
             'process_bytes': process_memory()}
         pipeline = self._pipeline
         if pipeline is None:

@@ -50,7 +50,8 @@ def load_engine(values: Mapping[str, Value]) -> LoadedEngine:
     except CheckpointError as error:
         raise StartError(f'model.checkpoint: {error}') from error
     except ValueError as error:
-        raise StartError(str(error)) from error
+        prefix = 'model.' if str(error).startswith('image_size') else ''
+        raise StartError(f'{prefix}{error}') from error
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise

@@ -37,6 +37,8 @@ class Parameter:
 
     def fault(self, value: Value) -> str | None:
         """Return what is wrong with a value of the right type, or None."""
+        if self.name == 'odom_frame' and (not value or value.startswith('/')):
+            return f"odom_frame must be a name without a leading slash; got '{value}'"
         if self.choices and value not in self.choices:
             return f"{self.name} must be one of {', '.join(self.choices)}; got '{value}'"
         if self.minimum is not None and not self.minimum <= value <= self.maximum:

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Mapping
 import time
 
+import rclpy
 from rclpy.impl.rcutils_logger import RcutilsLogger
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
@@ -97,6 +98,8 @@ class Pipeline:
 
     def on_error(self, error: Exception) -> None:
         """Count an image that could not be processed, and say why; the stream goes on."""
+        if not rclpy.ok():
+            return  # the process is ending, and what was to be published has nowhere to go
         self.rejected += 1
         if isinstance(error, (ImageError, FrameError)):
             self._faults.report('image', f'image refused: {error}')
@@ -148,13 +151,24 @@ class Pipeline:
     def _publish(self, header: Header, pose, cloud) -> None:
         values, publishers = self.values, self._publishers
         odom_frame, child = values['odom_frame'], header.frame_id
-        if values['publish_tf']:  # before the cloud, which needs it
+        if values['publish_tf'] and self._is_edge(odom_frame, child):  # the cloud needs it: first
             publishers.tf.publish(messages.transform(header, odom_frame, child, pose))
         publishers.odometry.publish(messages.odometry(
             header, odom_frame, child, pose, values['position_covariance'],
             values['orientation_covariance']))
         if cloud is not None:
             publishers.points.publish(cloud)
+
+    def _is_edge(self, odom_frame: str, child: str) -> bool:
+        """Return whether TF can have this edge; say so if not."""
+        if child and child != odom_frame and not child.startswith('/'):
+            self._faults.clear('frame_id')
+            return True
+        self._faults.report(
+            'frame_id', f"images have the frame_id '{child}', which cannot be a child of "
+            f"'{odom_frame}' in TF; set a frame_id in the camera driver (no leading slash). No TF "
+            'is published')
+        return False
 
     def _account(
         self, header: Header, result: FrameResult, latency: Latency, points: int,

@@ -1,11 +1,14 @@
 """Entry point of the node: quiet from the first moment Ctrl-C can be pressed."""
 
 import os
+import signal
 import sys
 
 
 def main(args: list[str] | None = None) -> None:
     """Run the node until it is told to stop."""
+    # Until rclpy has its own handler; afterwards both signals end the executor.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         # torch takes seconds to import, and Ctrl-C must end that as quietly as the rest.
         from xsvggt_ros.node.lifecycle import run

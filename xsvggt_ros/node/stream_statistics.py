@@ -89,16 +89,21 @@ class FaultLog:
         self._told: dict[str, dict[str, float]] = {}  # kind: message: when
         self._faults: dict[str, Fault] = {}
 
-    def report(self, kind: str, message: str) -> None:
-        """Count a fault of this kind, and tell it if it is time."""
+    def report(self, kind: str, message: str, key: str | None = None) -> None:
+        """
+        Count a fault of this kind, and tell it if it is time.
+
+        key: what makes two messages the same one, if they have numbers in them.
+        """
+        key = message if key is None else key
         now = time.monotonic()
         fault = self._faults.get(kind)
         count = fault.count + 1 if fault is not None and fault.message == message else 1
         self._faults[kind] = Fault(message, count, now)
-        told = {text: when for text, when in self._told.get(kind, {}).items()
+        told = {name: when for name, when in self._told.get(kind, {}).items()
                 if now - when < self._period}
-        if message not in told and len(told) < self.MOST_NEW:
-            told[message] = now
+        if key not in told and len(told) < self.MOST_NEW:
+            told[key] = now
             self._tell(message + (f' ({count} times)' if count > 1 else ''))
         self._told[kind] = told
 

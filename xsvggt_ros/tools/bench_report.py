@@ -88,7 +88,7 @@ def _about(bench: CacheBench, device: torch.device) -> list[str]:
     return [
         f'{bench.stream.name}, {len(bench.stream.images)} frames at {bench.width}x{bench.height} '
         f'({bench.tokens_per_frame} tokens each); {bench.loaded.description}; '
-        f'{device_name(device)}, {torch.get_num_threads()} threads, torch {torch.__version__}.',
+        f'{device_name(device)}, threads: {torch.get_num_threads()}, torch {torch.__version__}.',
         f'Byte budget of all bounded rows: {bench.byte_budget / 1e6:.3f} MB for both caches, '
         f'what {bench.tokens} tokens a layer take in bf16; the camera head remembers '
         f'{bench.camera_tokens} tokens a layer in each.']

@@ -163,7 +163,7 @@ class _Demo:
             raise ToolError('the node processed no image; the end of its log '
                             f'{self._node.log}:\n{self._node.tail()}')
         sent = int(re.search(r'sent (\d+) images', self._camera.tail()).group(1))
-        rate = len(recording.cache) / self._seconds if self._seconds > 0 else 0.0
+        rate = status.frames_processed / self._seconds if self._seconds > 0 else 0.0
         cache = recording.cache[-1] if recording.cache else None
         print(f'\nweights     {status.model}')
         lost = max(sent - status.frames_received, 0)
@@ -172,6 +172,9 @@ class _Demo:
               f'{status.frames_dropped} dropped for newer ones, {status.frames_rejected} rejected')
         print(f'rate        {rate:.1f} frames/s, median latency '
               f'{1e3 * recording.median_latency():.0f} ms')
+        unrecorded = status.frames_processed - len(recording.cache)
+        if unrecorded > 0:
+            print(f'not recorded: {unrecorded} of the processed frames, the machine was too busy')
         if cache is not None:
             limit = f'{cache.tokens_budget} (budget)' if cache.tokens_budget else 'no budget'
             print(f'KV cache    {cache.tokens_used} of {limit} tokens a layer, '

@@ -16,8 +16,9 @@ from xsvggt_ros.tools.recording import Recording
 from xsvggt_ros.tools.ros_messages import from_stamp, image_pixels
 
 _UNKNOWN_NODE = '_NODE_NAME_UNKNOWN_'      # what rmw says before it knows
-_WAITING_FRAMES = 20      # halves of a frame kept until the other half arrives
+_WAITING_FRAMES = 200     # halves of a frame kept until the other half arrives
 _MAX_ROWS = 200_000       # frames remembered, hours of a camera
+_QUEUE = 200              # messages of a topic that wait while the map is built
 
 
 class StreamRecorder(Node):
@@ -41,7 +42,7 @@ class StreamRecorder(Node):
         self._clouds: OrderedDict[int, PointCloud2] = OrderedDict()
         self._poses: OrderedDict[int, Odometry] = OrderedDict()
         self._rows: OrderedDict[int, CacheStatus] = OrderedDict()
-        reliable = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=20,
+        reliable = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=_QUEUE,
                               reliability=ReliabilityPolicy.RELIABLE)
         for message_type, topic, callback in (
                 (PointCloud2, f'/{node_name}/points', self._on_points),
