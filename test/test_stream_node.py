@@ -187,8 +187,9 @@ def test_the_same_fault_does_not_flood_the_log(robot, start):
         broken = make_image(i)
         broken.encoding = 'yuv999'
         robot.images.publish(broken)
+        time.sleep(0.03)  # images that come at once replace each other before they are looked at
     last = robot.process(node, make_image(99))
-    assert last.frames_rejected > 1
+    assert last.frames_rejected > 5
     assert 1 <= node.output().count('yuv999') <= 2  # again after 10 s, on a very slow machine
 
 
