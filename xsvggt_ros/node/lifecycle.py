@@ -1,5 +1,6 @@
 """The node's life: parameters, transitions, topics and services. Frames are `pipeline`'s work."""
 
+import signal
 import time
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -11,6 +12,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter as RosParameter
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.signals import install_signal_handlers, SignalHandlerOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, Image
 from std_srvs.srv import Trigger
@@ -273,11 +275,17 @@ class XsvggtNode(LifecycleNode):
 
 def run(args: list[str] | None = None) -> bool:
     """Run the node until Ctrl-C or shutdown; False if its worker is still busy then."""
-    rclpy.init(args=args)
+    # A context that a signal shut down would make the node's constructor fail, so rclpy handles
+    # signals only when the node stands.
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     node = XsvggtNode()
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
+        # rclpy's handlers call these after their own work: both signals end the executor.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.default_int_handler)
+        install_signal_handlers()
         node.start()
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):

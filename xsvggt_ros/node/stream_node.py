@@ -7,20 +7,26 @@ import sys
 
 def main(args: list[str] | None = None) -> None:
     """Run the node until it is told to stop."""
-    # Until rclpy has its own handler; afterwards both signals end the executor.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        # torch takes seconds to import, and Ctrl-C must end that as quietly as the rest.
-        from xsvggt_ros.node.lifecycle import run
+    # torch and rclpy take seconds to import, and Ctrl-C must end that as quietly as the rest. An
+    # exception would not do: a half imported extension turns it into an ImportError.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _leave)
+    from xsvggt_ros.node.lifecycle import run
 
+    try:
         finished = run(args)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # pressed again, while it ended
         finished = True
     if not finished:
         # The network is in the middle of a frame that takes seconds, and nothing can wait for it.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
+        _leave()
+
+
+def _leave(*_: object) -> None:
+    """End the process at once, with code 0, and run no more Python code; also a signal handler."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 if __name__ == '__main__':
