@@ -6,11 +6,12 @@ import pytest
 from xsvggt_ros.tools.cli import main
 from xsvggt_ros.tools.image_folder import ImageFolder
 from xsvggt_ros.tools.outputs import read_tum
-from xsvggt_ros.tools.synthetic_world import SyntheticWorld, WorldFrame
-from xsvggt_ros.tools.world_path import DrivePath
+from xsvggt_ros.tools.synthetic_world import SPLITS, SyntheticWorld, WorldFrame
+from xsvggt_ros.tools.world_path import DrivePath, ErrandPath
 from xsvggt_ros.tools.world_renderer import Intrinsics, Renderer
 from xsvggt_ros.tools.world_scene import Box, build_scene, choose_room_size, Material, Scene
 from xsvggt_ros.tools.world_scene import WAY_CLEARANCE
+from xsvggt_ros.tools.world_sensor import Sensor
 
 
 @pytest.fixture(scope='module')
@@ -143,14 +144,22 @@ def test_two_views_agree_on_what_both_see(world):
     assert np.median(same) < 12
 
 
-@pytest.mark.parametrize('seed', range(4))
-def test_the_way_is_clear_of_furniture(seed):
+def draw(seed, kind):
+    """Return a path of a kind and the room it leads through."""
     rng = np.random.default_rng(seed)
     size = choose_room_size(rng)
-    path = DrivePath(rng, size)
-    scene = build_scene(rng, size, path.way)
-    assert len(scene.boxes) > 25
-    times = np.linspace(0.0, path.length / path.speed, 600)
+    path = DrivePath(rng, size) if kind == 'drive' else ErrandPath(
+        rng, size, handheld=kind == 'hand')
+    return path, size, rng
+
+
+@pytest.mark.parametrize('kind', ['drive', 'errand', 'hand'])
+@pytest.mark.parametrize('seed', range(4))
+def test_the_way_is_clear_of_furniture(world, seed, kind):
+    path, size, rng = draw(seed, kind)
+    scene = build_scene(rng, size, path.way, world.scene.textures)
+    assert len(scene.boxes) > 10
+    times = np.linspace(0.0, 60.0, 600)
     places = np.array([path.world_from_camera(time)[:3, 3] for time in times])
     assert scene.is_free(places).all()
     for box in scene.boxes:
@@ -158,8 +167,8 @@ def test_the_way_is_clear_of_furniture(seed):
             assert box.ground_distance(places).min() > WAY_CLEARANCE - 0.02
 
 
-def test_the_drive_is_smooth_and_closed(world):
-    path = world.path
+def test_the_drive_is_smooth_and_closed():
+    path, _, _ = draw(0, 'drive')
     lap = path.length / path.speed
     np.testing.assert_allclose(path.world_from_camera(lap + 1.0), path.world_from_camera(1.0),
                                atol=1e-9)
@@ -168,6 +177,74 @@ def test_the_drive_is_smooth_and_closed(world):
         assert np.linalg.norm(after[:3, 3] - before[:3, 3]) < 1.2 * path.speed / 30
         turn = np.trace(before[:3, :3].T @ after[:3, :3])
         assert np.arccos(np.clip((turn - 1) / 2, -1, 1)) < np.deg2rad(3.0)
+
+
+@pytest.mark.parametrize('kind', ['errand', 'hand'])
+@pytest.mark.parametrize('seed', range(6))
+def test_an_errand_is_smooth_stops_turns_and_comes_back(seed, kind):
+    path, _, _ = draw(seed, kind)
+    times = np.arange(0.0, 300.0, 1 / 30)
+    poses = np.array([path.world_from_camera(time) for time in times])
+    # A smooth step is at most 1.5 times as fast as its mean; a hand adds its swaying.
+    moved = np.linalg.norm(np.diff(poses[:, :3, 3], axis=0), axis=1) * 30
+    assert moved.max() < 1.5 * 0.6 + 0.15
+    turned = np.einsum('nij,nij->n', poses[:-1, :3, :3], poses[1:, :3, :3])
+    rate = np.arccos(np.clip((turned - 1) / 2, -1, 1)) * 30
+    assert rate.max() < 1.5 * 0.7 + 0.4
+    # It turns in place (and with an eased start stands still for a moment) ...
+    assert ((moved < 0.16) & (rate > 0.3)).sum() > 30
+    # ... looks half of the way around at least, and passes its first place again.
+    heading = np.arctan2(poses[:, 1, 2], poses[:, 0, 2])
+    assert len(np.unique(np.floor(heading / (np.pi / 4)))) >= 4
+    away = np.linalg.norm(poses[:, :2, 3] - poses[0, :2, 3], axis=1)
+    assert away.max() > 1.0 and (away[900:] < 0.05).any()
+
+
+def test_no_split_shares_a_room_or_a_texture_with_another():
+    worlds = [SyntheticWorld(seeds.start, 32, 24) for seeds in SPLITS.values()]
+    for one, other in zip(worlds, worlds[1:] + worlds[:1]):
+        assert one.scene.size != other.scene.size
+        assert not np.array_equal(one.scene.textures.texels, other.scene.textures.texels)
+    ranges = sorted(SPLITS.values(), key=lambda seeds: seeds.start)
+    assert all(one.stop <= other.start for one, other in zip(ranges, ranges[1:]))
+
+
+def test_each_wall_has_its_own_hue_in_every_room(world):
+    for seed in range(3):
+        tints = [wall.tint for wall in SyntheticWorld(seed, 32, 24).scene.walls[:4]]
+        red, blue, green, yellow = tints
+        assert red[0] > 1.3 * max(red[1:]) and blue[2] > 1.2 * max(blue[:2])
+        assert green[1] > 1.2 * max(green[0], green[2]) and min(yellow[:2]) > 1.4 * yellow[2]
+
+
+def test_views_from_anywhere_stand_free_and_look_everywhere():
+    world, rng = SyntheticWorld(5, 48, 36), np.random.default_rng(0)
+    views = [world.view(rng) for _ in range(40)]
+    places = np.array([view.world_from_camera[:3, 3] for view in views])
+    assert world.scene.is_free(places).all() and np.ptp(places[:, :2], axis=0).min() > 2.5
+    headings = np.array([view.world_from_camera[:2, 2] for view in views])
+    assert len({(x > 0, y > 0) for x, y in headings}) == 4
+    assert min(np.quantile(view.depth, 0.1) for view in views) > 0.35
+
+
+def test_the_sensor_adds_noise_exposure_and_blur_but_no_geometry():
+    clean, seen = SyntheticWorld(3, 96, 72, clean=True), SyntheticWorld(3, 96, 72)
+    np.testing.assert_array_equal(clean.frame(2.0).depth, seen.frame(2.0).depth)
+    means = [(seen.frame(time).image.mean() / clean.frame(time).image.mean())
+             for time in (0.0, 2.0, 4.0, 6.0)]
+    assert 0.7 < min(means) < max(means) < 1.25 and np.ptp(means) > 0.005
+    still = np.full((72, 96, 3), 128, np.uint8)
+    sensor = Sensor(np.random.default_rng(0), 96, 72)
+    first, again, later = (sensor.expose(still, time, (0.0, 0.0)) for time in (1.0, 1.0, 1.1))
+    np.testing.assert_array_equal(first, again)
+    assert 2.0 < first.astype(float).std() < 3.5 and (first != later).mean() > 0.5
+    # A step that moves 500 pixels a second is smeared over the 6 of the shutter's time.
+    step = np.zeros((72, 96, 3), np.uint8)
+    step[:, 48:] = 200
+    profile = sensor.expose(step, 0.0, (500.0, 0.0)).astype(float).mean(axis=(0, 2))
+    assert ((profile > 10) & (profile < 195)).sum() == 6
+    upright = sensor.expose(step, 0.0, (0.0, 500.0)).astype(float).mean(axis=(0, 2))
+    assert ((upright > 10) & (upright < 195)).sum() == 0
 
 
 def test_velocity_is_the_derivative_of_the_pose(world):

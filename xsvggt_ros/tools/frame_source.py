@@ -12,7 +12,7 @@ import numpy as np
 
 from xsvggt_ros.tools.calibration import Calibration
 from xsvggt_ros.tools.image_folder import ImageFolder
-from xsvggt_ros.tools.synthetic_world import SyntheticWorld
+from xsvggt_ros.tools.synthetic_world import DEMO_SEED, SyntheticWorld
 
 DEFAULT_SIZE = (320, 240)
 WORLD_RATE = 10.0       # Hz
@@ -54,7 +54,7 @@ class FrameSource(Protocol):
 class WorldSource:
     """The synthetic world as a camera sees it, `rate` times a second."""
 
-    def __init__(self, seed: int = 0, size: tuple[int, int] = DEFAULT_SIZE,
+    def __init__(self, seed: int = DEMO_SEED, size: tuple[int, int] = DEFAULT_SIZE,
                  rate: float | None = None, count: int | None = None) -> None:
         self.world = SyntheticWorld(seed, *size)
         self.rate = rate or WORLD_RATE
@@ -95,7 +95,7 @@ class FolderSource:
             yield SourceFrame(frame.pixels, frame.offset_ns, frame.stamp_ns)
 
 
-def open_source(folder: Path | None = None, seed: int = 0, rate: float | None = None,
+def open_source(folder: Path | None = None, seed: int = DEMO_SEED, rate: float | None = None,
                 count: int | None = None, size: tuple[int, int] | None = None,
                 calibration: Path | None = None) -> FrameSource:
     """Return the images of `folder`, or the synthetic world number `seed` if there is none."""

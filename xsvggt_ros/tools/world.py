@@ -9,11 +9,11 @@ import sys
 import numpy as np
 from PIL import Image
 
-from xsvggt_ros.tools.arguments import image_size, positive_float, positive_int
+from xsvggt_ros.tools.arguments import image_size, positive_float, positive_int, seed
 from xsvggt_ros.tools.outputs import StampedPose, write_tum
 from xsvggt_ros.tools.processes import interrupt_on_signals
 from xsvggt_ros.tools.progress import ProgressBar
-from xsvggt_ros.tools.synthetic_world import SyntheticWorld
+from xsvggt_ros.tools.synthetic_world import DEMO_SEED, SyntheticWorld
 
 _CALIBRATION = """\
 image_width: {width}
@@ -47,7 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         description='Writes images/*.png (names are times in ns, so the folder can be played), '
                     'depth/*.npy (float32 metres along the optical axis), poses.tum '
                     '(world_from_camera, optical frame), camera_info.yaml and intrinsics.json.')
-    render.add_argument('--seed', type=int, default=0, help='number of the world (default: 0)')
+    render.add_argument('--seed', type=seed, default=DEMO_SEED, metavar='N',
+                        help=f'number of the world (default: {DEMO_SEED})')
     render.add_argument('--frames', type=positive_int, default=120, metavar='N',
                         help='images (default: 120)')
     render.add_argument('--rate', type=positive_float, default=10.0, metavar='HZ',
