@@ -63,7 +63,7 @@ class Aggregator(nn.Module):
         [heads, tokens, head_dim], is asked once per global block for the attention over the
         stream. Of all layers only those in `layers` are kept.
         """
-        tables = self._frame_tables(*image.shape[-2:], self.camera_token)
+        tables = self.frame_tables(*image.shape[-2:])
         x = self.embed(image, tables, first_frame)  # [special + patches, dim]
         kept = {}
         for layer, (frame_block, global_block) in enumerate(
@@ -81,9 +81,9 @@ class Aggregator(nn.Module):
         index = 0 if first_frame else 1
         return torch.cat([self.camera_token[0, index], self.register_token[0, index], patches])
 
-    def _frame_tables(self, height: int, width: int, like: Tensor) -> FrameTables:
-        """Return the tables for a frame size, on the device and in the precision of `like`."""
-        config = self.config
+    def frame_tables(self, height: int, width: int) -> FrameTables:
+        """Return the tables for a frame size, on the device of the tokens, as precise as they."""
+        config, like = self.config, self.camera_token
 
         def compute() -> FrameTables:
             cosines, sines = grid_rotary_table(

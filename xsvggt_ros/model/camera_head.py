@@ -42,7 +42,7 @@ class CameraHead(nn.Module):
 
     def forward(self, camera_token: Tensor, memory: AttentionMemory) -> Tensor:
         """
-        Return the pose after each iteration [4, 9] for a frame's camera token [1, dim].
+        Return the pose after each iteration [4, ..., 9] of a frame's camera token [..., 1, dim].
 
         Every iteration is a step of `memory`: it sees all iterations of all earlier frames and the
         earlier ones of its own frame. The last row is the prediction.
@@ -60,7 +60,7 @@ class CameraHead(nn.Module):
             change = self.pose_branch(self.trunk_norm(x))
             pose = change if iteration == 0 else pose + change
             poses.append(pose)
-        return _activate(torch.cat(poses))
+        return _activate(torch.stack(poses).squeeze(-2))
 
 
 def _activate(pose: Tensor) -> Tensor:

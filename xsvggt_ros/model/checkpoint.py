@@ -20,6 +20,8 @@ from xsvggt_ros.model.random_weights import random_weight
 from xsvggt_ros.model.streamvggt import StreamVGGT
 
 RANDOM = 'random'
+ASSETS = Path(__file__).parents[1] / 'assets'
+SHIPPED = {'small': ASSETS / 'small.safetensors'}  # what it is: assets/MODEL_CARD.md
 SIZES = {'small': ModelConfig.small, 'full': ModelConfig.full_size}
 CONFIG_KEY = 'xsvggt_config'  # metadata entry of a .safetensors file
 LISTED = 5  # keys named per kind of mismatch
@@ -31,7 +33,7 @@ PUBLIC_WEIGHTS = (
     'repository lch01/StreamVGGT. The code repository of StreamVGGT is under CC BY-NC-SA 4.0, '
     'because the work builds on non-commercial VGGT weights; so take its weights as '
     'non-commercial too, and read the terms there before use. '
-    f"Without a checkpoint, '{RANDOM}' runs the network on random weights, to try the rest.")
+    "'small' is the checkpoint that comes with this package.")
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -65,7 +67,8 @@ def load_model(source: str, size: str = 'auto', device: torch.device | str = 'cp
     """
     Return the network whose weights are at `source`, on `device`, its aggregator in `dtype`.
 
-    `source` is a .safetensors, .pt or .pth file, or 'random' for seeded random weights. `size` is
+    `source` is a .safetensors, .pt or .pth file, the name of one that comes with the package
+    (`SHIPPED`), or 'random' for seeded random weights. `size` is
     'small', 'full' or 'auto': what the file says it is, and small for random weights. Weights are
     converted one by one, so that no second copy of the network is ever held. Raises
     CheckpointError.
@@ -74,7 +77,7 @@ def load_model(source: str, size: str = 'auto', device: torch.device | str = 'cp
         raise CheckpointError(f'the model size must be auto, {" or ".join(SIZES)}, got {size!r}')
     if source == RANDOM:
         return _random_model('small' if size == 'auto' else size, device, dtype)
-    with _open_checkpoint(Path(source).expanduser()) as opened:
+    with _open_checkpoint(SHIPPED.get(source, Path(source).expanduser())) as opened:
         config = _find_config(opened) if size == 'auto' else SIZES[size]()
         model = _empty_model(config, dtype)
         _check_keys(opened, model)
@@ -82,17 +85,19 @@ def load_model(source: str, size: str = 'auto', device: torch.device | str = 'cp
     return LoadedModel(model, config, f'{opened.path.name} ({_size_text(config, model)})', False)
 
 
-def save_checkpoint(model: StreamVGGT, path: str | Path) -> None:
+def save_checkpoint(model: StreamVGGT, path: str | Path,
+                    notes: Mapping[str, str] | None = None) -> None:
     """
     Write the weights to a .safetensors file that also says which network they are.
 
-    The file appears under its name only when it is complete.
+    `notes` join the file's metadata. The file appears under its name only when it is complete.
     """
     path = Path(path)
     unfinished = path.with_name(path.name + '.part')
     weights = {key: weight.contiguous() for key, weight in model.state_dict().items()}
     try:
-        save_file(weights, unfinished, metadata={CONFIG_KEY: json.dumps(model.config.to_dict())})
+        save_file(weights, unfinished, metadata={
+            **(notes or {}), CONFIG_KEY: json.dumps(model.config.to_dict())})
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -17,9 +17,10 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(3, dim, kernel_size=patch_size, stride=patch_size)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return tokens [patches, dim], row by row, of a normalised image [3, H, W]."""
-        patches = self.proj(image[None].to(self.proj.weight.dtype))[0]  # [dim, rows, columns]
-        return patches.flatten(1).transpose(0, 1).to(image.dtype)
+        """Return tokens [..., patches, dim], row by row, of normalised images [..., 3, H, W]."""
+        images = image.reshape(-1, *image.shape[-3:]).to(self.proj.weight.dtype)
+        patches = self.proj(images).flatten(2).transpose(1, 2)  # [images, patches, dim]
+        return patches.to(image.dtype).reshape(*image.shape[:-3], *patches.shape[1:])
 
 
 class DinoVisionTransformer(nn.Module):
@@ -45,15 +46,16 @@ class DinoVisionTransformer(nn.Module):
         self._positions = TableCache()
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return tokens [patches, dim], row by row, of a normalised image [3, H, W]."""
+        """Return tokens [..., patches, dim], row by row, of normalised images [..., 3, H, W]."""
         rows, columns = (side // self.patch_size for side in image.shape[-2:])
         positions = self._position_table(rows, columns)  # [1 + patches, dim]
-        x = torch.cat([self.cls_token[0] + positions[:1],
-                       self.register_tokens[0],  # registers stand nowhere
-                       self.patch_embed(image) + positions[1:]])
+        patches = self.patch_embed(image) + positions[1:]
+        special = torch.cat([self.cls_token[0] + positions[:1],
+                             self.register_tokens[0]])  # registers stand nowhere
+        x = torch.cat([special.expand(*patches.shape[:-2], -1, -1), patches], dim=-2)
         for block in self.blocks:
             x = block(x)
-        return self.norm(x[self.special_tokens:])
+        return self.norm(x[..., self.special_tokens:, :])
 
     def _position_table(self, rows: int, columns: int) -> Tensor:
         """Return the positions [1 + patches, dim] for this grid, from the cache if they can be."""

@@ -20,7 +20,7 @@ class ResidualConvUnit(nn.Module):
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [1, channels, h, w] for x of the same shape."""
+        """Return [N, channels, h, w] for x of the same shape."""
         # The published network was trained with an in-place ReLU here, so its shortcut carries
         # the rectified input, not the input.
         x = F.relu(x)
@@ -39,7 +39,7 @@ class FusionBlock(nn.Module):
         self.resConfUnit2 = ResidualConvUnit(channels)
 
     def forward(self, x: Tensor, size: tuple[int, int], skip: Tensor | None = None) -> Tensor:
-        """Return [1, channels, *size] of x and a skip connection of the same shape."""
+        """Return [N, channels, *size] of x and a skip connection of the same shape."""
         if skip is not None:
             x = x + self.resConfUnit1(skip)
         # The 1x1 convolution and the interpolation commute; this order convolves fewer pixels.
@@ -63,7 +63,7 @@ class FusionStack(nn.Module):
             nn.Conv2d(head.features // 2, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, channels, 1))
 
     def fuse(self, levels: Sequence[Tensor]) -> Tensor:
-        """Return [1, features / 2, 2h, 2w] of the levels' maps, the finest (h, w) first."""
+        """Return [N, features / 2, 2h, 2w] of the levels' maps, the finest (h, w) first."""
         level1, level2, level3, level4 = (
             getattr(self, f'layer{i}_rn')(level) for i, level in enumerate(levels, start=1))
         x = self.refinenet4(level4, level3.shape[-2:])
@@ -96,19 +96,19 @@ class DPTHead(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, layers: Sequence[Tensor], height: int, width: int) -> Tensor:
-        """Return raw maps [channels, H, W] of four layers' patch tokens [patches, 2 dim]."""
+        """Return raw maps [N, channels, H, W] of four layers' patch tokens [N, patches, 2 dim]."""
         ratio = width / height
         rows, columns = height // self.patch_size, width // self.patch_size
         levels = []
         for tokens, project, resize in zip(layers, self.projects, self.resize_layers):
-            # [patches, dim] -> [1, dim, rows, columns], a view: channels last in memory
-            x = self.norm(tokens).unflatten(0, (rows, columns)).permute(2, 0, 1)[None]
+            # [N, patches, dim] -> [N, dim, rows, columns], a view: channels last in memory
+            x = self.norm(tokens).unflatten(1, (rows, columns)).permute(0, 3, 1, 2)
             levels.append(resize(self._add_position(project(x), ratio)))
         x = _resize(self.scratch.fuse(levels), (height, width))
-        return self.scratch.output_conv2(self._add_position(x, ratio))[0]
+        return self.scratch.output_conv2(self._add_position(x, ratio))
 
     def _add_position(self, x: Tensor, ratio: float) -> Tensor:
-        """Add to x [1, channels, h, w], in place, where its pixels are in the image."""
+        """Add to x [N, channels, h, w], in place, where its pixels are in the image."""
         channels, height, width = x.shape[1:]
 
         def compute() -> tuple[Tensor, Tensor]:
@@ -120,5 +120,5 @@ class DPTHead(nn.Module):
 
 
 def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return x [1, channels, h, w], resampled so that corner pixels stay corner pixels."""
+    """Return x [N, channels, h, w], resampled so that corner pixels stay corner pixels."""
     return F.interpolate(x, size=size, mode='bilinear', align_corners=True)

@@ -117,9 +117,9 @@ class StreamVGGT(nn.Module):
         self._check_size(height, width)
         wanted = self.config.dpt_head.intermediate_layer_idx
         aggregated = self.aggregator(image, memory.tokens.attend, first_frame, wanted)
-        patches = [aggregated.layers[layer][self.config.special_tokens:] for layer in wanted]
-        depth, depth_confidence = _depth_map(self.depth_head(patches, height, width))
-        points, points_confidence = _point_map(self.point_head(patches, height, width))
+        patches = [aggregated.layers[layer][None, self.config.special_tokens:] for layer in wanted]
+        depth, depth_confidence = depth_map(self.depth_head(patches, height, width)[0])
+        points, points_confidence = point_map(self.point_head(patches, height, width)[0])
         poses = self.camera_head(aggregated.camera_token, memory.camera)  # [4, 9]
         return FramePrediction(pose_encoding=poses[-1], depth=depth,
                                depth_confidence=depth_confidence, points=points,
@@ -133,12 +133,12 @@ class StreamVGGT(nn.Module):
                              f'pixels, got {width}x{height}')
 
 
-def _depth_map(raw: Tensor) -> tuple[Tensor, Tensor]:
-    """Return depth [H, W] and confidence [H, W] of a raw map [2, H, W]."""
-    return raw[0].exp(), 1 + raw[1].exp()
+def depth_map(raw: Tensor) -> tuple[Tensor, Tensor]:
+    """Return depth [..., H, W] and confidence [..., H, W] of raw maps [..., 2, H, W]."""
+    return raw[..., 0, :, :].exp(), 1 + raw[..., 1, :, :].exp()
 
 
-def _point_map(raw: Tensor) -> tuple[Tensor, Tensor]:
-    """Return points [H, W, 3] and confidence [H, W] of a raw map [4, H, W]."""
-    points = raw[:3].permute(1, 2, 0)
-    return points.sign() * points.abs().expm1(), 1 + raw[3].exp()
+def point_map(raw: Tensor) -> tuple[Tensor, Tensor]:
+    """Return points [..., H, W, 3] and confidence [..., H, W] of raw maps [..., 4, H, W]."""
+    points = raw[..., :3, :, :].movedim(-3, -1)
+    return points.sign() * points.abs().expm1(), 1 + raw[..., 3, :, :].exp()

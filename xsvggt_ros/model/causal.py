@@ -1,0 +1,112 @@
+"""
+The network over whole clips at once, as training wants it; it computes what streaming computes.
+
+Frames attend to themselves and to earlier frames (frame-causal mask) in the global blocks. The
+camera head goes frame by frame here too: a frame's first iteration sees the last one of the frame
+before.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+import torch.nn.functional as F
+
+from xsvggt_ros.model.layers import self_attention
+from xsvggt_ros.model.streamvggt import depth_map, point_map, StreamVGGT
+
+
+@dataclass
+class ClipPrediction:
+    """What the network says about a batch of clips; K frames of each have dense maps."""
+
+    poses: Tensor  # [4, B, S, 9] after each iteration of the camera head, as `pose_encoding`
+    depth: Tensor  # [B, K, H, W]
+    depth_confidence: Tensor  # [B, K, H, W]
+    points: Tensor  # [B, K, H, W, 3] in the frame of the clip's first camera
+    points_confidence: Tensor  # [B, K, H, W]
+    camera_tokens: list[Tensor]  # [B, S, 2 dim] of the layers that the dense heads read
+
+
+def predict_clips(model: StreamVGGT, images: Tensor,
+                  dense_frames: Sequence[int] | None = None) -> ClipPrediction:
+    """
+    Return what `model` would say of the clips `images` [B, S, 3, H, W], RGB in [0, 1].
+
+    Dense maps are computed for `dense_frames` of each clip only (default: all). The camera head
+    runs without autocast: poses do not fit into bf16.
+    """
+    config = model.config
+    layers, camera_tokens = _aggregate(model, images)
+    chosen = list(range(images.shape[1])) if dense_frames is None else list(dense_frames)
+    patches = [layers[layer][:, chosen, config.special_tokens:].flatten(0, 1)
+               for layer in config.dpt_head.intermediate_layer_idx]
+    shape = (len(images), len(chosen))
+    height, width = images.shape[-2:]
+    depth, points = (head(patches, height, width).float().unflatten(0, shape)
+                     for head in (model.depth_head, model.point_head))
+    with torch.autocast(images.device.type, enabled=False):
+        memory = _ClipMemory()
+        tokens = camera_tokens.float().split(1, dim=1)  # S times [B, 1, 2 dim]
+        poses = torch.stack([model.camera_head(token, memory) for token in tokens], dim=2)
+    return ClipPrediction(poses, *depth_map(depth), *point_map(points),
+                          camera_tokens=[layer[:, :, 0] for layer in layers.values()])
+
+
+def _aggregate(model: StreamVGGT, images: Tensor) -> tuple[dict[int, Tensor], Tensor]:
+    """Return the wanted layers' tokens [B, S, P, 2 dim] and the camera tokens [B, S, 2 dim]."""
+    aggregator, config = model.aggregator, model.config
+    batch, frames = images.shape[:2]
+    tables = aggregator.frame_tables(*images.shape[-2:])
+    patches = aggregator.patch_embed((images - tables.image_mean) / tables.image_std)
+    special = torch.cat([aggregator.camera_token[0], aggregator.register_token[0]], dim=1)
+    index = [0] + [1] * (frames - 1)
+    x = torch.cat([special[index].expand(batch, -1, -1, -1), patches], dim=2)  # [B, S, P, dim]
+    rope = tuple(part.repeat(frames, 1) for part in tables.rope)
+    attend = partial(_attend, mask=_causal_mask(frames, x.shape[2], x))
+    kept = {}
+    for layer, (frame_block, global_block) in enumerate(
+            zip(aggregator.frame_blocks, aggregator.global_blocks)):
+        inside = frame_block(x.flatten(0, 1), _attend, tables.rope).unflatten(0, (batch, frames))
+        x = global_block(inside.flatten(1, 2), attend, rope).unflatten(1, (frames, -1))
+        if layer in config.dpt_head.intermediate_layer_idx:
+            kept[layer] = torch.cat([inside, x], dim=-1)
+    return kept, torch.cat([inside[:, :, 0], x[:, :, 0]], dim=-1)
+
+
+def _causal_mask(frames: int, tokens: int, like: Tensor) -> Tensor:
+    """Return which of frames * tokens queries (rows) may see which keys."""
+    frame_of = torch.arange(frames, device=like.device).repeat_interleave(tokens)
+    return frame_of[:, None] >= frame_of[None, :]
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Return attention of [B, heads, tokens, head_dim], where `mask` allows it."""
+    if query.device.type != 'cpu':
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    # On a CPU the fused kernel's gradient in bf16 takes five times as long as this.
+    with torch.autocast('cpu', enabled=False):
+        query, key, value = query.float(), key.float(), value.float()
+        scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -torch.inf)
+        return scores.softmax(dim=-1) @ value
+
+
+class _ClipMemory:
+    """All keys and values of the camera head's steps so far, with their gradients."""
+
+    def __init__(self) -> None:
+        self._steps: dict[int, list[tuple[Tensor, Tensor]]] = {}
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Remember key and value; return attention over everything remembered."""
+        steps = self._steps.setdefault(layer, [])
+        steps.append((key, value))
+        keys, values = (torch.cat(parts, dim=-2) for parts in zip(*steps))
+        return self_attention(query, keys, values)
+
+    def end_step(self) -> None:
+        """Nothing is ever forgotten here."""
