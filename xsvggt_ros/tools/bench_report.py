@@ -56,19 +56,19 @@ def cells(row: Row, byte_budget: int) -> list[str]:
             row.ms_frame, row.ms_quantise, row.ms_attend, row.ms_score, row.ms_evict))]
 
 
-def text_table(lines: Sequence[Sequence[str]]) -> str:
-    """Return `COLUMNS` and lines of cells, words to the left and numbers to the right."""
-    table = [COLUMNS, *lines]
-    widths = [max(len(line[i]) for line in table) for i in range(len(COLUMNS))]
+def text_table(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Return headings and lines of cells, words to the left and numbers to the right."""
+    table = [columns, *lines]
+    widths = [max(len(line[i]) for line in table) for i in range(len(columns))]
     return '\n'.join('  '.join(
         cell.ljust(width) if i < LEFT else cell.rjust(width)
         for i, (cell, width) in enumerate(zip(line, widths))).rstrip() for line in table)
 
 
-def markdown_table(lines: Sequence[Sequence[str]]) -> str:
-    """Return `COLUMNS` and lines of cells as Markdown."""
-    rule = ['---' if i < LEFT else '---:' for i in range(len(COLUMNS))]
-    return '\n'.join(f"| {' | '.join(line)} |" for line in (COLUMNS, rule, *lines))
+def markdown_table(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Return headings and lines of cells as Markdown."""
+    rule = ['---' if i < LEFT else '---:' for i in range(len(columns))]
+    return '\n'.join(f"| {' | '.join(line)} |" for line in (columns, rule, *lines))
 
 
 def report(
@@ -77,10 +77,11 @@ def report(
     """Return the table, what it was made with, and what its columns mean."""
     lines = [cells(row, bench.byte_budget) for row in rows]
     if markdown:
-        return '\n\n'.join([*_about(bench, device), markdown_table(lines), *_notes(bench)])
+        return '\n\n'.join(
+            [*_about(bench, device), markdown_table(COLUMNS, lines), *_notes(bench)])
     about, notes = ('\n'.join(fill(text, TEXT_WIDTH) for text in texts)
                     for texts in (_about(bench, device), _notes(bench)))
-    return f'{about}\n\n{text_table(lines)}\n\n{notes}'
+    return f'{about}\n\n{text_table(COLUMNS, lines)}\n\n{notes}'
 
 
 def _about(bench: CacheBench, device: torch.device) -> list[str]:

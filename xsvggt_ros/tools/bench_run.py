@@ -1,7 +1,6 @@
 """Loads what a bench needs, measures, and puts the results where they are wanted."""
 
 import argparse
-import json
 import logging
 import os
 from pathlib import Path
@@ -14,13 +13,15 @@ import torch
 from xsvggt_ros.kv_cache.config import CacheConfig, QUANTIZATIONS
 from xsvggt_ros.kv_cache.quantization import SCHEMES
 from xsvggt_ros.kv_cache.retention import POLICIES
-from xsvggt_ros.model.checkpoint import CheckpointError, load_model
 from xsvggt_ros.tools.arguments import network_image_size
 from xsvggt_ros.tools.bench_report import report, to_json
 from xsvggt_ros.tools.cache_bench import (
     CacheBench, choose_settings, folder_stream, Setting, world_stream)
 from xsvggt_ros.tools.cli import package_version
 from xsvggt_ros.tools.errors import ToolError
+from xsvggt_ros.tools.measurement import (
+    check_image_size, check_writable, choose_device, choose_dtype, load_network, write_json
+)
 from xsvggt_ros.tools.progress import ProgressBar
 
 BUSY = 0.5  # processes more than there are cores, on average over a minute
@@ -32,8 +33,8 @@ def run_bench_cache(options: argparse.Namespace) -> None:
     settings = _settings(options)
     if options.frames < 2:
         raise ToolError('--frames 1 is no stream; take 2 or more')
-    _check_writable(options.json)
-    device = _device(options.device)
+    check_writable(options.json)
+    device = choose_device(options.device)
     bench = _load(options, device)
     total = len(settings) * len(bench.stream.images)
     bar = ProgressBar('measuring', total, sys.stderr)
@@ -51,7 +52,8 @@ def run_bench_cache(options: argparse.Namespace) -> None:
               f'{os.cpu_count()} cores): do not trust the ms, repeat the run', file=sys.stderr)
     print(report(rows, bench, device, options.markdown), flush=True)
     if options.json is not None:
-        _write(options.json, to_json(rows, bench, device, _command(options), package_version()))
+        write_json(options.json,
+                   to_json(rows, bench, device, _command(options), package_version()))
 
 
 def _settings(options: argparse.Namespace) -> list[Setting]:
@@ -61,57 +63,17 @@ def _settings(options: argparse.Namespace) -> list[Setting]:
     return choose_settings(policies, precisions, schemes)
 
 
-def _device(name: str) -> torch.device:
-    if name == 'auto':
-        name = 'cuda' if torch.cuda.is_available() else 'cpu'
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ToolError(f'--device {name}: there is no such device; use cpu, cuda or cuda:N'
-                        ) from error
-    if device.type == 'cuda' and not torch.cuda.is_available():
-        raise ToolError(f'--device {name}: torch {torch.__version__} sees no GPU')
-    return device
-
-
 def _load(options: argparse.Namespace, device: torch.device) -> CacheBench:
     """Return the bench with its network and its stream."""
-    dtype = torch.float32
-    if device.type == 'cuda':
-        dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    try:
-        loaded = load_model(options.checkpoint, options.size, device, dtype)
-    except (CheckpointError, RuntimeError) as error:
-        raise ToolError(str(error)) from error
+    loaded = load_network(options.checkpoint, options.size, device)
     width = network_image_size(options) or loaded.config.img_size
     patch = loaded.config.patch_size
-    if width % patch:
-        raise ToolError(f'--image-size must be a multiple of {patch}, for example '
-                        f'{max(1, round(width / patch)) * patch}; got {width}')
+    check_image_size(width, patch)
     if options.input is None:
         stream = world_stream(options.world, options.frames, width, patch)
     else:
         stream = folder_stream(options.input, options.frames, width, patch)
-    return CacheBench(loaded, stream, options.tokens, device, dtype)
-
-
-def _check_writable(file: Path | None) -> None:
-    """Make the folder of the JSON file now: a long run must not end with nothing written."""
-    if file is None:
-        return
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ToolError(f'--json {file}: its folder cannot be made: {error}') from error
-    if file.is_dir():
-        raise ToolError(f'--json {file}: this is a folder; name a file')
-
-
-def _write(file: Path, content: dict[str, object]) -> None:
-    try:
-        file.write_text(json.dumps(content, indent=2) + '\n', encoding='utf-8')
-    except OSError as error:
-        raise ToolError(f'--json {file}: cannot be written: {error}') from error
+    return CacheBench(loaded, stream, options.tokens, device, choose_dtype(device))
 
 
 def _command(options: argparse.Namespace) -> str:

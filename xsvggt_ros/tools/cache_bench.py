@@ -16,7 +16,7 @@ from xsvggt_ros.kv_cache.quantization import SCHEMES
 from xsvggt_ros.kv_cache.retention import POLICIES
 from xsvggt_ros.model.camera_head import ITERATIONS
 from xsvggt_ros.model.checkpoint import LoadedModel
-from xsvggt_ros.tools import bench_metrics as metrics
+from xsvggt_ros.tools import metrics
 from xsvggt_ros.tools.cache_timing import CacheTimer, FrameTimes
 from xsvggt_ros.tools.errors import ChoiceError, ToolError
 from xsvggt_ros.tools.frame_source import DEFAULT_SIZE, WORLD_RATE
@@ -219,8 +219,8 @@ class CacheBench:
         positions = metrics.camera_centres(outcome.camera_from_world)
         expected = metrics.camera_centres(reference.camera_from_world)
         away = np.linalg.norm(positions - expected, axis=1)[half:].mean()
-        turned = metrics.rotation_angles(outcome.camera_from_world[half:, :3, :3],
-                                         reference.camera_from_world[half:, :3, :3]).mean()
+        turned = metrics.angles(outcome.camera_from_world[half:, :3, :3],
+                                reference.camera_from_world[half:, :3, :3]).mean()
         depth_error, trajectory_error = self._errors(outcome, positions)
         median = {part: float(np.median([getattr(times, part) for times in outcome.times]))
                   for part in ('frame', 'quantise', 'attend', 'score', 'evict')}
@@ -242,8 +242,9 @@ class CacheBench:
         if stream.depths is None or stream.positions is None or self.loaded.random_weights:
             return None, None
         truth = np.stack(stream.depths[stream.half:])
-        return (_finite(metrics.scaled_depth_error(outcome.depths, truth)),
-                _finite(metrics.trajectory_error(positions, stream.positions)))
+        known = np.isfinite(truth) & (truth > 0)
+        return (_finite(metrics.depth_errors(outcome.depths, truth, known)[0]),
+                _finite(metrics.position_errors(positions, stream.positions)[1]))
 
 
 def choose_settings(

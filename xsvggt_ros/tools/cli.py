@@ -9,6 +9,7 @@ COMMANDS = {
     'demo': 'camera, node, recording and picture in one command (needs ROS 2)',
     'camera': 'publish the synthetic world or a folder as a camera (needs ROS 2)',
     'reconstruct': 'reconstruct a folder or the synthetic world without ROS',
+    'eval': 'measure how true a reconstruction is, in rooms or on a data set (no ROS)',
     'bench': 'compare cache settings at equal bytes (no ROS)',
     'world': 'write images, depth and poses of the synthetic world',
 }

@@ -1,0 +1,130 @@
+"""Runs an evaluation: streams in, a table and a JSON file out."""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+import shlex
+import sys
+import time
+
+import numpy as np
+
+from xsvggt_ros.kv_cache.config import QUANTIZATIONS
+from xsvggt_ros.kv_cache.retention import POLICIES
+from xsvggt_ros.tools import evaluation
+from xsvggt_ros.tools.cli import package_version
+from xsvggt_ros.tools.dataset_layouts import open_recordings
+from xsvggt_ros.tools.errors import ChoiceError, ToolError
+from xsvggt_ros.tools.eval_report import report, to_json
+from xsvggt_ros.tools.eval_streams import EvalStream, prepare, Recording, world_recordings
+from xsvggt_ros.tools.evaluation import REMOVALS, Scores, Setting
+from xsvggt_ros.tools.measurement import (
+    check_image_size, check_writable, choose_device, choose_dtype, load_network, write_json
+)
+from xsvggt_ros.tools.progress import ProgressBar
+
+
+@dataclass(frozen=True)
+class Row:
+    """One setting, its mean scores and those of each stream."""
+
+    setting: Setting
+    mean: Scores
+    streams: list[Scores]
+
+
+def run_eval(options: argparse.Namespace) -> None:
+    """Evaluate what the options choose; raise ToolError for what is wrong."""
+    settings = choose_settings(options)
+    check_writable(options.json)
+    device = choose_device(options.device)
+    loaded = load_network(options.checkpoint, options.size, device)
+    width = options.image_size or loaded.config.img_size
+    check_image_size(width, loaded.config.patch_size)
+    streams = load_streams(options, width, loaded.config.patch_size)
+
+    total = len(settings) * sum(len(stream.images) for stream in streams)
+    bar = ProgressBar('evaluating', total, sys.stderr)
+    done, start = 0, time.monotonic()
+    rows = []
+    for setting in settings:
+        def frame_done() -> None:
+            nonlocal done
+            done += 1
+            bar.update(done, str(setting))
+
+        scores = [evaluation.score(
+            evaluation.predict(loaded, setting, stream, device, choose_dtype(device), frame_done),
+            stream) for stream in streams]
+        rows.append(Row(setting, evaluation.mean(scores), scores))
+    bar.close(total, f'{len(settings)} settings in {time.monotonic() - start:.0f} s')
+    blind = [evaluation.score(evaluation.baseline(stream), stream) for stream in streams]
+    base = Row(Setting('no motion', 'constant depth'), evaluation.mean(blind), blind)
+    print(report(rows, base, streams, loaded, device, options.markdown), flush=True)
+    if options.json is not None:
+        write_json(options.json, to_json(rows, base, streams, loaded, device,
+                                         _command(options), package_version()))
+
+
+def choose_settings(options: argparse.Namespace) -> list[Setting]:
+    """Return a setting for each row; raise ChoiceError for a name that does not exist."""
+    policies, precisions = options.policy.split(','), options.quantization.split(',')
+    removals = [name for name in options.remove.split(',') if name]
+    for what, names, known in (('policy', policies, POLICIES),
+                               ('quantization', precisions, QUANTIZATIONS),
+                               ('removal', removals, REMOVALS)):
+        for name in names:
+            if name not in known:
+                raise ChoiceError(f"there is no {what} '{name}'; choose from {', '.join(known)}")
+    budgets: list[int | None] = [None]
+    if options.tokens:
+        if not all(text.isdigit() and int(text) for text in options.tokens.split(',')):
+            raise ChoiceError(f"--tokens takes whole numbers above 0, got '{options.tokens}'")
+        budgets = [int(text) for text in options.tokens.split(',')]
+    settings = [Setting(policy, precision, budget if POLICIES[policy].bounded else None)
+                for policy in policies for precision in precisions for budget in budgets]
+    settings += [Setting('full', 'none', removed=name) for name in removals]
+    return list(dict.fromkeys(settings))
+
+
+def load_streams(options: argparse.Namespace, width: int, patch_size: int) -> list[EvalStream]:
+    """Return the chosen streams at the network's size; raise ToolError."""
+    recordings: list[Recording]
+    if options.data is None:
+        recordings = world_recordings(options.world, options.streams, options.frames
+                                      * options.stride, options.rate)
+    else:
+        recordings = open_recordings(options.data, options.layout)[:options.streams]
+    total = sum(min(options.frames, -(-len(one) // options.stride)) for one in recordings)
+    bar = ProgressBar('reading', total, sys.stderr)
+    done = 0
+
+    def frame_done() -> None:
+        nonlocal done
+        done += 1
+        bar.update(done)
+
+    streams = [prepare(recording, options.frames, options.stride, width, patch_size, frame_done)
+               for recording in recordings]
+    bar.close(done)
+    if not any((stream.depths > 0).any() or np.isfinite(stream.world_from_camera).any()
+               for stream in streams):
+        raise ToolError(f'{options.data}: neither depth nor poses are known, so there is nothing '
+                        'to compare with')
+    return streams
+
+
+def _command(options: argparse.Namespace) -> str:
+    """Return the command that repeats the run, with file names in place of paths."""
+    words = ['xsvggt', 'eval']
+    if options.data is None:
+        words += ['--world', options.world, '--rate', f'{options.rate:g}']
+    else:
+        words += ['--data', options.data.resolve().name]
+    words += ['--checkpoint', Path(options.checkpoint).name]
+    for name in ('layout', 'size', 'streams', 'frames', 'stride', 'image_size', 'policy',
+                 'quantization', 'tokens', 'remove', 'device'):
+        value = getattr(options, name)
+        if value not in (None, '', 'auto'):
+            words += ['--' + name.replace('_', '-'), str(value)]
+    return shlex.join(words)

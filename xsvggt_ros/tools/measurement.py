@@ -1,0 +1,66 @@
+"""What all commands that measure something need: device, network, a file for the results."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from xsvggt_ros.model.checkpoint import CheckpointError, load_model, LoadedModel
+from xsvggt_ros.tools.errors import ToolError
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device that `--device` names; raise ToolError if it is not there."""
+    if name == 'auto':
+        name = 'cuda' if torch.cuda.is_available() else 'cpu'
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ToolError(f'--device {name}: there is no such device; use cpu, cuda or cuda:N'
+                        ) from error
+    if device.type == 'cuda' and not torch.cuda.is_available():
+        raise ToolError(f'--device {name}: torch {torch.__version__} sees no GPU')
+    return device
+
+
+def choose_dtype(device: torch.device) -> torch.dtype:
+    """Return the precision that the node would choose for a device."""
+    if device.type != 'cuda':
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def load_network(checkpoint: str, size: str, device: torch.device) -> LoadedModel:
+    """Return the network on the device; raise ToolError."""
+    try:
+        return load_model(checkpoint, size, device, choose_dtype(device))
+    except (CheckpointError, RuntimeError) as error:
+        raise ToolError(str(error)) from error
+
+
+def check_image_size(width: int, patch_size: int) -> None:
+    """Raise ToolError unless `--image-size` is a number of whole patches."""
+    if width % patch_size:
+        raise ToolError(f'--image-size must be a multiple of {patch_size}, for example '
+                        f'{max(1, round(width / patch_size)) * patch_size}; got {width}')
+
+
+def check_writable(file: Path | None) -> None:
+    """Make the folder of the JSON file now: a long run must not end with nothing written."""
+    if file is None:
+        return
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ToolError(f'--json {file}: its folder cannot be made: {error}') from error
+    if file.is_dir():
+        raise ToolError(f'--json {file}: this is a folder; name a file')
+
+
+def write_json(file: Path, content: dict[str, Any]) -> None:
+    """Write the results; raise ToolError."""
+    try:
+        file.write_text(json.dumps(content, indent=2) + '\n', encoding='utf-8')
+    except OSError as error:
+        raise ToolError(f'--json {file}: cannot be written: {error}') from error
