@@ -4,6 +4,7 @@
 #   make demo [INPUT=DIR] [CALIBRATION=FILE] [RATE=HZ] [FRAMES=N]    result in out/demo
 #   make test [ARGS="test/test_kv_cache.py -x"]                     lint, then pytest with ARGS
 #   make env  [PYTHON=python3.12] [TORCH_INDEX=URL | TORCH=REQUIREMENT | TORCH=none]
+#   make train-small [ARGS="--steps 20000 --rooms 4000"]            train the shipped checkpoint anew
 #   make lint, make clean                                           clean: .venv and out as well
 
 PYTHON ?= python3
@@ -29,7 +30,7 @@ ifndef ROS_DOMAIN_ID
 export ROS_DOMAIN_ID := $(shell echo $$(($$$$ % 100 + 1)))
 endif
 
-.PHONY: demo test lint env clean
+.PHONY: demo test train-small lint env clean
 
 demo: env
 	@$(VENV_PYTHON) -m xsvggt_ros.tools.demo --out out/demo \
@@ -38,6 +39,10 @@ demo: env
 
 test: lint
 	$(VENV_PYTHON) -m pytest $(ARGS)
+
+# Stops at any time with Ctrl-C and goes on from out/training/state.pt.
+train-small: env
+	$(VENV_PYTHON) -m training $(ARGS)
 
 lint: env
 	$(VENV_PYTHON) -m flake8 .

@@ -55,8 +55,8 @@ def truth_of(stream, **changes):
     poses = turn @ stream.world_from_camera
     poses[:, :3, 3] *= 0.5
     values = {'depths': stream.depths * 0.5, 'world_from_camera': poses,
-              'intrinsics': stream.intrinsics, 'seconds': 0.1, 'cache_bytes': 10,
-              'cache_bytes_reserved': 20}
+              'intrinsics': stream.intrinsics, 'seconds': np.full(12, 0.1),
+              'cache_bytes': {12: (10, 20)}}
     return Prediction(**values | changes)
 
 
@@ -68,8 +68,8 @@ def test_the_truth_scores_perfectly_in_any_world_and_unit(stream):
     assert scores.rotation_deg < 1e-5 and scores.rpe_rotation_deg < 1e-5
     assert scores.rpe_translation < 1e-6 and scores.focal_error < 1e-9
     assert scores.accuracy < 1e-3 and scores.completeness < 1e-3
-    assert (scores.seconds_per_frame, scores.cache_bytes, scores.cache_bytes_reserved) == (
-        0.1, 10, 20)
+    assert (scores.cache_bytes, scores.cache_bytes_reserved) == (10, 20)
+    assert scores.seconds_per_frame == pytest.approx(0.1)
 
 
 def test_each_error_is_seen_by_its_score_alone(stream):
@@ -161,18 +161,20 @@ def test_removals_hide_what_they_say(stream, weights, removed):
 def test_the_command_writes_a_table_and_json(weights, tmp_path, capsys):
     file = tmp_path / 'new' / 'eval.json'
     arguments = ['eval', '--checkpoint', str(weights), '--world', 'validation', '--streams', '2',
-                 '--frames', '6', '--policy', 'full,sliding_window', '--quantization', 'none,int4',
-                 '--tokens', '51,68', '--remove', 'first', '--json', str(file)]
+                 '--frames', '6,4', '--policy', 'full,sliding_window',
+                 '--quantization', 'none,int4', '--tokens', '51,68', '--remove', 'first',
+                 '--json', str(file)]
     assert main(arguments) == 0
     output = capsys.readouterr().out
     assert 'without first frame' in output and 'constant depth' in output
-    assert output.count('sliding_window') == 4 and 'tiny.safetensors' in output
+    assert output.count('sliding_window') == 8 and 'tiny.safetensors' in output
     table = json.loads(file.read_text())
     assert KEYS <= set(table) and KEYS <= set(table['baseline'])
     assert table['baseline']['ate_ratio'] == pytest.approx(1)
-    rows = table['rows']
-    assert len(rows) == 2 + 4 + 1 and rows[-1]['removed'] == 'first'
-    assert table['depth_abs_rel'] == rows[0]['depth_abs_rel']
+    assert [row['frames'] for row in table['rows']] == 7 * [4] + 7 * [6] + [4, 6]
+    short, rows = table['rows'][:7], table['rows'][7:14]
+    assert table['depth_abs_rel'] == short[0]['depth_abs_rel'] != rows[0]['depth_abs_rel']
+    assert short[0]['cache_bytes'] < rows[0]['cache_bytes'] and rows[-1]['removed'] == 'first'
     assert [len(row['of_streams']) for row in rows] == [2] * 7
     assert rows[0]['depth_abs_rel'] == pytest.approx(
         np.mean([one['depth_abs_rel'] for one in rows[0]['of_streams']]))
@@ -181,7 +183,11 @@ def test_the_command_writes_a_table_and_json(weights, tmp_path, capsys):
     assert windows[0]['cache_bytes'] < windows[1]['cache_bytes'] < rows[0]['cache_bytes']
     assert '/' not in table['command'] and '--world validation' in table['command']
     assert main([*arguments, '--markdown']) == 0
-    assert '| full | none | - |' in capsys.readouterr().out
+    assert '| full | none | 4 | - |' in capsys.readouterr().out
+    alone = tmp_path / 'alone.json'   # a longer stream's beginning is the shorter stream
+    assert main([*arguments[:arguments.index('--frames')], '--frames', '4', '--json',
+                 str(alone)]) == 0
+    assert json.loads(alone.read_text())['depth_abs_rel'] == table['depth_abs_rel']
 
 
 def test_the_command_reads_a_data_set(weights, tmp_path, capsys):
@@ -219,6 +225,7 @@ def test_the_command_reads_a_data_set(weights, tmp_path, capsys):
     (['--quantization', 'int3'], 2, "there is no quantization 'int3'"),
     (['--remove', 'all'], 2, "there is no removal 'all'"),
     (['--tokens', 'many'], 2, 'whole numbers'),
+    (['--frames', '0'], 2, 'whole numbers'),
     (['--checkpoint', 'nothing.pth'], 1, 'nothing.pth'),
     (['--image-size', '100'], 1, 'multiple of 14'),
     (['--data', 'nowhere'], 1, 'nowhere'),

@@ -13,7 +13,7 @@ import pytest
 from xsvggt_ros.tools import outputs
 from xsvggt_ros.tools.cli import COMMANDS, main
 from xsvggt_ros.tools.outputs import CacheRow, make_cloud, StampedPose
-from xsvggt_ros.tools.recording import Recording
+from xsvggt_ros.tools.recording import describe_errors, Recording
 from xsvggt_ros.tools.voxel_map import VoxelMap
 
 
@@ -224,6 +224,28 @@ def test_empty_map():
 def picture_of(recording, folder):
     folder.mkdir(exist_ok=True)
     return np.asarray(Image.open(recording.write_picture(folder)).convert('RGB')).astype(int)
+
+
+def test_errors_are_those_of_frames_with_a_true_pose():
+    rng = np.random.default_rng(0)
+    run = Recording()
+    places = rng.normal(size=(12, 3))
+    for number, place in enumerate(places):
+        run.truth.append(StampedPose(number, tuple(place), (0.0, 0.0, 0.0, 1.0)))
+    assert run.errors() is None
+    turn = random_rotation(rng)
+    for number in range(0, 12, 2):   # every other frame, in another world that is half as large
+        pose = np.eye(4)
+        pose[:3, :3], pose[:3, 3] = turn, 0.5 * turn @ places[number] + (1, 2, 3)
+        run.poses.append(StampedPose.from_matrix(number, pose))
+    errors = run.errors()
+    assert errors.ate < 1e-9 and errors.ate_ratio < 1e-9 and errors.rotation_deg < 1e-6
+    np.testing.assert_allclose(errors.true_way, [pose.position for pose in run.poses], atol=1e-9)
+    assert '0 % of the spread' in describe_errors(errors)
+    run.poses[2] = StampedPose(4, (float('nan'),) * 3, (0.0, 0.0, 0.0, 1.0))
+    assert len(run.errors().true_way) == 5
+    run.poses[1] = StampedPose(2, (9.0, 9.0, 9.0), (0.0, 0.0, 1.0, 0.0))
+    assert run.errors().ate_ratio > 0.1 and run.errors().rotation_deg > 20
 
 
 def test_picture_shows_points_and_warns_of_random_weights(tmp_path):

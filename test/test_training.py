@@ -167,7 +167,7 @@ def test_it_learns(rooms, config):
     clips = draw_clips(rooms, np.random.default_rng(1), 8, 2, 0.0, augment=False)
     moved = invert_transform(clips.camera_from_first)[:, 1, :3, 3].norm(dim=-1).mean()
     assert moved > 0.5
-    terms = [trainer.train_step(rooms) for _ in range(120)]
+    terms = [trainer.train_step(*trainer.draw(rooms, step)) for step in range(120)]
     first, last = ({name: np.mean([one[name] for one in part]) for name in terms[0]}
                    for part in (terms[:10], terms[-10:]))
     assert last['depth'] < 0.6 * first['depth'] and last['field_of_view'] < 0.3

@@ -6,17 +6,20 @@ and goes on where it saved last.
 """
 
 import argparse
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 import json
 import os
 from pathlib import Path
 import time
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
-from training.clips import draw_clips, load_clips
+from training.clips import Clips, draw_clips, load_clips
 from training.curves import draw_curves
 from training.losses import losses, total
 from training.rooms import open_rooms, RANDOM_VIEWS, Rooms
@@ -26,10 +29,12 @@ from xsvggt_ros.model.checkpoint import save_checkpoint
 from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.model.random_weights import POINT_AHEAD, POSE_CHANGE
 from xsvggt_ros.model.streamvggt import StreamVGGT
+from xsvggt_ros.tools.bench_report import device_name
 from xsvggt_ros.tools.metrics import depth_errors, position_errors, rotation_error
 from xsvggt_ros.tools.progress import ProgressBar
 from xsvggt_ros.tools.synthetic_world import SPLITS
 
+Drawn = TypeVar('Drawn')
 _HELPER_LEVEL = 1   # of the four layers that the dense heads read
 _MUON_MATRICES = ('frame_blocks', 'global_blocks')
 
@@ -91,17 +96,21 @@ class Trainer:
         left = (plan.steps - step) / ((1 - plan.long_from) * plan.steps)
         return float(np.clip(min((step + 1) / plan.warm_up, left), 0.0, 1.0))
 
-    def train_step(self, rooms: Rooms) -> dict[str, float]:
-        """Do the next step; return its losses."""
+    def draw(self, rooms: Rooms, step: int) -> tuple[Clips, list[int]]:
+        """Return the clips of a step and which of their frames have dense maps in it."""
         plan = self.plan
-        rng = np.random.default_rng((plan.seed, self.step))   # a resumed run draws the same
-        long = self.step >= plan.long_from * plan.steps
+        rng = np.random.default_rng((plan.seed, step))   # a resumed run draws the same
+        long = step >= plan.long_from * plan.steps
         frames = int(rng.choice(plan.long_clips if long else plan.short_clips))
         clips = draw_clips(rooms, rng, plan.frames_per_step // frames, frames,
-                           plan.path_share if long else plan.path_share / 2).to(
-                               self.device)
+                           plan.path_share if long else plan.path_share / 2)
         dense = sorted(rng.choice(frames, max(1, round(plan.dense_share * frames)), replace=False)
                        .tolist())
+        return clips, dense
+
+    def train_step(self, clips: Clips, dense: list[int]) -> dict[str, float]:
+        """Do the next step with what `draw` returned for it; return its losses."""
+        clips = clips.to(self.device)
         self.model.train()
         with torch.autocast(self.device.type, torch.bfloat16):
             predicted = predict_clips(self.model, clips.images, dense)
@@ -115,7 +124,7 @@ class Trainer:
             optimizer.zero_grad()
             schedule.step()
         self.step += 1
-        decay = min(plan.average, self.step / (self.step + 10))
+        decay = min(self.plan.average, self.step / (self.step + 10))
         with torch.no_grad():
             for key, value in self.model.state_dict().items():
                 self.average[key].lerp_(value, 1 - decay)
@@ -208,9 +217,9 @@ def train(plan: Plan, config: ModelConfig, folder: Path, device: torch.device,
     bar = ProgressBar('training', plan.steps)
     end = min(plan.steps, stop_at or plan.steps)
     recent: dict[str, float] = {}
-    while trainer.step < end:
+    for clips, dense in ahead(lambda step: trainer.draw(rooms, step), trainer.step, end):
         begin = time.monotonic()
-        terms = trainer.train_step(rooms)
+        terms = trainer.train_step(clips, dense)
         trainer.seconds += time.monotonic() - begin
         recent = {name: 0.98 * recent.get(name, value) + 0.02 * value
                   for name, value in terms.items()}
@@ -227,24 +236,31 @@ def train(plan: Plan, config: ModelConfig, folder: Path, device: torch.device,
     return trainer
 
 
+def ahead(draw: Callable[[int], Drawn], start: int, end: int) -> Iterator[Drawn]:
+    """Yield what `draw` returns for the steps from `start` to `end`, one drawn in advance."""
+    with ThreadPoolExecutor(1) as pool:
+        upcoming = pool.submit(draw, start)
+        for step in range(start, end):
+            drawn = upcoming.result()
+            if step + 1 < end:
+                upcoming = pool.submit(draw, step + 1)
+            yield drawn
+
+
 def write_results(trainer: Trainer, folder: Path) -> None:
     """Write the checkpoint and the curves to `folder`."""
     model = trainer.averaged().to('cpu', torch.float16)
-    save_checkpoint(model, folder / 'small.safetensors')
     plan = trainer.plan
+    save_checkpoint(model, folder / 'small.safetensors', {
+        'license': 'Apache-2.0',
+        'training': f'synthetic rooms, {trainer.step} steps, seed {plan.seed}'})
     report = {'plan': asdict(plan), 'device': device_name(trainer.device),
+              'threads': torch.get_num_threads(),
               'torch': torch.__version__, 'steps': trainer.step,
               'frames': trainer.step * plan.frames_per_step,
               'hours': round(trainer.seconds / 3600, 2), 'curves': trainer.curves}
     (folder / 'curves.json').write_text(json.dumps(report, indent=1) + '\n', encoding='ascii')
     draw_curves(trainer.curves, folder / 'curves.png')
-
-
-def device_name(device: torch.device) -> str:
-    """Return what a report calls the device."""
-    if device.type == 'cuda':
-        return torch.cuda.get_device_name(device)
-    return f'{torch.get_num_threads()} CPU threads'
 
 
 def main() -> None:

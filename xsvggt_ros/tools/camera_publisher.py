@@ -17,7 +17,7 @@ from tf2_msgs.msg import TFMessage
 from xsvggt_ros.tools.frame_source import FramesAhead, FrameSource, looped, Motion, SourceFrame
 from xsvggt_ros.tools.outputs import format_stamp, StampedPose
 from xsvggt_ros.tools.processes import ignore_signals
-from xsvggt_ros.tools.ros_messages import camera_info_message, image_message, to_stamp
+from xsvggt_ros.tools.ros_messages import camera_info_message, image_message, to_stamp, TRUTH_TOPIC
 
 CAMERA_NAME = 'xsvggt_camera'
 _MATCHING_TIME = 0.5   # seconds; a subscriber learns of us later than we learn of it
@@ -50,7 +50,7 @@ class CameraPublisher(Node):
         self._images = self.create_publisher(Image, options.topic, quality)
         self._infos = self.create_publisher(
             CameraInfo, f"{options.topic.rpartition('/')[0]}/camera_info", quality)
-        self._odometry = self.create_publisher(Odometry, '/ground_truth/odometry', 10)
+        self._odometry = self.create_publisher(Odometry, TRUTH_TOPIC, 10)
         self._tf = self.create_publisher(TFMessage, '/tf', 100)
 
     def wait_for_subscribers(self) -> None:

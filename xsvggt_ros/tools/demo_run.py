@@ -18,6 +18,7 @@ from xsvggt_ros.tools.outputs import parse_stamp
 from xsvggt_ros.tools.processes import ChildProcess, end_all, ignore_signals
 from xsvggt_ros.tools.progress import ProgressBar
 from xsvggt_ros.tools.recorder import StreamRecorder
+from xsvggt_ros.tools.recording import describe_errors
 from xsvggt_ros.tools.ros_environment import config_file
 
 TOPIC = '/camera/image_raw'
@@ -182,6 +183,9 @@ class _Demo:
         print(f'node memory {self._node.resident_bytes() / 1e6:.0f} MB at the end, at most '
               f'{self._node.peak_bytes / 1e6:.0f} MB')
         print(f'TF          {", ".join(f"{a} -> {b}" for a, b in sorted(self._recorder.edges))}')
+        errors = recording.errors()
+        if errors is not None:
+            print(f'accuracy    {describe_errors(errors)}')
         if recording.random_weights:
             print('random weights: this shows that the plumbing works; the geometry is '
                   'meaningless until a trained checkpoint is given (--checkpoint)')

@@ -30,8 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='how the folder is laid out (default: what it looks like)')
     parser.add_argument('--streams', type=positive_int, default=STREAMS, metavar='N',
                         help=f'rooms or sequences, at most (default: {STREAMS})')
-    parser.add_argument('--frames', type=positive_int, default=100, metavar='N',
-                        help='of each stream, at most (default: 100)')
+    parser.add_argument('--frames', default='100', metavar='N,M',
+                        help='of each stream, at most; several numbers give rows for the '
+                             'beginnings of the streams too (default: 100)')
     parser.add_argument('--stride', type=positive_int, default=1, metavar='N',
                         help='take every n-th frame (default: 1)')
     parser.add_argument('--rate', type=positive_float, default=WORLD_RATE, metavar='HZ',

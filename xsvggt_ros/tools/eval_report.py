@@ -22,7 +22,8 @@ _SCORES = (('AbsRel', 'depth_abs_rel', '.4f'), ('d<1.25', 'depth_delta_1_25', '.
            ('rot deg', 'rotation_deg', '.2f'), ('RPE m', 'rpe_translation', '.3f'),
            ('RPE deg', 'rpe_rotation_deg', '.2f'), ('acc m', 'accuracy', '.3f'),
            ('comp m', 'completeness', '.3f'), ('focal', 'focal_error', '.3f'))
-COLUMNS = ('policy', 'precision', 'tokens', 'MB', *(heading for heading, _, _ in _SCORES), 'ms')
+COLUMNS = ('policy', 'precision', 'frames', 'tokens', 'MB',
+           *(heading for heading, _, _ in _SCORES), 'ms')
 _NOTES = (
     'MB: keys and values remembered at the end, both caches. AbsRel, d<1.25: depth after one '
     'scale per stream. ATE/spread: position error after Sim(3) over the RMS spread of the true '
@@ -31,8 +32,8 @@ _NOTES = (
     'trajectory. focal: relative error. ms: a frame, mean.')
 
 
-def report(rows: Sequence['Row'], base: 'Row', streams: Sequence[EvalStream], loaded: LoadedModel,
-           device: torch.device, markdown: bool) -> str:
+def report(rows: Sequence['Row'], base: Sequence['Row'], streams: Sequence[EvalStream],
+           loaded: LoadedModel, device: torch.device, markdown: bool) -> str:
     """Return the table, what it was made with, and what its columns mean."""
     height, width = streams[0].images[0].shape[:2]
     frames = {len(stream.images) for stream in streams}
@@ -41,7 +42,7 @@ def report(rows: Sequence['Row'], base: 'Row', streams: Sequence[EvalStream], lo
     about = (f'{len(streams)} streams of {count} frames at {width}x{height} ({names}); '
              f'{loaded.description}; {device_name(device)}, threads: {torch.get_num_threads()}, '
              f'torch {torch.__version__}.')
-    lines = [cells(row) for row in (*rows, base)]
+    lines = [cells(row) for row in (*rows, *base)]
     if markdown:
         return '\n\n'.join([about, markdown_table(COLUMNS, lines), _NOTES])
     return '\n\n'.join([fill(about, TEXT_WIDTH), text_table(COLUMNS, lines),
@@ -57,24 +58,25 @@ def cells(row: 'Row') -> list[str]:
         tokens = str(setting.tokens or CacheConfig().max_tokens)
     names = (str(setting), '-') if setting.removed else (setting.policy, setting.quantization)
     values = (getattr(scores, name) for _, name, _ in _SCORES)
-    return [*names, tokens, f'{scores.cache_bytes / 1e6:.2f}',
+    return [*names, str(row.frames), tokens, f'{scores.cache_bytes / 1e6:.2f}',
             *('-' if value is None else format(value, form)
               for value, (_, _, form) in zip(values, _SCORES)),
             f'{1e3 * scores.seconds_per_frame:.1f}']
 
 
-def to_json(rows: Sequence['Row'], base: 'Row', streams: Sequence[EvalStream],
+def to_json(rows: Sequence['Row'], base: Sequence['Row'], streams: Sequence[EvalStream],
             loaded: LoadedModel, device: torch.device, command: str,
             version: str) -> dict[str, Any]:
     """Return what the JSON file holds: the first row's means on top, then all rows."""
     height, width = streams[0].images[0].shape[:2]
     return {
-        **to_dict(rows[0].mean), 'baseline': to_dict(base.mean),
+        **to_dict(rows[0].mean), 'baseline': to_dict(base[0].mean),
         'command': command, 'version': version, 'torch': torch.__version__,
         'device': device_name(device), 'threads': torch.get_num_threads(),
         'model': loaded.description, 'image': f'{width}x{height}',
         'streams': [{'name': stream.name, 'frames': len(stream.images)} for stream in streams],
         'rows': [{'policy': row.setting.policy, 'quantization': row.setting.quantization,
                   'tokens': row.setting.tokens, 'removed': row.setting.removed,
-                  **to_dict(row.mean), 'of_streams': [to_dict(one) for one in row.streams]}
-                 for row in rows]}
+                  'frames': row.frames, **to_dict(row.mean),
+                  'of_streams': [to_dict(one) for one in row.streams]}
+                 for row in (*rows, *base)]}

@@ -26,16 +26,17 @@ from xsvggt_ros.tools.progress import ProgressBar
 
 @dataclass(frozen=True)
 class Row:
-    """One setting, its mean scores and those of each stream."""
+    """One setting, streams of one length, their mean scores and those of each stream."""
 
     setting: Setting
+    frames: int   # of a stream, at most
     mean: Scores
     streams: list[Scores]
 
 
 def run_eval(options: argparse.Namespace) -> None:
     """Evaluate what the options choose; raise ToolError for what is wrong."""
-    settings = choose_settings(options)
+    settings, lengths = choose_settings(options), read_lengths(options.frames)
     check_writable(options.json)
     device = choose_device(options.device)
     loaded = load_network(options.checkpoint, options.size, device)
@@ -46,24 +47,45 @@ def run_eval(options: argparse.Namespace) -> None:
     total = len(settings) * sum(len(stream.images) for stream in streams)
     bar = ProgressBar('evaluating', total, sys.stderr)
     done, start = 0, time.monotonic()
-    rows = []
+    rows: list[Row] = []
     for setting in settings:
         def frame_done() -> None:
             nonlocal done
             done += 1
             bar.update(done, str(setting))
 
-        scores = [evaluation.score(
-            evaluation.predict(loaded, setting, stream, device, choose_dtype(device), frame_done),
-            stream) for stream in streams]
-        rows.append(Row(setting, evaluation.mean(scores), scores))
+        # A longer stream's beginning is what the shorter stream would have been.
+        ends = [[min(length, len(stream.images)) for length in lengths] for stream in streams]
+        predictions = [
+            evaluation.predict(loaded, setting, stream, device, choose_dtype(device), frame_done,
+                               end) for stream, end in zip(streams, ends)]
+        for number, length in enumerate(lengths):
+            rows.append(make_row(setting, length, [
+                evaluation.score(predicted.first(end[number]), stream.first(end[number]))
+                for predicted, stream, end in zip(predictions, streams, ends)]))
     bar.close(total, f'{len(settings)} settings in {time.monotonic() - start:.0f} s')
-    blind = [evaluation.score(evaluation.baseline(stream), stream) for stream in streams]
-    base = Row(Setting('no motion', 'constant depth'), evaluation.mean(blind), blind)
+    rows.sort(key=lambda row: row.frames)
+    base = []
+    for length in lengths:
+        starts = [stream.first(length) for stream in streams]
+        base.append(make_row(Setting('no motion', 'constant depth'), length, [
+            evaluation.score(evaluation.baseline(start), start) for start in starts]))
     print(report(rows, base, streams, loaded, device, options.markdown), flush=True)
     if options.json is not None:
         write_json(options.json, to_json(rows, base, streams, loaded, device,
                                          _command(options), package_version()))
+
+
+def make_row(setting: Setting, frames: int, scores: list[Scores]) -> Row:
+    """Return a row of the table."""
+    return Row(setting, frames, evaluation.mean(scores), scores)
+
+
+def read_lengths(text: str) -> list[int]:
+    """Return the lengths of streams that `--frames` asks for, ascending; raise ChoiceError."""
+    if not all(part.isdigit() and int(part) for part in text.split(',')):
+        raise ChoiceError(f"--frames takes whole numbers above 0, got '{text}'")
+    return sorted({int(part) for part in text.split(',')})
 
 
 def choose_settings(options: argparse.Namespace) -> list[Setting]:
@@ -90,12 +112,13 @@ def choose_settings(options: argparse.Namespace) -> list[Setting]:
 def load_streams(options: argparse.Namespace, width: int, patch_size: int) -> list[EvalStream]:
     """Return the chosen streams at the network's size; raise ToolError."""
     recordings: list[Recording]
+    frames = read_lengths(options.frames)[-1]
     if options.data is None:
-        recordings = world_recordings(options.world, options.streams, options.frames
-                                      * options.stride, options.rate)
+        recordings = world_recordings(options.world, options.streams, frames * options.stride,
+                                      options.rate)
     else:
         recordings = open_recordings(options.data, options.layout)[:options.streams]
-    total = sum(min(options.frames, -(-len(one) // options.stride)) for one in recordings)
+    total = sum(min(frames, -(-len(one) // options.stride)) for one in recordings)
     bar = ProgressBar('reading', total, sys.stderr)
     done = 0
 
@@ -104,7 +127,7 @@ def load_streams(options: argparse.Namespace, width: int, patch_size: int) -> li
         done += 1
         bar.update(done)
 
-    streams = [prepare(recording, options.frames, options.stride, width, patch_size, frame_done)
+    streams = [prepare(recording, frames, options.stride, width, patch_size, frame_done)
                for recording in recordings]
     bar.close(done)
     if not any((stream.depths > 0).any() or np.isfinite(stream.world_from_camera).any()

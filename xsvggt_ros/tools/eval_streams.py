@@ -66,6 +66,12 @@ class EvalStream:
     focal: np.ndarray               # [N, 2] float64, fx and fy in pixels
     intrinsics: np.ndarray          # [N, 3, 3] float64
 
+    def first(self, frames: int) -> 'EvalStream':
+        """Return the stream's beginning."""
+        return EvalStream(self.name, self.images[:frames], self.depths[:frames],
+                          self.world_from_camera[:frames], self.focal[:frames],
+                          self.intrinsics[:frames])
+
 
 def prepare(recording: Recording, frames: int, stride: int, image_size: int, patch_size: int,
             frame_done: Callable[[], None]) -> EvalStream:

@@ -1,6 +1,6 @@
 """One network, one cache setting, one stream: what was predicted, and how far it is off."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 import time
 
@@ -73,14 +73,25 @@ class Prediction:
     depths: np.ndarray              # [N, H, W]
     world_from_camera: np.ndarray   # [N, 4, 4] float64
     intrinsics: np.ndarray          # [N, 3, 3]
-    seconds: float
-    cache_bytes: int
-    cache_bytes_reserved: int
+    seconds: np.ndarray             # [N]
+    # After so many frames: keys and values remembered, and what is allocated for them.
+    cache_bytes: dict[int, tuple[int, int]]
+
+    def first(self, frames: int) -> 'Prediction':
+        """Return what was said about the first frames; it knew nothing of later ones."""
+        return Prediction(self.depths[:frames], self.world_from_camera[:frames],
+                          self.intrinsics[:frames], self.seconds[:frames], self.cache_bytes)
 
 
 def predict(loaded: LoadedModel, setting: Setting, stream: EvalStream, device: torch.device,
-            dtype: torch.dtype, frame_done: Callable[[], None]) -> Prediction:
-    """Send a stream through a network with a fresh memory."""
+            dtype: torch.dtype, frame_done: Callable[[], None],
+            lengths: Sequence[int] = ()) -> Prediction:
+    """
+    Send a stream through a network with a fresh memory.
+
+    The cache's bytes are noted after the last frame and when the stream is as long as `lengths`
+    say.
+    """
     width = stream.images[0].shape[1]
     if setting.removed:
         engine = _ForgetfulEngine(loaded, setting.removed, device)
@@ -90,7 +101,7 @@ def predict(loaded: LoadedModel, setting: Setting, stream: EvalStream, device: t
             policy=setting.policy, quantization=setting.quantization, max_tokens=tokens,
             camera_max_tokens=None if setting.policy == 'full' else CacheConfig().camera_max_tokens
         ), device, dtype, width)
-    depths, poses, cameras, times = [], [], [], []
+    depths, poses, cameras, times, cache_bytes = [], [], [], [], {}
     for image in stream.images:
         start = time.perf_counter()
         result = engine.step(image)
@@ -100,18 +111,19 @@ def predict(loaded: LoadedModel, setting: Setting, stream: EvalStream, device: t
         times.append(time.perf_counter() - start)
         depths.append(result.depth.cpu().numpy())
         cameras.append(result.intrinsics.cpu().numpy())
+        if len(depths) in (*lengths, len(stream.images)):
+            stats = engine.cache_stats()
+            cache_bytes[len(depths)] = stats.bytes_used, stats.bytes_reserved
         frame_done()
-    stats = engine.cache_stats()
     return Prediction(np.stack(depths), invert_transform(torch.stack(poses)).numpy(),
-                      np.stack(cameras), float(np.mean(times[1:])), stats.bytes_used,
-                      stats.bytes_reserved)
+                      np.stack(cameras), np.array(times), cache_bytes)
 
 
 def baseline(stream: EvalStream) -> Prediction:
     """Return what one can say without looking: the same depth everywhere, and no motion."""
     count = len(stream.images)
     return Prediction(np.ones(stream.depths.shape, np.float32), np.tile(np.eye(4), (count, 1, 1)),
-                      np.full((count, 3, 3), np.nan), 0.0, 0, 0)
+                      np.full((count, 3, 3), np.nan), np.zeros(count), {count: (0, 0)})
 
 
 def score(predicted: Prediction, stream: EvalStream) -> Scores:
@@ -136,9 +148,9 @@ def score(predicted: Prediction, stream: EvalStream) -> Scores:
         values['focal_error'] = float(np.nanmean(off))
     values = {name: value if value is not None and np.isfinite(value) else None
               for name, value in values.items()}
-    return Scores(**values | {'seconds_per_frame': predicted.seconds,
-                              'cache_bytes': predicted.cache_bytes,
-                              'cache_bytes_reserved': predicted.cache_bytes_reserved})
+    used, reserved = predicted.cache_bytes[len(stream.images)]
+    return Scores(**values | {'seconds_per_frame': float(predicted.seconds[1:].mean()),
+                              'cache_bytes': used, 'cache_bytes_reserved': reserved})
 
 
 def mean(scores: list[Scores]) -> Scores:

@@ -11,7 +11,7 @@ import numpy as np
 
 from xsvggt_ros.tools.cloud_view import draw_cloud, Viewpoint, viewpoint_around
 from xsvggt_ros.tools.outputs import parse_stamp, StampedPose
-from xsvggt_ros.tools.recording import Recording
+from xsvggt_ros.tools.recording import describe_errors, Recording
 
 BACKGROUND = '#0f1218'
 PANEL = '#161b24'
@@ -20,6 +20,7 @@ TEXT = '#e8ecf3'
 FAINT = '#9aa5b8'
 ACCENT = '#4cc2ff'
 WARNING = '#ffb347'
+TRUTH = '#ffffff'          # the true way, where it is known
 COLOUR_MAP = 'plasma'      # of the trajectory, from first to last frame
 
 _MAX_DRAWN = 350_000       # points
@@ -56,6 +57,7 @@ class _Scene:
         poses = [pose for pose in recording.poses if np.isfinite(pose.position).all()]
         self.poses: list[StampedPose] = poses
         self.way = np.array([pose.position for pose in poses], np.float64).reshape(-1, 3)
+        self.errors = recording.errors()
         keep = _without_outliers(points, self.way)
         self.points, self.colours = points[keep], colours[keep]
         everything = np.concatenate([self.points, self.way])
@@ -92,6 +94,8 @@ def _title(figure: Figure, recording: Recording, scene: _Scene) -> None:
         if recording.poses else 0.0
     figure.text(0.988, 0.953, f'{len(recording.poses)} frames, {seconds:.1f} s of camera, '
                 f'{scene.total:,} points', size=11.5, color=FAINT, va='center', ha='right')
+    if scene.errors is not None and not recording.random_weights:
+        figure.text(0.02, 0.885, describe_errors(scene.errors), size=11.5, va='center', zorder=10)
     if recording.random_weights:
         figure.text(0.32, 0.885, 'random weights: plumbing test, geometry is meaningless until a '
                     'trained checkpoint is given', size=12, color=BACKGROUND, weight='bold',
@@ -112,6 +116,9 @@ def _draw_view(axes: Axes, scene: _Scene) -> None:
                 interpolation='nearest')
     axes.set_xlim(-0.5, width - 0.5)
     axes.set_ylim(height - 0.5, -0.5)
+    if scene.errors is not None:
+        axes.plot(*view.project(scene.errors.true_way)[0].T, color=TRUTH, linewidth=1.4,
+                  linestyle=(0, (4, 2)), zorder=6, scalex=False, scaley=False)
     _draw_way(axes, view.project(scene.way)[0] if len(scene.way) else scene.way[:, :2], 2.6)
     _draw_cameras(axes, scene, view)
 
@@ -183,6 +190,9 @@ def _draw_top(axes: Axes, scene: _Scene) -> None:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(6))
     _draw_way(axes, scene.way[:, [1, 0]], 2.0)
+    if scene.errors is not None:
+        axes.plot(*scene.errors.true_way[:, [1, 0]].T, color=TRUTH, linewidth=1.4,
+                  linestyle=(0, (4, 2)), zorder=6, label='truth', scalex=False, scaley=False)
     if len(scene.way):
         axes.scatter(*scene.way[0, [1, 0]], s=46, color=ACCENT, edgecolor=BACKGROUND, zorder=6,
                      label='start')

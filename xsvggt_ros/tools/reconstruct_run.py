@@ -17,7 +17,7 @@ from xsvggt_ros.tools.frame_source import FramesAhead, open_source, SourceFrame
 from xsvggt_ros.tools.outputs import CacheRow, format_stamp, make_cloud, StampedPose
 from xsvggt_ros.tools.processes import ignore_signals
 from xsvggt_ros.tools.progress import ProgressBar
-from xsvggt_ros.tools.recording import Recording
+from xsvggt_ros.tools.recording import describe_errors, Recording
 
 CLOUD = CloudOptions(confidence_percentile=20.0)    # as the node does by default
 
@@ -56,6 +56,8 @@ def run_reconstruct(options: argparse.Namespace) -> None:
     print(f'{done} frames in {seconds:.1f} s, median latency '
           f'{1e3 * recording.median_latency():.0f} ms, KV cache {cache.tokens_used} tokens a '
           f'layer ({cache.bytes_used / 1e6:.1f} MB)')
+    if recording.errors() is not None:
+        print(describe_errors(recording.errors()))
     print('\n'.join(str(file) for file in files))
 
 
@@ -95,6 +97,9 @@ def _reconstruct(engine: StreamEngine, frame: SourceFrame, recording: Recording)
     stamp_ns = frame.offset_ns if frame.stamp_ns is None else frame.stamp_ns
     pose = _pose(result, stamp_ns)
     recording.poses.append(pose)
+    if frame.motion is not None:
+        recording.truth.append(
+            StampedPose.from_matrix(stamp_ns, frame.motion.world_from_camera))
     bits = np.ascontiguousarray(packed[:, 3]).view(np.uint32)
     colours = np.stack([bits >> 16 & 255, bits >> 8 & 255, bits & 255], axis=-1)
     recording.map.add(make_cloud(packed[:, :3], colours, packed[:, 4]), pose.matrix())

@@ -13,7 +13,7 @@ from tf2_msgs.msg import TFMessage
 from xsvggt_ros.msg import CacheStatus, StreamStatus
 from xsvggt_ros.tools.outputs import CacheRow, cloud_from_message, format_stamp, StampedPose
 from xsvggt_ros.tools.recording import Recording
-from xsvggt_ros.tools.ros_messages import from_stamp, image_pixels
+from xsvggt_ros.tools.ros_messages import from_stamp, image_pixels, TRUTH_TOPIC
 
 _UNKNOWN_NODE = '_NODE_NAME_UNKNOWN_'      # what rmw says before it knows
 _WAITING_FRAMES = 200     # halves of a frame kept until the other half arrives
@@ -47,6 +47,7 @@ class StreamRecorder(Node):
         for message_type, topic, callback in (
                 (PointCloud2, f'/{node_name}/points', self._on_points),
                 (Odometry, f'/{node_name}/odometry', self._on_odometry),
+                (Odometry, TRUTH_TOPIC, self._on_truth),
                 (CacheStatus, f'/{node_name}/cache_status', self._on_cache_status),
                 (StreamStatus, f'/{node_name}/status', self._on_status),
                 (DiagnosticArray, '/diagnostics', self._on_diagnostics),
@@ -97,13 +98,14 @@ class StreamRecorder(Node):
 
     def _on_odometry(self, message: Odometry) -> None:
         stamp = from_stamp(message.header.stamp)
-        position, quaternion = message.pose.pose.position, message.pose.pose.orientation
         if len(self.recording.poses) < _MAX_ROWS:
-            self.recording.poses.append(StampedPose(
-                stamp, (position.x, position.y, position.z),
-                (quaternion.x, quaternion.y, quaternion.z, quaternion.w)))
+            self.recording.poses.append(_stamped_pose(message))
         _remember(self._poses, stamp, message)
         self._join(stamp)
+
+    def _on_truth(self, message: Odometry) -> None:
+        if len(self.recording.truth) < _MAX_ROWS:
+            self.recording.truth.append(_stamped_pose(message))
 
     def _join(self, stamp: int) -> None:
         """Put a cloud into the map as soon as the odometry of its stamp is there."""
@@ -116,9 +118,7 @@ class StreamRecorder(Node):
                 f"'{odometry.child_frame_id}': not added to the map",
                 throttle_duration_sec=5.0)
             return
-        pose, turn = odometry.pose.pose.position, odometry.pose.pose.orientation
-        odom_from_camera = StampedPose(
-            stamp, (pose.x, pose.y, pose.z), (turn.x, turn.y, turn.z, turn.w)).matrix()
+        odom_from_camera = _stamped_pose(odometry).matrix()
         if np.isfinite(odom_from_camera).all():
             self.recording.map.add(cloud_from_message(cloud), odom_from_camera)
 
@@ -158,6 +158,13 @@ class StreamRecorder(Node):
     def _on_tf(self, message: TFMessage) -> None:
         for edge in message.transforms:
             self.edges.add((edge.header.frame_id, edge.child_frame_id))
+
+
+def _stamped_pose(message: Odometry) -> StampedPose:
+    """Return the pose in an odometry message."""
+    position, turn = message.pose.pose.position, message.pose.pose.orientation
+    return StampedPose(from_stamp(message.header.stamp), (position.x, position.y, position.z),
+                       (turn.x, turn.y, turn.z, turn.w))
 
 
 def _remember(waiting: OrderedDict, stamp: int, message: object) -> None:

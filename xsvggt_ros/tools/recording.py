@@ -6,7 +6,7 @@ import statistics
 
 import numpy as np
 
-from xsvggt_ros.tools import outputs
+from xsvggt_ros.tools import metrics, outputs
 from xsvggt_ros.tools.outputs import CacheRow, StampedPose
 from xsvggt_ros.tools.voxel_map import VoxelMap
 
@@ -14,11 +14,22 @@ MAP_FILE, TRAJECTORY_FILE, CACHE_FILE = 'map.ply', 'trajectory.tum', 'cache.csv'
 PICTURE_FILE = 'reconstruction.png'
 
 
+@dataclass(frozen=True)
+class TrajectoryErrors:
+    """How far the camera's way is from the true one, after Sim(3); see `metrics`."""
+
+    ate: float                  # metres
+    ate_ratio: float            # over the RMS spread of the true positions
+    rotation_deg: float
+    true_way: np.ndarray        # [n, 3] true positions, brought into the reconstruction's world
+
+
 @dataclass
 class Recording:
     """The map, the camera's way, the cache's occupancy and one input image of a stream."""
 
     poses: list[StampedPose] = field(default_factory=list)
+    truth: list[StampedPose] = field(default_factory=list)   # in the true world, if it is known
     cache: list[CacheRow] = field(default_factory=list)
     map: VoxelMap = field(default_factory=VoxelMap)
     image: np.ndarray | None = None      # [H, W, 3] uint8 RGB, the last one seen
@@ -30,6 +41,20 @@ class Recording:
         """Return the median seconds from receipt to published; nan if none is known."""
         latencies = [row.latency for row in self.cache if np.isfinite(row.latency)]
         return statistics.median(latencies) if latencies else float('nan')
+
+    def errors(self) -> TrajectoryErrors | None:
+        """Return the errors of the frames whose true pose is known; None if these are too few."""
+        true = {pose.stamp_ns: pose for pose in self.truth}
+        pairs = [(pose, true[pose.stamp_ns]) for pose in self.poses
+                 if pose.stamp_ns in true and np.isfinite(pose.position).all()]
+        if len(pairs) < 3:
+            return None
+        estimate, truth = (np.array([pose.matrix() for pose in side]) for side in zip(*pairs))
+        ate, ratio = metrics.position_errors(estimate[:, :3, 3], truth[:, :3, 3])
+        back = metrics.align(truth[:, :3, 3], estimate[:, :3, 3])
+        return TrajectoryErrors(
+            ate, ratio, metrics.rotation_error(estimate[:, :3, :3], truth[:, :3, :3]),
+            back.points(truth[:, :3, 3]))
 
     def write_data(self, folder: Path) -> list[Path]:
         """Write map, trajectory and cache occupancy; return the files."""
@@ -47,3 +72,10 @@ class Recording:
         path = folder / PICTURE_FILE
         draw_reconstruction(self, path)
         return path
+
+
+def describe_errors(errors: TrajectoryErrors) -> str:
+    """Return the errors in words."""
+    return (f'position error {errors.ate:.2f} m after alignment (ATE), '
+            f'{100 * errors.ate_ratio:.0f} % of the spread of the true positions; rotation error '
+            f'{errors.rotation_deg:.1f} deg')

@@ -9,6 +9,8 @@ from std_msgs.msg import Header
 
 from xsvggt_ros.tools.calibration import Calibration
 
+TRUTH_TOPIC = '/ground_truth/odometry'  # nav_msgs/Odometry, from the synthetic world's camera
+
 
 def to_stamp(stamp_ns: int) -> Time:
     """Return nanoseconds as a message stamp."""
