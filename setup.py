@@ -16,6 +16,7 @@ setup(
     # Given, though it is the default: `pip install -e` then puts the checkout itself on the path,
     # where xsvggt_ros.msg of a ROS installation can join it (see xsvggt_ros/__init__.py).
     package_dir={'': '.'},
+    package_data={'xsvggt_ros': ['assets/*']},
     install_requires=['numpy', 'safetensors', 'torch'],
     extras_require={'demo': ['matplotlib', 'pillow', 'pyyaml']},
     entry_points={'console_scripts': ['xsvggt = xsvggt_ros.tools.cli:main']},

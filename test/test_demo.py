@@ -55,7 +55,8 @@ def test_demo_leaves_map_trajectory_table_and_picture(tmp_path):
     assert 'Traceback' not in words + errors
     assert re.search(r'12 sent, \d+ lost on the way', words)
     assert 'xsvggt_odom -> camera_optical_frame' in words
-    assert 'random weights' in words
+    assert 'small.safetensors' in words and 'random weights' not in words
+    assert re.search(r'position error [0-9.]+ m after alignment', words)
 
     rows = outputs.read_cache_csv(tmp_path / 'cache.csv')
     poses = outputs.read_tum(tmp_path / 'trajectory.tum')

@@ -348,3 +348,6 @@ def test_reconstruct_names_a_missing_folder_and_checkpoint(tmp_path, capsys):
     assert main(['reconstruct', '--checkpoint', str(tmp_path / 'no.pth'), '--out',
                  str(tmp_path)]) == 1
     assert 'no.pth' in capsys.readouterr().err
+    (tmp_path / 'file').write_text('in the way')
+    assert main(['reconstruct', '--out', str(tmp_path / 'file')]) == 1
+    assert 'cannot be made' in capsys.readouterr().err

@@ -34,6 +34,7 @@ from xsvggt_ros.tools.metrics import depth_errors, position_errors, rotation_err
 from xsvggt_ros.tools.progress import ProgressBar
 from xsvggt_ros.tools.synthetic_world import SPLITS
 
+STATE_FILE = 'state.pt'
 Drawn = TypeVar('Drawn')
 _HELPER_LEVEL = 1   # of the four layers that the dense heads read
 _MUON_MATRICES = ('frame_blocks', 'global_blocks')
@@ -194,8 +195,8 @@ def validate(model: StreamVGGT, rooms: Rooms, device: torch.device,
         truth = invert_transform(clips.camera_from_first[0].double()).numpy()
         depth = clips.depth[0, ::8].numpy()
         abs_rel, delta, _ = depth_errors(predicted.depth[0].cpu().numpy(), depth, depth > 0)
-        results.append((abs_rel, delta, position_errors(
-                estimate[:, :3, 3], truth[:, :3, 3])[1],
+        _, ate_ratio = position_errors(estimate[:, :3, 3], truth[:, :3, 3])
+        results.append((abs_rel, delta, ate_ratio,
                         rotation_error(estimate[:, :3, :3], truth[:, :3, :3])))
     names = ('depth_abs_rel', 'depth_delta_1_25', 'ate_ratio', 'rotation_deg')
     return {name: float(np.nanmean(values)) for name, values in zip(names, zip(*results))}
@@ -210,7 +211,7 @@ def train(plan: Plan, config: ModelConfig, folder: Path, device: torch.device,
                             SPLITS['validation'][:plan.validation_rooms], size, processes)
     rooms = open_rooms(folder / 'rooms', SPLITS['train'][:plan.rooms], size, processes)
     trainer = Trainer(plan, config, device)
-    state = folder / 'state.pt'
+    state = folder / STATE_FILE
     if state.exists():
         trainer.resume(state)
         print(f'going on after step {trainer.step}')
@@ -278,9 +279,10 @@ def main() -> None:
                         help='processes that render rooms')
     options = parser.parse_args()
     plan = Plan(seed=options.seed, steps=options.steps, rooms=options.rooms)
-    train(plan, ModelConfig.small(), options.out, torch.device(options.device), options.processes,
-          options.stop_at)
-
-
-if __name__ == '__main__':
-    main()
+    try:
+        train(plan, ModelConfig.small(), options.out, torch.device(options.device),
+              options.processes, options.stop_at)
+    except KeyboardInterrupt:
+        print(f'\nstopped; the same command goes on from {options.out / STATE_FILE}')
+    except (OSError, ValueError) as error:
+        parser.exit(1, f'{error}\n')

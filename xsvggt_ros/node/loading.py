@@ -38,8 +38,8 @@ def load_engine(values: Mapping[str, Value]) -> LoadedEngine:
     dtype = choose_dtype(values['model.dtype'], device)
     if not values['model.checkpoint']:
         raise StartError(
-            'model.checkpoint is not set: give the path of a checkpoint (.safetensors, .pt, '
-            ".pth), or 'random' to test the plumbing without one")
+            'model.checkpoint is empty: give the path of a checkpoint (.safetensors, .pt, '
+            ".pth), or 'small', which comes with the package")
     try:
         loaded = load_model(
             values['model.checkpoint'], values['model.size'], device=device, dtype=dtype)

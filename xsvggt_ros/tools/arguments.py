@@ -3,8 +3,10 @@
 import argparse
 from pathlib import Path
 
+from xsvggt_ros.tools.synthetic_world import DEMO_SEED
+
 RANDOM_IMAGE_SIZE = 224    # pixels: quick on two cores, and random weights lose nothing by it
-WORLD_FRAMES = 120         # of a run that has to end, unless told otherwise
+WORLD_FRAMES = 200         # of a run that has to end, unless told otherwise: about a lap
 
 
 def image_size(text: str) -> tuple[int, int]:
@@ -47,8 +49,8 @@ def add_source_arguments(parser: argparse.ArgumentParser, positional: bool = Fal
     positional: the folder is given without `--input` before it.
     """
     source = parser.add_mutually_exclusive_group()
-    source.add_argument('--world', type=seed, default=0, metavar='SEED',
-                        help='play the synthetic world of this number (default: 0)')
+    source.add_argument('--world', type=seed, default=DEMO_SEED, metavar='SEED',
+                        help=f'play the synthetic world of this number (default: {DEMO_SEED})')
     name = {'nargs': '?'} if positional else {}
     source.add_argument('input' if positional else '--input', type=Path, metavar='DIR', **name,
                         help='play the images of this folder; names that are times in ns are '
@@ -66,9 +68,9 @@ def add_source_arguments(parser: argparse.ArgumentParser, positional: bool = Fal
 
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what chooses the weights, their size and the cache."""
-    parser.add_argument('--checkpoint', default='random', metavar='FILE',
-                        help="weights of the network (default: 'random', which only tests the "
-                             'plumbing)')
+    parser.add_argument('--checkpoint', default='small', metavar='FILE',
+                        help="weights of the network (default: 'small', which comes with the "
+                             "package; 'random' only tests the plumbing)")
     parser.add_argument('--image-size', type=positive_int, metavar='WIDTH',
                         help='width at which the network works, a multiple of 14 (default: 224 '
                              'with random weights, else what the weights were trained with)')

@@ -4,10 +4,12 @@ import argparse
 from pathlib import Path
 import sys
 
-from xsvggt_ros.tools.arguments import positive_int, seed, WORLD_FRAMES
+from xsvggt_ros.tools.arguments import positive_int, seed
 from xsvggt_ros.tools.errors import ChoiceError, ToolError
 from xsvggt_ros.tools.processes import interrupt_on_signals
+from xsvggt_ros.tools.synthetic_world import DEMO_SEED
 
+FRAMES = 120       # unless told otherwise
 INTERRUPTED = 130  # exit code: no table was made
 
 
@@ -29,13 +31,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_stream_arguments(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group()
-    source.add_argument('--world', type=seed, default=0, metavar='SEED',
-                        help='the synthetic world of this number (default: 0)')
+    source.add_argument('--world', type=seed, default=DEMO_SEED, metavar='SEED',
+                        help=f'the synthetic world of this number (default: {DEMO_SEED})')
     source.add_argument('--input', type=Path, metavar='DIR', help='the images of this folder')
-    parser.add_argument('--frames', type=positive_int, default=WORLD_FRAMES, metavar='N',
-                        help=f'images, at most (default: {WORLD_FRAMES})')
-    parser.add_argument('--checkpoint', default='random', metavar='FILE',
-                        help="weights of the network (default: 'random')")
+    parser.add_argument('--frames', type=positive_int, default=FRAMES, metavar='N',
+                        help=f'images, at most (default: {FRAMES})')
+    parser.add_argument('--checkpoint', default='small', metavar='FILE',
+                        help="weights of the network (default: 'small', which comes with the "
+                             "package; 'random' only tests the plumbing)")
     parser.add_argument('--size', choices=('auto', 'small', 'full'), default='auto',
                         help='size of the network (default: what the weights are, small if '
                              'random)')

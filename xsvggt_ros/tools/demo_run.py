@@ -18,7 +18,7 @@ from xsvggt_ros.tools.outputs import parse_stamp
 from xsvggt_ros.tools.processes import ChildProcess, end_all, ignore_signals
 from xsvggt_ros.tools.progress import ProgressBar
 from xsvggt_ros.tools.recorder import StreamRecorder
-from xsvggt_ros.tools.recording import describe_errors
+from xsvggt_ros.tools.recording import describe_errors, Recording
 from xsvggt_ros.tools.ros_environment import config_file
 
 TOPIC = '/camera/image_raw'
@@ -40,7 +40,7 @@ def run_demo(options: argparse.Namespace) -> None:
     if options.input is not None:    # so that a wrong folder or calibration is said at once
         folder = ImageFolder(options.input, options.rate, options.calibration)
         options.frames = min(options.frames or len(folder), len(folder))
-    options.out.mkdir(parents=True, exist_ok=True)
+    Recording.check_folder(options.out)
     demo = _Demo(options)
     try:
         demo.start()

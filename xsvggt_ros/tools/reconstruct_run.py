@@ -30,6 +30,7 @@ def run_reconstruct(options: argparse.Namespace) -> None:
     """
     source = open_source(options.input, options.world, options.rate, options.frames, options.size,
                          options.calibration)
+    Recording.check_folder(options.out)
     loaded, engine = _load(options)
     print(f'weights: {loaded.description}', flush=True)
     recording = Recording(model=loaded.description, random_weights=loaded.random_weights)

@@ -1,12 +1,14 @@
 """What is known of a run when it is over, and how it is written to a folder. No ROS."""
 
 from dataclasses import dataclass, field
+import os
 from pathlib import Path
 import statistics
 
 import numpy as np
 
 from xsvggt_ros.tools import metrics, outputs
+from xsvggt_ros.tools.errors import ToolError
 from xsvggt_ros.tools.outputs import CacheRow, StampedPose
 from xsvggt_ros.tools.voxel_map import VoxelMap
 
@@ -55,6 +57,16 @@ class Recording:
         return TrajectoryErrors(
             ate, ratio, metrics.rotation_error(estimate[:, :3, :3], truth[:, :3, :3]),
             back.points(truth[:, :3, 3]))
+
+    @staticmethod
+    def check_folder(folder: Path) -> None:
+        """Make the folder now; raise ToolError: a long run must not end with nothing written."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ToolError(f'--out {folder}: cannot be made: {error}') from error
+        if not os.access(folder, os.W_OK):
+            raise ToolError(f'--out {folder}: you may not write there')
 
     def write_data(self, folder: Path) -> list[Path]:
         """Write map, trajectory and cache occupancy; return the files."""
