@@ -24,7 +24,7 @@ CONFIG = Path(__file__).resolve().parents[1] / 'config'
 # Argument: parameter of the node, its type, description.
 PARAMETERS = {
     'checkpoint': ('model.checkpoint', str, 'Weights: path of a .safetensors, .pt or .pth file, '
-                   'or "random" to test the plumbing'),
+                   'or "small", which comes with the package and knows synthetic rooms only'),
     'device': ('model.device', str, 'Where the network runs: auto, cpu, cuda or cuda:N'),
     'image_size': ('model.image_size', int, 'Width in pixels to which images are resized, a '
                    'multiple of 14; smaller is faster and coarser'),
@@ -35,6 +35,8 @@ PARAMETERS = {
     'memory_budget_mb': ('cache.memory_budget_mb', float, 'Memory for the caches in MB, '
                          'instead of max_tokens'),
     'quantization': ('cache.quantization', str, 'How the cache is packed: int4, int8 or none'),
+    'image_transport': ('image_transport', str, 'raw, or compressed for '
+                        'sensor_msgs/CompressedImage on <image_topic>/compressed'),
     'odom_frame': ('odom_frame', str, 'Frame in which the camera is tracked'),
     'publish_tf': ('publish_tf', bool, 'Whether to publish the edge from odom_frame to the frame '
                    'of the images: true or false'),

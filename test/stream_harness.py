@@ -119,6 +119,10 @@ class Robot:
         while not self._closing.is_set():
             self.executor.spin_once(timeout_sec=0.1)
 
+    def record(self, name, kind, topic):
+        """Keep what is published on a topic as ``received[name]``."""
+        self._record(name, kind, topic, qos(50, reliable=True))
+
     def _record(self, name, kind, topic, profile):
         messages = self.received[name] = []
         self.node.create_subscription(kind, topic, messages.append, profile)

@@ -23,7 +23,7 @@ REPORT = FrameReport(
 HEALTHY = Snapshot(
     state='active', topic='/cam', publishers=['driver (sensor_msgs/msg/Image, reliable)'],
     image_timeout=5.0, active_for=60.0, start_fault=None, image_fault=None, frame_fault=None,
-    frame_id_fault=None,
+    frame_id_fault=None, stamp_fault=None,
     process_bytes=10**9, image_age=0.03, image_rate=30.0, info_rate=30.0,
     image_description='rgb8 640x480', calibrated_focal=(390.0, 390.0), received=300,
     processed=300, rate_out=30.0, latencies=[0.05], report=REPORT, model='tiny', device='cpu')

@@ -156,7 +156,7 @@ def test_launch_arguments_are_the_nodes_parameters():
     arguments = launch_table('PARAMETERS')
     assert {'checkpoint', 'device', 'image_size', 'max_tokens', 'memory_budget_mb', 'policy',
             'quantization', 'use_sim_time', 'odom_frame', 'publish_tf',
-            'autostart'} == set(arguments)
+            'image_transport', 'autostart'} == set(arguments)
     for argument, value in arguments.items():
         name, kind = value.elts[0].value, value.elts[1].id
         if name != 'use_sim_time':  # every node has that one by itself

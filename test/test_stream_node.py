@@ -1,16 +1,21 @@
 """The real node, a process of its own, over real DDS."""
 
 from array import array
+import io
 import threading
 import time
 
+from geometry_msgs.msg import PoseStamped
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from nav_msgs.msg import Odometry, Path
 import numpy as np
+from PIL import Image as PilImage
 import pytest
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import DescribeParameters, SetParameters
-from std_srvs.srv import Trigger
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_srvs.srv import SetBool, Trigger
 from stream_harness import FRAME_ID, make_image, NodeProcess, Robot, write_tiny_checkpoint
 
 from xsvggt_ros.msg import StreamStatus
@@ -193,6 +198,146 @@ def test_the_same_fault_does_not_flood_the_log(robot, start):
     assert 1 <= node.output().count('yuv999') <= 2  # again after 10 s, on a very slow machine
 
 
+def position(message):
+    place = message.pose.pose.position
+    return np.array([place.x, place.y, place.z])
+
+
+def test_a_fixed_scale_scales_everything(robot, start):
+    robot.record('depth', Image, '/xsvggt/depth/image_rect')
+    statuses = []
+    for second, parameters in ((10, {}), (20, {'scale__mode': 'fixed', 'scale__value': 2.5})):
+        node = start(**parameters, cloud__confidence_percentile=0.0)
+        statuses += [robot.process(node, make_image(index, stamp=(second + index, 0)))
+                     for index in range(3)]
+        for name in ('points', 'odometry', 'tf', 'depth'):
+            robot.wait(lambda: len(robot.received[name]) == len(statuses), name, node)
+        node.stop()
+    assert [status.metric for status in statuses] == [False] * 3 + [True] * 3
+    assert statuses[-1].scale == 2.5 and statuses[0].scale == 1.0
+    unit, metres = (slice(0, 3), slice(3, 6))
+    for name, values in (
+            ('odometry', position), ('depth', lambda m: np.frombuffer(m.data, np.float32)),
+            ('points', lambda m: np.frombuffer(m.data, np.float32).reshape(-1, 5)[:, :3])):
+        before, after = ([values(m) for m in robot.received[name][part]]
+                         for part in (unit, metres))
+        np.testing.assert_allclose(np.array(after), 2.5 * np.array(before), rtol=1e-5, atol=1e-7)
+
+
+def test_the_scale_comes_from_another_odometry(robot, start):
+    node = start(scale__mode='odometry')
+    hints = robot.node.create_publisher(Odometry, '/odom_hint', 10)
+    sent = [make_image(index) for index in range(8)]
+    for image in sent:
+        assert not robot.process(node, image).metric   # nothing to compare with
+    way = np.array([position(m) for m in robot.received['odometry']])
+    metres = 3.0 / np.sqrt(((way - way.mean(axis=0)) ** 2).sum(axis=1).mean())
+    assert robot.call(Trigger, '/xsvggt/reset', Trigger.Request()).success
+    robot.wait(lambda: hints.get_subscription_count() > 0, 'odom_hint', node)
+    another_world = way @ [[0, 1, 0], [-1, 0, 0], [0, 0, 1]]
+    for index, place in enumerate(another_world):   # the same pictures once more
+        image = make_image(index, stamp=(1700001000 + index, 0))
+        hint = Odometry(header=image.header)
+        point = hint.pose.pose.position
+        point.x, point.y, point.z = (float(value) for value in metres * place + 5)
+        hints.publish(hint)
+        time.sleep(0.05)
+        status = robot.process(node, image)
+    assert status.metric and status.scale == pytest.approx(metres, rel=1e-3)
+    robot.wait(lambda: len(robot.received['odometry']) == 16, 'all odometry', node)
+    np.testing.assert_allclose(position(robot.received['odometry'][-1]), status.scale * way[-1],
+                               rtol=1e-3, atol=1e-4)
+    assert "the network's unit is" in node.output()
+
+
+def test_compressed_images_are_read(robot, start):
+    camera = robot.node.create_publisher(CompressedImage, '/cam/image_raw/compressed', 10)
+    node = start(wait=False, image_transport='compressed')
+    robot.wait(lambda: camera.get_subscription_count() > 0, 'the node to subscribe', node)
+    robot.wait(lambda: robot.node.count_publishers('/xsvggt/points') > 0, 'publishers', node)
+    time.sleep(0.5)
+    raw = make_image(0)
+    pixels = np.frombuffer(raw.data, np.uint8).reshape(raw.height, raw.width, 3)
+    file = io.BytesIO()
+    PilImage.fromarray(pixels).save(file, 'png')
+    message = CompressedImage(header=raw.header, format='rgb8; png compressed rgb8')
+    message.data = array('B', file.getvalue())
+    camera.publish(message)
+    status = robot.wait(robot.tracked, 'the image to be processed', node)[0]
+    assert status.header.stamp == raw.header.stamp
+    assert robot.wait_for_diagnostic(node, 'Input', 'images/s').level == OK
+    values = {value.key: value.value for value in robot.diagnostic('Input').values}
+    assert values['topic'] == '/cam/image_raw/compressed'
+    message.data = array('B', file.getvalue()[:100])
+    message.header = make_image(1).header
+    camera.publish(message)
+    robot.wait(lambda: 'image refused' in node.output(), 'the broken image to be refused', node)
+
+
+def test_a_paused_node_ignores_images_and_keeps_the_stream(robot, start):
+    node = start()
+    robot.process(node, make_image(0))
+    assert robot.call(SetBool, '/xsvggt/enable', SetBool.Request(data=False)).success
+    robot.images.publish(make_image(1))
+    robot.wait(lambda: robot.received['status'][-1].state == StreamStatus.PAUSED, 'PAUSED', node)
+    assert robot.wait_for_diagnostic(node, 'Input', 'paused').level == OK
+    assert robot.call(SetBool, '/xsvggt/enable', SetBool.Request(data=True)).success
+    status = robot.process(node, make_image(2))
+    assert (status.frames_received, status.frames_processed, status.reset_count) == (2, 2, 0)
+    assert [cache.frame_index for cache in robot.received['cache']] == [0, 1]
+
+
+def test_pose_and_path_follow_the_odometry(robot, start):
+    robot.record('pose', PoseStamped, '/xsvggt/pose')
+    robot.record('path', Path, '/xsvggt/path')
+    node = start(path__max_poses=3)
+    sent = [make_image(index) for index in range(5)]
+    for image in sent:
+        robot.process(node, image)
+    robot.wait(lambda: len(robot.received['path']) == 5 == len(robot.received['pose']), 'all',
+               node)
+    assert stamps(robot.received['pose']) == stamps(sent)
+    for pose, odometry in zip(robot.received['pose'], robot.received['odometry']):
+        assert pose.pose == odometry.pose.pose and pose.header == odometry.header
+    path = robot.received['path'][-1]
+    assert stamps(path.poses) == stamps(sent[2:]) and path.header.frame_id == 'xsvggt_odom'
+    assert [len(message.poses) for message in robot.received['path']] == [1, 2, 3, 3, 3]
+    assert robot.call(Trigger, '/xsvggt/reset', Trigger.Request()).success
+    robot.process(node, make_image(6))
+    robot.wait(lambda: len(robot.received['path']) == 6, 'a path after the reset', node)
+    assert len(robot.received['path'][-1].poses) == 1
+
+
+def test_a_bag_that_loops_begins_a_new_stream_once(robot, start):
+    node = start()
+    for index in (5, 6, 7):
+        assert robot.process(node, make_image(index)).reset_count == 0
+    late = make_image(8, stamp=(1700000007, 100_000_000))   # 23 ms before the last one
+    robot.images.publish(late)
+    robot.wait(lambda: 'out of order' in node.output(), 'the late image to be refused', node)
+    for index in (0, 1, 2):   # the bag again from its beginning
+        status = robot.process(node, make_image(index))
+        assert (status.reset_count, status.frames_rejected) == (1, 1)
+    assert node.output().count('time went back by 7.0 s') == 1
+    assert [cache.frame_index for cache in robot.received['cache']] == [0, 1, 2] * 2
+    robot.process(node, make_image(60))   # a gap of a minute is none, unless it is told to be
+    answer = robot.call(SetParameters, '/xsvggt/set_parameters', SetParameters.Request(
+        parameters=[float_parameter('reset.on_gap', 10.0)]))
+    assert answer.results[0].successful
+    assert robot.process(node, make_image(75)).reset_count == 2
+    assert 'no image for 15.0 s' in node.output()
+
+
+def test_images_without_a_stamp_are_complained_about(robot, start):
+    node = start()
+    for _ in range(2):
+        robot.images.publish(make_image(0, stamp=(0, 0)))
+        time.sleep(0.2)
+    status = robot.wait_for_diagnostic(node, 'Input', 'no stamp')
+    assert status.level == WARN and 'no stamp' in node.output()
+    assert robot.process(node, make_image(1)).frames_rejected == 0
+
+
 def test_after_a_reset_another_size_is_welcome(robot, start):
     node = start()
     for i in range(5):
@@ -201,6 +346,42 @@ def test_after_a_reset_another_size_is_welcome(robot, start):
     status = robot.process(node, make_image(5, width=140, height=112, encoding='mono8'))
     assert status.reset_count == 1
     assert robot.received['cache'][-1].frame_index == 0
+
+
+def test_depth_colour_camera_and_odometry_share_every_stamp(robot, start):
+    topics = {'depth': (Image, '/xsvggt/depth/image_rect'),
+              'depth_info': (CameraInfo, '/xsvggt/depth/camera_info'),
+              'rgb': (Image, '/xsvggt/rgb/image_rect_color'),
+              'rgb_info': (CameraInfo, '/xsvggt/rgb/camera_info'),
+              'confidence': (Image, '/xsvggt/confidence')}
+    for name, (kind, topic) in topics.items():
+        robot.record(name, kind, topic)
+    node = start(cloud__confidence_percentile=0.0)
+    sent = [make_image(index) for index in range(5)]
+    for image in sent:
+        robot.process(node, image)
+    names = (*topics, 'points', 'odometry')
+    robot.wait(lambda: all(len(robot.received[name]) == 5 for name in names), 'all of it', node)
+    for name in names:   # what an exact-time synchroniser needs
+        assert stamps(robot.received[name]) == stamps(sent), name
+    depth, rgb, info, cloud = (robot.received[name][2] for name in (
+        'depth', 'rgb', 'depth_info', 'points'))
+    height, width = depth.height, depth.width
+    assert (depth.encoding, rgb.encoding) == ('32FC1', 'rgb8') and depth.step == 4 * width
+    assert (rgb.height, rgb.width, rgb.step) == (height, width, 3 * width)
+    assert (info.height, info.width) == (height, width) and list(info.d) == [0.0] * 5
+    assert info == robot.received['rgb_info'][2]
+    assert {robot.received[name][2].header.frame_id for name in names[:-1]} == {
+        sent[2].header.frame_id}
+    # Depth and camera say what the cloud says.
+    z = np.frombuffer(depth.data, np.float32).reshape(height, width)
+    rows, columns = np.mgrid[:height, :width]
+    points = np.frombuffer(cloud.data, np.float32).reshape(height, width, 5)
+    x, y = (columns - info.k[2]) / info.k[0] * z, (rows - info.p[6]) / info.p[5] * z
+    np.testing.assert_allclose(points[:, :, :3], np.dstack([x, y, z]), rtol=1e-4, atol=1e-5)
+    confidence = np.frombuffer(robot.received['confidence'][2].data, np.float32)
+    np.testing.assert_array_equal(points[:, :, 4].ravel(), confidence)
+    assert rgb.data == sent[2].data   # the picture has the network's size already
 
 
 def test_random_weights_are_said_everywhere(robot, start):
@@ -216,7 +397,7 @@ def test_random_weights_are_said_everywhere(robot, start):
     ('missing', ('nowhere.safetensors', 'Hugging Face', 'non-commercial')),
     ('truncated', ('truncated.safetensors',)),
     ('other', ('other.safetensors', 'missing', 'camera_head.trunk.0.attn.qkv.bias')),
-    ('unset', ('model.checkpoint is not set', 'random')),
+    ('unset', ('model.checkpoint is empty', "'small'")),
 ])
 def test_a_checkpoint_that_cannot_be_used_is_explained(robot, start, checkpoint, tmp_path,
                                                        kind, words):

@@ -1,6 +1,6 @@
 """One frame in, one result out, for as long as the stream runs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import time
 from typing import Protocol
 
@@ -76,6 +76,16 @@ class FrameResult:
     points: Tensor  # [H, W, 3], in the world
     points_confidence: Tensor  # [H, W], at least 1
     upload_seconds: float  # host time spent to bring the frame to the device and to size
+
+    @torch.inference_mode()
+    def scaled(self, metres: float) -> 'FrameResult':
+        """Return the same with all lengths multiplied by ``metres`` a unit."""
+        pose_encoding, camera_from_world = (
+            tensor.clone() for tensor in (self.pose_encoding, self.camera_from_world))
+        pose_encoding[:3] *= metres
+        camera_from_world[:3, 3] *= metres
+        return replace(self, pose_encoding=pose_encoding, camera_from_world=camera_from_world,
+                       depth=self.depth * metres, points=self.points * metres)
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,9 @@ class Snapshot:
     image_fault: Fault | None
     frame_fault: Fault | None
     frame_id_fault: Fault | None
+    stamp_fault: Fault | None
     process_bytes: int
+    paused: bool = False  # by ~/enable
     # What there is only once the node is configured:
     image_age: float | None = None  # seconds since the last image; None: none yet
     image_rate: float = 0.0
@@ -116,12 +118,15 @@ def _input(s: Snapshot) -> Part:
         'rejected': s.rejected}
     if s.state != 'active':
         return WARN, f'the node is {s.state}', values
+    if s.paused:
+        return OK, 'paused: images are ignored until ~/enable is called with true', values
     if s.silence > s.image_timeout:
         return ERROR, no_image_message(s.topic, s.publishers, s.silence), values
     if s.image_fault is not None and s.image_fault.age < RECENT:
         return ERROR, s.image_fault.message, values
-    if s.frame_id_fault is not None and s.frame_id_fault.age < RECENT:
-        return WARN, s.frame_id_fault.message, values
+    for fault in (s.frame_id_fault, s.stamp_fault):
+        if fault is not None and fault.age < RECENT:
+            return WARN, fault.message, values
     if s.info_rate > 1.0 and s.image_rate < 0.5 * s.info_rate:
         return WARN, (
             f'camera_info arrives at {s.info_rate:.1f} Hz but images at {s.image_rate:.1f} Hz: '

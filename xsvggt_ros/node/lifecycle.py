@@ -4,6 +4,7 @@ import signal
 import time
 
 from diagnostic_msgs.msg import DiagnosticArray
+from nav_msgs.msg import Odometry
 from rcl_interfaces.msg import SetParametersResult
 import rclpy
 from rclpy.clock import Clock, ClockType
@@ -14,8 +15,8 @@ from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.signals import install_signal_handlers, SignalHandlerOptions
 from rclpy.subscription import Subscription
-from sensor_msgs.msg import CameraInfo, Image
-from std_srvs.srv import Trigger
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_srvs.srv import SetBool, Trigger
 
 from xsvggt_ros.node.diagnostics import (
     build_statuses, GpuMemory, no_image_message, process_memory, Snapshot
@@ -64,6 +65,7 @@ class XsvggtNode(LifecycleNode):
             DIAGNOSTICS_PERIOD, self._on_timer,
             clock=Clock(clock_type=ClockType.STEADY_TIME))
         self.create_service(Trigger, '~/reset', self._on_reset)
+        self.create_service(SetBool, '~/enable', self._on_enable)
 
     def start(self) -> None:
         """Configure and activate, if the parameter autostart says so."""
@@ -123,7 +125,7 @@ class XsvggtNode(LifecycleNode):
         self._pipeline.begin(self._worker.mailbox)
         self._active_since = time.monotonic()
         self._state = 'active'
-        self.get_logger().info(f"waiting for images on {self.resolve_topic_name('image')}")
+        self.get_logger().info(f'waiting for images on {self._image_topic()}')
         return TransitionCallbackReturn.SUCCESS
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -170,13 +172,21 @@ class XsvggtNode(LifecycleNode):
             history=HistoryPolicy.KEEP_LAST, depth=IMAGE_DEPTH, reliability=reliability)
         info = QoSProfile(
             history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        compressed = self._values['image_transport'] == 'compressed'
         self._inputs = [
             self.create_subscription(
-                Image, 'image', self._pipeline.on_image, images,
-                qos_overriding_options=overrides),
+                CompressedImage if compressed else Image, self._image_topic(),
+                self._pipeline.on_image, images, qos_overriding_options=overrides),
             self.create_subscription(
                 CameraInfo, 'camera_info', self._pipeline.on_camera_info, info,
                 qos_overriding_options=overrides)]
+
+        if self._values['scale.mode'] == 'odometry':
+            hints = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=10,
+                               reliability=ReliabilityPolicy.BEST_EFFORT)
+            self._inputs.append(self.create_subscription(
+                Odometry, 'odom_hint', self._pipeline.on_odometry, hints,
+                qos_overriding_options=overrides))
 
     def _unsubscribe(self) -> None:
         for subscription in self._inputs:
@@ -184,8 +194,13 @@ class XsvggtNode(LifecycleNode):
         self._inputs = []
         self._active_since = None
 
-    def _image_publishers(self) -> tuple[str, list[str]]:
+    def _image_topic(self) -> str:
+        """Return the full name; as with image_transport, remapping `image` moves both."""
         topic = self.resolve_topic_name('image')
+        return topic + '/compressed' if self._values['image_transport'] == 'compressed' else topic
+
+    def _image_publishers(self) -> tuple[str, list[str]]:
+        topic = self._image_topic()
         found = []
         for info in self.get_publishers_info_by_topic(topic):
             found.append(f'{info.node_name} ({info.topic_type}, '
@@ -207,6 +222,17 @@ class XsvggtNode(LifecycleNode):
         else:
             response.success = True
             response.message = 'stream reset: the next image defines a new odometry origin'
+        return response
+
+    def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        if self._worker is None:
+            response.success, response.message = False, 'the node is not active'
+            return response
+        self._pipeline.enabled = request.data
+        response.success = True
+        response.message = ('images are processed; the stream goes on' if request.data
+                            else 'paused: images are ignored, the stream is kept')
+        self.get_logger().info(response.message)
         return response
 
     def _on_set_parameters(self, changes: list[RosParameter]) -> SetParametersResult:
@@ -254,6 +280,7 @@ class XsvggtNode(LifecycleNode):
             'active_for': active_for, 'start_fault': self._faults.get('start'),
             'image_fault': self._faults.get('image'), 'frame_fault': self._faults.get('frame'),
             'frame_id_fault': self._faults.get('frame_id'),
+            'stamp_fault': self._faults.get('stamp'),
             'process_bytes': process_memory()}
         pipeline = self._pipeline
         if pipeline is None:
@@ -261,7 +288,7 @@ class XsvggtNode(LifecycleNode):
         loaded, mailbox = pipeline.loaded, pipeline.mailbox
         busy_since = pipeline.busy_since
         return Snapshot(
-            **common, image_age=pipeline.image_meter.age(),
+            **common, paused=not pipeline.enabled, image_age=pipeline.image_meter.age(),
             image_rate=pipeline.image_meter.rate(), info_rate=pipeline.info_meter.rate(),
             image_description=pipeline.image_description,
             calibrated_focal=pipeline.calibrated_focal, received=mailbox.received,

@@ -1,12 +1,13 @@
 """From plain numbers and arrays to ROS messages."""
 
 from array import array
+from collections.abc import Iterable
 
 from geometry_msgs.msg import Pose as PoseMsg
-from geometry_msgs.msg import TransformStamped
-from nav_msgs.msg import Odometry
+from geometry_msgs.msg import PoseStamped, TransformStamped
+from nav_msgs.msg import Odometry, Path
 import numpy as np
-from sensor_msgs.msg import PointCloud2, PointField
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
@@ -46,6 +47,31 @@ def point_cloud(header: Header, packed: np.ndarray) -> PointCloud2:
     return message
 
 
+def image(header: Header, pixels: np.ndarray, encoding: str) -> Image:
+    """Return pixels [H, W] or [H, W, channels] as an image without padding."""
+    message = Image()
+    message.header = header
+    message.height, message.width = pixels.shape[:2]
+    message.encoding = encoding
+    message.is_bigendian = False
+    message.step = pixels.nbytes // message.height
+    message.data = byte_array(pixels)
+    return message
+
+
+def camera_info(header: Header, height: int, width: int, intrinsics: np.ndarray) -> CameraInfo:
+    """Return a pinhole camera with `intrinsics` [3, 3], in pixels, and no distortion."""
+    message = CameraInfo()
+    message.header = header
+    message.height, message.width = height, width
+    message.distortion_model = 'plumb_bob'
+    message.d = [0.0] * 5
+    message.k = intrinsics.ravel()
+    message.r = np.eye(3).ravel()
+    message.p = np.hstack([intrinsics, np.zeros((3, 1))]).ravel()
+    return message
+
+
 def transform(header: Header, frame_id: str, child_frame_id: str, pose: Pose) -> TFMessage:
     """Return the edge frame_id -> child_frame_id with the header's stamp."""
     edge = TransformStamped()
@@ -56,6 +82,22 @@ def transform(header: Header, frame_id: str, child_frame_id: str, pose: Pose) ->
     translation.x, translation.y, translation.z = pose.position
     rotation.x, rotation.y, rotation.z, rotation.w = pose.orientation
     return TFMessage(transforms=[edge])
+
+
+def pose_stamped(header: Header, frame_id: str, pose: Pose) -> PoseStamped:
+    """Return a pose in frame_id with the header's stamp."""
+    message = PoseStamped()
+    message.header.stamp = header.stamp
+    message.header.frame_id = frame_id
+    _fill_pose(message.pose, pose)
+    return message
+
+
+def path(poses: Iterable[PoseStamped]) -> Path:
+    """Return the poses, oldest first, under the newest one's header."""
+    message = Path(poses=list(poses))
+    message.header = message.poses[-1].header
+    return message
 
 
 def odometry(

@@ -21,6 +21,7 @@ from xsvggt_ros.kv_cache.quantization import SCHEMES
 from xsvggt_ros.kv_cache.retention import POLICIES
 
 Value = str | int | float | bool
+SCALE_MODES = ('none', 'fixed', 'odometry')
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,9 @@ class Parameter:
 MILLION = 1_000_000
 
 TABLE: tuple[Parameter, ...] = (
-    Parameter('model.checkpoint', '', 'Weights: path of a .safetensors, .pt or .pth file, or '
-              '"random" for random weights that only test the plumbing.'),
+    Parameter('model.checkpoint', 'small', 'Weights: path of a .safetensors, .pt or .pth file; '
+              '"small", which comes with the package and knows synthetic rooms only; or "random" '
+              'for random weights that only test the plumbing.'),
     Parameter('model.size', 'auto', 'Network size: auto reads it from the checkpoint (random '
               'weights: small).', choices=('auto', 'small', 'full')),
     Parameter('model.device', 'auto', 'Where the network runs: auto (the GPU if there is one), '
@@ -104,6 +106,9 @@ TABLE: tuple[Parameter, ...] = (
     Parameter('cache.seed', 0, 'Seed of the policy random.', minimum=0, maximum=MILLION),
     Parameter('cache.storage', 'auto', 'Float type of what is not packed; auto is the precision '
               'of the network.', choices=('auto', *STORAGE_DTYPES)),
+    Parameter('image_transport', 'raw', 'What is subscribed to: raw is `image`, compressed is '
+              '`image/compressed`, JPEG or PNG (sensor_msgs/CompressedImage).',
+              choices=('raw', 'compressed')),
     Parameter('input.reliability', 'best_effort', 'Reliability of the image subscription; '
               'reliable receives nothing from a camera that publishes best effort.',
               choices=('best_effort', 'reliable')),
@@ -123,6 +128,17 @@ TABLE: tuple[Parameter, ...] = (
               "in the cloud's unit squared.", minimum=0.0, maximum=1e6, dynamic=True),
     Parameter('orientation_covariance', 0.01, 'Variance of the orientation in ~/odometry, a '
               'constant, in rad^2.', minimum=0.0, maximum=1e6, dynamic=True),
+    Parameter('scale.mode', 'none', "Where metres come from: none leaves the network's own unit, "
+              'fixed takes scale.value, odometry compares the way with `odom_hint` '
+              '(nav_msgs/Odometry).', choices=SCALE_MODES),
+    Parameter('scale.value', 1.0, "Metres in the network's unit, if scale.mode is fixed.",
+              minimum=1e-6, maximum=1e6, dynamic=True),
+    Parameter('path.max_poses', 1000, 'Poses on ~/path, the newest ones.', minimum=1,
+              maximum=100_000),
+    Parameter('reset.on_time_jump', True, 'Begin a new stream when the stamps of the images go '
+              'back: a bag that loops, a clock that was set.', dynamic=True),
+    Parameter('reset.on_gap', 0.0, 'Begin a new stream when the stamps of two images are more '
+              'than so many seconds apart; 0: never.', minimum=0.0, maximum=86400.0, dynamic=True),
     Parameter('autostart', True, 'Configure and activate at once, without a lifecycle manager.'),
     Parameter('diagnostics.image_timeout', 5.0, 'Seconds without an image after which diagnostics '
               'say so.', minimum=0.1, maximum=3600.0, dynamic=True),

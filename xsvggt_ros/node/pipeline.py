@@ -9,26 +9,35 @@ from collections import deque
 from collections.abc import Mapping
 import time
 
+from geometry_msgs.msg import PoseStamped
+from nav_msgs.msg import Odometry
+import numpy as np
 import rclpy
 from rclpy.impl.rcutils_logger import RcutilsLogger
-from sensor_msgs.msg import CameraInfo, Image
+from rclpy.lifecycle import LifecyclePublisher
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 import torch
 
 from xsvggt_ros.engine.point_cloud import CloudOptions, pack_cloud
+from xsvggt_ros.engine.scale import Scale, TrajectoryScale
 from xsvggt_ros.engine.stream_engine import CacheStats, FrameError, FrameResult
+from xsvggt_ros.geometry import invert_transform
 from xsvggt_ros.msg import CacheStatus, StreamStatus
 from xsvggt_ros.node import messages
 from xsvggt_ros.node.diagnostics import GpuMemory
 from xsvggt_ros.node.frames import odom_from_optical
-from xsvggt_ros.node.image_codec import decode_image, ImageError
+from xsvggt_ros.node.image_codec import decode_compressed, decode_image, ImageError
 from xsvggt_ros.node.loading import is_out_of_memory, LoadedEngine
+from xsvggt_ros.node.odometry_hint import OdometryHint
 from xsvggt_ros.node.parameters import Value
 from xsvggt_ros.node.publishers import Publishers
+from xsvggt_ros.node.stream_clock import OutOfOrderError, StreamClock
 from xsvggt_ros.node.stream_statistics import FaultLog, FrameReport, Latency, RateMeter
 from xsvggt_ros.node.worker import LatestMailbox
 
 LATENCIES = 200  # frames over which latency statistics are taken
+UNMATCHED = 30  # frames for which odometry may be late
 
 
 class Pipeline:
@@ -52,7 +61,15 @@ class Pipeline:
         self.rejected = 0
         self.resets = 0
         self.busy_since: float | None = None
+        self.enabled = True  # False: images are ignored
         self._last_header = Header()
+        self._clock = StreamClock()
+        self.scale: Scale | None = None  # None: lengths are in the network's unit
+        self._hint = OdometryHint()
+        self._trajectory = TrajectoryScale()
+        # Positions in the network's unit for whose time no odometry has come yet.
+        self._unmatched: deque[tuple[int, np.ndarray]] = deque(maxlen=UNMATCHED)
+        self._path: deque[PoseStamped] = deque(maxlen=values['path.max_poses'])
         self._engine = loaded.engine
         self._publishers = publishers
         self._faults = faults
@@ -60,10 +77,16 @@ class Pipeline:
 
     # The executor's thread -----------------------------------------------------------------------
 
-    def on_image(self, message: Image) -> None:
+    def on_image(self, message: Image | CompressedImage) -> None:
         """Keep an image for the worker; one still waiting is dropped."""
         self.image_meter.tick()
-        self.mailbox.put((message, time.monotonic()))
+        if self.enabled:
+            self.mailbox.put((message, time.monotonic()))
+
+    def on_odometry(self, message: Odometry) -> None:
+        """Remember where another odometry is, in metres."""
+        position = message.pose.pose.position
+        self._hint.add(_nanoseconds(message.header), (position.x, position.y, position.z))
 
     def on_camera_info(self, message: CameraInfo) -> None:
         """Remember the calibrated focal lengths, to be compared with the predicted ones."""
@@ -76,18 +99,17 @@ class Pipeline:
     def begin(self, mailbox: LatestMailbox) -> None:
         """Begin a new stream with all counters at zero; before the worker gets any work."""
         self.mailbox = mailbox
+        self.enabled = True
         self.processed = self.rejected = self.resets = 0
         self._engine.reset()
         self._forget()
 
     def reset(self) -> None:
         """Forget the stream; the next image defines a new odometry origin."""
-        self._engine.reset()
-        self.resets += 1
-        self._forget()
+        self._reset()
         self._logger.info('stream reset: the next image defines a new odometry origin')
 
-    def process(self, item: tuple[Image, float]) -> None:
+    def process(self, item: tuple[Image | CompressedImage, float]) -> None:
         """Reconstruct one image and publish what came out."""
         message, arrival = item
         self.busy_since = arrival
@@ -101,7 +123,7 @@ class Pipeline:
         if not rclpy.ok():
             return  # the process is ending, and what was to be published has nowhere to go
         self.rejected += 1
-        if isinstance(error, (ImageError, FrameError)):
+        if isinstance(error, (ImageError, FrameError, OutOfOrderError)):
             self._faults.report('image', f'image refused: {error}')
         elif is_out_of_memory(error):
             self._release_memory()
@@ -114,20 +136,29 @@ class Pipeline:
         if self.processed and self._engine.frames == 0:
             self._logger.error('the network failed half-way; the next image begins a new stream')
 
-    def _process(self, message: Image, arrival: float) -> None:
+    def _process(self, message: Image | CompressedImage, arrival: float) -> None:
         start = time.monotonic()
-        pixels = decode_image(message)
-        self.image_description = f'{message.encoding} {message.width}x{message.height}'
+        stamp_ns = _nanoseconds(message.header)
+        self._watch_time(stamp_ns)
+        if isinstance(message, CompressedImage):
+            pixels, kind = decode_compressed(message), message.format
+        else:
+            pixels, kind = decode_image(message), message.encoding
+        self.image_description = f'{kind} {pixels.shape[1]}x{pixels.shape[0]}'
         decoded = time.monotonic()
         try:
-            result = self._engine.step(pixels)
+            result = self._measured(self._engine.step(pixels), stamp_ns)
             pose = odom_from_optical(result.camera_from_world)  # waits for the device
         except FrameError as error:
             raise FrameError(f'{error}, with the service ~/reset') from error
+        self._clock.advance(stamp_ns)
         computed = time.monotonic()
         cloud = self._cloud(message.header, result)
+        maps = self._maps(message.header, result)
         packed = time.monotonic()
         self._publish(message.header, pose, cloud)
+        for publisher, content in maps:
+            publisher.publish(content)
         published = time.monotonic()
         self._engine.finish_frame()
         latency = Latency(
@@ -136,6 +167,51 @@ class Pipeline:
             publish=published - packed)
         self._account(message.header, result, latency, cloud.width if cloud else 0)
         self._publish_status(message.header)
+
+    def _watch_time(self, stamp_ns: int) -> None:
+        """Begin a new stream if the stamps say so; raise OutOfOrderError."""
+        values = self.values
+        reason = self._clock.restart_reason(
+            stamp_ns, values['reset.on_time_jump'], values['reset.on_gap'])
+        if reason is not None:
+            self._reset()
+            self._logger.warning(f'stream reset: {reason}; this image defines a new odometry '
+                                 'origin')
+        stuck = self._clock.stuck_message(stamp_ns)
+        if stuck is not None:
+            self._faults.report('stamp', stuck)
+        else:
+            self._faults.clear('stamp')
+
+    def _measured(self, result: FrameResult, stamp_ns: int) -> FrameResult:
+        """Return the result in metres, as soon as the scale is known."""
+        mode = self.values['scale.mode']
+        if mode == 'none':
+            return result
+        scale = Scale(self.values['scale.value'], 0.0)
+        if mode == 'odometry':
+            pose = invert_transform(result.camera_from_world)
+            self._unmatched.append((stamp_ns, pose[:3, 3].cpu().numpy()))
+            self._match_odometry()
+            scale = self._trajectory.scale()
+        if scale is None:
+            return result
+        if self.scale is None or scale.metres != self.scale.metres:
+            self._logger.info(f"the network's unit is {scale.metres:.4g} m "
+                              f'(+- {100 * scale.uncertainty:.1f} %)')
+            self._path.clear()  # what is on it has another scale
+        self.scale = scale
+        return result.scaled(scale.metres)
+
+    def _match_odometry(self) -> None:
+        """Compare the positions for whose time the other odometry has come by now."""
+        for _ in range(len(self._unmatched)):
+            stamp_ns, position = self._unmatched.popleft()
+            there = self._hint.at(stamp_ns)
+            if there is not None:
+                self._trajectory.add(position, there)
+            else:
+                self._unmatched.append((stamp_ns, position))
 
     def _cloud(self, header: Header, result: FrameResult):
         """Return the cloud, or None where nobody would receive it."""
@@ -148,6 +224,27 @@ class Pipeline:
             max_range=values['cloud.max_range'])
         return messages.point_cloud(header, pack_cloud(result, options).numpy())
 
+    def _maps(
+        self, header: Header, result: FrameResult,
+    ) -> list[tuple[LifecyclePublisher, Image | CameraInfo]]:
+        """Return the network's image, depth, confidence and camera for those who receive them."""
+        publishers = self._publishers
+
+        def image(values: torch.Tensor, encoding: str) -> Image:
+            return messages.image(header, values.cpu().numpy(), encoding)
+
+        def camera() -> CameraInfo:
+            intrinsics = result.intrinsics.to('cpu', torch.float64).numpy()
+            return messages.camera_info(header, *result.depth.shape, intrinsics)
+
+        makers = ((publishers.depth, lambda: image(result.depth, '32FC1')),
+                  (publishers.depth_info, camera),
+                  (publishers.rgb, lambda: image(result.image, 'rgb8')),
+                  (publishers.rgb_info, camera),
+                  (publishers.confidence, lambda: image(result.depth_confidence, '32FC1')))
+        return [(publisher, make()) for publisher, make in makers
+                if publisher.get_subscription_count()]
+
     def _publish(self, header: Header, pose, cloud) -> None:
         values, publishers = self.values, self._publishers
         odom_frame, child = values['odom_frame'], header.frame_id
@@ -156,6 +253,12 @@ class Pipeline:
         publishers.odometry.publish(messages.odometry(
             header, odom_frame, child, pose, values['position_covariance'],
             values['orientation_covariance']))
+        stamped = messages.pose_stamped(header, odom_frame, pose)
+        self._path.append(stamped)
+        if publishers.pose.get_subscription_count():
+            publishers.pose.publish(stamped)
+        if publishers.path.get_subscription_count():
+            publishers.path.publish(messages.path(self._path))
         if cloud is not None:
             publishers.points.publish(cloud)
 
@@ -205,7 +308,9 @@ class Pipeline:
 
     def publish_idle_status(self, silence: float) -> None:
         """Say on ~/status that nothing is tracked, if so; silence: seconds without an image."""
-        if self.report is None:
+        if not self.enabled:
+            state = StreamStatus.PAUSED
+        elif self.report is None:
             state = StreamStatus.DEGRADED if self._is_disturbed() else StreamStatus.WAITING
         elif silence > self.values['diagnostics.image_timeout']:
             state = StreamStatus.WAITING
@@ -225,7 +330,8 @@ class Pipeline:
             frames_received=self.mailbox.received, frames_processed=self.processed,
             frames_dropped=self.mailbox.dropped, frames_rejected=self.rejected,
             rate_in=self.image_meter.rate(), rate_out=self.out_meter.rate(),
-            metric=False, scale=1.0, reset_count=self.resets)
+            metric=self.scale is not None, scale=self.scale.metres if self.scale else 1.0,
+            reset_count=self.resets)
         report = self.report
         if report is not None:
             for name, seconds in vars(report.latency).items():
@@ -234,8 +340,18 @@ class Pipeline:
             message.points_published = report.points
         return message
 
+    def _reset(self) -> None:
+        self._engine.reset()
+        self.resets += 1
+        self._forget()
+
     def _forget(self) -> None:
         self.report = None
+        self._clock.forget()
+        self._path.clear()
+        self._trajectory.forget()
+        self._unmatched.clear()
+        self.scale = None
         self.latencies.clear()
         for kind in ('image', 'frame'):
             self._faults.clear(kind)
@@ -243,6 +359,10 @@ class Pipeline:
     def _release_memory(self) -> None:
         if self.loaded.device.type == 'cuda':
             torch.cuda.empty_cache()
+
+
+def _nanoseconds(header: Header) -> int:
+    return header.stamp.sec * 10 ** 9 + header.stamp.nanosec
 
 
 def cache_message(header: Header, cache: CacheStats, gpu: GpuMemory) -> CacheStatus:

@@ -1,10 +1,11 @@
 """The topics the node publishes, and their QoS."""
 
-from nav_msgs.msg import Odometry
-from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from geometry_msgs.msg import PoseStamped
+from nav_msgs.msg import Odometry, Path
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import PointCloud2
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from tf2_msgs.msg import TFMessage
 
 from xsvggt_ros.msg import CacheStatus, StreamStatus
@@ -16,20 +17,34 @@ class Publishers:
     def __init__(self, node: LifecycleNode) -> None:
         """Create the publishers on a node that is being configured."""
         self._node = node
+        self._all: list[LifecyclePublisher] = []
         self.points = self._create(PointCloud2, '~/points', 1)
+        self.depth = self._create(Image, '~/depth/image_rect', 1)
+        self.depth_info = self._create(CameraInfo, '~/depth/camera_info', 1)
+        self.rgb = self._create(Image, '~/rgb/image_rect_color', 1)
+        self.rgb_info = self._create(CameraInfo, '~/rgb/camera_info', 1)
+        self.confidence = self._create(Image, '~/confidence', 1)
         self.odometry = self._create(Odometry, '~/odometry', 10)
+        self.pose = self._create(PoseStamped, '~/pose', 10)
+        self.path = self._create(Path, '~/path', 1, DurabilityPolicy.TRANSIENT_LOCAL)
         self.cache_status = self._create(CacheStatus, '~/cache_status', 10)
         self.status = self._create(StreamStatus, '~/status', 10)
         self.tf = self._create(TFMessage, '/tf', 100)
 
     def destroy(self) -> None:
         """Remove the publishers from the node."""
-        for publisher in (self.points, self.odometry, self.cache_status, self.status, self.tf):
+        for publisher in self._all:
             self._node.destroy_lifecycle_publisher(publisher)
 
-    def _create(self, message_type: type, topic: str, depth: int):
+    def _create(
+        self, message_type: type, topic: str, depth: int,
+        durability: DurabilityPolicy = DurabilityPolicy.VOLATILE,
+    ) -> LifecyclePublisher:
         qos = QoSProfile(
-            history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=ReliabilityPolicy.RELIABLE)
-        return self._node.create_lifecycle_publisher(
+            history=HistoryPolicy.KEEP_LAST, depth=depth, durability=durability,
+            reliability=ReliabilityPolicy.RELIABLE)
+        publisher = self._node.create_lifecycle_publisher(
             message_type, topic, qos,
             qos_overriding_options=QoSOverridingOptions.with_default_policies())
+        self._all.append(publisher)
+        return publisher

@@ -1,0 +1,53 @@
+"""What the images' stamps say: whether the stream goes on, or a new one has begun."""
+
+DISORDER = 0.2  # seconds: an image that is older than the one before by less came out of order
+
+
+class OutOfOrderError(ValueError):
+    """An image that is older than one already processed."""
+
+
+class StreamClock:
+    """Watches the stamps of the images that are processed."""
+
+    def __init__(self) -> None:
+        """Begin without a last stamp."""
+        self._last: int | None = None
+
+    def forget(self) -> None:
+        """Take whatever stamp comes next."""
+        self._last = None
+
+    def restart_reason(self, stamp_ns: int, on_jump: bool, on_gap: float) -> str | None:
+        """
+        Return why this image begins a new stream, or None if it goes on with the old one.
+
+        on_jump: whether stamps that go back do; on_gap: seconds between two images that do, 0 for
+        never. Raises OutOfOrderError for an image that is only a little too late.
+        """
+        if self._last is None:
+            return None
+        step = (stamp_ns - self._last) * 1e-9
+        if -DISORDER < step < 0:
+            raise OutOfOrderError(
+                f'it is {-step:.3f} s older than the one before: images come out of order; if '
+                'several cameras publish on this topic, give each its own')
+        if step < 0 and on_jump:
+            return f'time went back by {-step:.1f} s (a bag that loops, or a clock that was set)'
+        if on_gap and step > on_gap:
+            return f'no image for {step:.1f} s of the stamps'
+        return None
+
+    def stuck_message(self, stamp_ns: int) -> str | None:
+        """Return what is wrong if the stamp is the last one's, or none at all."""
+        if stamp_ns == 0:
+            return ('images have no stamp: TF and everything that synchronises needs one; set it '
+                    'in the camera driver')
+        if stamp_ns == self._last:
+            return ('two images have the same stamp: TF and everything that synchronises needs '
+                    'increasing ones; check the camera driver')
+        return None
+
+    def advance(self, stamp_ns: int) -> None:
+        """Remember the stamp of an image that was processed."""
+        self._last = stamp_ns
