@@ -12,6 +12,8 @@ import numpy as np
 from PIL import Image
 import pytest
 
+from xsvggt_ros.tools.synthetic_world import DEMO_SEED, SyntheticWorld
+
 pytest.importorskip('rclpy')
 
 # Receives for a process of its own, as a robot's nodes do, and prints what came as JSON.
@@ -106,14 +108,15 @@ def test_best_effort_vga_at_30_hz_arrives():
 
 
 def test_world_comes_with_calibration_and_truth_under_other_names():
-    got, _ = listen('--world', '3', '--frames', '8', '--rate', '20', '--size', '64x48',
+    got, _ = listen('--world', str(DEMO_SEED), '--frames', '8', '--rate', '20', '--size', '64x48',
                     '--reliability', 'reliable', '--topic', '/left/image', '--frame-id', 'eye',
                     topic='/left/image', reliability='RELIABLE', expected=8)
     stamps = [image[0] for image in got['images']]
     assert len(stamps) == 8 and np.diff(stamps).tolist() == [50_000_000] * 7
     # The same header on CameraInfo, whose camera is the world's.
     assert [info[:2] for info in got['infos']] == [[stamp, 'eye'] for stamp in stamps]
-    focal = 32 / np.tan(np.deg2rad(37.5))
+    focal = SyntheticWorld(DEMO_SEED, 64, 48).intrinsics.fx
+    assert 35 < np.rad2deg(np.arctan(32 / focal)) < 40   # half of the field of view
     assert got['infos'][0][2:6] == [64, 48, 'plumb_bob', [0.0] * 5]
     np.testing.assert_allclose(got['infos'][0][6], [focal, 0, 32, 0, focal, 24, 0, 0, 1])
     np.testing.assert_allclose(got['infos'][0][7], [focal, 0, 32, 0, 0, focal, 24, 0, 0, 0, 1, 0])
