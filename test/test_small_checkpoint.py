@@ -28,6 +28,7 @@ def test_it_is_small_and_says_what_it_is():
 def test_its_name_is_enough():
     loaded = load_model('small')
     assert not loaded.random_weights and 'small.safetensors' in loaded.description
+    assert 'trained in synthetic rooms' in loaded.description
     assert loaded.model.dtype == torch.float32
     assert all(torch.isfinite(weight).all() for weight in loaded.model.parameters())
 

@@ -25,7 +25,7 @@ from training.losses import losses, total
 from training.rooms import open_rooms, RANDOM_VIEWS, Rooms
 from xsvggt_ros.geometry import invert_transform, pose_encoding_to_camera
 from xsvggt_ros.model.causal import predict_clips
-from xsvggt_ros.model.checkpoint import save_checkpoint
+from xsvggt_ros.model.checkpoint import save_checkpoint, TRAINING_KEY
 from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.model.random_weights import POINT_AHEAD, POSE_CHANGE
 from xsvggt_ros.model.streamvggt import StreamVGGT
@@ -254,7 +254,7 @@ def write_results(trainer: Trainer, folder: Path) -> None:
     plan = trainer.plan
     save_checkpoint(model, folder / 'small.safetensors', {
         'license': 'Apache-2.0',
-        'training': f'synthetic rooms, {trainer.step} steps, seed {plan.seed}'})
+        TRAINING_KEY: f'synthetic rooms, {trainer.step} steps, seed {plan.seed}'})
     report = {'plan': asdict(plan), 'device': device_name(trainer.device),
               'threads': torch.get_num_threads(),
               'torch': torch.__version__, 'steps': trainer.step,

@@ -24,6 +24,7 @@ ASSETS = Path(__file__).parents[1] / 'assets'
 SHIPPED = {'small': ASSETS / 'small.safetensors'}  # what it is: assets/MODEL_CARD.md
 SIZES = {'small': ModelConfig.small, 'full': ModelConfig.full_size}
 CONFIG_KEY = 'xsvggt_config'  # metadata entry of a .safetensors file
+TRAINING_KEY = 'training'  # another one: in which scenes the weights were trained
 LISTED = 5  # keys named per kind of mismatch
 UNUSED = 'track_head.'  # point tracking is not part of the streaming network
 WRAPPERS = ('model', 'state_dict', 'model_state_dict')  # of training scripts
@@ -59,7 +60,8 @@ class _Source:
     path: Path
     shapes: Shapes
     read: Callable[[str], Tensor]
-    config: str | None  # JSON that was stored with the weights
+    config: str | None = None  # JSON that was stored with the weights
+    training: str | None = None  # what the weights say of where they come from
 
 
 def load_model(source: str, size: str = 'auto', device: torch.device | str = 'cpu',
@@ -82,7 +84,10 @@ def load_model(source: str, size: str = 'auto', device: torch.device | str = 'cp
         model = _empty_model(config, dtype)
         _check_keys(opened, model)
         _fill(model, opened.read, device)
-    return LoadedModel(model, config, f'{opened.path.name} ({_size_text(config, model)})', False)
+    description = f'{opened.path.name} ({_size_text(config, model)})'
+    if opened.training:
+        description += f', trained in {opened.training}'
+    return LoadedModel(model, config, description, False)
 
 
 def save_checkpoint(model: StreamVGGT, path: str | Path,
@@ -195,8 +200,9 @@ def _open_safetensors(path: Path) -> Iterator[_Source]:
         raise _unreadable(path, str(error)) from error
     with opened:
         shapes = {key: tuple(opened.get_slice(key).get_shape()) for key in opened.keys()}
-        config = (opened.metadata() or {}).get(CONFIG_KEY)
-        yield _Source(path, shapes, opened.get_tensor, config)
+        notes = opened.metadata() or {}
+        yield _Source(path, shapes, opened.get_tensor, notes.get(CONFIG_KEY),
+                      notes.get(TRAINING_KEY))
 
 
 def _open_pickled(path: Path) -> _Source:
@@ -210,7 +216,7 @@ def _open_pickled(path: Path) -> _Source:
         raise _unreadable(path, str(error)) from error
     weights = _unwrap(content)
     shapes = {key: tuple(weight.shape) for key, weight in weights.items()}
-    return _Source(path, shapes, weights.pop, None)  # pop: what was read needs no memory any more
+    return _Source(path, shapes, weights.pop)  # pop: what was read needs no memory any more
 
 
 def _load_pickled(path: Path) -> Any:

@@ -18,6 +18,7 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
 
+from xsvggt_ros.model.checkpoint import SHIPPED
 from xsvggt_ros.node.diagnostics import (
     build_statuses, GpuMemory, no_image_message, process_memory, Snapshot
 )
@@ -103,6 +104,10 @@ class XsvggtNode(LifecycleNode):
         self._pipeline = Pipeline(
             loaded, self._outputs, self._faults, self.get_logger(), self._values)
         self.get_logger().info(f'{loaded.description} on {loaded.device}')
+        if self._values['model.checkpoint'] in SHIPPED:
+            self.get_logger().warning(
+                'these weights know synthetic rooms only; for a real camera give '
+                'model.checkpoint others (README, Weights)')
         if loaded.random_weights:
             self.get_logger().warning(
                 'random weights: what is published means nothing as geometry; give '
