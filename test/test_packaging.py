@@ -221,7 +221,8 @@ def test_launch_leaves_a_chosen_middleware_profile_alone(launch_file, monkeypatc
 CACHE_STATUS = {
     'header': 'std_msgs/Header', 'frame_index': 'uint64', 'layers': 'uint32',
     'tokens_per_frame': 'uint32', 'tokens_used': 'uint32', 'tokens_budget': 'uint32',
-    'occupancy': 'float', 'tokens_evicted': 'uint32', 'tokens_evicted_total': 'uint64',
+    'tokens_limit': 'uint32', 'occupancy': 'float', 'tokens_evicted': 'uint32',
+    'tokens_evicted_total': 'uint64',
     'tokens_first': 'uint32', 'tokens_history': 'uint32', 'tokens_newest': 'uint32',
     'frames_represented': 'float', 'attention_kept': 'float',
     'bytes_used': 'uint64', 'bytes_budget': 'uint64', 'gpu_bytes_allocated': 'uint64',
@@ -229,11 +230,13 @@ CACHE_STATUS = {
 STREAM_STATUS = {
     'header': 'std_msgs/Header', 'state': 'uint8', 'model': 'string', 'random_weights': 'boolean',
     'frames_received': 'uint64', 'frames_processed': 'uint64', 'frames_dropped': 'uint64',
-    'frames_rejected': 'uint64', 'latency_total': 'float', 'latency_decode': 'float',
-    'latency_upload': 'float', 'latency_inference': 'float', 'latency_pack': 'float',
-    'latency_publish': 'float', 'rate_in': 'float', 'rate_out': 'float',
+    'frames_rejected': 'uint64', 'frames_skipped': 'uint64', 'latency_total': 'float',
+    'latency_decode': 'float', 'latency_upload': 'float', 'latency_inference': 'float',
+    'latency_pack': 'float', 'latency_publish': 'float', 'latency_p50': 'float',
+    'latency_p95': 'float',
+    'latency_p99': 'float', 'rate_in': 'float', 'rate_out': 'float',
     'confidence_mean': 'float', 'points_published': 'uint32', 'metric': 'boolean',
-    'scale': 'double', 'reset_count': 'uint32'}
+    'scale': 'double', 'scale_uncertainty': 'double', 'reset_count': 'uint32'}
 
 
 @pytest.mark.parametrize('name, fields', [

@@ -190,7 +190,7 @@ class XsvggtNode(LifecycleNode):
             hints = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=10,
                                reliability=ReliabilityPolicy.BEST_EFFORT)
             self._inputs.append(self.create_subscription(
-                Odometry, 'odom_hint', self._pipeline.on_odometry, hints,
+                Odometry, 'odom_hint', self._pipeline.scale.on_odometry, hints,
                 qos_overriding_options=overrides))
 
     def _unsubscribe(self) -> None:

@@ -9,35 +9,30 @@ from collections import deque
 from collections.abc import Mapping
 import time
 
-from geometry_msgs.msg import PoseStamped
-from nav_msgs.msg import Odometry
-import numpy as np
 import rclpy
 from rclpy.impl.rcutils_logger import RcutilsLogger
-from rclpy.lifecycle import LifecyclePublisher
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 import torch
 
-from xsvggt_ros.engine.point_cloud import CloudOptions, pack_cloud
-from xsvggt_ros.engine.scale import Scale, TrajectoryScale
-from xsvggt_ros.engine.stream_engine import CacheStats, FrameError, FrameResult
-from xsvggt_ros.geometry import invert_transform
-from xsvggt_ros.msg import CacheStatus, StreamStatus
-from xsvggt_ros.node import messages
+from xsvggt_ros.engine.stream_engine import FrameError, FrameResult
+from xsvggt_ros.msg import StreamStatus
 from xsvggt_ros.node.diagnostics import GpuMemory
+from xsvggt_ros.node.frame_outputs import frame_outputs, points_in
 from xsvggt_ros.node.frames import odom_from_optical
 from xsvggt_ros.node.image_codec import decode_compressed, decode_image, ImageError
 from xsvggt_ros.node.loading import is_out_of_memory, LoadedEngine
-from xsvggt_ros.node.odometry_hint import OdometryHint
+from xsvggt_ros.node.messages import nanoseconds
+from xsvggt_ros.node.metric_scale import MetricScale
 from xsvggt_ros.node.parameters import Value
+from xsvggt_ros.node.pose_outputs import PoseOutputs
 from xsvggt_ros.node.publishers import Publishers
+from xsvggt_ros.node.status_messages import cache_message, fill_report
 from xsvggt_ros.node.stream_clock import OutOfOrderError, StreamClock
 from xsvggt_ros.node.stream_statistics import FaultLog, FrameReport, Latency, RateMeter
 from xsvggt_ros.node.worker import LatestMailbox
 
 LATENCIES = 200  # frames over which latency statistics are taken
-UNMATCHED = 30  # frames for which odometry may be late
 
 
 class Pipeline:
@@ -64,12 +59,8 @@ class Pipeline:
         self.enabled = True  # False: images are ignored
         self._last_header = Header()
         self._clock = StreamClock()
-        self.scale: Scale | None = None  # None: lengths are in the network's unit
-        self._hint = OdometryHint()
-        self._trajectory = TrajectoryScale()
-        # Positions in the network's unit for whose time no odometry has come yet.
-        self._unmatched: deque[tuple[int, np.ndarray]] = deque(maxlen=UNMATCHED)
-        self._path: deque[PoseStamped] = deque(maxlen=values['path.max_poses'])
+        self.scale = MetricScale(logger)
+        self._poses = PoseOutputs(publishers, faults, values['path.max_poses'])
         self._engine = loaded.engine
         self._publishers = publishers
         self._faults = faults
@@ -82,11 +73,6 @@ class Pipeline:
         self.image_meter.tick()
         if self.enabled:
             self.mailbox.put((message, time.monotonic()))
-
-    def on_odometry(self, message: Odometry) -> None:
-        """Remember where another odometry is, in metres."""
-        position = message.pose.pose.position
-        self._hint.add(_nanoseconds(message.header), (position.x, position.y, position.z))
 
     def on_camera_info(self, message: CameraInfo) -> None:
         """Remember the calibrated focal lengths, to be compared with the predicted ones."""
@@ -138,7 +124,7 @@ class Pipeline:
 
     def _process(self, message: Image | CompressedImage, arrival: float) -> None:
         start = time.monotonic()
-        stamp_ns = _nanoseconds(message.header)
+        stamp_ns = nanoseconds(message.header)
         self._watch_time(stamp_ns)
         if isinstance(message, CompressedImage):
             pixels, kind = decode_compressed(message), message.format
@@ -147,17 +133,19 @@ class Pipeline:
         self.image_description = f'{kind} {pixels.shape[1]}x{pixels.shape[0]}'
         decoded = time.monotonic()
         try:
-            result = self._measured(self._engine.step(pixels), stamp_ns)
+            known = self.scale.current
+            result = self.scale.apply(self._engine.step(pixels), stamp_ns, self.values)
+            if self.scale.current != known:
+                self._poses.forget()  # what is on the path has another scale
             pose = odom_from_optical(result.camera_from_world)  # waits for the device
         except FrameError as error:
             raise FrameError(f'{error}, with the service ~/reset') from error
         self._clock.advance(stamp_ns)
         computed = time.monotonic()
-        cloud = self._cloud(message.header, result)
-        maps = self._maps(message.header, result)
+        outputs = frame_outputs(self._publishers, message.header, result, self.values)
         packed = time.monotonic()
-        self._publish(message.header, pose, cloud)
-        for publisher, content in maps:
+        self._poses.publish(message.header, pose, self.values)
+        for publisher, content in outputs:
             publisher.publish(content)
         published = time.monotonic()
         self._engine.finish_frame()
@@ -165,7 +153,7 @@ class Pipeline:
             total=published - arrival, decode=decoded - start, upload=result.upload_seconds,
             inference=computed - decoded - result.upload_seconds, pack=packed - computed,
             publish=published - packed)
-        self._account(message.header, result, latency, cloud.width if cloud else 0)
+        self._account(message.header, result, latency, points_in(outputs))
         self._publish_status(message.header)
 
     def _watch_time(self, stamp_ns: int) -> None:
@@ -182,96 +170,6 @@ class Pipeline:
             self._faults.report('stamp', stuck)
         else:
             self._faults.clear('stamp')
-
-    def _measured(self, result: FrameResult, stamp_ns: int) -> FrameResult:
-        """Return the result in metres, as soon as the scale is known."""
-        mode = self.values['scale.mode']
-        if mode == 'none':
-            return result
-        scale = Scale(self.values['scale.value'], 0.0)
-        if mode == 'odometry':
-            pose = invert_transform(result.camera_from_world)
-            self._unmatched.append((stamp_ns, pose[:3, 3].cpu().numpy()))
-            self._match_odometry()
-            scale = self._trajectory.scale()
-        if scale is None:
-            return result
-        if self.scale is None or scale.metres != self.scale.metres:
-            self._logger.info(f"the network's unit is {scale.metres:.4g} m "
-                              f'(+- {100 * scale.uncertainty:.1f} %)')
-            self._path.clear()  # what is on it has another scale
-        self.scale = scale
-        return result.scaled(scale.metres)
-
-    def _match_odometry(self) -> None:
-        """Compare the positions for whose time the other odometry has come by now."""
-        for _ in range(len(self._unmatched)):
-            stamp_ns, position = self._unmatched.popleft()
-            there = self._hint.at(stamp_ns)
-            if there is not None:
-                self._trajectory.add(position, there)
-            else:
-                self._unmatched.append((stamp_ns, position))
-
-    def _cloud(self, header: Header, result: FrameResult):
-        """Return the cloud, or None where nobody would receive it."""
-        if not self._publishers.points.get_subscription_count():
-            return None
-        values = self.values
-        options = CloudOptions(
-            source=values['cloud.source'], stride=values['cloud.stride'],
-            confidence_percentile=values['cloud.confidence_percentile'],
-            max_range=values['cloud.max_range'])
-        return messages.point_cloud(header, pack_cloud(result, options).numpy())
-
-    def _maps(
-        self, header: Header, result: FrameResult,
-    ) -> list[tuple[LifecyclePublisher, Image | CameraInfo]]:
-        """Return the network's image, depth, confidence and camera for those who receive them."""
-        publishers = self._publishers
-
-        def image(values: torch.Tensor, encoding: str) -> Image:
-            return messages.image(header, values.cpu().numpy(), encoding)
-
-        def camera() -> CameraInfo:
-            intrinsics = result.intrinsics.to('cpu', torch.float64).numpy()
-            return messages.camera_info(header, *result.depth.shape, intrinsics)
-
-        makers = ((publishers.depth, lambda: image(result.depth, '32FC1')),
-                  (publishers.depth_info, camera),
-                  (publishers.rgb, lambda: image(result.image, 'rgb8')),
-                  (publishers.rgb_info, camera),
-                  (publishers.confidence, lambda: image(result.depth_confidence, '32FC1')))
-        return [(publisher, make()) for publisher, make in makers
-                if publisher.get_subscription_count()]
-
-    def _publish(self, header: Header, pose, cloud) -> None:
-        values, publishers = self.values, self._publishers
-        odom_frame, child = values['odom_frame'], header.frame_id
-        if values['publish_tf'] and self._is_edge(odom_frame, child):  # the cloud needs it: first
-            publishers.tf.publish(messages.transform(header, odom_frame, child, pose))
-        publishers.odometry.publish(messages.odometry(
-            header, odom_frame, child, pose, values['position_covariance'],
-            values['orientation_covariance']))
-        stamped = messages.pose_stamped(header, odom_frame, pose)
-        self._path.append(stamped)
-        if publishers.pose.get_subscription_count():
-            publishers.pose.publish(stamped)
-        if publishers.path.get_subscription_count():
-            publishers.path.publish(messages.path(self._path))
-        if cloud is not None:
-            publishers.points.publish(cloud)
-
-    def _is_edge(self, odom_frame: str, child: str) -> bool:
-        """Return whether TF can have this edge; say so if not."""
-        if child and child != odom_frame and not child.startswith('/'):
-            self._faults.clear('frame_id')
-            return True
-        self._faults.report(
-            'frame_id', f"images have the frame_id '{child}', which cannot be a child of "
-            f"'{odom_frame}' in TF; set a frame_id in the camera driver (no leading slash). No TF "
-            'is published')
-        return False
 
     def _account(
         self, header: Header, result: FrameResult, latency: Latency, points: int,
@@ -330,14 +228,13 @@ class Pipeline:
             frames_received=self.mailbox.received, frames_processed=self.processed,
             frames_dropped=self.mailbox.dropped, frames_rejected=self.rejected,
             rate_in=self.image_meter.rate(), rate_out=self.out_meter.rate(),
-            metric=self.scale is not None, scale=self.scale.metres if self.scale else 1.0,
             reset_count=self.resets)
-        report = self.report
-        if report is not None:
-            for name, seconds in vars(report.latency).items():
-                setattr(message, f'latency_{name}', seconds)
-            message.confidence_mean = report.confidence_mean
-            message.points_published = report.points
+        scale = self.scale.current
+        message.metric = scale is not None
+        message.scale = scale.metres if scale else 1.0
+        message.scale_uncertainty = scale.uncertainty if scale else 0.0
+        if self.report is not None:
+            fill_report(message, self.report, list(self.latencies))
         return message
 
     def _reset(self) -> None:
@@ -348,10 +245,8 @@ class Pipeline:
     def _forget(self) -> None:
         self.report = None
         self._clock.forget()
-        self._path.clear()
-        self._trajectory.forget()
-        self._unmatched.clear()
-        self.scale = None
+        self._poses.forget()
+        self.scale.forget()
         self.latencies.clear()
         for kind in ('image', 'frame'):
             self._faults.clear(kind)
@@ -359,24 +254,3 @@ class Pipeline:
     def _release_memory(self) -> None:
         if self.loaded.device.type == 'cuda':
             torch.cuda.empty_cache()
-
-
-def _nanoseconds(header: Header) -> int:
-    return header.stamp.sec * 10 ** 9 + header.stamp.nanosec
-
-
-def cache_message(header: Header, cache: CacheStats, gpu: GpuMemory) -> CacheStatus:
-    """Return the message of a cache's statistics."""
-    return CacheStatus(
-        header=header, frame_index=cache.frames - 1, layers=len(cache.tokens_per_layer),
-        tokens_per_frame=cache.tokens_per_frame,
-        tokens_used=max(cache.tokens_per_layer, default=0), tokens_budget=cache.budget or 0,
-        occupancy=cache.occupancy, tokens_evicted=cache.evicted_this_frame,
-        tokens_evicted_total=cache.evicted_total,
-        tokens_first=round(cache.health.first_tokens),
-        tokens_history=round(cache.health.history_tokens),
-        tokens_newest=round(cache.health.newest_tokens),
-        frames_represented=cache.health.steps, attention_kept=cache.health.attention_kept,
-        bytes_used=cache.bytes_used,
-        bytes_budget=cache.bytes_reserved, gpu_bytes_allocated=gpu.allocated,
-        gpu_bytes_reserved=gpu.reserved, gpu_bytes_free=gpu.free, gpu_bytes_total=gpu.total)

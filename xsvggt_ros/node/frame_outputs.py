@@ -1,0 +1,54 @@
+"""What is seen in a frame: its cloud and its maps, made for those who subscribe to them."""
+
+from collections.abc import Mapping
+
+from rclpy.lifecycle import LifecyclePublisher
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from std_msgs.msg import Header
+import torch
+
+from xsvggt_ros.engine.point_cloud import CloudOptions, pack_cloud
+from xsvggt_ros.engine.stream_engine import FrameResult
+from xsvggt_ros.node import messages
+from xsvggt_ros.node.parameters import Value
+from xsvggt_ros.node.publishers import Publishers
+
+Output = tuple[LifecyclePublisher, Image | CameraInfo | PointCloud2]
+
+
+def frame_outputs(
+    publishers: Publishers, header: Header, result: FrameResult, values: Mapping[str, Value],
+) -> list[Output]:
+    """Return cloud, colour, depth, confidence and camera, with the topics they go to."""
+
+    def image(pixels: torch.Tensor, encoding: str) -> Image:
+        return messages.image(header, pixels.cpu().numpy(), encoding)
+
+    def camera() -> CameraInfo:
+        intrinsics = result.intrinsics.to('cpu', torch.float64).numpy()
+        return messages.camera_info(header, *result.depth.shape, intrinsics)
+
+    makers = (
+        (publishers.points, lambda: messages.point_cloud(header, packed_cloud(result, values))),
+        (publishers.depth, lambda: image(result.depth, '32FC1')),
+        (publishers.depth_info, camera),
+        (publishers.rgb, lambda: image(result.image, 'rgb8')),
+        (publishers.rgb_info, camera),
+        (publishers.confidence, lambda: image(result.depth_confidence, '32FC1')))
+    return [(publisher, make()) for publisher, make in makers
+            if publisher.get_subscription_count()]
+
+
+def packed_cloud(result: FrameResult, values: Mapping[str, Value]):
+    """Return the frame's cloud [N, 5], chosen by the parameters `cloud.*`."""
+    options = CloudOptions(
+        source=values['cloud.source'], stride=values['cloud.stride'],
+        confidence_percentile=values['cloud.confidence_percentile'],
+        max_range=values['cloud.max_range'])
+    return pack_cloud(result, options).numpy()
+
+
+def points_in(outputs: list[Output]) -> int:
+    """Return the points of the cloud among the outputs, 0 if there is none."""
+    return next((content.width * content.height for _, content in outputs
+                 if isinstance(content, PointCloud2)), 0)

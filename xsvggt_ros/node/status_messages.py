@@ -1,0 +1,47 @@
+"""The two messages that say how the stream is doing."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from std_msgs.msg import Header
+
+from xsvggt_ros.engine.stream_engine import CacheStats
+from xsvggt_ros.msg import CacheStatus, StreamStatus
+from xsvggt_ros.node.diagnostics import GpuMemory
+from xsvggt_ros.node.stream_statistics import FrameReport
+
+PERCENTILES = (50, 95, 99)
+
+
+def percentiles(latencies: Sequence[float]) -> tuple[float, float, float]:
+    """Return the seconds that 50, 95 and 99 % of the latencies do not exceed; zeros for none."""
+    if not latencies:
+        return 0.0, 0.0, 0.0
+    return tuple(np.percentile(np.array(latencies), PERCENTILES).tolist())
+
+
+def fill_report(message: StreamStatus, report: FrameReport, latencies: Sequence[float]) -> None:
+    """Fill in what is known of the last frame and of the times of the last ones."""
+    for name, seconds in vars(report.latency).items():
+        setattr(message, f'latency_{name}', seconds)
+    message.latency_p50, message.latency_p95, message.latency_p99 = percentiles(latencies)
+    message.confidence_mean = report.confidence_mean
+    message.points_published = report.points
+
+
+def cache_message(header: Header, cache: CacheStats, gpu: GpuMemory) -> CacheStatus:
+    """Return the message of a cache's statistics."""
+    return CacheStatus(
+        header=header, frame_index=cache.frames - 1, layers=len(cache.tokens_per_layer),
+        tokens_per_frame=cache.tokens_per_frame,
+        tokens_used=max(cache.tokens_per_layer, default=0), tokens_budget=cache.budget or 0,
+        tokens_limit=cache.budget or 0,
+        occupancy=cache.occupancy, tokens_evicted=cache.evicted_this_frame,
+        tokens_evicted_total=cache.evicted_total,
+        tokens_first=round(cache.health.first_tokens),
+        tokens_history=round(cache.health.history_tokens),
+        tokens_newest=round(cache.health.newest_tokens),
+        frames_represented=cache.health.steps, attention_kept=cache.health.attention_kept,
+        bytes_used=cache.bytes_used,
+        bytes_budget=cache.bytes_reserved, gpu_bytes_allocated=gpu.allocated,
+        gpu_bytes_reserved=gpu.reserved, gpu_bytes_free=gpu.free, gpu_bytes_total=gpu.total)
