@@ -53,11 +53,12 @@ def pack_cloud(result: FrameResult, options: CloudOptions) -> Tensor:
 
 def _chosen(points: Tensor, confidence: Tensor, options: CloudOptions) -> Tensor:
     keep = torch.isfinite(points).all(dim=1) & torch.isfinite(confidence)
-    if options.max_range > 0:
-        keep &= points.norm(dim=1) <= options.max_range
     if options.confidence_percentile > 0:
         # kthvalue, not quantile: that one refuses more than 16 million elements
-        rank = int(options.confidence_percentile / 100 * confidence.numel())
+        known = confidence[keep]
+        rank = int(options.confidence_percentile / 100 * known.numel())
         if rank > 0:
-            keep &= confidence > confidence.nan_to_num().kthvalue(rank).values
+            keep &= confidence > known.kthvalue(rank).values
+    if options.max_range > 0:
+        keep &= points.norm(dim=1) <= options.max_range
     return keep

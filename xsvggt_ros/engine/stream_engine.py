@@ -8,13 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from xsvggt_ros.engine.camera_model import CameraModel
 from xsvggt_ros.engine.preprocess import Resize, to_network_input
+from xsvggt_ros.engine.rectify import CameraView
 from xsvggt_ros.geometry import pose_encoding_to_camera
 from xsvggt_ros.kv_cache.cache import build_cache, CacheHealth, KVCache
 from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.kv_cache.retention import POLICIES
 from xsvggt_ros.model.streamvggt import FramePrediction, StreamLayout
 
+MOST_VIEWS = 8  # cameras of which the maps are kept
 MOST_UPRIGHT = 20  # height over width of a frame: it is scaled to the width before it is cut
 
 
@@ -63,17 +66,19 @@ class FrameResult:
     They are inference tensors: clone one before you change it in place.
 
     The world is the first camera's optical frame, its scale the network's own. H and W are the
-    model image's.
+    model image's. What lies outside of a rectified image's source has depth and points NaN and
+    confidence 0.
     """
 
     frame_index: int
     image: Tensor  # uint8 [H, W, 3], RGB, what the network saw
     pose_encoding: Tensor  # [9]: translation, quaternion (x, y, z, w), fov_h, fov_w in rad
     camera_from_world: Tensor  # [4, 4], optical axes
-    intrinsics: Tensor  # [3, 3], pixels of the model image
+    intrinsics: Tensor  # [3, 3], pixels of the model image: the calibration's, or predicted
+    predicted_intrinsics: Tensor  # [3, 3], the network's own
     depth: Tensor  # [H, W], along the optical axis
     depth_confidence: Tensor  # [H, W], at least 1
-    points: Tensor  # [H, W, 3], in the world
+    points: Tensor  # [H, W, 3], in the world; they do not depend on intrinsics
     points_confidence: Tensor  # [H, W], at least 1
     upload_seconds: float  # host time spent to bring the frame to the device and to size
 
@@ -86,6 +91,21 @@ class FrameResult:
         camera_from_world[:3, 3] *= metres
         return replace(self, pose_encoding=pose_encoding, camera_from_world=camera_from_world,
                        depth=self.depth * metres, points=self.points * metres)
+
+    @torch.inference_mode()
+    def masked(self, valid: Tensor) -> 'FrameResult':
+        """Return the same with nothing known where ``valid``, bool [H, W], is false."""
+        return replace(
+            self, depth=self.depth.where(valid, torch.nan),
+            depth_confidence=self.depth_confidence.where(valid, 0),
+            points=self.points.where(valid[..., None], torch.nan),
+            points_confidence=self.points_confidence.where(valid, 0))
+
+    @torch.inference_mode()
+    def mean_confidence(self) -> float:
+        """Return the mean of depth_confidence over the pixels of which anything is known."""
+        confidence = self.depth_confidence
+        return (confidence.sum() / (confidence > 0).sum().clamp_min(1)).item()
 
 
 @dataclass(frozen=True)
@@ -138,6 +158,7 @@ class StreamEngine:
         self._image_size = image_size
         self._memory: StreamMemory | None = None
         self._resize: Resize | None = None
+        self._views: dict[CameraModel, CameraView] = {}
         self._source_size = (0, 0)  # height, width
         self._frames = 0
         self._unfinished = False
@@ -181,33 +202,45 @@ class StreamEngine:
             self._memory = self._allocate(layout)
         self._source_size = (height, width)
         self._resize = resize
+        self._views.clear()
 
     @torch.inference_mode()
-    def step(self, frame: np.ndarray | Tensor) -> FrameResult:
+    def step(
+        self, frame: np.ndarray | Tensor, camera: CameraModel | None = None,
+    ) -> FrameResult:
         """
         Reconstruct one frame, uint8 [H, W, 3] RGB.
+
+        camera: the calibration of the camera that took it. The frame is rectified if that makes
+        a difference, and the result has the calibrated intrinsics in place of the predicted ones.
+        The same object must come with every frame, since maps are made once for each.
 
         Raises FrameError for a frame that cannot be taken. If the network itself fails half-way,
         the error is passed on and the stream goes on from the frame before, or is reset if that
         is no longer possible (`frames` is 0 then).
         """
         frame = self._check_frame(frame)
+        view = self._view(camera)
         self.finish_frame()
         start = time.perf_counter()
-        image = self._resize(frame.to(self._device, copy=True))  # never the caller's memory
+        pixels = frame.to(self._device, copy=True)  # never the caller's memory
+        image = self._resize(pixels if view is None else view.rectify(pixels))
         upload_seconds = time.perf_counter() - start
         prediction = self._predict(to_network_input(image))
         index = self._frames
         self._frames += 1
         self._unfinished = True
-        camera_from_world, intrinsics = pose_encoding_to_camera(
+        camera_from_world, predicted = pose_encoding_to_camera(
             prediction.pose_encoding, self._resize.height, self._resize.width)
-        return FrameResult(
+        result = FrameResult(
             frame_index=index, image=image, pose_encoding=prediction.pose_encoding,
-            camera_from_world=camera_from_world, intrinsics=intrinsics,
+            camera_from_world=camera_from_world,
+            intrinsics=predicted if view is None else view.intrinsics.clone(),
+            predicted_intrinsics=predicted,
             depth=prediction.depth, depth_confidence=prediction.depth_confidence,
             points=prediction.points, points_confidence=prediction.points_confidence,
             upload_seconds=upload_seconds)
+        return result if view is None or view.valid is None else result.masked(view.valid)
 
     @torch.inference_mode()
     def finish_frame(self) -> None:
@@ -324,6 +357,19 @@ class StreamEngine:
             raise FrameError(f'a frame must be [height, width, 3], got {list(frame.shape)}')
         self.prepare(frame.shape[0], frame.shape[1])
         return frame
+
+    def _view(self, camera: CameraModel | None) -> CameraView | None:
+        if camera is None:
+            return None
+        if (camera.height, camera.width) != self._source_size:
+            raise FrameError(
+                f'the calibration is for images of {camera.width}x{camera.height}, but the frame '
+                f'is {self._source_size[1]}x{self._source_size[0]}')
+        if camera not in self._views:
+            if len(self._views) == MOST_VIEWS:
+                del self._views[next(iter(self._views))]
+            self._views[camera] = CameraView(camera, self._resize, self._device)
+        return self._views[camera]
 
     def _check_model_size(self, height: int, width: int) -> None:
         patch = self._model.patch_size

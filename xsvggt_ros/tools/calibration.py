@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from xsvggt_ros.engine.camera_model import LENSES
 from xsvggt_ros.tools.errors import ToolError
 
 FILE_NAMES = ('camera_info.yaml', 'calibration.yaml', 'sensor.yaml')
 
-_ROS_MODELS = {'plumb_bob': 5, 'rational_polynomial': 8, 'equidistant': 4}
 _ASL_MODELS = {'radial-tangential': 'plumb_bob', 'radtan': 'plumb_bob',
                'equidistant': 'equidistant', 'none': 'plumb_bob'}
 
@@ -95,9 +95,9 @@ def _read_ros(content: dict, source: str) -> Calibration:
     width, height = int(content['image_width']), int(content['image_height'])
     camera_matrix = _matrix(content, 'camera_matrix', (3, 3))
     model = str(content.get('distortion_model', 'plumb_bob'))
-    if model not in _ROS_MODELS:
+    if model not in LENSES:
         raise CalibrationError(f"{source}: distortion_model '{model}' is not one of "
-                               f'{", ".join(_ROS_MODELS)}')
+                               f'{", ".join(LENSES)}')
     coefficients = content['distortion_coefficients']['data']
     plain = Calibration.pinhole(width, height, camera_matrix)
     rectification, projection = plain.rectification, plain.projection
@@ -136,7 +136,7 @@ def _matrix(content: dict, name: str, shape: tuple[int, int]) -> np.ndarray:
 def _coefficients(model: str, values: list[float]) -> tuple[float, ...]:
     """Return the coefficients, filled up with zeros to what `model` has."""
     numbers = [float(value) for value in values]
-    count = _ROS_MODELS[model]
+    count = LENSES[model]
     if len(numbers) > count and any(numbers[count:]):
         raise ValueError(f'{len(numbers)} distortion coefficients are too many for {model}')
     return tuple((numbers + [0.0] * count)[:count])

@@ -1,0 +1,136 @@
+"""Rectified pictures against pictures of a pinhole camera, and what is not seen in them."""
+
+import golden_data
+import numpy as np
+import pytest
+from test_camera_model import camera, P, R, undistort
+import torch
+
+from xsvggt_ros.engine.camera_model import CameraModel, LENSES
+from xsvggt_ros.engine.point_cloud import CloudOptions, pack_cloud
+from xsvggt_ros.engine.preprocess import Resize
+from xsvggt_ros.engine.rectify import CameraView
+from xsvggt_ros.engine.stream_engine import FrameError, StreamEngine
+from xsvggt_ros.kv_cache.config import CacheConfig
+from xsvggt_ros.model.config import ModelConfig
+from xsvggt_ros.model.streamvggt import StreamVGGT
+
+CASE = golden_data.load_case('tiny_h1')
+SIDE = 56
+
+
+def paint(directions):
+    """Return what is seen in directions [..., 2] of the plane at distance 1, uint8 [..., 3]."""
+    x, y = directions[..., 0], directions[..., 1]
+    waves = (np.sin(11 * x + 5 * y), np.sin(13 * y - 3 * x), np.sin(9 * x * y + 7 * x))
+    return np.round(127.5 + 120 * np.stack(waves, -1)).astype(np.uint8)
+
+
+def directions_of(matrix, width, height, rotation=np.eye(3)):
+    u, v = np.meshgrid(np.arange(width), np.arange(height))
+    rays = np.stack((u, v, np.ones_like(u)), -1) @ np.linalg.inv(matrix).T @ rotation
+    return rays[..., :2] / rays[..., 2:]
+
+
+def view_of(model):
+    return CameraView(model, Resize.plan(model.height, model.width, None, 14))
+
+
+@pytest.mark.parametrize('lens', LENSES)
+@pytest.mark.parametrize('rectification', [{}, {'r': R, 'p': P}])
+def test_a_distorted_picture_becomes_the_pinhole_cameras(lens, rectification):
+    model = camera(lens, **rectification).for_images(376, 240)
+    raw = paint(undistort(model, directions_of(model.camera_matrix, 376, 240)))
+    pinhole = paint(directions_of(model.rectified_matrix, 376, 240, model.rectified_from_raw))
+    view = view_of(model)
+    rectified = view.rectify(torch.from_numpy(raw)).numpy()
+    seen = np.ones((240, 376), bool) if view.valid is None else view.valid.numpy()
+    assert seen.mean() > 0.8
+    error = np.abs(rectified.astype(int) - pinhole)[seen]
+    assert error.max() <= 6 and error.mean() < 0.5
+    assert np.abs(raw.astype(int) - pinhole)[seen].mean() > 3
+    assert not rectified[np.isnan(model.rectification_map()).any(-1)].any()
+
+
+def test_a_pinhole_cameras_pictures_stay_as_they_are():
+    view = view_of(camera(d=()))
+    frame = torch.randint(0, 256, (480, 752, 3), dtype=torch.uint8)
+    assert view.rectify(frame) is frame and view.valid is None
+
+
+def test_intrinsics_are_those_of_the_model_image():
+    resize = Resize.plan(480, 752, 518, 14)
+    view = CameraView(camera(p=P), resize)
+    expected = resize.model_from_source() @ torch.tensor(P).double().view(3, 4)[:, :3]
+    torch.testing.assert_close(view.intrinsics, expected.float())
+
+
+# The engine with a calibrated camera -------------------------------------------------------------
+
+def make_engine():
+    model = StreamVGGT(ModelConfig.from_dict(CASE.config))
+    model.load_state_dict(CASE.weights, strict=True)
+    return StreamEngine(model, CacheConfig(max_tokens=60, camera_max_tokens=24))
+
+
+def small_camera(**changes):
+    fields = {'size': (SIDE, SIDE), 'k': (60, 0, 27, 0, 62, 28, 0, 0, 1)}
+    return CameraModel.calibrated(**fields | changes)
+
+
+def test_without_distortion_only_the_intrinsics_change():
+    plain, calibrated = make_engine(), make_engine()
+    pinhole = small_camera()
+    for index in range(3):
+        a, b = plain.step(CASE.rgb(index)), calibrated.step(CASE.rgb(index), pinhole)
+        for field in ('image', 'depth', 'points', 'depth_confidence', 'camera_from_world'):
+            torch.testing.assert_close(getattr(a, field), getattr(b, field), rtol=0, atol=0)
+        torch.testing.assert_close(b.predicted_intrinsics, a.intrinsics)
+        assert b.intrinsics.tolist() == [[60, 0, 27], [0, 62, 28], [0, 0, 1]]
+    cloud = pack_cloud(b, CloudOptions()).view(SIDE, SIDE, 5)
+    torch.testing.assert_close(cloud[9, 7, :3], b.depth[9, 7] * torch.tensor(
+        ((7 - 27) / 60, (9 - 28) / 62, 1.0)))
+    by_head = pack_cloud(b, CloudOptions(source='points'))
+    torch.testing.assert_close(by_head, pack_cloud(a, CloudOptions(source='points')))
+
+
+def test_what_the_lens_does_not_show_is_nothing():
+    # A rectified camera with a third of the focal length sees more than the image does.
+    wide = small_camera(p=(20, 0, 27, 0, 0, 20, 28, 0, 0, 0, 1, 0))
+    result = make_engine().step(torch.full((SIDE, SIDE, 3), 200, dtype=torch.uint8), wide)
+    outside = torch.isnan(result.depth)
+    assert 0.8 < outside.float().mean() < 0.95
+    assert not outside[19:37, 18:37].any()
+    assert outside[:19].all() and outside[37:].all() and outside[:, :18].all()
+    assert (result.image[~outside] == 200).all() and not result.image[:18].any()
+    assert torch.equal(outside, torch.isnan(result.points).all(-1))
+    assert (result.depth_confidence[outside] == 0).all()
+    assert (result.depth_confidence[~outside] >= 1).all()
+    assert result.mean_confidence() == pytest.approx(
+        result.depth_confidence[~outside].mean().item())
+    inside = int((~outside).sum())
+    for source in ('depth', 'points'):
+        cloud = pack_cloud(result, CloudOptions(source=source))
+        assert len(cloud) == inside and torch.isfinite(cloud[:, :3]).all()
+        half = pack_cloud(result, CloudOptions(source=source, confidence_percentile=50.0))
+        assert len(half) == pytest.approx(inside / 2, abs=2)
+    assert torch.equal(torch.isnan(result.scaled(2.0).depth), outside)
+
+
+def test_cameras_may_change_from_frame_to_frame():
+    engine = make_engine()
+    cameras = [small_camera(d=(0.01 * i,)) for i in range(1, 12)]
+    for index, model in enumerate(cameras):
+        result = engine.step(CASE.rgb(index % 4), model)
+        torch.testing.assert_close(result.image, view_of(model).rectify(CASE.rgb(index % 4)))
+    assert len(engine._views) <= 8
+
+
+def test_a_camera_of_another_size_leaves_the_stream_alone():
+    engine, undisturbed = make_engine(), make_engine()
+    engine.step(CASE.rgb(0))
+    with pytest.raises(FrameError, match='calibration is for images of 28x28'):
+        engine.step(CASE.rgb(1), small_camera().for_images(28, 28))
+    undisturbed.step(CASE.rgb(0))
+    torch.testing.assert_close(engine.step(CASE.rgb(1)).depth,
+                               undisturbed.step(CASE.rgb(1)).depth, rtol=0, atol=0)
