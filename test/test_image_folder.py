@@ -198,6 +198,18 @@ def test_a_calibration_of_another_size_is_refused_with_both_sizes(tmp_path):
         ImageFolder(tmp_path, calibration=file)
 
 
+def test_a_calibration_becomes_the_engines_camera(tmp_path):
+    file = tmp_path / 'camera_info.yaml'
+    file.write_text(ROS_CALIBRATION)
+    camera = load_calibration(file).camera()
+    assert (camera.width, camera.height, camera.lens) == (8, 6, 'plumb_bob')
+    assert camera.coefficients == (0.1, -0.2, 0.01, 0.02, 0.3)
+    assert (camera.camera_matrix[1, 1], camera.rectified_matrix[1, 1]) == (11, 9)
+    file.write_text(ROS_CALIBRATION.replace('[10, 0, 4', '[0, 0, 4'))
+    with pytest.raises(CalibrationError, match='camera_info.yaml: K has no positive focal'):
+        load_calibration(file).camera()
+
+
 @pytest.mark.parametrize('text, words', [
     ('hello', 'neither'), ('{', 'not a YAML'), ('camera_matrix: 3', 'image_width'),
     (ROS_CALIBRATION.replace('plumb_bob', 'magic'), "'magic' is not one of"),

@@ -1,6 +1,7 @@
 """What diagnostics and the fault log say in situations that are slow or hard to bring about."""
 
 from dataclasses import replace
+import time
 
 from diagnostic_msgs.msg import DiagnosticStatus
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from xsvggt_ros.engine.stream_engine import CacheStats
 from xsvggt_ros.kv_cache.cache import CacheHealth
 from xsvggt_ros.node.diagnostics import build_statuses, GpuMemory, Snapshot
-from xsvggt_ros.node.stream_statistics import FaultLog, FrameReport, Latency, RateMeter
+from xsvggt_ros.node.stream_statistics import Fault, FaultLog, FrameReport, Latency, RateMeter
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
@@ -41,9 +42,24 @@ def test_a_healthy_node_is_ok_everywhere():
 
 
 def test_predicted_and_calibrated_focal_lengths_are_both_shown():
-    values = {v.key: v.value for v in status_of('Inference').values}
+    values = {v.key: v.value for v in status_of('Input', calibration='pinhole').values}
+    assert values['calibration'] == 'pinhole'
     assert values['predicted focal fx, fy (px)'] == '400.0, 401.0'
     assert values['calibrated focal fx, fy (px)'] == '390.0, 390.0'
+
+
+def test_a_calibration_that_does_not_fit_the_picture_is_doubted():
+    status = status_of('Input', calibrated_focal=(800.0, 800.0))
+    assert status.level == WARN and 'another resolution' in status.message
+    assert status_of('Input', calibrated_focal=(430.0, 340.0)).level == OK
+    assert status_of('Input', calibrated_focal=(800.0, 800.0), random_weights=True).level == OK
+    assert status_of('Input', calibrated_focal=None).level == OK
+
+
+def test_a_calibration_that_cannot_be_used_is_a_warning():
+    fault = Fault('camera_info on /cam/camera_info is not used', 1, time.monotonic())
+    status = status_of('Input', camera_info_fault=fault)
+    assert status.level == WARN and status.message == fault.message
 
 
 def test_images_lost_by_the_middleware_are_noticed():

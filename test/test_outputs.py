@@ -341,6 +341,23 @@ def test_reconstruct_without_ros_leaves_all_files(tmp_path):
     assert Image.open(tmp_path / 'reconstruction.png').size == (1920, 1080)
 
 
+def test_reconstruct_takes_the_folders_calibration(tmp_path):
+    pytest.importorskip('torch')
+    assert main(['world', 'render', '--frames', '1', '--size', '112x84', '--out',
+                 str(tmp_path)]) == 0
+    widths = []
+    for focal in (100, 200):  # twice the focal length is half the width at the same depth
+        file = tmp_path / f'focal{focal}.yaml'
+        file.write_text('camera_model: pinhole\nresolution: [112, 84]\n'
+                        f'intrinsics: [{focal}, {focal}, 56, 42]\n')
+        out = tmp_path / f'out{focal}'
+        assert main(['reconstruct', str(tmp_path / 'images'), '--calibration', str(file),
+                     '--image-size', '56', '--out', str(out)]) == 0
+        cloud = outputs.read_ply(out / 'map.ply')
+        widths.append(np.ptp(cloud['y']))  # left, in the odometry frame
+    assert widths[0] == pytest.approx(2 * widths[1], rel=0.05)
+
+
 def test_reconstruct_names_a_missing_folder_and_checkpoint(tmp_path, capsys):
     pytest.importorskip('torch')
     assert main(['reconstruct', str(tmp_path / 'nowhere'), '--out', str(tmp_path)]) == 1

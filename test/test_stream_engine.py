@@ -1,5 +1,6 @@
 """The life of a stream: what goes in, what stays, and what happens when something goes wrong."""
 
+from dataclasses import replace
 import gc
 import weakref
 
@@ -268,6 +269,8 @@ def test_clouds_are_thinned_as_asked(model):
     surest = pack_cloud(result, CloudOptions(confidence_percentile=75.0))
     assert len(surest) == pytest.approx(56 * 56 / 4, rel=0.02)
     assert surest[:, 4].min() >= result.depth_confidence.quantile(0.74)
+    alike = replace(result, depth_confidence=torch.ones_like(result.depth_confidence))
+    assert len(pack_cloud(alike, CloudOptions(confidence_percentile=75.0))) == 56 * 56
     limit = pack_cloud(result, CloudOptions())[:, :3].norm(dim=1).median().item()
     near = pack_cloud(result, CloudOptions(max_range=limit))
     assert 0 < len(near) <= 56 * 56 / 2 + 1

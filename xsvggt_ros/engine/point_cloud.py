@@ -58,7 +58,7 @@ def _chosen(points: Tensor, confidence: Tensor, options: CloudOptions) -> Tensor
         known = confidence[keep]
         rank = int(options.confidence_percentile / 100 * known.numel())
         if rank > 0:
-            keep &= confidence > known.kthvalue(rank).values
+            keep &= confidence >= known.kthvalue(rank + 1).values  # of equals all stay
     if options.max_range > 0:
         keep &= points.norm(dim=1) <= options.max_range
     return keep

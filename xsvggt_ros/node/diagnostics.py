@@ -12,6 +12,7 @@ from xsvggt_ros.node.stream_statistics import Fault, FrameReport
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 RECENT = 10.0  # seconds for which a fault that does not repeat stays visible
+FOCAL_DOUBT = 0.2  # calibrated and predicted focal lengths may differ by this share
 STUCK = 30.0  # seconds in one frame after which the network is called stuck
 GPU_WARN, GPU_ERROR = 0.8, 0.9  # share of the device's memory in use
 
@@ -58,7 +59,9 @@ class Snapshot:
     image_rate: float = 0.0
     info_rate: float = 0.0
     image_description: str = ''  # encoding and size of the last image
+    calibration: str = 'none'  # what is made of camera_info, in words
     calibrated_focal: tuple[float, float] | None = None
+    camera_info_fault: Fault | None = None
     received: int = 0
     processed: int = 0
     dropped: int = 0
@@ -115,7 +118,7 @@ def _input(s: Snapshot) -> Part:
         'topic': s.topic, 'publishers': '; '.join(s.publishers) or 'none',
         'rate (Hz)': f'{s.image_rate:.2f}', 'camera_info rate (Hz)': f'{s.info_rate:.2f}',
         'image': s.image_description or 'none yet', 'received': s.received,
-        'rejected': s.rejected}
+        'rejected': s.rejected, 'calibration': s.calibration} | _focal_values(s)
     if s.state != 'active':
         return WARN, f'the node is {s.state}', values
     if s.paused:
@@ -124,7 +127,7 @@ def _input(s: Snapshot) -> Part:
         return ERROR, no_image_message(s.topic, s.publishers, s.silence), values
     if s.image_fault is not None and s.image_fault.age < RECENT:
         return ERROR, s.image_fault.message, values
-    for fault in (s.frame_id_fault, s.stamp_fault):
+    for fault in (s.frame_id_fault, s.stamp_fault, s.camera_info_fault):
         if fault is not None and fault.age < RECENT:
             return WARN, fault.message, values
     if s.info_rate > 1.0 and s.image_rate < 0.5 * s.info_rate:
@@ -132,6 +135,11 @@ def _input(s: Snapshot) -> Part:
             f'camera_info arrives at {s.info_rate:.1f} Hz but images at {s.image_rate:.1f} Hz: '
             'the middleware loses images; use the profile config/fastdds.xml on both sides '
             '(FASTDDS_DEFAULT_PROFILES_FILE), or input.reliability:=reliable'), values
+    if _focal_is_doubtful(s):
+        return WARN, (
+            'the calibrated focal length differs from what the network sees by more than '
+            f'{100 * FOCAL_DOUBT:.0f} %: the calibration may belong to another resolution or '
+            'camera, or the network misjudge this lens; compare both with the data sheet'), values
     return OK, f'{s.image_rate:.1f} images/s', values
 
 
@@ -144,7 +152,7 @@ def _inference(s: Snapshot) -> Part:
                    for name in ('total', 'decode', 'upload', 'inference', 'pack', 'publish')}
         values |= {'median latency (ms)': f'{1e3 * statistics.median(s.latencies or [0.0]):.1f}',
                    'mean confidence': f'{s.report.confidence_mean:.3f}',
-                   'points': s.report.points} | _focal_values(s)
+                   'points': s.report.points}
     if s.frame_fault is not None and s.frame_fault.age < RECENT:
         return ERROR, s.frame_fault.message, values
     if s.busy_for > STUCK:
@@ -160,12 +168,23 @@ def _inference(s: Snapshot) -> Part:
 
 
 def _focal_values(s: Snapshot) -> dict[str, object]:
-    predicted = f'{s.report.predicted_fx:.1f}, {s.report.predicted_fy:.1f}'
-    values: dict[str, object] = {'predicted focal fx, fy (px)': predicted}
-    if s.calibrated_focal is not None:
-        fx, fy = s.calibrated_focal
-        values['calibrated focal fx, fy (px)'] = f'{fx:.1f}, {fy:.1f}'
+    values: dict[str, object] = {}
+    for kind, focal in (('predicted', _predicted_focal(s)), ('calibrated', s.calibrated_focal)):
+        if focal is not None:
+            values[f'{kind} focal fx, fy (px)'] = f'{focal[0]:.1f}, {focal[1]:.1f}'
     return values
+
+
+def _predicted_focal(s: Snapshot) -> tuple[float, float] | None:
+    return None if s.report is None else (s.report.predicted_fx, s.report.predicted_fy)
+
+
+def _focal_is_doubtful(s: Snapshot) -> bool:
+    predicted = _predicted_focal(s)
+    if predicted is None or s.calibrated_focal is None or s.random_weights:
+        return False
+    return any(abs(there / here - 1) > FOCAL_DOUBT
+               for here, there in zip(s.calibrated_focal, predicted))
 
 
 def _cache(s: Snapshot) -> Part:

@@ -19,6 +19,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
 
 from xsvggt_ros.model.checkpoint import SHIPPED
+from xsvggt_ros.node.camera_calibration import CameraCalibration
 from xsvggt_ros.node.diagnostics import (
     build_statuses, GpuMemory, no_image_message, process_memory, Snapshot
 )
@@ -102,7 +103,8 @@ class XsvggtNode(LifecycleNode):
         self._faults.clear('start')
         self._outputs = Publishers(self)
         self._pipeline = Pipeline(
-            loaded, self._outputs, self._faults, self.get_logger(), self._values)
+            loaded, self._outputs, self._faults, self.get_logger(), self._values,
+            self._calibration())
         self.get_logger().info(f'{loaded.description} on {loaded.device}')
         if self._values['model.checkpoint'] in SHIPPED:
             self.get_logger().warning(
@@ -183,7 +185,7 @@ class XsvggtNode(LifecycleNode):
                 CompressedImage if compressed else Image, self._image_topic(),
                 self._pipeline.on_image, images, qos_overriding_options=overrides),
             self.create_subscription(
-                CameraInfo, 'camera_info', self._pipeline.on_camera_info, info,
+                CameraInfo, 'camera_info', self._pipeline.calibration.on_message, info,
                 qos_overriding_options=overrides)]
 
         if self._values['scale.mode'] == 'odometry':
@@ -192,6 +194,12 @@ class XsvggtNode(LifecycleNode):
             self._inputs.append(self.create_subscription(
                 Odometry, 'odom_hint', self._pipeline.scale.on_odometry, hints,
                 qos_overriding_options=overrides))
+
+    def _calibration(self) -> CameraCalibration:
+        topic = self.resolve_topic_name('camera_info')
+        return CameraCalibration(
+            topic, self._image_topic(), self._values['use_camera_info'], self._values['rectify'],
+            lambda: self.count_publishers(topic) > 0)
 
     def _unsubscribe(self) -> None:
         for subscription in self._inputs:
@@ -286,6 +294,7 @@ class XsvggtNode(LifecycleNode):
             'image_fault': self._faults.get('image'), 'frame_fault': self._faults.get('frame'),
             'frame_id_fault': self._faults.get('frame_id'),
             'stamp_fault': self._faults.get('stamp'),
+            'camera_info_fault': self._faults.get('camera_info'),
             'process_bytes': process_memory()}
         pipeline = self._pipeline
         if pipeline is None:
@@ -294,9 +303,10 @@ class XsvggtNode(LifecycleNode):
         busy_since = pipeline.busy_since
         return Snapshot(
             **common, paused=not pipeline.enabled, image_age=pipeline.image_meter.age(),
-            image_rate=pipeline.image_meter.rate(), info_rate=pipeline.info_meter.rate(),
+            image_rate=pipeline.image_meter.rate(), info_rate=pipeline.calibration.meter.rate(),
             image_description=pipeline.image_description,
-            calibrated_focal=pipeline.calibrated_focal, received=mailbox.received,
+            calibration=pipeline.calibration.description,
+            calibrated_focal=pipeline.calibration.focal, received=mailbox.received,
             processed=pipeline.processed, dropped=mailbox.dropped, rejected=pipeline.rejected,
             rate_out=pipeline.out_meter.rate(), latencies=list(pipeline.latencies),
             busy_for=time.monotonic() - busy_since if busy_since else 0.0,

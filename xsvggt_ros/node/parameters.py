@@ -112,6 +112,10 @@ TABLE: tuple[Parameter, ...] = (
     Parameter('input.reliability', 'best_effort', 'Reliability of the image subscription; '
               'reliable receives nothing from a camera that publishes best effort.',
               choices=('best_effort', 'reliable')),
+    Parameter('use_camera_info', True, 'Take the calibration on `camera_info`: its intrinsics '
+              'make the points of ~/points and are published, in place of predicted ones.'),
+    Parameter('rectify', True, 'Rectify images if `camera_info` has distortion; false: they are '
+              'rectified already, as those on topics called image_rect are.'),
     Parameter('cloud.source', 'depth', 'Points of ~/points: depth unprojects the depth map, '
               "points takes the network's point map.", choices=SOURCES, dynamic=True),
     Parameter('cloud.stride', 1, 'Every n-th pixel in both directions becomes a point.',

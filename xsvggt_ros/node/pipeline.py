@@ -1,8 +1,8 @@
 """
 The way a frame takes: image message in, published reconstruction out.
 
-`on_image` and `on_camera_info` run in the executor's thread and only store what came; `process`,
-`reset` and `on_error` run in the worker's thread, which owns the engine.
+`on_image` runs in the executor's thread and only stores what came; `process`, `reset` and
+`on_error` run in the worker's thread, which owns the engine.
 """
 
 from collections import deque
@@ -11,12 +11,14 @@ import time
 
 import rclpy
 from rclpy.impl.rcutils_logger import RcutilsLogger
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 import torch
 
+from xsvggt_ros.engine.camera_model import CameraModel
 from xsvggt_ros.engine.stream_engine import FrameError, FrameResult
 from xsvggt_ros.msg import StreamStatus
+from xsvggt_ros.node.camera_calibration import CameraCalibration
 from xsvggt_ros.node.diagnostics import GpuMemory
 from xsvggt_ros.node.frame_outputs import frame_outputs, points_in
 from xsvggt_ros.node.frames import odom_from_optical
@@ -40,17 +42,17 @@ class Pipeline:
 
     def __init__(
         self, loaded: LoadedEngine, publishers: Publishers, faults: FaultLog,
-        logger: RcutilsLogger, values: Mapping[str, Value],
+        logger: RcutilsLogger, values: Mapping[str, Value], calibration: CameraCalibration,
     ) -> None:
         """Take the engine over; `values` may be replaced at any time by a changed copy."""
         self.loaded = loaded
         self.values = values
+        self.calibration = calibration
         self.mailbox = LatestMailbox()
-        self.image_meter, self.info_meter, self.out_meter = (RateMeter() for _ in range(3))
+        self.image_meter, self.out_meter = RateMeter(), RateMeter()
         self.latencies: deque[float] = deque(maxlen=LATENCIES)
         self.report: FrameReport | None = None
         self.budget_warning: str | None = None
-        self.calibrated_focal: tuple[float, float] | None = None
         self.image_description = ''
         self.processed = 0
         self.rejected = 0
@@ -73,12 +75,6 @@ class Pipeline:
         self.image_meter.tick()
         if self.enabled:
             self.mailbox.put((message, time.monotonic()))
-
-    def on_camera_info(self, message: CameraInfo) -> None:
-        """Remember the calibrated focal lengths, to be compared with the predicted ones."""
-        self.info_meter.tick()
-        if message.k[0] > 0 and message.k[4] > 0:
-            self.calibrated_focal = (message.k[0], message.k[4])
 
     # The worker's thread -------------------------------------------------------------------------
 
@@ -123,6 +119,7 @@ class Pipeline:
             self._logger.error('the network failed half-way; the next image begins a new stream')
 
     def _process(self, message: Image | CompressedImage, arrival: float) -> None:
+        self.calibration.wait()
         start = time.monotonic()
         stamp_ns = nanoseconds(message.header)
         self._watch_time(stamp_ns)
@@ -133,8 +130,11 @@ class Pipeline:
         self.image_description = f'{kind} {pixels.shape[1]}x{pixels.shape[0]}'
         decoded = time.monotonic()
         try:
+            self._engine.prepare(*pixels.shape[:2])  # refuses what does not suit the stream
+            camera = self._camera(message.header.frame_id, *pixels.shape[:2])
             known = self.scale.current
-            result = self.scale.apply(self._engine.step(pixels), stamp_ns, self.values)
+            result = self.scale.apply(
+                self._engine.step(pixels, camera), stamp_ns, self.values)
             if self.scale.current != known:
                 self._poses.forget()  # what is on the path has another scale
             pose = odom_from_optical(result.camera_from_world)  # waits for the device
@@ -162,23 +162,36 @@ class Pipeline:
         reason = self._clock.restart_reason(
             stamp_ns, values['reset.on_time_jump'], values['reset.on_gap'])
         if reason is not None:
-            self._reset()
-            self._logger.warning(f'stream reset: {reason}; this image defines a new odometry '
-                                 'origin')
+            self._restart(reason)
         stuck = self._clock.stuck_message(stamp_ns)
         if stuck is not None:
             self._faults.report('stamp', stuck)
         else:
             self._faults.clear('stamp')
 
+    def _camera(self, frame_id: str, height: int, width: int) -> CameraModel | None:
+        """Return the images' calibrated camera; begin a new stream if it is another one."""
+        calibration, described = self.calibration, self.calibration.description
+        camera = calibration.camera(frame_id, width, height)
+        if calibration.description != described:
+            self._logger.info(f'calibration: {calibration.description}')
+        if calibration.fault is not None:
+            self._faults.report('camera_info', calibration.fault)
+        else:
+            self._faults.clear('camera_info')
+        reason = calibration.restart_reason()
+        if reason is not None and self._engine.frames:
+            self._restart(reason)
+        return camera
+
     def _account(
         self, header: Header, result: FrameResult, latency: Latency, points: int,
     ) -> None:
         to_source = torch.linalg.inv(self._engine.resize.model_from_source())
-        intrinsics = to_source @ result.intrinsics.to('cpu', torch.float64)
+        intrinsics = to_source @ result.predicted_intrinsics.to('cpu', torch.float64)
         self.report = FrameReport(
             latency=latency, cache=self._engine.cache_stats(),
-            confidence_mean=result.depth_confidence.mean().item(), points=points,
+            confidence_mean=result.mean_confidence(), points=points,
             predicted_fx=intrinsics[0, 0].item(), predicted_fy=intrinsics[1, 1].item())
         self.processed += 1
         self._last_header = header
@@ -236,6 +249,11 @@ class Pipeline:
         if self.report is not None:
             fill_report(message, self.report, list(self.latencies))
         return message
+
+    def _restart(self, reason: str) -> None:
+        self._reset()
+        self._logger.warning(
+            f'stream reset: {reason}; this image defines a new odometry origin')
 
     def _reset(self) -> None:
         self._engine.reset()

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from xsvggt_ros.engine.camera_model import LENSES
+from xsvggt_ros.engine.camera_model import CameraError, CameraModel, LENSES
 from xsvggt_ros.tools.errors import ToolError
 
 FILE_NAMES = ('camera_info.yaml', 'calibration.yaml', 'sensor.yaml')
@@ -41,6 +41,15 @@ class Calibration:
         projection = np.hstack([matrix, np.zeros((3, 1))])
         return Calibration(width, height, matrix, distortion_model, distortion, np.eye(3),
                            projection, source)
+
+    def camera(self) -> CameraModel:
+        """Return the camera for the engine; raises CalibrationError if it is none."""
+        try:
+            return CameraModel.calibrated(
+                (self.width, self.height), self.camera_matrix.ravel(), self.distortion,
+                self.rectification.ravel(), self.projection.ravel(), self.distortion_model)
+        except CameraError as error:
+            raise CalibrationError(f'{self.source}: {error}') from error
 
     def check_size(self, width: int, height: int) -> None:
         """Raise CalibrationError unless images of `width` x `height` are what was calibrated."""

@@ -6,6 +6,7 @@ import time
 import numpy as np
 import torch
 
+from xsvggt_ros.engine.camera_model import CameraModel
 from xsvggt_ros.engine.point_cloud import CloudOptions, pack_cloud
 from xsvggt_ros.engine.stream_engine import CacheStats, FrameResult, StreamEngine
 from xsvggt_ros.geometry import flu_from_optical, invert_transform
@@ -30,6 +31,7 @@ def run_reconstruct(options: argparse.Namespace) -> None:
     """
     source = open_source(options.input, options.world, options.rate, options.frames, options.size,
                          options.calibration)
+    camera = source.calibration.camera() if source.calibration is not None else None
     Recording.check_folder(options.out)
     loaded, engine = _load(options)
     print(f'weights: {loaded.description}', flush=True)
@@ -40,7 +42,7 @@ def run_reconstruct(options: argparse.Namespace) -> None:
     done = 0
     try:
         for frame in ahead:
-            seconds = _reconstruct(engine, frame, recording)
+            seconds = _reconstruct(engine, frame, camera, recording)
             done += 1
             bar.update(done, f'{1e3 * seconds:.0f} ms a frame, '
                              f'cache {recording.cache[-1].tokens_used} tokens')
@@ -82,14 +84,16 @@ def _load(options: argparse.Namespace) -> tuple[LoadedModel, StreamEngine]:
     return loaded, engine
 
 
-def _reconstruct(engine: StreamEngine, frame: SourceFrame, recording: Recording) -> float:
+def _reconstruct(
+    engine: StreamEngine, frame: SourceFrame, camera: CameraModel | None, recording: Recording,
+) -> float:
     """Put one frame through the engine and into the recording; return the seconds it took."""
     pixels = frame.pixels
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[:, :, None], 3, axis=2)
     start = time.perf_counter()
     try:
-        result = engine.step(pixels)
+        result = engine.step(pixels, camera)
     except ValueError as error:
         raise ToolError(str(error)) from error
     packed = pack_cloud(result, CLOUD).numpy()

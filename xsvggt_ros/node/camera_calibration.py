@@ -1,0 +1,144 @@
+"""The calibration that comes on `camera_info`, and the camera it makes of an image's sender."""
+
+from collections.abc import Callable, Hashable
+import threading
+
+from sensor_msgs.msg import CameraInfo
+
+from xsvggt_ros.engine.camera_model import CameraError, CameraModel
+from xsvggt_ros.node.stream_statistics import RateMeter
+
+WAIT = 1.0  # seconds the first image waits for its calibration, if somebody publishes one
+CHANGE = 0.02  # of the image's width; calibrations that differ by less are one camera's
+
+
+class CameraCalibration:
+    """
+    One camera's CameraInfo, its images' camera, and whether that has become another one.
+
+    `on_message` runs in the executor's thread, all else in the worker's. A message that cannot
+    be used changes nothing but `fault`.
+    """
+
+    def __init__(
+        self, topic: str, image_topic: str, use: bool, rectify: bool,
+        is_published: Callable[[], bool],
+    ) -> None:
+        """Expect messages on ``topic``; ``is_published`` tells whether anybody sends them."""
+        self._topic = topic
+        self._image_topic = image_topic
+        self._use = use
+        self._rectify = rectify
+        self._is_published = is_published
+        self.meter = RateMeter()
+        self._message: CameraInfo | None = None
+        self._came = threading.Event()
+        self._waited = not use
+        self._key: Hashable = None  # of what `camera` was made of
+        self._camera: CameraModel | None = None
+        self._stream_camera: CameraModel | None = None  # with which the stream goes on
+        self.fault: str | None = None  # what is wrong with the newest message
+        self.description = 'none' if use else 'none: use_camera_info is false'
+
+    def on_message(self, message: CameraInfo) -> None:
+        """Keep the newest calibration."""
+        self.meter.tick()
+        if self._use:
+            self._message = message
+            self._came.set()
+
+    @property
+    def focal(self) -> tuple[float, float] | None:
+        """Return the focal lengths fx, fy in pixels of the images; None without calibration."""
+        camera = self._camera
+        if camera is None:
+            return None
+        return float(camera.rectified_matrix[0, 0]), float(camera.rectified_matrix[1, 1])
+
+    def wait(self) -> None:
+        """Wait once, before the first image is looked at, for a calibration that is to come."""
+        if not self._waited:
+            self._waited = True
+            if self._is_published():
+                self._came.wait(WAIT)
+
+    def camera(self, frame_id: str, width: int, height: int) -> CameraModel | None:
+        """Return the camera of an image of this frame and size; None if it is not known."""
+        message = self._message
+        if message is None:
+            return None
+        key = (frame_id, width, height, *_content(message))
+        if key == self._key:
+            return self._camera
+        self._key = key
+        camera, self.fault = None, None
+        description = 'none'
+        try:
+            camera, description = self._build(message, frame_id, width, height)
+        except CameraError as error:
+            self.fault = f'camera_info on {self._topic} is not used: {error}'
+        kept = self._camera
+        if camera is None and kept is not None and (kept.width, kept.height) == (width, height):
+            return kept
+        self._camera, self.description = camera, description
+        return camera
+
+    def restart_reason(self) -> str | None:
+        """
+        Return why the stream cannot go on with the camera of the last call of `camera`, or None.
+
+        A stream must not mix raw and rectified images, nor clouds of different focal lengths. What
+        is returned once is taken as done.
+        """
+        before, now = self._stream_camera, self._camera
+        if now is before:
+            return None
+        if before is None:
+            self._stream_camera = now
+            return f'the calibration on {self._topic} has come ({self.description})'
+        if now is not None and before.shift_to(now) < CHANGE * now.width:
+            return None  # and the next one is compared with the same, so that no drift is missed
+        self._stream_camera = now
+        return f'the calibration on {self._topic} has changed ({self.description})'
+
+    def _build(
+        self, message: CameraInfo, frame_id: str, width: int, height: int,
+    ) -> tuple[CameraModel | None, str]:
+        """Return the images' camera, None for one without calibration, and what it is in words."""
+        if not message.k.any():
+            return None, 'none: K is zero, the camera is not calibrated'
+        sender = message.header.frame_id
+        if sender and frame_id and sender != frame_id:
+            raise CameraError(
+                f"its frame_id is '{sender}', but that of the images is '{frame_id}': another "
+                'camera? Remap camera_info, or let the driver give both the same frame_id')
+        window = message.roi
+        calibrated = CameraModel.calibrated(
+            (message.width, message.height), message.k, message.d, message.r, message.p,
+            message.distortion_model, (message.binning_x, message.binning_y),
+            (window.x_offset, window.y_offset, window.width, window.height))
+        camera = calibrated.for_images(width, height)
+        if not self._rectify:
+            camera = camera.rectified()
+            words = 'pinhole, images are taken as rectified, since rectify is false'
+        elif camera.needs_rectification:
+            words = f'{camera.lens}, images are rectified'
+            if 'image_rect' in self._image_topic:
+                self.fault = (
+                    f'images on {self._image_topic} are rectified already, going by its name, but '
+                    f'{self._topic} describes raw ones (D is not zero), so they are rectified '
+                    'again; if its name tells the truth, set rectify:=false')
+        else:
+            words = 'pinhole'
+        if (calibrated.width, calibrated.height) != (width, height):
+            words += f', scaled from {calibrated.width}x{calibrated.height} to {width}x{height}'
+        return camera, words
+
+
+def _content(message: CameraInfo) -> tuple[Hashable, ...]:
+    """Return all that a calibration consists of."""
+    window = message.roi
+    return (message.header.frame_id, message.width, message.height, message.distortion_model,
+            bytes(message.d), *(matrix.tobytes() for matrix in (message.k, message.r, message.p)),
+            message.binning_x, message.binning_y,
+            window.x_offset, window.y_offset, window.width, window.height)
