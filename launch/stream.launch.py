@@ -9,6 +9,7 @@ that is left empty does not touch what the parameter file says.
 
 import os
 from pathlib import Path
+from typing import List
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from launch.actions import (DeclareLaunchArgument, ExecuteProcess, OpaqueFunction,
@@ -17,6 +18,7 @@ from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
+import yaml
 
 # This file is installed beside config/, and lies beside it in the source tree.
 CONFIG = Path(__file__).resolve().parents[1] / 'config'
@@ -37,6 +39,8 @@ PARAMETERS = {
     'quantization': ('cache.quantization', str, 'How the cache is packed: int4, int8 or none'),
     'image_transport': ('image_transport', str, 'raw, or compressed for '
                         'sensor_msgs/CompressedImage on <image_topic>/compressed'),
+    'image_topics': ('image_topics', List[str], 'Images of a rig instead of image_topic, the '
+                     "reference camera first: ['/left/image_raw','/right/image_raw']"),
     'odom_frame': ('odom_frame', str, 'Frame in which the camera is tracked'),
     'publish_tf': ('publish_tf', bool, 'Whether to publish the edge from odom_frame to the frame '
                    'of the images: true or false'),
@@ -112,7 +116,7 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 def rviz(argument: dict[str, str], use_sim_time: ParameterValue | bool) -> Node:
     """Return RViz, its absolute topics and fixed frame led to those of this node."""
     root = '/'.join(['', *filter(None, argument['namespace'].split('/'))])
-    image = argument['image_topic']
+    image = (yaml.safe_load(argument['image_topics']) or [argument['image_topic']])[0]
     frame = ['-f', argument['odom_frame']] if argument['odom_frame'] else []
     return Node(
         package='rviz2', executable='rviz2', condition=IfCondition(LaunchConfiguration('rviz')),

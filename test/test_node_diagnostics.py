@@ -142,3 +142,13 @@ def test_rates(monkeypatch):
     now[0] += 10
     assert meter.rate() == 0.0
     assert meter.age() == pytest.approx(10.1)
+
+
+def test_a_rig_without_one_of_its_cameras_and_metres_that_are_missing():
+    left_out = status_of('Input', camera_faults=[(1, '/right is silent')], cameras='2, by TF')
+    assert (left_out.level, left_out.message) == (WARN, '/right is silent')
+    assert {v.key: v.value for v in left_out.values}['cameras'] == '2, by TF'
+    reference = status_of('Input', camera_faults=[(0, '/left is silent'), (1, '/right, too')])
+    assert (reference.level, reference.message) == (ERROR, '/left is silent; /right, too')
+    scale = status_of('Input', scale_fault='no depth image has come')
+    assert (scale.level, scale.message) == (WARN, 'no depth image has come')

@@ -156,12 +156,13 @@ def test_launch_arguments_are_the_nodes_parameters():
     arguments = launch_table('PARAMETERS')
     assert {'checkpoint', 'device', 'image_size', 'max_tokens', 'memory_budget_mb', 'policy',
             'quantization', 'use_sim_time', 'odom_frame', 'publish_tf',
-            'image_transport', 'autostart'} == set(arguments)
+            'image_topics', 'image_transport', 'autostart'} == set(arguments)
     for argument, value in arguments.items():
-        name, kind = value.elts[0].value, value.elts[1].id
+        name, kind = value.elts[0].value, ast.unparse(value.elts[1])
         if name != 'use_sim_time':  # every node has that one by itself
             default = table[name].default
-            assert kind == default.__class__.__name__, argument
+            expected = 'List[str]' if isinstance(default, list) else type(default).__name__
+            assert kind == expected, argument
 
 
 def test_files_of_the_launch_file_are_installed():
@@ -196,6 +197,11 @@ def test_launch_starts_node_and_rviz(launch_file):
     node, rviz = started(launch_file)
     assert (node.node_package, node.node_executable) == ('xsvggt_ros', 'stream_node')
     assert rviz.condition is not None
+
+
+def test_launch_starts_a_rig(launch_file):
+    node, rviz = started(launch_file, image_topics="['/left/image','/right/image']")
+    assert node.node_package == 'xsvggt_ros' and rviz.node_package == 'rviz2'
 
 
 def test_launch_plays_a_recording(launch_file):

@@ -64,3 +64,24 @@ def test_changes_at_run_time(name, value, configured, accepted):
     result = check_change([Parameter(name, value=value)], configured)
     assert result.successful == accepted
     assert accepted or name in result.reason
+
+
+@pytest.mark.parametrize('given, expected, faulty', [
+    ("['/left/image','/right/image']", ['/left/image', '/right/image'], False),
+    ('[]', [''], False),
+    ("['']", [''], False),
+    ('/left/image', [''], True),
+    ("['/left','/left']", [''], True),
+])
+def test_lists_of_names(given, expected, faulty):
+    import rclpy
+    from xsvggt_ros.node.parameters import declare_parameters, read_parameters
+
+    context = rclpy.Context()
+    rclpy.init(args=['test', '--ros-args', '-p', f'image_topics:={given}'], context=context)
+    node = rclpy.create_node('test_lists', context=context)
+    faults = declare_parameters(node)
+    assert read_parameters(node)['image_topics'] == expected
+    assert [fault.startswith('image_topics') for fault in faults] == [True] * faulty
+    node.destroy_node()
+    rclpy.shutdown(context=context)

@@ -60,6 +60,9 @@ class Snapshot:
     info_rate: float = 0.0
     image_description: str = ''  # encoding and size of the last image
     calibration: str = 'none'  # what is made of camera_info, in words
+    camera_faults: Sequence[tuple[int, str]] = ()  # of a rig: which camera is missing, and why
+    cameras: str = ''  # of a rig: how many, and where their places are known from
+    scale_fault: str = ''  # why lengths are not in metres, or their scale is not kept up
     calibrated_focal: tuple[float, float] | None = None
     camera_info_fault: Fault | None = None
     received: int = 0
@@ -119,6 +122,8 @@ def _input(s: Snapshot) -> Part:
         'rate (Hz)': f'{s.image_rate:.2f}', 'camera_info rate (Hz)': f'{s.info_rate:.2f}',
         'image': s.image_description or 'none yet', 'received': s.received,
         'rejected': s.rejected, 'calibration': s.calibration} | _focal_values(s)
+    if s.cameras:
+        values['cameras'] = s.cameras
     if s.state != 'active':
         return WARN, f'the node is {s.state}', values
     if s.paused:
@@ -127,6 +132,11 @@ def _input(s: Snapshot) -> Part:
         return ERROR, no_image_message(s.topic, s.publishers, s.silence), values
     if s.image_fault is not None and s.image_fault.age < RECENT:
         return ERROR, s.image_fault.message, values
+    if s.camera_faults:
+        level = ERROR if s.camera_faults[0][0] == 0 else WARN  # 0: the reference
+        return level, '; '.join(text for _, text in s.camera_faults), values
+    if s.scale_fault:
+        return WARN, s.scale_fault, values
     for fault in (s.frame_id_fault, s.stamp_fault, s.camera_info_fault):
         if fault is not None and fault.age < RECENT:
             return WARN, fault.message, values

@@ -1,7 +1,8 @@
 """What is seen in a frame: its cloud and its maps, made for those who subscribe to them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 from rclpy.lifecycle import LifecyclePublisher
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
@@ -17,9 +18,16 @@ Output = tuple[LifecyclePublisher, Image | CameraInfo | PointCloud2]
 
 
 def frame_outputs(
-    publishers: Publishers, header: Header, result: FrameResult, values: Mapping[str, Value],
+    publishers: Publishers, header: Header, results: Sequence[FrameResult],
+    reference_from_camera: Sequence[np.ndarray], values: Mapping[str, Value],
 ) -> list[Output]:
-    """Return cloud, colour, depth, confidence and camera, with the topics they go to."""
+    """
+    Return cloud, colour, depth, confidence and camera, with the topics they go to.
+
+    The cloud has what all cameras of the rig see, [4, 4] transforms bring it into the frame of the
+    first one, which alone has the other outputs.
+    """
+    result = results[0]
 
     def image(pixels: torch.Tensor, encoding: str) -> Image:
         return messages.image(header, pixels.cpu().numpy(), encoding)
@@ -29,7 +37,8 @@ def frame_outputs(
         return messages.camera_info(header, *result.depth.shape, intrinsics)
 
     makers = (
-        (publishers.points, lambda: messages.point_cloud(header, packed_cloud(result, values))),
+        (publishers.points, lambda: messages.point_cloud(
+            header, packed_cloud(results, reference_from_camera, values))),
         (publishers.depth, lambda: image(result.depth, '32FC1')),
         (publishers.depth_info, camera),
         (publishers.rgb, lambda: image(result.image, 'rgb8')),
@@ -39,13 +48,19 @@ def frame_outputs(
             if publisher.get_subscription_count()]
 
 
-def packed_cloud(result: FrameResult, values: Mapping[str, Value]):
-    """Return the frame's cloud [N, 5], chosen by the parameters `cloud.*`."""
+def packed_cloud(
+    results: Sequence[FrameResult], reference_from_camera: Sequence[np.ndarray],
+    values: Mapping[str, Value],
+) -> np.ndarray:
+    """Return the cloud [N, 5] of one set of images, chosen by the parameters `cloud.*`."""
     options = CloudOptions(
         source=values['cloud.source'], stride=values['cloud.stride'],
         confidence_percentile=values['cloud.confidence_percentile'],
         max_range=values['cloud.max_range'])
-    return pack_cloud(result, options).numpy()
+    clouds = [pack_cloud(result, options).numpy() for result in results]
+    for cloud, transform in zip(clouds[1:], reference_from_camera[1:]):
+        cloud[:, :3] = cloud[:, :3] @ transform[:3, :3].T + transform[:3, 3]
+    return np.concatenate(clouds) if len(clouds) > 1 else clouds[0]
 
 
 def points_in(outputs: list[Output]) -> int:

@@ -1,5 +1,6 @@
 """The node's life: parameters, transitions, topics and services. Frames are `pipeline`'s work."""
 
+from functools import partial
 import signal
 import time
 
@@ -25,11 +26,14 @@ from xsvggt_ros.node.diagnostics import (
 )
 from xsvggt_ros.node.loading import load_engine, StartError
 from xsvggt_ros.node.parameters import (
-    check_change, declare_parameters, read_parameters, unknown_parameters
+    check_change, check_together, declare_parameters, listed, read_parameters,
+    unknown_parameters
 )
 from xsvggt_ros.node.pipeline import Pipeline
 from xsvggt_ros.node.publishers import Publishers
+from xsvggt_ros.node.rig import RigGeometry
 from xsvggt_ros.node.stream_statistics import FaultLog
+from xsvggt_ros.node.tf_listener import TfListener
 from xsvggt_ros.node.worker import Worker
 
 DIAGNOSTICS_PERIOD = 1.0  # seconds
@@ -58,6 +62,7 @@ class XsvggtNode(LifecycleNode):
         self._state = 'unconfigured'
         self._outputs: Publishers | None = None
         self._pipeline: Pipeline | None = None
+        self._tf: TfListener | None = None
         self._worker: Worker | None = None
         self._inputs: list[Subscription] = []
         self._active_since: float | None = None
@@ -93,8 +98,9 @@ class XsvggtNode(LifecycleNode):
             return TransitionCallbackReturn.FAILURE
         self._values = read_parameters(self)
         try:
+            check_together(self._values)
             loaded = load_engine(self._values)
-        except StartError as error:
+        except (StartError, ValueError) as error:
             self._faults.report('start', str(error))
             return TransitionCallbackReturn.FAILURE
         except Exception as error:  # the node must live, and be able to say what it was
@@ -102,9 +108,12 @@ class XsvggtNode(LifecycleNode):
             return TransitionCallbackReturn.FAILURE
         self._faults.clear('start')
         self._outputs = Publishers(self)
+        topics = self._image_topics()
+        self._tf = TfListener(self) if len(topics) > 1 else None
+        rig = None if self._tf is None else RigGeometry(self._tf)
         self._pipeline = Pipeline(
             loaded, self._outputs, self._faults, self.get_logger(), self._values,
-            self._calibration())
+            self._calibrations(), topics, rig)
         self.get_logger().info(f'{loaded.description} on {loaded.device}')
         if self._values['model.checkpoint'] in SHIPPED:
             self.get_logger().warning(
@@ -132,7 +141,8 @@ class XsvggtNode(LifecycleNode):
         self._pipeline.begin(self._worker.mailbox)
         self._active_since = time.monotonic()
         self._state = 'active'
-        self.get_logger().info(f'waiting for images on {self._image_topic()}')
+        self.get_logger().info('waiting for images on '
+                               + ', '.join(self._image_topics()))
         return TransitionCallbackReturn.SUCCESS
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -164,7 +174,9 @@ class XsvggtNode(LifecycleNode):
     def _release(self) -> None:
         if self._outputs is not None:
             self._outputs.destroy()
-        self._outputs = self._pipeline = None
+        if self._tf is not None:
+            self._tf.destroy()
+        self._outputs = self._pipeline = self._tf = None
 
     # Topics --------------------------------------------------------------------------------------
 
@@ -180,14 +192,22 @@ class XsvggtNode(LifecycleNode):
         info = QoSProfile(
             history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
         compressed = self._values['image_transport'] == 'compressed'
-        self._inputs = [
-            self.create_subscription(
-                CompressedImage if compressed else Image, self._image_topic(),
-                self._pipeline.on_image, images, qos_overriding_options=overrides),
-            self.create_subscription(
-                CameraInfo, 'camera_info', self._pipeline.calibration.on_message, info,
-                qos_overriding_options=overrides)]
-
+        kind = CompressedImage if compressed else Image
+        for camera, (topic, info_topic) in enumerate(
+                zip(self._image_topics(), self._info_topics())):
+            self._inputs += [
+                self.create_subscription(
+                    kind, topic, partial(self._pipeline.on_image, camera=camera), images,
+                    qos_overriding_options=overrides),
+                self.create_subscription(
+                    CameraInfo, info_topic, partial(self._pipeline.on_camera_info, camera=camera),
+                    info, qos_overriding_options=overrides)]
+        if self._values['scale.mode'] == 'depth':
+            depths = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=IMAGE_DEPTH,
+                                reliability=ReliabilityPolicy.BEST_EFFORT)
+            self._inputs.append(self.create_subscription(
+                Image, 'depth_hint', self._pipeline.scale.on_depth, depths,
+                qos_overriding_options=overrides))
         if self._values['scale.mode'] == 'odometry':
             hints = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=10,
                                reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -195,11 +215,14 @@ class XsvggtNode(LifecycleNode):
                 Odometry, 'odom_hint', self._pipeline.scale.on_odometry, hints,
                 qos_overriding_options=overrides))
 
-    def _calibration(self) -> CameraCalibration:
-        topic = self.resolve_topic_name('camera_info')
-        return CameraCalibration(
-            topic, self._image_topic(), self._values['use_camera_info'], self._values['rectify'],
-            lambda: self.count_publishers(topic) > 0)
+    def _calibrations(self) -> list[CameraCalibration]:
+        """Return what is to be known of each camera's lens."""
+        values = self._values
+        topics = [self.resolve_topic_name(name) for name in self._info_topics()]
+        return [
+            CameraCalibration(topic, image_topic, values['use_camera_info'], values['rectify'],
+                              lambda topic=topic: self.count_publishers(topic) > 0)
+            for topic, image_topic in zip(topics, self._image_topics())]
 
     def _unsubscribe(self) -> None:
         for subscription in self._inputs:
@@ -207,13 +230,20 @@ class XsvggtNode(LifecycleNode):
         self._inputs = []
         self._active_since = None
 
-    def _image_topic(self) -> str:
-        """Return the full name; as with image_transport, remapping `image` moves both."""
-        topic = self.resolve_topic_name('image')
-        return topic + '/compressed' if self._values['image_transport'] == 'compressed' else topic
+    def _image_topics(self) -> list[str]:
+        """Return the full names; as with image_transport, remapping `image` moves both."""
+        suffix = '/compressed' if self._values['image_transport'] == 'compressed' else ''
+        names = listed(self._values['image_topics']) or ['image']
+        return [self.resolve_topic_name(name) + suffix for name in names]
+
+    def _info_topics(self) -> list[str]:
+        """Return where the calibrations come from: beside each image of a rig."""
+        names = listed(self._values['image_topics'])
+        beside = [''.join(name.rpartition('/')[:2]) + 'camera_info' for name in names]
+        return beside or ['camera_info']
 
     def _image_publishers(self) -> tuple[str, list[str]]:
-        topic = self._image_topic()
+        topic = self._image_topics()[0]
         found = []
         for info in self.get_publishers_info_by_topic(topic):
             found.append(f'{info.node_name} ({info.topic_type}, '
@@ -278,11 +308,22 @@ class XsvggtNode(LifecycleNode):
             self.get_logger().info(f'images arrive on {snapshot.topic}')
         if self._state == 'active':
             self._pipeline.publish_idle_status(snapshot.silence)
+            self._tell_missing_cameras(snapshot)
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
         name = self.get_fully_qualified_name().lstrip('/')  # two nodes must not share theirs
         message.status = build_statuses(snapshot, name)
         self._diagnostics.publish(message)
+
+    def _tell_missing_cameras(self, snapshot: Snapshot) -> None:
+        faults = snapshot.camera_faults
+        if faults:
+            self._faults.report(
+                'rig', '; '.join(text for _, text in faults),
+                key=str([camera for camera, _ in faults]))
+        elif self._faults.get('rig') is not None:
+            self._faults.clear('rig')
+            self.get_logger().info('all cameras of the rig are there')
 
     def _snapshot(self) -> Snapshot:
         topic, publishers = self._image_publishers()
@@ -299,15 +340,18 @@ class XsvggtNode(LifecycleNode):
         pipeline = self._pipeline
         if pipeline is None:
             return Snapshot(**common)
-        loaded, mailbox = pipeline.loaded, pipeline.mailbox
+        loaded = pipeline.loaded
         busy_since = pipeline.busy_since
         return Snapshot(
             **common, paused=not pipeline.enabled, image_age=pipeline.image_meter.age(),
-            image_rate=pipeline.image_meter.rate(), info_rate=pipeline.calibration.meter.rate(),
+            image_rate=pipeline.image_meter.rate(),
+            info_rate=pipeline.calibrations[0].meter.rate(),
             image_description=pipeline.image_description,
-            calibration=pipeline.calibration.description,
-            calibrated_focal=pipeline.calibration.focal, received=mailbox.received,
-            processed=pipeline.processed, dropped=mailbox.dropped, rejected=pipeline.rejected,
+            calibration=pipeline.calibrations[0].description,
+            calibrated_focal=pipeline.calibrations[0].focal, received=pipeline.received,
+            processed=pipeline.processed, dropped=pipeline.dropped, rejected=pipeline.rejected,
+            camera_faults=pipeline.camera_faults(), scale_fault=pipeline.scale_fault(),
+            cameras=pipeline.cameras_description(),
             rate_out=pipeline.out_meter.rate(), latencies=list(pipeline.latencies),
             busy_for=time.monotonic() - busy_since if busy_since else 0.0,
             report=pipeline.report, budget_warning=pipeline.budget_warning,

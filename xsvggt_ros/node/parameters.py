@@ -20,8 +20,11 @@ from xsvggt_ros.kv_cache.config import QUANTIZATIONS, STORAGE_DTYPES
 from xsvggt_ros.kv_cache.quantization import SCHEMES
 from xsvggt_ros.kv_cache.retention import POLICIES
 
-Value = str | int | float | bool
-SCALE_MODES = ('none', 'fixed', 'odometry')
+Value = str | int | float | bool | list[str]
+SCALE_MODES = ('none', 'fixed', 'odometry', 'depth', 'baseline')
+# Of a list: ROS 2 knows no type of an empty one, and launch files cannot give it
+# (https://github.com/ros2/rclpy/issues/912), so an empty name stands for nothing.
+EMPTY = ['']
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,13 @@ class Parameter:
 
     def fault(self, value: Value) -> str | None:
         """Return what is wrong with a value of the right type, or None."""
+        if isinstance(self.default, list):
+            names = listed(value)
+            if any(' ' in name for name in names):
+                return f'{self.name} must be names of topics without spaces; got {value}'
+            if len(set(names)) < len(names):
+                return f'{self.name} must be different names; got {value}'
+            return None
         if self.name == 'odom_frame' and (not value or value.startswith('/')):
             return f"odom_frame must be a name without a leading slash; got '{value}'"
         if self.choices and value not in self.choices:
@@ -106,12 +116,20 @@ TABLE: tuple[Parameter, ...] = (
     Parameter('cache.seed', 0, 'Seed of the policy random.', minimum=0, maximum=MILLION),
     Parameter('cache.storage', 'auto', 'Float type of what is not packed; auto is the precision '
               'of the network.', choices=('auto', *STORAGE_DTYPES)),
+    Parameter('image_topics', EMPTY, 'A rig: the image topics of cameras that belong together, '
+              "the reference first. Empty, which in ROS 2 is written ['']: one camera, on the "
+              'topic `image`.'),
     Parameter('image_transport', 'raw', 'What is subscribed to: raw is `image`, compressed is '
               '`image/compressed`, JPEG or PNG (sensor_msgs/CompressedImage).',
               choices=('raw', 'compressed')),
     Parameter('input.reliability', 'best_effort', 'Reliability of the image subscription; '
               'reliable receives nothing from a camera that publishes best effort.',
               choices=('best_effort', 'reliable')),
+    Parameter('input.sync_slop', 0.02, 'Seconds that the stamps of images of a rig may be apart '
+              'to belong together.', minimum=0.0, maximum=10.0),
+    Parameter('input.camera_timeout', 2.0, 'Seconds after which a rig goes on without a camera '
+              'whose images do not come or do not fit; diagnostics name it.', minimum=0.1,
+              maximum=3600.0),
     Parameter('use_camera_info', True, 'Take the calibration on `camera_info`: its intrinsics '
               'make the points of ~/points and are published, in place of predicted ones.'),
     Parameter('rectify', True, 'Rectify images if `camera_info` has distortion; false: they are '
@@ -134,7 +152,9 @@ TABLE: tuple[Parameter, ...] = (
               'constant, in rad^2.', minimum=0.0, maximum=1e6, dynamic=True),
     Parameter('scale.mode', 'none', "Where metres come from: none leaves the network's own unit, "
               'fixed takes scale.value, odometry compares the way with `odom_hint` '
-              '(nav_msgs/Odometry).', choices=SCALE_MODES),
+              '(nav_msgs/Odometry), depth the depth with `depth_hint` (sensor_msgs/Image, '
+              'registered to the image), baseline where the network sees the cameras of a rig '
+              'with where TF has them.', choices=SCALE_MODES),
     Parameter('scale.value', 1.0, "Metres in the network's unit, if scale.mode is fixed.",
               minimum=1e-6, maximum=1e6, dynamic=True),
     Parameter('path.max_poses', 1000, 'Poses on ~/path, the newest ones.', minimum=1,
@@ -149,6 +169,19 @@ TABLE: tuple[Parameter, ...] = (
 )
 
 BY_NAME: Mapping[str, Parameter] = {parameter.name: parameter for parameter in TABLE}
+
+
+def listed(value: Value) -> list[str]:
+    """Return the names in a list, without empty ones."""
+    return [name for name in value if name]
+
+
+def check_together(values: Mapping[str, Value]) -> None:
+    """Raise ValueError for values that are allowed, but not together."""
+    if values['scale.mode'] == 'baseline' and len(listed(values['image_topics'])) < 2:
+        raise ValueError(
+            'scale.mode baseline needs the images of at least two cameras; name their topics in '
+            'image_topics, or choose another scale.mode')
 
 
 def _plain(number: float) -> str:
@@ -200,6 +233,11 @@ def check_change(changes: list[RosParameter], configured: bool) -> SetParameters
 
 def _declare(node: Node, parameter: Parameter) -> str | None:
     name, default, descriptor = parameter.name, parameter.default, parameter.descriptor()
+    if isinstance(default, list) and name in node._parameter_overrides and (
+            not node._parameter_overrides[name].value):
+        # An empty list arrives without a type, and declaring it would raise KeyError.
+        node.declare_parameter(name, default, descriptor, ignore_override=True)
+        return None
     try:
         value = node.declare_parameter(name, default, descriptor).value
         fault = parameter.fault(value)
@@ -214,6 +252,10 @@ def _declare(node: Node, parameter: Parameter) -> str | None:
         if isinstance(default, float) and type(given) is int:  # 3 for 3.0 is no mistake
             fault = parameter.fault(given)
             value = default if fault else float(given)
+        elif isinstance(default, list):
+            value = default
+            fault = (f"{name} must be a list of names, for example ['/left/image', "
+                     f"'/right/image']; got {given!r}")
         else:
             value = default
             fault = f'{name} must be of type {type(default).__name__}; got {given!r}'

@@ -6,12 +6,13 @@ The way a frame takes: image message in, published reconstruction out.
 """
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import time
 
+import numpy as np
 import rclpy
 from rclpy.impl.rcutils_logger import RcutilsLogger
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 import torch
 
@@ -19,6 +20,7 @@ from xsvggt_ros.engine.camera_model import CameraModel
 from xsvggt_ros.engine.stream_engine import FrameError, FrameResult
 from xsvggt_ros.msg import StreamStatus
 from xsvggt_ros.node.camera_calibration import CameraCalibration
+from xsvggt_ros.node.camera_sets import CameraImage, CameraSets
 from xsvggt_ros.node.diagnostics import GpuMemory
 from xsvggt_ros.node.frame_outputs import frame_outputs, points_in
 from xsvggt_ros.node.frames import odom_from_optical
@@ -29,6 +31,7 @@ from xsvggt_ros.node.metric_scale import MetricScale
 from xsvggt_ros.node.parameters import Value
 from xsvggt_ros.node.pose_outputs import PoseOutputs
 from xsvggt_ros.node.publishers import Publishers
+from xsvggt_ros.node.rig import RigGeometry, seen_transforms
 from xsvggt_ros.node.status_messages import cache_message, fill_report
 from xsvggt_ros.node.stream_clock import OutOfOrderError, StreamClock
 from xsvggt_ros.node.stream_statistics import FaultLog, FrameReport, Latency, RateMeter
@@ -36,18 +39,27 @@ from xsvggt_ros.node.worker import LatestMailbox
 
 LATENCIES = 200  # frames over which latency statistics are taken
 
+# The images that enter the stream together, the reference camera's first, and when they were there
+ImageSet = tuple[Sequence[CameraImage], float]
+
 
 class Pipeline:
     """One stream from its images to its topics, with its counters."""
 
     def __init__(
         self, loaded: LoadedEngine, publishers: Publishers, faults: FaultLog,
-        logger: RcutilsLogger, values: Mapping[str, Value], calibration: CameraCalibration,
+        logger: RcutilsLogger, values: Mapping[str, Value],
+        calibrations: Sequence[CameraCalibration], topics: Sequence[str],
+        rig: RigGeometry | None,
     ) -> None:
-        """Take the engine over; `values` may be replaced at any time by a changed copy."""
+        """
+        Take the engine over; `values` may be replaced at any time by a changed copy.
+
+        topics: of the images, one a camera; rig: where these cameras are, None for one camera.
+        """
         self.loaded = loaded
         self.values = values
-        self.calibration = calibration
+        self.calibrations = calibrations
         self.mailbox = LatestMailbox()
         self.image_meter, self.out_meter = RateMeter(), RateMeter()
         self.latencies: deque[float] = deque(maxlen=LATENCIES)
@@ -59,6 +71,10 @@ class Pipeline:
         self.resets = 0
         self.busy_since: float | None = None
         self.enabled = True  # False: images are ignored
+        self.topics = topics
+        self.sets: CameraSets | None = None  # of a rig
+        self._rig = rig
+        self._in_work = 0  # images
         self._last_header = Header()
         self._clock = StreamClock()
         self.scale = MetricScale(logger)
@@ -70,11 +86,22 @@ class Pipeline:
 
     # The executor's thread -----------------------------------------------------------------------
 
-    def on_image(self, message: Image | CompressedImage) -> None:
-        """Keep an image for the worker; one still waiting is dropped."""
+    def on_image(self, message: Image | CompressedImage, camera: int = 0) -> None:
+        """Keep an image for the worker, a rig's with those of its set; the newest set waits."""
         self.image_meter.tick()
-        if self.enabled:
-            self.mailbox.put((message, time.monotonic()))
+        if not self.enabled:
+            return
+        now, stamp_ns = time.monotonic(), nanoseconds(message.header)
+        if self.sets is None:
+            self.mailbox.put(((CameraImage(0, stamp_ns, message),), now))
+        elif (images := self.sets.add(camera, stamp_ns, message, now)) is not None:
+            self.mailbox.put((images, now), len(images))
+
+    def on_camera_info(self, message: CameraInfo, camera: int = 0) -> None:
+        """Remember a camera's calibration."""
+        self.calibrations[camera].on_message(message)
+        if self._rig is not None:
+            self._rig.on_camera_info(message)
 
     # The worker's thread -------------------------------------------------------------------------
 
@@ -82,6 +109,10 @@ class Pipeline:
         """Begin a new stream with all counters at zero; before the worker gets any work."""
         self.mailbox = mailbox
         self.enabled = True
+        values = self.values
+        self.sets = None if self._rig is None else CameraSets(
+            self.topics, values['input.sync_slop'], values['input.camera_timeout'],
+            time.monotonic())
         self.processed = self.rejected = self.resets = 0
         self._engine.reset()
         self._forget()
@@ -91,20 +122,52 @@ class Pipeline:
         self._reset()
         self._logger.info('stream reset: the next image defines a new odometry origin')
 
-    def process(self, item: tuple[Image | CompressedImage, float]) -> None:
-        """Reconstruct one image and publish what came out."""
-        message, arrival = item
-        self.busy_since = arrival
+    @property
+    def received(self) -> int:
+        """Return how many images have come, without those that wait for the rest of their set."""
+        return self.mailbox.received + (self.sets.dropped if self.sets else 0)
+
+    @property
+    def dropped(self) -> int:
+        """Return how many images were replaced by newer ones, or found no set."""
+        return self.mailbox.dropped + (self.sets.dropped if self.sets else 0)
+
+    def camera_faults(self) -> list[tuple[int, str]]:
+        """Return which cameras of a rig are missing, and why."""
+        return self.sets.missing(time.monotonic()) if self.sets and self.enabled else []
+
+    def cameras_description(self) -> str:
+        """Return how many cameras a rig has, and where their places are known from."""
+        if self._rig is None:
+            return ''
+        places = f'as predicted: {self._rig.fault}' if self._rig.fault else 'by TF once metric'
+        return f'{len(self.topics)}, places {places}'
+
+    def scale_fault(self) -> str:
+        """Return why there is no scale yet, or none that is kept up; empty if all is well."""
+        mode, known = self.values['scale.mode'], self.scale.current is not None
+        fault = self.scale.fault
+        if mode == 'baseline' and self._rig.fault:
+            fault = self._rig.fault
+        if not fault or self.report is None:
+            return ''
+        what = 'the scale is not kept up' if known else 'lengths are not in metres yet'
+        return f'{what} (scale.mode {mode}): {fault}'
+
+    def process(self, item: ImageSet) -> None:
+        """Reconstruct the images that belong together and publish what came out."""
+        images, arrival = item
+        self.busy_since, self._in_work = arrival, len(images)
         try:
-            self._process(message, arrival)
+            self._process(images, arrival)
         finally:
             self.busy_since = None
 
     def on_error(self, error: Exception) -> None:
-        """Count an image that could not be processed, and say why; the stream goes on."""
+        """Count the images that could not be processed, and say why; the stream goes on."""
         if not rclpy.ok():
             return  # the process is ending, and what was to be published has nowhere to go
-        self.rejected += 1
+        self.rejected += self._in_work
         if isinstance(error, (ImageError, FrameError, OutOfOrderError)):
             self._faults.report('image', f'image refused: {error}')
         elif is_out_of_memory(error):
@@ -118,23 +181,23 @@ class Pipeline:
         if self.processed and self._engine.frames == 0:
             self._logger.error('the network failed half-way; the next image begins a new stream')
 
-    def _process(self, message: Image | CompressedImage, arrival: float) -> None:
-        self.calibration.wait()
+    def _process(self, images: Sequence[CameraImage], arrival: float) -> None:
+        for calibration in self.calibrations:
+            calibration.wait()
         start = time.monotonic()
-        stamp_ns = nanoseconds(message.header)
+        headers = [image.content.header for image in images]
+        header, stamp_ns = headers[0], images[0].stamp_ns
         self._watch_time(stamp_ns)
-        if isinstance(message, CompressedImage):
-            pixels, kind = decode_compressed(message), message.format
-        else:
-            pixels, kind = decode_image(message), message.encoding
-        self.image_description = f'{kind} {pixels.shape[1]}x{pixels.shape[0]}'
+        pixels = self._decode(images)
         decoded = time.monotonic()
         try:
-            self._engine.prepare(*pixels.shape[:2])  # refuses what does not suit the stream
-            camera = self._camera(message.header.frame_id, *pixels.shape[:2])
+            self._engine.prepare(*pixels[0].shape[:2])  # refuses what does not suit the stream
+            cameras = self._cameras(images, *pixels[0].shape[:2])
             known = self.scale.current
-            result = self.scale.apply(
-                self._engine.step(pixels, camera), stamp_ns, self.values)
+            results = self._measured(
+                [self._engine.step(*one) for one in zip(pixels, cameras)], headers, stamp_ns,
+                cameras[0])
+            result = results[0]
             if self.scale.current != known:
                 self._poses.forget()  # what is on the path has another scale
             pose = odom_from_optical(result.camera_from_world)  # waits for the device
@@ -142,19 +205,64 @@ class Pipeline:
             raise FrameError(f'{error}, with the service ~/reset') from error
         self._clock.advance(stamp_ns)
         computed = time.monotonic()
-        outputs = frame_outputs(self._publishers, message.header, result, self.values)
+        outputs = frame_outputs(
+            self._publishers, header, results, self._transforms(results, headers), self.values)
         packed = time.monotonic()
-        self._poses.publish(message.header, pose, self.values)
+        self._poses.publish(header, pose, self.values)
         for publisher, content in outputs:
             publisher.publish(content)
         published = time.monotonic()
         self._engine.finish_frame()
+        upload = sum(one.upload_seconds for one in results)
         latency = Latency(
-            total=published - arrival, decode=decoded - start, upload=result.upload_seconds,
-            inference=computed - decoded - result.upload_seconds, pack=packed - computed,
+            total=published - arrival, decode=decoded - start, upload=upload,
+            inference=computed - decoded - upload, pack=packed - computed,
             publish=published - packed)
-        self._account(message.header, result, latency, points_in(outputs))
-        self._publish_status(message.header)
+        self.processed += len(images)
+        self._account(header, result, latency, points_in(outputs))
+        self._publish_status(header)
+
+    def _decode(self, images: Sequence[CameraImage]) -> list[np.ndarray]:
+        """Return the pixels of all images; raise ImageError unless all are of one size."""
+        decoded = []
+        for image in images:
+            message, topic = image.content, self.topics[image.camera]
+            try:
+                pixels = (decode_compressed(message) if isinstance(message, CompressedImage)
+                          else decode_image(message))
+            except ImageError as error:
+                raise ImageError(f'{topic}: {error}' if self.sets else str(error)) from error
+            if decoded and pixels.shape != decoded[0].shape:
+                sizes = [f'{shape[1]}x{shape[0]}' for shape in (pixels.shape, decoded[0].shape)]
+                raise ImageError(
+                    f'{topic} sends {sizes[0]}, but {self.topics[0]} {sizes[1]}: all cameras of a '
+                    'rig must have one size; resize in the driver, or leave it out of '
+                    'image_topics')
+            decoded.append(pixels)
+        kind = getattr(images[0].content, 'encoding', None) or images[0].content.format
+        self.image_description = f'{kind} {decoded[0].shape[1]}x{decoded[0].shape[0]}'
+        return decoded
+
+    def _measured(
+        self, results: Sequence[FrameResult], headers: Sequence[Header], stamp_ns: int,
+        camera: CameraModel | None,
+    ) -> list[FrameResult]:
+        """Return the results in metres, as soon as the scale is known."""
+        positions = None
+        if self.values['scale.mode'] == 'baseline' and len(results) > 1:
+            positions = self._rig.positions(headers)
+        return self.scale.apply(
+            results, stamp_ns, self.values, self._engine.resize, positions, camera)
+
+    def _transforms(
+        self, results: Sequence[FrameResult], headers: Sequence[Header],
+    ) -> list[np.ndarray]:
+        """Return reference_from_camera [4, 4] of each image, in the unit of the results."""
+        if len(results) == 1:
+            return [np.eye(4)]
+        # What TF says is in metres, and of use only when the results are.
+        known = self._rig.transforms(headers) if self.scale.current is not None else None
+        return known if known is not None else seen_transforms(results)
 
     def _watch_time(self, stamp_ns: int) -> None:
         """Begin a new stream if the stamps say so; raise OutOfOrderError."""
@@ -169,20 +277,26 @@ class Pipeline:
         else:
             self._faults.clear('stamp')
 
-    def _camera(self, frame_id: str, height: int, width: int) -> CameraModel | None:
-        """Return the images' calibrated camera; begin a new stream if it is another one."""
-        calibration, described = self.calibration, self.calibration.description
-        camera = calibration.camera(frame_id, width, height)
-        if calibration.description != described:
-            self._logger.info(f'calibration: {calibration.description}')
-        if calibration.fault is not None:
-            self._faults.report('camera_info', calibration.fault)
+    def _cameras(
+        self, images: Sequence[CameraImage], height: int, width: int,
+    ) -> list[CameraModel | None]:
+        """Return the images' calibrated cameras; begin a new stream if one is another now."""
+        cameras, reasons, faults = [], [], []
+        for image in images:
+            calibration = self.calibrations[image.camera]
+            described = calibration.description
+            cameras.append(calibration.camera(image.content.header.frame_id, width, height))
+            if calibration.description != described:
+                self._logger.info(f'calibration: {calibration.description}')
+            faults.append(calibration.fault)
+            reasons.append(calibration.restart_reason())
+        if any(faults):
+            self._faults.report('camera_info', '; '.join(filter(None, faults)))
         else:
             self._faults.clear('camera_info')
-        reason = calibration.restart_reason()
-        if reason is not None and self._engine.frames:
-            self._restart(reason)
-        return camera
+        if any(reasons) and self._engine.frames:
+            self._restart('; '.join(filter(None, reasons)))
+        return cameras
 
     def _account(
         self, header: Header, result: FrameResult, latency: Latency, points: int,
@@ -193,7 +307,6 @@ class Pipeline:
             latency=latency, cache=self._engine.cache_stats(),
             confidence_mean=result.mean_confidence(), points=points,
             predicted_fx=intrinsics[0, 0].item(), predicted_fy=intrinsics[1, 1].item())
-        self.processed += 1
         self._last_header = header
         self.out_meter.tick()
         self.latencies.append(latency.total)
@@ -238,8 +351,8 @@ class Pipeline:
         message = StreamStatus(
             header=header, state=state, model=self.loaded.description,
             random_weights=self.loaded.random_weights,
-            frames_received=self.mailbox.received, frames_processed=self.processed,
-            frames_dropped=self.mailbox.dropped, frames_rejected=self.rejected,
+            frames_received=self.received, frames_processed=self.processed,
+            frames_dropped=self.dropped, frames_rejected=self.rejected,
             rate_in=self.image_meter.rate(), rate_out=self.out_meter.rate(),
             reset_count=self.resets)
         scale = self.scale.current

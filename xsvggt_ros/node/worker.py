@@ -13,20 +13,23 @@ class LatestMailbox:
         """Begin empty and open."""
         self._condition = threading.Condition()
         self._item: Any = None
+        self._weight = 0
         self._commands: list[tuple[Callable[[], Any], Future]] = []
         self._closed = False
         self.received = 0
         self.dropped = 0
 
-    def put(self, item: Any) -> None:
-        """Offer an item; an older one still waiting is dropped."""
+    def put(self, item: Any, weight: int = 1) -> None:
+        """Offer an item, which counts as so many; an older one still waiting is dropped."""
         with self._condition:
-            self.received += 1
-            if self._item is not None or self._closed:
-                self.dropped += 1
-            if not self._closed:
-                self._item = item
-                self._condition.notify()
+            self.received += weight
+            if self._closed:
+                self.dropped += weight
+                return
+            if self._item is not None:
+                self.dropped += self._weight
+            self._item, self._weight = item, weight
+            self._condition.notify()
 
     def put_command(self, command: Callable[[], Any]) -> Future:
         """Have a command run between two items; commands are never dropped."""
@@ -52,7 +55,8 @@ class LatestMailbox:
         """Drop what waits and let `take` return."""
         with self._condition:
             self._closed = True
-            self.dropped += self._item is not None
+            if self._item is not None:
+                self.dropped += self._weight
             self._item = None
             for _, future in self._commands:
                 future.set_exception(RuntimeError('the stream is not active any more'))

@@ -1,0 +1,159 @@
+"""What the node makes of a rig's geometry and of scale.mode depth and baseline."""
+
+from array import array
+import logging
+
+import numpy as np
+import pytest
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
+import torch
+
+from xsvggt_ros.engine.preprocess import Resize
+from xsvggt_ros.engine.scale import FEWEST
+from xsvggt_ros.engine.stream_engine import FrameResult
+from xsvggt_ros.node.metric_scale import MetricScale, UNMATCHED_DEPTH
+from xsvggt_ros.node.parameters import BY_NAME, check_together
+from xsvggt_ros.node.rig import RigGeometry, seen_transforms
+from xsvggt_ros.node.tf_listener import LookupError_
+
+TRUE_SCALE = 2.7
+HEADERS = [Header(frame_id='left'), Header(frame_id='right')]
+RESIZE = Resize.plan(56, 70, None, 14)
+VALUES = {name: parameter.default for name, parameter in BY_NAME.items()}
+
+
+def result_at(position, index=0):
+    """Return what a network predicts that sees the camera at a position, unturned."""
+    camera_from_world = torch.eye(4)
+    camera_from_world[:3, 3] = -torch.tensor(position)
+    ones = torch.ones(56, 70)
+    return FrameResult(
+        frame_index=index, image=torch.zeros(56, 70, 3, dtype=torch.uint8),
+        pose_encoding=torch.zeros(9), camera_from_world=camera_from_world,
+        intrinsics=torch.eye(3), depth=2 * ones, depth_confidence=ones,
+        points=torch.zeros(56, 70, 3), points_confidence=ones, upload_seconds=0.0)
+
+
+class Tf:
+    """TF that knows what it was given."""
+
+    def __init__(self, **known):
+        self.known = known
+
+    def lookup(self, target, source, stamp_ns):
+        assert target == 'left'
+        if source not in self.known:
+            raise LookupError_(f"no transform between '{target}' and '{source}'")
+        return self.known[source]
+
+
+def moved(*position):
+    transform = np.eye(4)
+    transform[:3, 3] = position
+    return transform
+
+
+def calibration(frame, tx=0.0, ty=0.0):
+    info = CameraInfo(header=Header(frame_id=frame))
+    info.p = [400.0, 0.0, 320.0, tx, 0.0, 500.0, 240.0, ty, 0.0, 0.0, 1.0, 0.0]
+    info.r = np.eye(3).ravel()
+    return info
+
+
+def test_tf_says_where_the_cameras_are():
+    geometry = RigGeometry(Tf(right=moved(0.2, 0, 0)))
+    np.testing.assert_allclose(geometry.positions(HEADERS), [[0.2, 0, 0]])
+    first, second = geometry.transforms(HEADERS)
+    np.testing.assert_allclose(first, np.eye(4))
+    np.testing.assert_allclose(second, moved(0.2, 0, 0))
+    assert geometry.fault == ''
+
+
+def test_without_tf_a_stereo_calibration_does_and_nothing_is_guessed():
+    geometry = RigGeometry(Tf())
+    assert geometry.transforms(HEADERS) is None and geometry.positions(HEADERS) is None
+    assert "'left' and 'right'" in geometry.fault and 'camera_info' in geometry.fault
+    for frame in ('left', 'right'):   # each calibrated by itself
+        geometry.on_camera_info(calibration(frame))
+    assert geometry.positions(HEADERS) is None
+    geometry.on_camera_info(calibration('right', tx=-48.0))
+    np.testing.assert_allclose(geometry.positions(HEADERS), [[0.12, 0, 0]])
+    geometry.on_camera_info(calibration('right', ty=-50.0))
+    np.testing.assert_allclose(geometry.positions(HEADERS), [[0, 0.1, 0]])
+
+
+def test_cameras_that_cannot_be_told_apart_are_no_rig():
+    geometry = RigGeometry(Tf(left=np.eye(4), right=np.eye(4)))
+    assert geometry.transforms([HEADERS[0], HEADERS[0]]) is None
+    assert "'left'" in geometry.fault and 'driver' in geometry.fault
+    assert geometry.positions(HEADERS) is None and 'one place' in geometry.fault
+
+
+def test_a_turned_stereo_calibration_is_turned_back():
+    geometry = RigGeometry(Tf())
+    left = calibration('left')
+    left.r = np.array([[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]]).ravel()   # x of the pair: the raw y
+    geometry.on_camera_info(left)
+    geometry.on_camera_info(calibration('right', tx=-48.0))
+    np.testing.assert_allclose(geometry.positions(HEADERS), [[0, 0.12, 0]], atol=1e-12)
+
+
+def test_what_the_network_sees_is_in_the_frame_of_the_first_camera():
+    first, second = seen_transforms([result_at((1.0, 2.0, 3.0)), result_at((1.2, 2.0, 3.0))])
+    np.testing.assert_allclose(first, np.eye(4), atol=1e-6)
+    np.testing.assert_allclose(second, moved(0.2, 0, 0), atol=1e-6)
+
+
+def test_the_baseline_of_a_rig_makes_results_metric():
+    scale, values = MetricScale(logging.getLogger()), VALUES | {'scale.mode': 'baseline'}
+    known = np.array([[0.2, 0.0, 0.0]])
+    for index in range(FEWEST):
+        way = np.array([0.3 * index, 0, 0])
+        results = [result_at(way), result_at(way + known[0] / TRUE_SCALE)]
+        assert scale.current is None
+        results = scale.apply(results, index, values, RESIZE, known)
+    assert scale.current.metres == pytest.approx(TRUE_SCALE, rel=1e-5) and scale.fault == ''
+    apart = seen_transforms(results)[1][:3, 3]
+    np.testing.assert_allclose(apart, known[0], atol=1e-5)
+    scale.forget()
+    scale.apply([result_at((0.0, 0, 0))], 0, values, RESIZE, None)
+    assert scale.current is None and 'sets of images' in scale.fault
+
+
+def depth_image(stamp_ns, millimetres):
+    message = Image(encoding='16UC1', height=56, width=70, step=140)
+    message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp_ns, 10 ** 9)
+    message.data = array('B', np.full((56, 70), millimetres, np.uint16).tobytes())
+    return message
+
+
+def test_depth_may_come_late_and_what_is_wrong_with_it_is_said():
+    scale, values = MetricScale(logging.getLogger()), VALUES | {'scale.mode': 'depth'}
+    second = 10 ** 9
+    for index in range(UNMATCHED_DEPTH + 1):
+        scale.apply([result_at((0.0, 0, 0))], index * second, values, RESIZE, None)
+    assert 'no depth image has come' in scale.fault
+    scale.on_depth(depth_image(3 * second, 0))
+    scale.apply([result_at((0.0, 0, 0))], 4 * second, values, RESIZE, None)
+    assert 'nearly empty' in scale.fault
+    scale.on_depth(Image(header=depth_image(4 * second, 0).header, encoding='rgb8'))
+    scale.apply([result_at((0.0, 0, 0))], 5 * second, values, RESIZE, None)
+    assert 'rgb8' in scale.fault
+    for index in range(6, 12):   # one frame late each
+        scale.on_depth(depth_image((index - 1) * second, round(2000 * TRUE_SCALE)))
+        (result,) = scale.apply([result_at((0.0, 0, 0))], index * second, values, RESIZE, None)
+    assert scale.fault == '' and scale.current.metres == pytest.approx(TRUE_SCALE, rel=1e-3)
+    assert result.depth.mean().item() == pytest.approx(2 * TRUE_SCALE, rel=1e-3)
+    scale.on_depth(depth_image(100 * second, 1000))
+    for index in range(20, 24 + UNMATCHED_DEPTH):
+        scale.apply([result_at((0.0, 0, 0))], index * second, values, RESIZE, None)
+    assert 'nearest' in scale.fault and scale.current is not None
+
+
+def test_a_baseline_needs_two_cameras():
+    check_together(VALUES)
+    values = VALUES | {'scale.mode': 'baseline'}
+    with pytest.raises(ValueError, match='image_topics'):
+        check_together(values)
+    check_together(values | {'image_topics': ['/left', '/right']})
