@@ -6,9 +6,9 @@ import numpy as np
 from PIL import Image
 import pytest
 
+from xsvggt_ros.engine.trajectory import quaternion_from_rotation
 from xsvggt_ros.tools.dataset_layouts import LAYOUTS, NoTruthError, open_recordings
 from xsvggt_ros.tools.errors import ChoiceError, ToolError
-from xsvggt_ros.tools.outputs import quaternion_from_rotation
 
 SIZE = (8, 6)
 # A quarter turn about y (x -> -z, z -> x) at (1, 2, 3), as matrix and as TUM quaternion.

@@ -15,7 +15,8 @@ pytest.importorskip('rclpy')
 pytest.importorskip('torch')
 pytest.importorskip('matplotlib')
 
-from xsvggt_ros.tools import outputs  # noqa: E402, I100
+from xsvggt_ros.engine.map_files import format_stamp, read_ply, read_tum  # noqa: E402, I100
+from xsvggt_ros.tools.outputs import read_cache_csv  # noqa: E402
 
 SMALL = ['--image-size', '56', '--max-tokens', '60']     # 12 patches and 5 more tokens a frame
 
@@ -58,8 +59,8 @@ def test_demo_leaves_map_trajectory_table_and_picture(tmp_path):
     assert 'small.safetensors' in words and 'random weights' not in words
     assert re.search(r'position error [0-9.]+ m after alignment', words)
 
-    rows = outputs.read_cache_csv(tmp_path / 'cache.csv')
-    poses = outputs.read_tum(tmp_path / 'trajectory.tum')
+    rows = read_cache_csv(tmp_path / 'cache.csv')
+    poses = read_tum(tmp_path / 'trajectory.tum')
     assert 8 <= len(rows) <= 12
     assert [row.frame_index for row in rows] == list(range(len(rows)))
     assert all(0 < row.tokens_used <= row.tokens_budget <= 60 for row in rows)
@@ -67,10 +68,10 @@ def test_demo_leaves_map_trajectory_table_and_picture(tmp_path):
     assert all(row.latency > 0 and row.bytes_used <= row.bytes_budget for row in rows)
     # One pose per processed frame, under the image's own stamp: exact multiples of 0.2 s apart.
     stamps = np.array([pose.stamp_ns for pose in poses])
-    assert [outputs.format_stamp(stamp) for stamp in stamps] == [row.stamp for row in rows]
+    assert [format_stamp(stamp) for stamp in stamps] == [row.stamp for row in rows]
     assert (np.diff(stamps) % 200_000_000 == 0).all()
     # 80 % of each frame's 56 x 42 points, thinned.
-    cloud = outputs.read_ply(tmp_path / 'map.ply')
+    cloud = read_ply(tmp_path / 'map.ply')
     assert 1000 < len(cloud) <= 0.81 * 56 * 42 * len(rows)
     assert all(np.isfinite(cloud[name]).all() for name in 'xyz')
     assert len(np.unique(cloud[['red', 'green', 'blue']])) > 100
@@ -83,10 +84,10 @@ def test_demo_plays_a_folder_with_its_stamps(tmp_path):
                       '--rate', '5')
     words, errors = demo.communicate(timeout=180)
     assert demo.returncode == 0, words + errors
-    poses = outputs.read_tum(tmp_path / 'out' / 'trajectory.tum')
+    poses = read_tum(tmp_path / 'out' / 'trajectory.tum')
     assert len(poses) >= 5
     assert {pose.stamp_ns for pose in poses} <= set(stamps)
-    cloud = outputs.read_ply(tmp_path / 'out' / 'map.ply')
+    cloud = read_ply(tmp_path / 'out' / 'map.ply')
     np.testing.assert_array_equal(cloud['red'], cloud['blue'])
 
 

@@ -8,6 +8,7 @@ from PIL import Image
 import pytest
 import torch
 
+from xsvggt_ros.engine.trajectory import StampedPose
 from xsvggt_ros.model.checkpoint import load_model, save_checkpoint
 from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.model.random_weights import random_weight
@@ -18,7 +19,6 @@ from xsvggt_ros.tools.dataset_layouts import TrueFrame
 from xsvggt_ros.tools.errors import ToolError
 from xsvggt_ros.tools.eval_streams import prepare, WorldRecording
 from xsvggt_ros.tools.evaluation import baseline, predict, Prediction, score, Setting
-from xsvggt_ros.tools.outputs import StampedPose
 from xsvggt_ros.tools.synthetic_world import SPLITS
 
 CPU = torch.device('cpu')

@@ -1,4 +1,4 @@
-"""The files a run leaves: what is written can be read, exactly."""
+"""What a run leaves: its table, its picture, and what the command line says."""
 
 import json
 import re
@@ -9,12 +9,16 @@ from types import SimpleNamespace
 import numpy as np
 from PIL import Image
 import pytest
+import torch
 
+from xsvggt_ros.engine.map_files import (
+    CLOUD_DTYPE, format_stamp, make_cloud, pack, read_ply, read_tum
+)
+from xsvggt_ros.engine.trajectory import StampedPose
 from xsvggt_ros.tools import outputs
 from xsvggt_ros.tools.cli import COMMANDS, main
-from xsvggt_ros.tools.outputs import CacheRow, make_cloud, StampedPose
+from xsvggt_ros.tools.outputs import CacheRow
 from xsvggt_ros.tools.recording import describe_errors, Recording
-from xsvggt_ros.tools.voxel_map import VoxelMap
 
 
 def random_cloud(count, seed=0):
@@ -23,56 +27,17 @@ def random_cloud(count, seed=0):
                       rng.uniform(1, 9, count))
 
 
+def add(recording, cloud):
+    recording.map.add(torch.from_numpy(pack(cloud)), torch.eye(4))
+
+
 def random_rotation(rng):
     q, r = np.linalg.qr(rng.normal(size=(3, 3)))
     q *= np.sign(np.diag(r))
     return q * np.linalg.det(q)
 
 
-# PLY, TUM, CSV -----------------------------------------------------------------------------------
-
-@pytest.mark.parametrize('count', [0, 1, 1000])
-def test_ply_round_trip(tmp_path, count):
-    cloud = random_cloud(count)
-    outputs.write_ply(tmp_path / 'a.ply', cloud, 'weights: none')
-    np.testing.assert_array_equal(outputs.read_ply(tmp_path / 'a.ply'), cloud)
-
-
-def test_ply_is_what_other_programs_expect(tmp_path):
-    outputs.write_ply(tmp_path / 'a.ply', random_cloud(3))
-    header, _, body = (tmp_path / 'a.ply').read_bytes().partition(b'end_header\n')
-    assert header.decode().splitlines() == [
-        'ply', 'format binary_little_endian 1.0', 'element vertex 3', 'property float x',
-        'property float y', 'property float z', 'property uchar red', 'property uchar green',
-        'property uchar blue', 'property float confidence']
-    assert len(body) == 3 * 19
-
-
-def test_ply_of_others_is_read_and_damage_is_named(tmp_path):
-    file = tmp_path / 'a.ply'
-    head = (b'ply\nformat binary_little_endian 1.0\ncomment hello\nelement vertex 1\n'
-            b'property double x\nproperty uchar red\nelement face 0\n'
-            b'property list uchar int vertex_indices\nend_header\n')
-    file.write_bytes(head + np.float64(1.5).tobytes() + b'\x07')
-    vertex = outputs.read_ply(file)[0]
-    assert vertex['x'] == 1.5 and vertex['red'] == 7
-    file.write_bytes(head + b'\x00')
-    with pytest.raises(ValueError, match='cut off'):
-        outputs.read_ply(file)
-    file.write_bytes(b'no ply')
-    with pytest.raises(ValueError, match='not a PLY'):
-        outputs.read_ply(file)
-
-
-def test_tum_keeps_every_nanosecond(tmp_path):
-    # Floats would round all of these to the next 238 ns.
-    stamps = [1403715273262142976, 1403715273262142977, 1700000000000000001, 5, 999_999_999]
-    poses = [StampedPose(stamp, (1.5, -2.0, 1e-9), (0.0, 0.0, 0.6, 0.8)) for stamp in stamps]
-    outputs.write_tum(tmp_path / 'a.tum', poses)
-    assert outputs.read_tum(tmp_path / 'a.tum') == poses
-    lines = (tmp_path / 'a.tum').read_text().splitlines()
-    assert lines[1] == '1403715273.262142976 1.5 -2 1e-09 0 0 0.6 0.8'
-
+# CSV ---------------------------------------------------------------------------------------------
 
 def test_cache_table_round_trip(tmp_path):
     rows = [CacheRow('12.000000001', 0, 197, 2048, 0.09375, 0, 1000, 2000, 0.25),
@@ -81,21 +46,6 @@ def test_cache_table_round_trip(tmp_path):
     first, second = outputs.read_cache_csv(tmp_path / 'a.csv')
     assert first == rows[0]
     assert second.stamp == '12.100000001' and np.isnan(second.latency)
-
-
-def test_quaternions_and_matrices_agree():
-    rng = np.random.default_rng(0)
-    turns = [random_rotation(rng) for _ in range(50)]
-    turns += [np.diag([1.0, -1, -1]), np.diag([-1.0, 1, -1]), np.diag([-1.0, -1, 1]), np.eye(3)]
-    for rotation in turns:
-        matrix = np.eye(4)
-        matrix[:3, :3], matrix[:3, 3] = rotation, (1, 2, 3)
-        pose = StampedPose.from_matrix(5, matrix)
-        assert pose.quaternion[3] >= 0
-        np.testing.assert_allclose(pose.matrix(), matrix, atol=1e-12)
-    # And the sign convention is the usual one: 90 degrees about z turns x into y.
-    turned = StampedPose(0, (0, 0, 0), (0, 0, np.sqrt(0.5), np.sqrt(0.5))).matrix()
-    np.testing.assert_allclose(turned[:3, :3] @ (1, 0, 0), (0, 1, 0), atol=1e-12)
 
 
 # Clouds from messages ----------------------------------------------------------------------------
@@ -125,7 +75,7 @@ def test_cloud_reader_honours_offsets_padding_and_byte_order(order):
               field('confidence', 28, 7)]
     cloud = outputs.cloud_from_message(
         message(data, fields, 32, 3, 2, row_step=3 * 32 + 8, big=order == '>'))
-    assert cloud.dtype == outputs.CLOUD_DTYPE
+    assert cloud.dtype == CLOUD_DTYPE
     np.testing.assert_array_equal(cloud['x'], np.arange(6))
     np.testing.assert_array_equal(cloud['y'], np.arange(6) + 0.5)
     np.testing.assert_array_equal(cloud['z'], -np.arange(6))
@@ -146,7 +96,6 @@ def test_cloud_without_confidence_and_empty_cloud():
 
 def test_real_messages_are_read_as_written():
     pytest.importorskip('sensor_msgs.msg')
-    pytest.importorskip('torch')
     from std_msgs.msg import Header
     from xsvggt_ros.node.messages import point_cloud
     rng = np.random.default_rng(0)
@@ -168,55 +117,6 @@ def test_image_messages_are_read_as_written(shape):
     assert sent.encoding == ('mono8' if len(shape) == 2 else 'rgb8')
     expected = pixels[:, ::-1] if len(shape) == 3 else np.repeat(pixels[:, ::-1, None], 3, 2)
     np.testing.assert_array_equal(image_pixels(sent), expected)
-
-
-# The map -----------------------------------------------------------------------------------------
-
-def test_map_moves_clouds_into_its_frame():
-    matrix = np.array([[0, -1, 0, 10], [1, 0, 0, 20], [0, 0, 1, 30], [0, 0, 0, 1.0]])
-    world = VoxelMap()
-    point, colour = np.array([[1.0, 2, 3]]), np.array([[1, 2, 3]])
-    world.add(make_cloud(point, colour, np.array([1.0])), matrix)
-    cloud = world.cloud()
-    assert cloud.tolist() == [(8, 21, 33, 1, 2, 3, 1.0)]
-
-
-def test_map_keeps_the_surest_point_of_a_voxel():
-    world = VoxelMap()
-    world.add(random_cloud(1000), np.eye(4))
-    before = world.cloud()
-    index = 17
-    close = before[[index]].copy()
-    close['confidence'], close['red'] = 99.0, 123
-    world.add(close, np.eye(4))
-    worse = close.copy()
-    worse['confidence'], worse['red'] = 0.5, 55
-    world.add(worse, np.eye(4))
-    after = world.cloud()
-    assert len(after) == len(before)
-    assert (after['red'][after['confidence'] == 99.0] == 123).all()
-    assert (after['confidence'] == 99.0).sum() == 1
-
-
-def test_map_stays_bounded_and_drops_what_is_no_number():
-    world = VoxelMap(max_points=2048)
-    for seed in range(6):
-        cloud = random_cloud(5000, seed)
-        cloud['x'][:10] = np.nan
-        cloud['y'][10:20] = np.inf
-        cloud['z'][20:30] = 3e38
-        world.add(cloud, np.diag([1.0, 1, 10, 1]))
-    cloud = world.cloud()
-    assert 500 < len(cloud) <= 2048
-    assert all(np.isfinite(cloud[name]).all() for name in 'xyz')
-
-
-def test_empty_map():
-    world = VoxelMap()
-    assert len(world.cloud()) == 0
-    world.add(random_cloud(0), np.eye(4))
-    world.add(random_cloud(50), np.eye(4))
-    assert len(world.cloud()) > 40
 
 
 # The picture -------------------------------------------------------------------------------------
@@ -254,11 +154,11 @@ def test_picture_shows_points_and_warns_of_random_weights(tmp_path):
     def recording(**settings):
         run = Recording(model='a test', image=np.full((30, 40, 3), 200, np.uint8), **settings)
         rng = np.random.default_rng(0)
-        run.map.add(make_cloud(rng.uniform(-1, 1, (5000, 3)), np.full((5000, 3), (255, 0, 0)),
-                               np.ones(5000)), np.eye(4))
+        add(run, make_cloud(rng.uniform(-1, 1, (5000, 3)), np.full((5000, 3), (255, 0, 0)),
+                            np.ones(5000)))
         for index in range(10):
             run.poses.append(StampedPose(index * 10 ** 8, (0.1 * index, 0, 0), (0, 0, 0, 1)))
-            run.cache.append(CacheRow(outputs.format_stamp(index * 10 ** 8), index,
+            run.cache.append(CacheRow(format_stamp(index * 10 ** 8), index,
                                       10 * index, 50, 0.5, 0, 100, 200, 0.1))
         return run
     plain = picture_of(recording(), tmp_path / 'plain')
@@ -277,7 +177,7 @@ def test_picture_of_nearly_nothing_is_drawn(tmp_path, count):
     run = Recording()
     for index in range(count):
         run.poses.append(StampedPose(index, (0.0, 0.0, 0.0), (0, 0, 0, 1)))
-        run.map.add(random_cloud(count), np.eye(4))
+        add(run, random_cloud(count))
     assert picture_of(run, tmp_path).shape == (1080, 1920, 3)
 
 
@@ -328,16 +228,15 @@ def test_cli_without_ros_says_how_to_get_it(tmp_path):
 
 
 def test_reconstruct_without_ros_leaves_all_files(tmp_path):
-    pytest.importorskip('torch')
     assert main(['reconstruct', '--frames', '4', '--size', '112x84', '--image-size', '56',
                  '--max-tokens', '60', '--out', str(tmp_path)]) == 0
     rows = outputs.read_cache_csv(tmp_path / 'cache.csv')
     assert [row.frame_index for row in rows] == [0, 1, 2, 3]
     assert all(row.tokens_used <= row.tokens_budget <= 60 for row in rows)
-    poses = outputs.read_tum(tmp_path / 'trajectory.tum')
+    poses = read_tum(tmp_path / 'trajectory.tum')
     assert [pose.stamp_ns for pose in poses] == [0, 10 ** 8, 2 * 10 ** 8, 3 * 10 ** 8]
     # 80 % of 4 frames of 56 x 42 points, thinned.
-    assert 1000 < len(outputs.read_ply(tmp_path / 'map.ply')) <= 0.81 * 4 * 56 * 42
+    assert 1000 < len(read_ply(tmp_path / 'map.ply')) <= 0.81 * 4 * 56 * 42
     assert Image.open(tmp_path / 'reconstruction.png').size == (1920, 1080)
 
 
@@ -359,7 +258,6 @@ def test_reconstruct_takes_the_folders_calibration(tmp_path):
 
 
 def test_reconstruct_names_a_missing_folder_and_checkpoint(tmp_path, capsys):
-    pytest.importorskip('torch')
     assert main(['reconstruct', str(tmp_path / 'nowhere'), '--out', str(tmp_path)]) == 1
     assert 'nowhere: no such folder' in capsys.readouterr().err
     assert main(['reconstruct', '--checkpoint', str(tmp_path / 'no.pth'), '--out',

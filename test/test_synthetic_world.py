@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from xsvggt_ros.engine.map_files import read_tum
 from xsvggt_ros.tools.cli import main
 from xsvggt_ros.tools.image_folder import ImageFolder
-from xsvggt_ros.tools.outputs import read_tum
 from xsvggt_ros.tools.synthetic_world import SPLITS, SyntheticWorld, WorldFrame
 from xsvggt_ros.tools.world_path import DrivePath, ErrandPath
 from xsvggt_ros.tools.world_renderer import Intrinsics, Renderer

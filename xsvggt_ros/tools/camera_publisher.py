@@ -14,8 +14,9 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
+from xsvggt_ros.engine.map_files import format_stamp
+from xsvggt_ros.engine.trajectory import StampedPose
 from xsvggt_ros.tools.frame_source import FramesAhead, FrameSource, looped, Motion, SourceFrame
-from xsvggt_ros.tools.outputs import format_stamp, StampedPose
 from xsvggt_ros.tools.processes import ignore_signals
 from xsvggt_ros.tools.ros_messages import camera_info_message, image_message, to_stamp, TRUTH_TOPIC
 

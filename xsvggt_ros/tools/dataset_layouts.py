@@ -25,9 +25,10 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image
 
+from xsvggt_ros.engine.map_files import parse_stamp
+from xsvggt_ros.engine.trajectory import StampedPose
 from xsvggt_ros.tools.errors import ChoiceError, ToolError
 from xsvggt_ros.tools.metrics import nearest_rotation
-from xsvggt_ros.tools.outputs import parse_stamp, StampedPose
 
 MAX_TIME_OFFSET_NS = 20_000_000   # between a picture and its depth or pose, TUM and Bonn
 

@@ -10,11 +10,11 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
+from xsvggt_ros.engine.map_files import parse_stamp
 from xsvggt_ros.tools.arguments import network_image_size
 from xsvggt_ros.tools.camera_publisher import CAMERA_NAME
 from xsvggt_ros.tools.errors import ToolError
 from xsvggt_ros.tools.image_folder import ImageFolder
-from xsvggt_ros.tools.outputs import parse_stamp
 from xsvggt_ros.tools.processes import ChildProcess, end_all, ignore_signals
 from xsvggt_ros.tools.progress import ProgressBar
 from xsvggt_ros.tools.recorder import StreamRecorder

@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 import numpy as np
 
+from xsvggt_ros.engine.map_files import parse_stamp
+from xsvggt_ros.engine.trajectory import StampedPose
 from xsvggt_ros.tools.cloud_view import draw_cloud, Viewpoint, viewpoint_around
-from xsvggt_ros.tools.outputs import parse_stamp, StampedPose
 from xsvggt_ros.tools.recording import describe_errors, Recording
 
 BACKGROUND = '#0f1218'
@@ -47,7 +48,7 @@ class _Scene:
     """The points worth drawing and the range they span; outliers and ceilings left out."""
 
     def __init__(self, recording: Recording) -> None:
-        cloud = recording.map.cloud()
+        cloud = recording.cloud()
         self.total = len(cloud)
         self.unit = 'm' if recording.metric else 'network units'
         if len(cloud) > _MAX_DRAWN:

@@ -7,15 +7,17 @@ import numpy as np
 import torch
 
 from xsvggt_ros.engine.camera_model import CameraModel
+from xsvggt_ros.engine.map_files import format_stamp
 from xsvggt_ros.engine.point_cloud import CloudOptions, pack_cloud
 from xsvggt_ros.engine.stream_engine import CacheStats, FrameResult, StreamEngine
+from xsvggt_ros.engine.trajectory import StampedPose
 from xsvggt_ros.geometry import flu_from_optical, invert_transform
 from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.model.checkpoint import CheckpointError, load_model, LoadedModel
 from xsvggt_ros.tools.arguments import network_image_size
 from xsvggt_ros.tools.errors import ToolError
 from xsvggt_ros.tools.frame_source import FramesAhead, open_source, SourceFrame
-from xsvggt_ros.tools.outputs import CacheRow, format_stamp, make_cloud, StampedPose
+from xsvggt_ros.tools.outputs import CacheRow
 from xsvggt_ros.tools.processes import ignore_signals
 from xsvggt_ros.tools.progress import ProgressBar
 from xsvggt_ros.tools.recording import describe_errors, Recording
@@ -96,7 +98,7 @@ def _reconstruct(
         result = engine.step(pixels, camera)
     except ValueError as error:
         raise ToolError(str(error)) from error
-    packed = pack_cloud(result, CLOUD).numpy()
+    cloud = pack_cloud(result, CLOUD)
     latency = time.perf_counter() - start
     # Without stamps of their own, frames count from 0.
     stamp_ns = frame.offset_ns if frame.stamp_ns is None else frame.stamp_ns
@@ -105,9 +107,7 @@ def _reconstruct(
     if frame.motion is not None:
         recording.truth.append(
             StampedPose.from_matrix(stamp_ns, frame.motion.world_from_camera))
-    bits = np.ascontiguousarray(packed[:, 3]).view(np.uint32)
-    colours = np.stack([bits >> 16 & 255, bits >> 8 & 255, bits & 255], axis=-1)
-    recording.map.add(make_cloud(packed[:, :3], colours, packed[:, 4]), pose.matrix())
+    recording.map.add(cloud, torch.from_numpy(pose.matrix()))
     recording.cache.append(_cache_row(engine.cache_stats(), stamp_ns, latency))
     recording.image = pixels
     return latency

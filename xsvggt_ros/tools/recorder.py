@@ -9,9 +9,12 @@ from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image, PointCloud2
 from tf2_msgs.msg import TFMessage
+import torch
 
+from xsvggt_ros.engine.map_files import format_stamp, pack
+from xsvggt_ros.engine.trajectory import StampedPose
 from xsvggt_ros.msg import CacheStatus, StreamStatus
-from xsvggt_ros.tools.outputs import CacheRow, cloud_from_message, format_stamp, StampedPose
+from xsvggt_ros.tools.outputs import CacheRow, cloud_from_message
 from xsvggt_ros.tools.recording import Recording
 from xsvggt_ros.tools.ros_messages import from_stamp, image_pixels, TRUTH_TOPIC
 
@@ -120,7 +123,8 @@ class StreamRecorder(Node):
             return
         odom_from_camera = _stamped_pose(odometry).matrix()
         if np.isfinite(odom_from_camera).all():
-            self.recording.map.add(cloud_from_message(cloud), odom_from_camera)
+            self.recording.map.add(torch.from_numpy(pack(cloud_from_message(cloud))),
+                                   torch.from_numpy(odom_from_camera))
 
     def _on_cache_status(self, message: CacheStatus) -> None:
         _remember(self._rows, from_stamp(message.header.stamp), message)

@@ -7,10 +7,12 @@ import statistics
 
 import numpy as np
 
-from xsvggt_ros.tools import metrics, outputs
+from xsvggt_ros.engine.map_files import cloud_from_packed, write_ply, write_tum
+from xsvggt_ros.engine.point_map import PointMap
+from xsvggt_ros.engine.trajectory import StampedPose
+from xsvggt_ros.tools import metrics
 from xsvggt_ros.tools.errors import ToolError
-from xsvggt_ros.tools.outputs import CacheRow, StampedPose
-from xsvggt_ros.tools.voxel_map import VoxelMap
+from xsvggt_ros.tools.outputs import CacheRow, write_cache_csv
 
 MAP_FILE, TRAJECTORY_FILE, CACHE_FILE = 'map.ply', 'trajectory.tum', 'cache.csv'
 PICTURE_FILE = 'reconstruction.png'
@@ -33,11 +35,15 @@ class Recording:
     poses: list[StampedPose] = field(default_factory=list)
     truth: list[StampedPose] = field(default_factory=list)   # in the true world, if it is known
     cache: list[CacheRow] = field(default_factory=list)
-    map: VoxelMap = field(default_factory=VoxelMap)
+    map: PointMap = field(default_factory=PointMap)
     image: np.ndarray | None = None      # [H, W, 3] uint8 RGB, the last one seen
     model: str = 'unknown weights'
     random_weights: bool = False
     metric: bool = False                 # lengths are metres, not the network's own unit
+
+    def cloud(self) -> np.ndarray:
+        """Return the map [N] as `CLOUD_DTYPE`."""
+        return cloud_from_packed(self.map.points().numpy())
 
     def median_latency(self) -> float:
         """Return the median seconds from receipt to published; nan if none is known."""
@@ -72,9 +78,9 @@ class Recording:
         """Write map, trajectory and cache occupancy; return the files."""
         folder.mkdir(parents=True, exist_ok=True)
         comment = f'weights: {self.model}'.replace('\n', ' ')
-        outputs.write_ply(folder / MAP_FILE, self.map.cloud(), comment)
-        outputs.write_tum(folder / TRAJECTORY_FILE, self.poses)
-        outputs.write_cache_csv(folder / CACHE_FILE, self.cache)
+        write_ply(folder / MAP_FILE, self.cloud(), comment)
+        write_tum(folder / TRAJECTORY_FILE, self.poses)
+        write_cache_csv(folder / CACHE_FILE, self.cache)
         return [folder / name for name in (MAP_FILE, TRAJECTORY_FILE, CACHE_FILE)]
 
     def write_picture(self, folder: Path) -> Path:

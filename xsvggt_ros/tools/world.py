@@ -9,8 +9,9 @@ import sys
 import numpy as np
 from PIL import Image
 
+from xsvggt_ros.engine.map_files import write_tum
+from xsvggt_ros.engine.trajectory import StampedPose
 from xsvggt_ros.tools.arguments import image_size, positive_float, positive_int, seed
-from xsvggt_ros.tools.outputs import StampedPose, write_tum
 from xsvggt_ros.tools.processes import interrupt_on_signals
 from xsvggt_ros.tools.progress import ProgressBar
 from xsvggt_ros.tools.synthetic_world import DEMO_SEED, SyntheticWorld

@@ -1,0 +1,104 @@
+"""Where the camera was: poses with their times, and a way of bounded length. Numpy only."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+MAX_POSES = 2 ** 17   # 8 MB; 72 minutes of every frame at 30 Hz
+
+
+@dataclass(frozen=True)
+class StampedPose:
+    """Where the camera was: position and quaternion (x, y, z, w) in the odometry frame."""
+
+    stamp_ns: int
+    position: tuple[float, float, float]
+    quaternion: tuple[float, float, float, float]
+
+    def matrix(self) -> np.ndarray:
+        """Return odom_from_camera [4, 4], float64."""
+        x, y, z, w = np.asarray(self.quaternion) / np.linalg.norm(self.quaternion)
+        matrix = np.eye(4)
+        matrix[:3, :3] = [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)]]
+        matrix[:3, 3] = self.position
+        return matrix
+
+    @staticmethod
+    def from_matrix(stamp_ns: int, matrix: np.ndarray) -> 'StampedPose':
+        """Return the pose whose transform is `matrix` [4, 4]."""
+        position = tuple(float(value) for value in matrix[:3, 3])
+        return StampedPose(stamp_ns, position, quaternion_from_rotation(matrix[:3, :3]))
+
+
+class Trajectory:
+    """
+    The poses of a stream, never more than a fixed number.
+
+    When there is no room left, every second pose is forgotten, and from then on half as many
+    are remembered: the whole way stays, ever more coarsely, in arrays that are allocated once.
+    """
+
+    def __init__(self, max_poses: int = MAX_POSES) -> None:
+        """Allocate an empty trajectory of at most `max_poses` poses, an even number."""
+        self._stamps = np.zeros(max_poses, np.int64)
+        self._numbers = np.zeros((max_poses, 7))  # position, quaternion
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all poses."""
+        self._count = 0
+        self._stride = 1   # frames per pose that is remembered
+        self._frames = 0
+
+    def __len__(self) -> int:
+        """Return how many poses there are."""
+        return self._count
+
+    @property
+    def stride(self) -> int:
+        """Return how many frames there are to a pose: 1 until poses had to be forgotten."""
+        return self._stride
+
+    def add(self, pose: StampedPose) -> None:
+        """Remember the newest frame's pose, or pass it over when its turn has not come."""
+        turn = self._frames % self._stride == 0
+        self._frames += 1
+        if not turn:
+            return
+        if self._count == len(self._stamps):
+            half = self._count // 2
+            self._stamps[:half] = self._stamps[::2]
+            self._numbers[:half] = self._numbers[::2]
+            self._count = half
+            self._stride *= 2
+        self._stamps[self._count] = pose.stamp_ns
+        self._numbers[self._count] = (*pose.position, *pose.quaternion)
+        self._count += 1
+
+    def rescale(self, factor: float) -> None:
+        """Multiply all positions by `factor`, which another unit of length asks for."""
+        self._numbers[:self._count, :3] *= factor
+
+    def poses(self) -> list[StampedPose]:
+        """Return the poses, oldest first."""
+        stamps, numbers = self._stamps[:self._count].tolist(), self._numbers[:self._count].tolist()
+        return [StampedPose(stamp, tuple(row[:3]), tuple(row[3:]))
+                for stamp, row in zip(stamps, numbers)]
+
+
+def quaternion_from_rotation(rotation: np.ndarray) -> tuple[float, float, float, float]:
+    """Return the quaternion (x, y, z, w), w >= 0, of a rotation [3, 3]."""
+    m = np.asarray(rotation, np.float64)
+    # The eigenvector of this symmetric matrix to its largest eigenvalue is the quaternion, and
+    # stays well conditioned at every angle (Bar-Itzhack 2000).
+    k = np.array([
+        [m[0, 0] - m[1, 1] - m[2, 2], m[0, 1] + m[1, 0], m[0, 2] + m[2, 0], m[2, 1] - m[1, 2]],
+        [m[0, 1] + m[1, 0], m[1, 1] - m[0, 0] - m[2, 2], m[1, 2] + m[2, 1], m[0, 2] - m[2, 0]],
+        [m[0, 2] + m[2, 0], m[1, 2] + m[2, 1], m[2, 2] - m[0, 0] - m[1, 1], m[1, 0] - m[0, 1]],
+        [m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1], np.trace(m)]]) / 3.0
+    quaternion = np.linalg.eigh(k)[1][:, -1]
+    x, y, z, w = quaternion if quaternion[3] >= 0 else -quaternion
+    return float(x), float(y), float(z), float(w)
