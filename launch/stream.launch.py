@@ -123,6 +123,7 @@ def rviz(argument: dict[str, str], use_sim_time: ParameterValue | bool) -> Node:
         arguments=['-d', argument['rviz_config'], *frame],
         parameters=[{'use_sim_time': use_sim_time}],
         remappings=[('/xsvggt/points', f'{root}/xsvggt/points'),
+                    ('/xsvggt/map_points', f'{root}/xsvggt/map_points'),
                     ('/xsvggt/odometry', f'{root}/xsvggt/odometry'),
                     ('/camera/image_raw', image if image[:1] == '/' else f'{root}/{image}')],
     )

@@ -12,5 +12,5 @@ os.environ.setdefault('FASTDDS_DEFAULT_PROFILES_FILE', PROFILE)
 
 if find_spec('rclpy') is None:  # the Python part alone: what needs ROS cannot be imported
     collect_ignore = ['test_camera_calibration.py', 'test_image_codec.py',
-                      'test_node_calibration.py', 'test_node_diagnostics.py',
+                      'test_node_calibration.py', 'test_node_diagnostics.py', 'test_node_map.py',
                       'test_parameters.py', 'test_stream_node.py']

@@ -6,9 +6,11 @@ import time
 from diagnostic_msgs.msg import DiagnosticStatus
 import pytest
 
+from xsvggt_ros.engine.point_map import MapFill
 from xsvggt_ros.engine.stream_engine import CacheStats
 from xsvggt_ros.kv_cache.cache import CacheHealth
 from xsvggt_ros.node.diagnostics import build_statuses, GpuMemory, Snapshot
+from xsvggt_ros.node.map_output import full_message, MapReport
 from xsvggt_ros.node.stream_statistics import Fault, FaultLog, FrameReport, Latency, RateMeter
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
@@ -24,15 +26,16 @@ REPORT = FrameReport(
 HEALTHY = Snapshot(
     state='active', topic='/cam', publishers=['driver (sensor_msgs/msg/Image, reliable)'],
     image_timeout=5.0, active_for=60.0, start_fault=None, image_fault=None, frame_fault=None,
-    frame_id_fault=None, stamp_fault=None,
+    frame_id_fault=None, stamp_fault=None, map_fault=None,
     process_bytes=10**9, image_age=0.03, image_rate=30.0, info_rate=30.0,
     image_description='rgb8 640x480', calibrated_focal=(390.0, 390.0), received=300,
-    processed=300, rate_out=30.0, latencies=[0.05], report=REPORT, model='tiny', device='cpu')
+    processed=300, rate_out=30.0, latencies=[0.05], report=REPORT, model='tiny', device='cpu',
+    map=MapReport(MapFill(1000, 4000, 0, 0), 0.05, 0.002))
 
 
 def status_of(name, **changes):
     statuses = {s.name: s for s in build_statuses(replace(HEALTHY, **changes), 'xsvggt')}
-    assert len(statuses) == 5
+    assert len(statuses) == 6
     return statuses[f'xsvggt: {name}']
 
 
@@ -152,3 +155,16 @@ def test_a_rig_without_one_of_its_cameras_and_metres_that_are_missing():
     assert (reference.level, reference.message) == (ERROR, '/left is silent; /right, too')
     scale = status_of('Input', scale_fault='no depth image has come')
     assert (scale.level, scale.message) == (WARN, 'no depth image has come')
+
+
+def test_a_full_map_is_a_warning_and_no_map_is_none():
+    status = status_of('Map')
+    assert '1000 points, 25 %' in status.message
+    fill = MapFill(4000, 4000, 900, 12_000)
+    status = status_of('Map', map=MapReport(fill, 0.05, 0.002),
+                       map_fault=Fault(full_message(fill), 1, time.monotonic()))
+    values = {v.key: v.value for v in status.values}
+    assert status.level == WARN and '900 points' in status.message
+    assert 'map.max_points' in status.message and values['points lost in all'] == '12000'
+    status = status_of('Map', map=None)
+    assert status.level == OK and 'map.enable' in status.message

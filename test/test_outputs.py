@@ -252,7 +252,7 @@ def test_reconstruct_takes_the_folders_calibration(tmp_path):
         out = tmp_path / f'out{focal}'
         assert main(['reconstruct', str(tmp_path / 'images'), '--calibration', str(file),
                      '--image-size', '56', '--out', str(out)]) == 0
-        cloud = outputs.read_ply(out / 'map.ply')
+        cloud = read_ply(out / 'map.ply')
         widths.append(np.ptp(cloud['y']))  # left, in the odometry frame
     assert widths[0] == pytest.approx(2 * widths[1], rel=0.05)
 

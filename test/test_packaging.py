@@ -141,7 +141,11 @@ def test_rviz_shows_what_the_node_publishes():
     assert config['Global Options']['Fixed Frame'] == table['odom_frame'].default
     topics = {display['Topic']['Value']: display['Topic']['Reliability Policy']
               for display in config['Displays'] if 'Topic' in display}
-    assert topics == {'/xsvggt/points': 'Reliable', '/xsvggt/odometry': 'Reliable',
+    assert [display['Topic']['Value'] for display in config['Displays'] if 'Topic' in display
+            and display['Topic']['Durability Policy'] == 'Transient Local'
+            ] == ['/xsvggt/map_points']
+    assert topics == {'/xsvggt/points': 'Reliable', '/xsvggt/map_points': 'Reliable',
+                      '/xsvggt/odometry': 'Reliable',
                       ast.literal_eval(launch_table('OTHERS')['image_topic'])[0]: 'Best Effort'}
 
 

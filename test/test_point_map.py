@@ -301,6 +301,9 @@ def test_voxels_can_be_resized_and_coarser_ones_hold_less():
     assert world.voxel_size == 0.5 and world.fill().points == len(points)
     world.clear()
     assert world.voxel_size == 0
+    for size in (0.3, 0.0):     # of an empty map
+        world.resize_voxels(size)
+        assert world.voxel_size == size
 
 
 def test_a_rescaled_map_goes_on_as_one_that_was_in_that_unit_from_the_start():

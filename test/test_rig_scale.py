@@ -31,7 +31,8 @@ def result_at(position, index=0):
     return FrameResult(
         frame_index=index, image=torch.zeros(56, 70, 3, dtype=torch.uint8),
         pose_encoding=torch.zeros(9), camera_from_world=camera_from_world,
-        intrinsics=torch.eye(3), depth=2 * ones, depth_confidence=ones,
+        intrinsics=torch.eye(3), predicted_intrinsics=torch.eye(3),
+        depth=2 * ones, depth_confidence=ones,
         points=torch.zeros(56, 70, 3), points_confidence=ones, upload_seconds=0.0)
 
 

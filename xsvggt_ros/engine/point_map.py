@@ -18,6 +18,7 @@ _LEAST_BITS = 6       # of the number of places
 _FAR = 2 ** (_BITS - 1)  # voxels from the origin: farther off is not a point but an error
 _FREE = -1
 _LEAST_WEIGHT = 1e-6
+_CHUNK = 2 ** 16      # points that are inserted anew at a time
 _SAMPLE = 50_000      # points from which the voxel size is chosen
 # The odd constants of splitmix64, as signed numbers.
 _SCATTER = (0xBF58476D1CE4E5B9 - 2 ** 64, 0x94D049BB133111EB - 2 ** 64)
@@ -141,13 +142,13 @@ class PointMap:
 
     @torch.inference_mode()
     def resize_voxels(self, voxel_size: float) -> None:
-        """Sort the points into voxels of another size; 0 keeps the size there is."""
+        """Sort the points into voxels of another size; 0 keeps what is there as it is."""
         self._wanted_size = voxel_size
-        if voxel_size and self._size:
+        if self._taken == 0:
+            self._size = voxel_size
+        elif voxel_size:
             factor, self._size = self._size / voxel_size, voxel_size
             self._refill(factor)
-        elif voxel_size:
-            self._size = voxel_size
 
     # Parts ---------------------------------------------------------------------------------------
 
@@ -171,10 +172,11 @@ class PointMap:
         values[:, :3] *= factor
         values = values[(values[:, :3].abs() < _FAR).all(dim=1)]
         self._empty()
-        place, values, lost = self._group(values)
-        self._merge(place, values)
-        self._lost += lost
-        self._lost_total += lost
+        for some in values.split(_CHUNK):  # little more memory, so that it does not end half-way
+            place, sums, lost = self._group(some)
+            self._merge(place, sums)
+            self._lost += lost
+            self._lost_total += lost
 
     def _group(self, values: Tensor) -> tuple[Tensor, Tensor, int]:
         """

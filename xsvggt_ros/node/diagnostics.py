@@ -1,4 +1,4 @@
-"""What /diagnostics says: five statuses, each with what to do where something is wrong."""
+"""What /diagnostics says: six statuses, each with what to do where something is wrong."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ import statistics
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 import torch
 
+from xsvggt_ros.node.map_output import MapReport
 from xsvggt_ros.node.stream_statistics import Fault, FrameReport
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
@@ -52,6 +53,7 @@ class Snapshot:
     frame_fault: Fault | None
     frame_id_fault: Fault | None
     stamp_fault: Fault | None
+    map_fault: Fault | None
     process_bytes: int
     paused: bool = False  # by ~/enable
     # What there is only once the node is configured:
@@ -74,6 +76,7 @@ class Snapshot:
     busy_for: float = 0.0  # seconds the frame in work has taken; 0: none in work
     report: FrameReport | None = None
     budget_warning: str | None = None
+    map: MapReport | None = None
     model: str = ''
     random_weights: bool = False
     device: str = ''
@@ -88,8 +91,8 @@ class Snapshot:
 def build_statuses(snapshot: Snapshot, prefix: str) -> list[DiagnosticStatus]:
     """Return the statuses, names beginning with ``prefix``."""
     parts = {
-        'Input': _input, 'Inference': _inference, 'KV cache': _cache, 'Memory': _memory,
-        'Model': _model}
+        'Input': _input, 'Inference': _inference, 'KV cache': _cache, 'Map': _map,
+        'Memory': _memory, 'Model': _model}
     statuses = []
     for name, build in parts.items():
         level, message, values = build(snapshot)
@@ -219,6 +222,20 @@ def _cache(s: Snapshot) -> Part:
         return WARN, s.budget_warning, values
     full = ', full and steady' if used == cache.budget else ''
     return OK, f'{used} of {cache.budget} tokens per layer, {size}{full}', values
+
+
+def _map(s: Snapshot) -> Part:
+    if s.map is None:
+        return OK, 'none: map.enable is false, or the node is not configured', {}
+    fill = s.map.fill
+    values = {
+        'points': fill.points, 'room for': fill.places, 'voxel size': f'{s.map.voxel_size:.4g}',
+        'points lost, newest cloud': fill.lost, 'points lost in all': fill.lost_total,
+        'added in (ms)': f'{1e3 * s.map.seconds:.1f}'}
+    if s.map_fault is not None and s.map_fault.age < RECENT:
+        return WARN, s.map_fault.message, values
+    share = 100 * fill.points / fill.places
+    return OK, f'{fill.points} points, {share:.0f} % of the room for them', values
 
 
 def _memory(s: Snapshot) -> Part:

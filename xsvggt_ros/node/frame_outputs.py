@@ -8,7 +8,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 import torch
 
-from xsvggt_ros.engine.point_cloud import CloudOptions, pack_cloud
+from xsvggt_ros.engine.point_cloud import CloudOptions, COLUMNS, pack_cloud
 from xsvggt_ros.engine.stream_engine import FrameResult
 from xsvggt_ros.node import messages
 from xsvggt_ros.node.parameters import Value
@@ -61,6 +61,17 @@ def packed_cloud(
     for cloud, transform in zip(clouds[1:], reference_from_camera[1:]):
         cloud[:, :3] = cloud[:, :3] @ transform[:3, :3].T + transform[:3, 3]
     return np.concatenate(clouds) if len(clouds) > 1 else clouds[0]
+
+
+def cloud_of(
+    outputs: list[Output], results: Sequence[FrameResult],
+    reference_from_camera: Sequence[np.ndarray], values: Mapping[str, Value],
+) -> np.ndarray:
+    """Return a set's cloud [N, 5]: the one among the outputs, if it was made already."""
+    for _, content in outputs:
+        if isinstance(content, PointCloud2):
+            return np.frombuffer(content.data, np.float32).reshape(-1, len(COLUMNS))
+    return packed_cloud(results, reference_from_camera, values)
 
 
 def points_in(outputs: list[Output]) -> int:

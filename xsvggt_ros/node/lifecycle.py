@@ -1,5 +1,6 @@
 """The node's life: parameters, transitions, topics and services. Frames are `pipeline`'s work."""
 
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from functools import partial
 import signal
 import time
@@ -25,6 +26,7 @@ from xsvggt_ros.node.diagnostics import (
     build_statuses, GpuMemory, no_image_message, process_memory, Snapshot
 )
 from xsvggt_ros.node.loading import load_engine, StartError
+from xsvggt_ros.node.map_output import MapError
 from xsvggt_ros.node.parameters import (
     check_change, check_together, declare_parameters, listed, read_parameters,
     unknown_parameters
@@ -72,6 +74,7 @@ class XsvggtNode(LifecycleNode):
             DIAGNOSTICS_PERIOD, self._on_timer,
             clock=Clock(clock_type=ClockType.STEADY_TIME))
         self.create_service(Trigger, '~/reset', self._on_reset)
+        self.create_service(Trigger, '~/save_map', self._on_save_map)
         self.create_service(SetBool, '~/enable', self._on_enable)
 
     def start(self) -> None:
@@ -111,9 +114,14 @@ class XsvggtNode(LifecycleNode):
         topics = self._image_topics()
         self._tf = TfListener(self) if len(topics) > 1 else None
         rig = None if self._tf is None else RigGeometry(self._tf)
-        self._pipeline = Pipeline(
-            loaded, self._outputs, self._faults, self.get_logger(), self._values,
-            self._calibrations(), topics, rig)
+        try:
+            self._pipeline = Pipeline(
+                loaded, self._outputs, self._faults, self.get_logger(), self._values,
+                self._calibrations(), topics, rig)
+        except StartError as error:
+            self._release()
+            self._faults.report('start', str(error))
+            return TransitionCallbackReturn.FAILURE
         self.get_logger().info(f'{loaded.description} on {loaded.device}')
         if self._values['model.checkpoint'] in SHIPPED:
             self.get_logger().warning(
@@ -267,6 +275,32 @@ class XsvggtNode(LifecycleNode):
             response.message = 'stream reset: the next image defines a new odometry origin'
         return response
 
+    def _on_save_map(
+        self, request: Trigger.Request, response: Trigger.Response,
+    ) -> Trigger.Response:
+        worker, pipeline = self._worker, self._pipeline
+        response.success = False
+        if pipeline is None:
+            response.message = 'the node is not configured'
+            return response
+        try:
+            def save() -> str:
+                return pipeline.map.save(self._values)
+
+            # Without a worker nobody else touches the map.
+            response.message = worker.run(save, SERVICE_TIMEOUT) if worker else save()
+        except MapError as error:
+            response.message = str(error)
+        except FutureTimeoutError:
+            response.message = (f'the image in work takes longer than {SERVICE_TIMEOUT:.0f} s; '
+                                'the map will be saved after it')
+        except Exception as error:  # whatever it is, the caller must hear of it
+            response.message = f'the map was not saved: {type(error).__name__}: {error}'
+        else:
+            response.success = True
+            self.get_logger().info(f'saved {response.message}')
+        return response
+
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         if self._worker is None:
             response.success, response.message = False, 'the node is not active'
@@ -309,6 +343,7 @@ class XsvggtNode(LifecycleNode):
         if self._state == 'active':
             self._pipeline.publish_idle_status(snapshot.silence)
             self._tell_missing_cameras(snapshot)
+            self._publish_waiting_map()
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
         name = self.get_fully_qualified_name().lstrip('/')  # two nodes must not share theirs
@@ -325,6 +360,12 @@ class XsvggtNode(LifecycleNode):
             self._faults.clear('rig')
             self.get_logger().info('all cameras of the rig are there')
 
+    def _publish_waiting_map(self) -> None:
+        """Have the map published to those who came after the newest image."""
+        worker, pipeline = self._worker, self._pipeline
+        if pipeline.busy_since is None and pipeline.map.is_due(self._values):
+            worker.mailbox.put_command(lambda: pipeline.map.publish_if_due(self._values))
+
     def _snapshot(self) -> Snapshot:
         topic, publishers = self._image_publishers()
         active_for = time.monotonic() - self._active_since if self._active_since else 0.0
@@ -334,7 +375,7 @@ class XsvggtNode(LifecycleNode):
             'active_for': active_for, 'start_fault': self._faults.get('start'),
             'image_fault': self._faults.get('image'), 'frame_fault': self._faults.get('frame'),
             'frame_id_fault': self._faults.get('frame_id'),
-            'stamp_fault': self._faults.get('stamp'),
+            'stamp_fault': self._faults.get('stamp'), 'map_fault': self._faults.get('map'),
             'camera_info_fault': self._faults.get('camera_info'),
             'process_bytes': process_memory()}
         pipeline = self._pipeline
@@ -355,8 +396,9 @@ class XsvggtNode(LifecycleNode):
             rate_out=pipeline.out_meter.rate(), latencies=list(pipeline.latencies),
             busy_for=time.monotonic() - busy_since if busy_since else 0.0,
             report=pipeline.report, budget_warning=pipeline.budget_warning,
-            model=loaded.description, random_weights=loaded.random_weights,
-            device=loaded.device_name, gpu=GpuMemory.read(loaded.device))
+            map=pipeline.map.report, model=loaded.description,
+            random_weights=loaded.random_weights, device=loaded.device_name,
+            gpu=GpuMemory.read(loaded.device))
 
 
 def run(args: list[str] | None = None) -> bool:

@@ -142,6 +142,17 @@ TABLE: tuple[Parameter, ...] = (
               'sure, in percent.', minimum=0.0, maximum=99.0, dynamic=True),
     Parameter('cloud.max_range', 0.0, "Points farther from the camera are dropped, in the cloud's "
               'unit; 0 keeps all.', minimum=0.0, maximum=float(MILLION), dynamic=True),
+    Parameter('map.enable', True, 'Gather the clouds in the voxel map that ~/map_points and '
+              '~/save_map give.'),
+    Parameter('map.voxel_size', 0.0, "Edge of the map's voxels, in the stream's unit: metres if "
+              'the scale is known. 0: a size is chosen, and doubled before the map is full.',
+              minimum=0.0, maximum=1e6, dynamic=True),
+    Parameter('map.max_points', MILLION, 'Points that the map has room for, rounded up to a power '
+              'of two; 44 bytes each, allocated once.', minimum=64, maximum=100 * MILLION),
+    Parameter('map.publish_period', 2.0, 'Seconds between two ~/map_points, at least.',
+              minimum=0.1, maximum=3600.0, dynamic=True),
+    Parameter('map.save_directory', '~/.ros/xsvggt', 'Folder for the files of ~/save_map; made if '
+              'it is missing.', dynamic=True),
     Parameter('odom_frame', 'xsvggt_odom', 'Frame in which the camera is tracked: x forward, '
               'y left, z up, at the first image.'),
     Parameter('publish_tf', True, 'Publish the edge from odom_frame to the frame of the images.',

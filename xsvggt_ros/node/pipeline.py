@@ -22,10 +22,11 @@ from xsvggt_ros.msg import StreamStatus
 from xsvggt_ros.node.camera_calibration import CameraCalibration
 from xsvggt_ros.node.camera_sets import CameraImage, CameraSets
 from xsvggt_ros.node.diagnostics import GpuMemory
-from xsvggt_ros.node.frame_outputs import frame_outputs, points_in
+from xsvggt_ros.node.frame_outputs import cloud_of, frame_outputs, points_in
 from xsvggt_ros.node.frames import odom_from_optical
 from xsvggt_ros.node.image_codec import decode_compressed, decode_image, ImageError
 from xsvggt_ros.node.loading import is_out_of_memory, LoadedEngine
+from xsvggt_ros.node.map_output import MapOutput
 from xsvggt_ros.node.messages import nanoseconds
 from xsvggt_ros.node.metric_scale import MetricScale
 from xsvggt_ros.node.parameters import Value
@@ -79,6 +80,7 @@ class Pipeline:
         self._clock = StreamClock()
         self.scale = MetricScale(logger)
         self._poses = PoseOutputs(publishers, faults, values['path.max_poses'])
+        self.map = MapOutput(publishers, faults, loaded.device, loaded.description, values)
         self._engine = loaded.engine
         self._publishers = publishers
         self._faults = faults
@@ -205,8 +207,8 @@ class Pipeline:
             raise FrameError(f'{error}, with the service ~/reset') from error
         self._clock.advance(stamp_ns)
         computed = time.monotonic()
-        outputs = frame_outputs(
-            self._publishers, header, results, self._transforms(results, headers), self.values)
+        transforms = self._transforms(results, headers)
+        outputs = frame_outputs(self._publishers, header, results, transforms, self.values)
         packed = time.monotonic()
         self._poses.publish(header, pose, self.values)
         for publisher, content in outputs:
@@ -221,6 +223,11 @@ class Pipeline:
         self.processed += len(images)
         self._account(header, result, latency, points_in(outputs))
         self._publish_status(header)
+        # Last, because nobody waits for it.
+        scale = self.scale.current
+        self.map.add(header, lambda: cloud_of(outputs, results, transforms, self.values), pose,
+                     scale.metres if scale else None, self.values)
+        self.map.publish_if_due(self.values)
 
     def _decode(self, images: Sequence[CameraImage]) -> list[np.ndarray]:
         """Return the pixels of all images; raise ImageError unless all are of one size."""
@@ -377,6 +384,7 @@ class Pipeline:
         self.report = None
         self._clock.forget()
         self._poses.forget()
+        self.map.forget(self.values)
         self.scale.forget()
         self.latencies.clear()
         for kind in ('image', 'frame'):

@@ -27,6 +27,8 @@ class Publishers:
         self.odometry = self._create(Odometry, '~/odometry', 10)
         self.pose = self._create(PoseStamped, '~/pose', 10)
         self.path = self._create(Path, '~/path', 1, DurabilityPolicy.TRANSIENT_LOCAL)
+        self.map_points = self._create(
+            PointCloud2, '~/map_points', 1, DurabilityPolicy.TRANSIENT_LOCAL)
         self.cache_status = self._create(CacheStatus, '~/cache_status', 10)
         self.status = self._create(StreamStatus, '~/status', 10)
         self.tf = self._create(TFMessage, '/tf', 100)

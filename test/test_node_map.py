@@ -1,0 +1,373 @@
+"""The map of the node: gathered whatever anyone subscribes to, latched, in one unit, and saved."""
+
+from pathlib import Path
+import re
+import time
+from types import SimpleNamespace
+
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+import numpy as np
+import pytest
+from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+from rcl_interfaces.srv import SetParameters
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import PointCloud2
+from std_msgs.msg import Header
+from std_srvs.srv import Trigger
+from stream_harness import make_image, NodeProcess, Robot, write_tiny_checkpoint
+import torch
+
+from xsvggt_ros.engine.map_files import make_cloud, pack, read_ply, read_tum
+from xsvggt_ros.node import map_output
+from xsvggt_ros.node.frames import Pose
+from xsvggt_ros.node.loading import StartError
+from xsvggt_ros.node.map_output import MapError, MapOutput
+from xsvggt_ros.node.messages import nanoseconds
+from xsvggt_ros.node.parameters import BY_NAME
+from xsvggt_ros.node.stream_statistics import FaultLog
+from xsvggt_ros.tools.outputs import cloud_from_message
+
+LATCHED = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1,
+                     durability=DurabilityPolicy.TRANSIENT_LOCAL,
+                     reliability=ReliabilityPolicy.RELIABLE)
+PERIOD = 0.2
+
+
+# The real node -----------------------------------------------------------------------------------
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp('node_map')
+
+
+@pytest.fixture(scope='module')
+def robot():
+    robot = Robot()
+    yield robot
+    robot.close()
+
+
+@pytest.fixture(scope='module')
+def running(folder, robot):
+    checkpoint = write_tiny_checkpoint(folder / 'tiny.safetensors')
+    node = NodeProcess(
+        folder / 'node.log', model__checkpoint=checkpoint, model__image_size=70,
+        cache__max_tokens=100, map__publish_period=PERIOD, scale__mode='fixed',
+        map__save_directory=folder / 'maps')
+    robot.wait_until_subscribed(node)
+    yield node
+    if node.process.poll() is None:
+        code, _ = node.stop()
+        assert code == 0, node.output()
+    assert 'Traceback' not in node.output(), node.output()
+
+
+@pytest.fixture
+def node(running, robot, folder):
+    """Return the node with an empty map and the settings it was started with."""
+    for name, value in (('map.save_directory', str(folder / 'maps')), ('map.voxel_size', 0.0),
+                        ('scale.value', 1.0)):
+        assert change(robot, name, value).successful
+    assert robot.call(Trigger, '/xsvggt/reset', Trigger.Request()).success
+    return running
+
+
+def change(robot, name, value):
+    if isinstance(value, str):
+        value = ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=value)
+    else:
+        value = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=value)
+    request = SetParameters.Request(parameters=[Parameter(name=name, value=value)])
+    return robot.call(SetParameters, '/xsvggt/set_parameters', request).results[0]
+
+
+def save(robot):
+    return robot.call(Trigger, '/xsvggt/save_map', Trigger.Request())
+
+
+def saved_files(answer):
+    """Return the cloud and the poses that an answer names, which must be as many as it says."""
+    assert answer.success, answer.message
+    ply, points, tum, poses = re.fullmatch(
+        r'(\S+\.ply) \((\d+) points\), (\S+\.tum) \((\d+) poses\)', answer.message).groups()
+    cloud, way = read_ply(Path(ply)), read_tum(Path(tum))
+    assert (len(cloud), len(way)) == (int(points), int(poses))
+    return cloud, way
+
+
+class MapSubscriber:
+    """Subscribes to the map like RViz, from now on."""
+
+    def __init__(self, robot):
+        self.maps = []
+        self._node = robot.node
+        self._subscription = self._node.create_subscription(
+            PointCloud2, '/xsvggt/map_points', self.maps.append, LATCHED)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._node.destroy_subscription(self._subscription)
+
+    def of(self, image):
+        """Return the maps that have an image's stamp."""
+        return [cloud for cloud in list(self.maps)
+                if nanoseconds(cloud.header) == nanoseconds(image.header)]
+
+
+def test_a_late_subscriber_gets_all_that_was_gathered(robot, node):
+    images = [make_image(100 + i) for i in range(5)]
+    for image in images:
+        robot.process(node, image)
+    with MapSubscriber(robot) as subscriber:      # no image comes any more
+        cloud = robot.wait(lambda: subscriber.of(images[-1]), 'the map', node)[-1]
+    assert cloud.header.frame_id == 'xsvggt_odom'
+    assert [field.name for field in cloud.fields] == ['x', 'y', 'z', 'rgb', 'confidence']
+    values = cloud_from_message(cloud)
+    written, _ = saved_files(save(robot))
+    np.testing.assert_array_equal(np.sort(values), np.sort(written))
+    assert len(values) > 500 and all(np.isfinite(values[name]).all() for name in 'xyz')
+    with MapSubscriber(robot) as second:          # latched now: the same message
+        again = robot.wait(lambda: second.of(images[-1]), 'the latched map', node)[0]
+        assert bytes(again.data) == bytes(cloud.data)
+
+
+def test_maps_come_no_more_often_than_the_period_and_the_last_one_comes(robot, node):
+    image = make_image(200)
+    robot.process(node, image)
+    with MapSubscriber(robot) as subscriber:
+        robot.wait(lambda: subscriber.of(image), 'the first map', node)
+        begin = time.monotonic()
+        for i in range(201, 231):
+            image = make_image(i)
+            robot.process(node, image)
+        robot.wait(lambda: subscriber.of(image), 'the last map', node)
+        elapsed = time.monotonic() - begin
+        assert len(subscriber.maps) <= elapsed / PERIOD + 3
+
+
+def test_saved_files_have_every_frame_and_names_of_their_own(robot, node):
+    images = [make_image(300 + i) for i in range(7)]
+    for image in images:
+        robot.process(node, image)
+    answers = [save(robot) for _ in range(2)]
+    assert answers[0].message != answers[1].message
+    (cloud, way), (same_cloud, same_way) = (saved_files(answer) for answer in answers)
+    np.testing.assert_array_equal(cloud, same_cloud)
+    assert way == same_way
+    assert [pose.stamp_ns for pose in way] == [nanoseconds(image.header) for image in images]
+    odometry = robot.wait(lambda: next(
+        (m for m in robot.received['odometry'] if m.header.stamp == images[-1].header.stamp),
+        None), 'odometry', node)
+    position = odometry.pose.pose.position
+    np.testing.assert_allclose(
+        way[-1].position, (position.x, position.y, position.z), rtol=1e-6, atol=1e-8)
+
+
+def test_a_folder_that_cannot_be_written_is_named_and_nothing_is_lost(robot, node, folder):
+    (folder / 'file').write_text('in the way')
+    robot.process(node, make_image(400))
+    before, _ = saved_files(save(robot))
+    for name in (str(folder / 'file'), str(folder / 'file' / 'maps'), '/proc/maps'):
+        assert change(robot, 'map.save_directory', name).successful
+        answer = save(robot)
+        assert not answer.success
+        assert 'map.save_directory' in answer.message and name in answer.message
+    assert change(robot, 'map.save_directory', str(folder / 'other' / 'maps')).successful
+    after, _ = saved_files(save(robot))
+    np.testing.assert_array_equal(after, before)
+    assert len(list((folder / 'other' / 'maps').iterdir())) == 2
+    robot.process(node, make_image(401))
+
+
+def test_a_reset_empties_the_map_for_late_subscribers_too(robot, node):
+    image = make_image(500)
+    robot.process(node, image)
+    with MapSubscriber(robot) as subscriber:
+        assert robot.wait(lambda: subscriber.of(image), 'the map', node)[0].width > 0
+        assert robot.call(Trigger, '/xsvggt/reset', Trigger.Request()).success
+        robot.wait(lambda: subscriber.maps[-1].width == 0, 'the empty map', node)
+    with MapSubscriber(robot) as late:
+        assert robot.wait(lambda: late.maps, 'the latched map', node)[0].width == 0
+    answer = save(robot)
+    assert not answer.success and 'empty' in answer.message
+    robot.process(node, make_image(501))
+    assert len(saved_files(save(robot))[1]) == 1
+
+
+def test_a_map_of_another_unit_or_voxel_size_is_the_same_map(robot, node):
+    robot.process(node, make_image(600))
+    first, way = saved_files(save(robot))
+    assert change(robot, 'scale.value', 2.5).successful
+    robot.process(node, make_image(601))
+    cloud, scaled_way = saved_files(save(robot))
+    np.testing.assert_allclose(
+        scaled_way[0].position, 2.5 * np.array(way[0].position), atol=1e-6)
+    assert np.median(cloud['x']) == pytest.approx(2.5 * np.median(first['x']), rel=0.2)
+    size = 0.5 * np.ptp(cloud['x'])
+    assert change(robot, 'map.voxel_size', float(size)).successful
+    robot.process(node, make_image(602))
+    coarse, _ = saved_files(save(robot))
+    points = np.stack([coarse[name] for name in 'xyz'], -1).astype(np.float64)
+    voxels = np.floor(points / np.float32(size) + 1e-6)
+    assert len(np.unique(voxels, axis=0)) == len(coarse) < 0.2 * len(cloud)
+
+
+def test_diagnostics_say_how_full_the_map_is(robot, node):
+    robot.process(node, make_image(700))
+    cloud, _ = saved_files(save(robot))
+    status = robot.wait_for_diagnostic(node, 'Map', f'{len(cloud)} points')
+    assert status.level == b'\x00'
+    assert {value.key: value.value for value in status.values}['room for'] == str(2 ** 20)
+
+
+def test_the_map_can_be_saved_from_an_inactive_node_and_is_empty_when_it_is_active(robot, node):
+    def transition(number):
+        request = ChangeState.Request(transition=Transition(id=number))
+        assert robot.call(ChangeState, '/xsvggt/change_state', request).success
+
+    robot.process(node, make_image(800))
+    before, _ = saved_files(save(robot))
+    transition(Transition.TRANSITION_DEACTIVATE)
+    after, _ = saved_files(save(robot))
+    np.testing.assert_array_equal(after, before)
+    transition(Transition.TRANSITION_ACTIVATE)
+    robot.wait_until_subscribed(node)
+    assert 'empty' in save(robot).message
+    robot.process(node, make_image(801))
+
+
+# Without a process of its own --------------------------------------------------------------------
+
+class FakePublisher:
+    """Takes messages for some number of subscribers."""
+
+    def __init__(self):
+        self.messages, self.subscribers = [], 0
+
+    def get_subscription_count(self):
+        return self.subscribers
+
+    def publish(self, message):
+        self.messages.append(message)
+
+
+@pytest.fixture
+def make_output():
+    def make(**changes):
+        values = {name: row.default for name, row in BY_NAME.items()} | changes
+        publisher, told = FakePublisher(), []
+        output = MapOutput(SimpleNamespace(map_points=publisher), FaultLog(told.append),
+                           torch.device('cpu'), 'tiny', values)
+        output.forget(values)
+        return output, values, publisher, told
+    return make
+
+
+def header(second):
+    message = Header(frame_id='camera')
+    message.stamp.sec = second
+    return message
+
+
+def some_cloud(seed=0, count=2000):
+    rng = np.random.default_rng(seed)
+    return pack(make_cloud(rng.normal(size=(count, 3)), np.full((count, 3), 9),
+                           np.full(count, 2.0)))
+
+
+def pose(x):
+    return Pose((x, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
+
+
+def test_without_a_map_nothing_is_gathered_and_saving_says_why(make_output):
+    output, values, publisher, _ = make_output(**{'map.enable': False})
+    publisher.subscribers = 1
+    output.add(header(1), lambda: some_cloud(), pose(0.0), None, values)
+    output.publish_if_due(values)
+    assert publisher.messages == [] and output.report is None
+    with pytest.raises(MapError, match=r'map\.enable'):
+        output.save(values)
+
+
+def test_map_and_way_follow_the_unit(make_output, tmp_path):
+    output, values, *_ = make_output(**{'map.save_directory': str(tmp_path)})
+    cloud = some_cloud()
+    output.add(header(1), lambda: cloud, pose(3.0), None, values)
+    reach = [max(read(output, values)[0]['x'])]
+    assert b"the network's own unit" in next(tmp_path.glob('*.ply')).read_bytes()
+    for second, metres in enumerate((2.0, 0.5), start=2):
+        cloud_in_metres = cloud.copy()
+        cloud_in_metres[:, :3] *= metres
+        output.add(header(second), cloud_in_metres.copy, pose(3.0 * metres), metres, values)
+        points, way = read(output, values)
+        reach.append(max(points['x']))
+        assert [place.position[0] for place in way] == pytest.approx([3.0 * metres] * second)
+    np.testing.assert_allclose(reach, reach[0] * np.array([1.0, 2.0, 0.5]), rtol=1e-3)
+    files = tmp_path.glob('*.ply')
+    assert sum(b'lengths in metres' in file.read_bytes() for file in files) == 2
+
+
+def read(output, values):
+    ply, tum = re.findall(r'\S+\.(?:ply|tum)', output.save(values))
+    return read_ply(Path(ply)), read_tum(Path(tum))
+
+
+def test_a_map_is_published_only_for_somebody_and_only_when_it_changed(make_output):
+    output, values, publisher, _ = make_output(**{'map.publish_period': 0.1})
+    for second in range(3):
+        output.add(header(second), lambda: some_cloud(second), pose(0.0), None, values)
+        output.publish_if_due(values)
+    assert publisher.messages == []
+    publisher.subscribers = 1
+    output.publish_if_due(values)
+    assert len(publisher.messages) == 1 and publisher.messages[0].header.stamp.sec == 2
+    time.sleep(0.15)
+    output.publish_if_due(values)
+    assert len(publisher.messages) == 1
+    values['map.publish_period'] = 3600.0
+    output.add(header(3), lambda: some_cloud(3), pose(0.0), None, values)
+    output.publish_if_due(values)
+    assert len(publisher.messages) == 1
+    publisher.subscribers = 0
+    output.forget(values)      # what is latched is taken back, though nobody is there
+    assert publisher.messages[-1].width == 0
+    output.forget(values)
+    assert len(publisher.messages) == 2
+
+
+def test_a_full_map_says_so_once_and_what_to_do(make_output):
+    output, values, _, told = make_output(
+        **{'map.max_points': 64, 'map.voxel_size': 0.01, 'map.publish_period': 0.1})
+    for second in range(20):
+        output.add(header(second), lambda: some_cloud(second), pose(0.0), None, values)
+    assert len(told) == 1
+    assert all(word in told[0] for word in ('full', 'map.voxel_size', 'map.max_points', '~/reset'))
+    assert output.report.fill.points <= output.report.fill.places == 64
+
+
+def test_a_map_that_fails_does_not_take_the_stream_with_it(make_output, monkeypatch):
+    output, values, _, told = make_output()
+    output.add(header(1), lambda: some_cloud(), pose(0.0), None, values)
+    points = output.report.fill.points
+
+    def fail(*arguments):
+        raise RuntimeError('out of memory')
+
+    monkeypatch.setattr(map_output.PointMap, 'add', fail)
+    output.add(header(2), lambda: some_cloud(1), pose(0.0), None, values)
+    monkeypatch.undo()
+    assert 'out of memory' in told[0]
+    assert output.report.fill.points == points
+
+
+def test_no_memory_for_a_map_is_said_with_its_parameter(make_output, monkeypatch):
+    def fail(*arguments):
+        raise torch.OutOfMemoryError('tried to allocate too much')
+
+    monkeypatch.setattr(map_output, 'PointMap', fail)
+    with pytest.raises(StartError, match=r'map\.max_points.*map\.enable'):
+        make_output()
+    make_output(**{'map.enable': False})
