@@ -93,6 +93,53 @@ def test_budget_below_two_frames_keeps_exactly_two_frames():
         assert ids.tolist() == [*range(12), *range(48, 60)]
 
 
+LIMITS = {5: 24, 8: 60, 12: 30, 14: None, 18: 1}  # what is asked before a step; the budget is 76
+
+
+@pytest.mark.parametrize('quantization, scheme', [('none', 'token'), ('int8', 'token'),
+                                                  ('int8', 'kcvt')])
+@pytest.mark.parametrize('policy', sorted(set(POLICIES) - {'full'}))
+def test_a_limit_shrinks_the_history_and_lets_it_grow_again(policy, quantization, scheme):
+    cache = make_cache(policy, budget=76, quantization=quantization, scheme=scheme)
+    reserved, step = cache.bytes_reserved, LAYOUT.tokens_per_step
+    budget, limit = cache.budget, cache.budget
+    history = torch.empty(2, LAYOUT.layers, LAYOUT.heads, 0, LAYOUT.head_dim)
+    kept = [torch.empty(0, dtype=torch.int64)] * LAYOUT.layers
+    generator = torch.Generator().manual_seed(0)
+    close = {'none': 1e-5, 'int8': 0.05}[quantization]
+    for number in range(22):
+        if number in LIMITS:
+            cache.limit_tokens(LIMITS[number])
+            limit = min(budget, cache.policy.fit_budget(LIMITS[number] or budget))
+        before = cache.tokens
+        q, k, v = make_step(generator)
+        history = torch.cat([history, torch.stack([k, v])], dim=3)
+        new = torch.arange(number * step, (number + 1) * step)
+        for i in range(LAYOUT.layers):
+            ids = torch.cat([kept[i], new])
+            expected = scaled_dot_product_attention(q[i], *history[:, i][:, :, ids])
+            torch.testing.assert_close(
+                cache.attend(i, q[i], k[i], v[i]), expected, atol=close, rtol=close)
+        cache.end_step()
+        kept = cache.kept_token_ids()
+        assert cache.tokens == min(before + step, limit) == len(kept[0])
+        newest = new if cache.policy.protects_newest else new[:0]
+        for ids in kept:
+            assert {*range(step), *newest.tolist()} <= set(ids.tolist())
+    assert cache.bytes_reserved == reserved
+    assert limit == 2 * step
+
+
+def test_a_limit_above_the_budget_is_the_budget_and_no_budget_takes_none():
+    cache = make_cache(budget=40)
+    cache.limit_tokens(1000)
+    assert cache.limit == 40
+    unlimited = make_cache('full')
+    unlimited.limit_tokens(24)
+    consume(unlimited, 4)
+    assert unlimited.limit is None and unlimited.tokens == 48
+
+
 def test_sliding_window_keeps_the_newest():
     cache = make_cache('sliding_window', budget=40)
     consume(cache, 6)

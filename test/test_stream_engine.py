@@ -121,6 +121,29 @@ def test_statistics_tell_what_is_there(model):
     assert stats.evicted_this_frame == TOKENS
 
 
+def test_the_history_can_be_limited_while_the_stream_runs(model):
+    engine, plenty = make_engine(model, max_tokens=80), make_engine(model, max_tokens=80)
+    seen = []
+    for i, frame in enumerate(2 * frames(6)):
+        engine.limit_tokens({4: 50, 7: 1, 8: 70, 10: None}.get(i, engine._limit))
+        depth, expected = engine.step(frame).depth, plenty.step(frame).depth
+        assert torch.equal(depth, expected) == (i < 5)  # the frame under a new limit sees all
+        engine.finish_frame()
+        stats = engine.cache_stats()
+        assert stats.budget == 80
+        seen.append((stats.tokens_per_layer[0], stats.limit))
+    two = 2 * TOKENS
+    assert seen[3:] == [(80, 80), (50, 50), (50, 50), (50, 50), (two, two), (two + TOKENS, 70),
+                        (70, 70), (80, 80), (80, 80)]
+    engine.limit_tokens(50)
+    engine.reset()
+    for frame in frames(6):
+        engine.step(frame)
+    assert engine.cache_stats().tokens_per_layer[0] == 50
+    with pytest.raises(ValueError, match='got 0'):
+        engine.limit_tokens(0)
+
+
 @pytest.mark.parametrize('frame, word', [
     (np.zeros((56, 56, 3), np.float32), 'uint8'),
     (torch.zeros(56, 56, 3), 'uint8'),

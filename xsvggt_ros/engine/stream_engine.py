@@ -125,6 +125,8 @@ class CacheStats:
     bytes_used: int  # keys and values remembered, both caches
     bytes_reserved: int  # allocated for both caches, scratch and bookkeeping included
     health: CacheHealth | None  # what is left of the past; None before the first frame
+    # What `StreamEngine.limit_tokens` makes of the budget; the same where nothing is limited
+    limit: int | None = None
 
 
 class StreamEngine:
@@ -162,6 +164,7 @@ class StreamEngine:
         self._source_size = (0, 0)  # height, width
         self._frames = 0
         self._unfinished = False
+        self._limit: int | None = None
 
     # Public interface ----------------------------------------------------------------------------
 
@@ -226,6 +229,7 @@ class StreamEngine:
         pixels = frame.to(self._device, copy=True)  # never the caller's memory
         image = self._resize(pixels if view is None else view.rectify(pixels))
         upload_seconds = time.perf_counter() - start
+        self._memory.tokens.limit_tokens(self._limit)
         prediction = self._predict(to_network_input(image))
         index = self._frames
         self._frames += 1
@@ -248,6 +252,20 @@ class StreamEngine:
         if self._unfinished:
             self._memory.tokens.end_step()
             self._unfinished = False
+
+    def limit_tokens(self, tokens: int | None) -> None:
+        """
+        Attend to at most so many tokens per layer, to be faster; None: the whole budget again.
+
+        It counts from the next `step` on, whose `finish_frame` evicts what is above: that frame
+        still attends to what there was. Two frames are always kept, and a limit above the budget
+        is the budget. Once the limit is raised the history grows again, frame by frame; what was
+        forgotten does not come back. The memory stays allocated, and a limit holds through
+        `reset`. A cache without a budget takes none. Raises ValueError for less than a token.
+        """
+        if tokens is not None and tokens < 1:
+            raise ValueError(f'the limit must be a token at least, or None; got {tokens}')
+        self._limit = tokens
 
     @torch.inference_mode()
     def reset(self) -> None:
@@ -277,8 +295,9 @@ class StreamEngine:
         if self._memory is None:
             config = self._cache_config
             limited = POLICIES[config.policy].bounded
-            return CacheStats(0, 0, (), config.max_tokens if limited else None, 0.0, 0, 0, 0,
-                              config.camera_max_tokens, 0, 0, None)
+            budget = config.max_tokens if limited else None
+            return CacheStats(0, 0, (), budget, 0.0, 0, 0, 0, config.camera_max_tokens, 0, 0,
+                              None, budget)
         tokens, camera = self._memory.tokens, self._memory.camera
         return CacheStats(
             frames=self._frames,
@@ -292,7 +311,8 @@ class StreamEngine:
             camera_budget=camera.budget,
             bytes_used=tokens.bytes_used + camera.bytes_used,
             bytes_reserved=tokens.bytes_reserved + camera.bytes_reserved,
-            health=tokens.health() if self._frames else None)
+            health=tokens.health() if self._frames else None,
+            limit=tokens.limit)
 
     def budget_warning(self) -> str | None:
         """Return what is wrong with the token budget for this frame size, or None."""

@@ -56,6 +56,7 @@ class KVCache:
         self.layout = layout
         self.policy = policy
         self.budget = budget
+        self.limit = budget  # the tokens that are left after an eviction, see `limit_tokens`
         self._store = store
         device = store.device
         layers, step = layout.layers, layout.tokens_per_step
@@ -82,7 +83,7 @@ class KVCache:
         if self.budget is not None:
             self.policy.remember(layer, key, self.steps)
         observe = None
-        if self.budget is not None and used > self.budget:
+        if self.limit is not None and used > self.limit:
             observe = self._observer(layer, query, used)
         step = Step(self.steps, self._next_slots[layer], used, self._token_ids[layer, :used])
         return self._store.attend(layer, step, query, key, value, observe)
@@ -92,16 +93,31 @@ class KVCache:
         step = self.layout.tokens_per_step
         new_ids = (self._offsets + self.steps * step).expand(self.layout.layers, step)
         self._token_ids.scatter_(1, self._next_slots, new_ids)
+        if self.budget is not None:
+            self.policy.commit(self.steps)
         self.steps += 1
         self.tokens += step
         used = self.tokens
-        self.evicted_last = 0 if self.budget is None else max(0, used - self.budget)
+        self.evicted_last = 0 if self.limit is None else max(0, used - self.limit)
         self._next_slots = self._free_slots(used, self.evicted_last)
         self.evicted_total += self.evicted_last
         self.tokens -= self.evicted_last
 
+    def limit_tokens(self, tokens: int | None) -> None:
+        """
+        Keep at most so many tokens per layer from now on; None: as many as the budget allows.
+
+        Call it between steps. The end of the next step evicts what is above; under a limit that
+        is raised again the cache grows. The policy rounds as it does a budget: two steps at
+        least. The memory stays allocated. A cache without a budget takes no limit.
+        """
+        if self.budget is not None:
+            self.limit = self.budget
+            if tokens is not None:
+                self.limit = min(self.budget, self.policy.fit_budget(tokens))
+
     def reset(self) -> None:
-        """Forget everything; the memory stays allocated."""
+        """Forget everything; the memory stays allocated, and a limit holds."""
         self.steps = 0
         self.tokens = 0  # per layer
         self.evicted_last = 0  # per layer
@@ -173,17 +189,31 @@ class KVCache:
     def _free_slots(self, used: int, count: int) -> Tensor:
         """Evict ``count`` of the first ``used`` slots; return where the next step goes."""
         layers, step = self.layout.layers, self.layout.tokens_per_step
-        fresh = (self._offsets[:step - count] + used).expand(layers, step - count)
         if count == 0:
-            return fresh.contiguous()
+            return (self._offsets + used).expand(layers, step).contiguous()
         ids = self._token_ids[:, :used]
         must_leave = None
         if self.policy.leaves == 'tokens':
-            must_leave = self._store.must_leave(ids, self.policy.protected(ids, self.steps))
+            # Room for the next step, and for those that come before anything is evicted again.
+            steps = 1 + -(-(self.budget - self.limit) // step)
+            must_leave = self._store.must_leave(
+                ids, self.policy.protected(ids, self.steps), steps)
         losers = self.policy.losers(self._scores[:, :used], ids, self.steps, count, must_leave)
         self._token_ids.scatter_(1, losers, -1)
         torch.sub(1, self._attention.gather(1, losers).sum(dim=1), out=self._kept)
+        if count > step:  # a lowered limit leaves more holes than the next step fills
+            self._compact(used, used - count)
+            return self._free_slots(used - count, 0)
+        fresh = (self._offsets[:step - count] + used).expand(layers, step - count)
         return torch.cat([losers, fresh], dim=1)
+
+    def _compact(self, used: int, kept: int) -> None:
+        """Move the ``kept`` tokens of each layer into its first slots."""
+        ids = self._token_ids[:, :used]
+        order = (ids < 0).byte().argsort(dim=1, stable=True)[:, :kept]
+        self._token_ids[:, :kept] = ids.gather(1, order)
+        self._token_ids[:, kept:used] = -1
+        self._store.compact(order)
 
     def _grow(self) -> None:
         slots = 2 * self._store.slots

@@ -49,6 +49,9 @@ class RetentionPolicy:
     def remember(self, layer: int, key: Tensor, step: int) -> None:
         """Note what is needed of a step's keys, [heads, tokens_per_step, head_dim]."""
 
+    def commit(self, step: int) -> None:
+        """Take what `remember` noted of a step for good, after all layers and before `losers`."""
+
     def prepare(self, query: Tensor) -> Any:
         """Return what `score` needs of the newest queries, [heads, tokens_per_step, head_dim]."""
         return None
@@ -220,35 +223,41 @@ class FrameCoverage(RetentionPolicy):
         entries = budget // self.tokens_per_step + 1
         self._described = torch.zeros(layers, entries, channels, device=device)
         self._frame = torch.full((layers, entries), -1, dtype=torch.int64, device=device)
-        self._next = torch.zeros(layers, 1, dtype=torch.int64, device=device)
+        self._newest = torch.zeros(layers, 1, channels, device=device)
 
     @property
     def nbytes(self) -> int:
         """Return the bytes of the descriptions."""
-        return self._described.nbytes + self._frame.nbytes + self._next.nbytes
+        return self._described.nbytes + self._frame.nbytes + self._newest.nbytes
 
     def remember(self, layer: int, key: Tensor, step: int) -> None:
         """Describe a frame by its mean key."""
-        description = key.mean(dim=1, dtype=torch.float32).flatten()
-        entry = self._next[layer] if step >= self._frame.shape[1] else \
-            torch.full_like(self._next[layer], step)
-        self._described[layer].index_copy_(0, entry, description[None])
-        self._frame[layer].index_fill_(0, entry, step)
+        newest = self._newest[layer].view(key.shape[0], key.shape[2])
+        torch.mean(key, dim=1, dtype=torch.float32, out=newest)
+
+    def commit(self, step: int) -> None:
+        """Write the description into the first entry that is free."""
+        entry = self._frame.argmin(dim=1, keepdim=True)  # -1 is a free one
+        self._described.scatter_(1, entry[:, :, None].expand_as(self._newest), self._newest)
+        self._frame.scatter_(1, entry, step)
 
     def losers(
         self, scores: Tensor, token_ids: Tensor, steps: int, count: int,
         must_leave: Tensor | None = None,
     ) -> Tensor:
-        """Return all slots of the frame, in each layer, that the others make up for best."""
+        """Return all slots of the frames, in each layer, that the others make up for best."""
         unit = torch.nn.functional.normalize(self._described, dim=2)
         distance = 1 - unit @ unit.transpose(1, 2)
         distance.diagonal(dim1=1, dim2=2).fill_(torch.inf)
-        near = distance.topk(min(2, distance.shape[1] - 1), dim=2, largest=False).values
-        apart = near.mean(dim=2)
-        protected = (self._frame == 0) | (self._frame == steps - 1)
-        self._next = apart.masked_fill(protected, torch.inf).argmin(dim=1, keepdim=True)
-        frame = self._frame.gather(1, self._next)
-        leaves = token_ids // self.tokens_per_step == frame
+        frame_of = token_ids // self.tokens_per_step
+        leaves = torch.zeros_like(token_ids, dtype=torch.bool)
+        for _ in range(count // self.tokens_per_step):
+            others = distance.masked_fill((self._frame < 0)[:, None], torch.inf)
+            near = others.topk(min(2, distance.shape[1] - 1), dim=2, largest=False).values
+            stays = (self._frame <= 0) | (self._frame == steps - 1)
+            entry = near.mean(dim=2).masked_fill(stays, torch.inf).argmin(dim=1, keepdim=True)
+            leaves |= frame_of == self._frame.gather(1, entry)
+            self._frame.scatter_(1, entry, -1)
         return leaves.byte().argsort(dim=1, descending=True, stable=True)[:, :count]
 
 

@@ -55,13 +55,17 @@ class TokenStore(Protocol):
         ``observe`` is told all keys and values.
         """
 
-    def must_leave(self, token_ids: Tensor, protected: Tensor) -> Tensor | None:
+    def must_leave(self, token_ids: Tensor, protected: Tensor, steps: int) -> Tensor | None:
         """
         Return which slots the store cannot keep, [layers, tokens] bool, or None for no such.
 
         token_ids: [layers, tokens] int64 of the occupied slots, the newest step included;
-        protected: bool, tokens that stay in any case.
+        protected: bool, tokens that stay in any case; steps: how many must find room before the
+        next eviction.
         """
+
+    def compact(self, order: Tensor) -> None:
+        """Move the tokens in the slots ``order`` [layers, n] to the first n slots, in order."""
 
     def grow(self, slots: int) -> None:
         """Make room for more slots, for a cache without a limit."""
@@ -94,8 +98,13 @@ class DenseStore:
         """Return the bytes of the tokens remembered."""
         return self.nbytes // self.slots * tokens
 
-    def must_leave(self, token_ids: Tensor, protected: Tensor) -> None:
+    def must_leave(self, token_ids: Tensor, protected: Tensor, steps: int) -> None:
         """Return None: there is room for whatever is kept."""
+
+    def compact(self, order: Tensor) -> None:
+        """Move tokens to the first slots; see `TokenStore.compact`."""
+        for tensor in (self.keys, self.values):
+            _compact(tensor, order)
 
     def attend(
         self, layer: int, step: Step, query: Tensor, key: Tensor, value: Tensor,
@@ -189,23 +198,34 @@ class PackedStore:
         live = self._rows_in_use(self._group, token_ids >= 0).count_nonzero().item()
         return used + live * row_bytes + self._group.nbytes // slots * tokens
 
-    def must_leave(self, token_ids: Tensor, protected: Tensor) -> Tensor | None:
+    def must_leave(self, token_ids: Tensor, protected: Tensor, steps: int) -> Tensor | None:
         """
-        Return the tokens of the emptiest groups, as many as the next step needs rows.
+        Return the tokens of the emptiest groups, as many as the next steps need rows.
 
-        They are fewer than a step's tokens: see `cache.most_groups`.
+        They are fewer than the tokens of those steps: see `cache.most_groups`.
         """
         if self._group is None:
             return None
         counts = self._rows_in_use(self._group, token_ids >= 0)
         in_use = counts > 0
         rows = counts.shape[1]
-        wanted = in_use.sum(dim=1, keepdim=True) + len(self._sizes) - rows
+        wanted = in_use.sum(dim=1, keepdim=True) + steps * len(self._sizes) - rows
         stays = self._rows_in_use(self._group, protected) > 0
         emptiest = counts.masked_fill(~in_use | stays, self.slots + 1).argsort(dim=1, stable=True)
         leaves = torch.zeros_like(in_use).scatter_(
             1, emptiest, torch.arange(rows, device=counts.device) < wanted)
         return leaves.gather(1, self._group[:, :token_ids.shape[1]])
+
+    def compact(self, order: Tensor) -> None:
+        """Move tokens to the first slots; see `TokenStore.compact`."""
+        tensors = [self._keys.payload,
+                   self._values.payload, self._values.scale, self._values.minimum]
+        if self._group is None:
+            tensors += [self._keys.scale, self._keys.minimum]
+        else:
+            tensors.append(self._group)
+        for tensor in tensors:
+            _compact(tensor, order)
 
     def attend(
         self, layer: int, step: Step, query: Tensor, key: Tensor, value: Tensor,
@@ -315,6 +335,13 @@ class PackedStore:
         heads = max(1, min(layout.heads, room // head_bytes))
         self._scratch = torch.zeros(
             2, heads, slots, layout.head_dim, dtype=self._dtype, device=self.device)
+
+
+def _compact(tensor: Tensor, order: Tensor) -> None:
+    """Move slots of [layers, slots] or [layers, heads, slots, n] to the front, layer by layer."""
+    for layer, slots in zip(tensor, order):
+        dim = min(layer.dim() - 1, 1)
+        layer.narrow(dim, 0, len(slots)).copy_(layer.index_select(dim, slots))
 
 
 def extend(tensor: Tensor, size: int, dim: int) -> Tensor:
