@@ -35,6 +35,9 @@ MESSAGES = VENV / 'lib' / 'ros_messages'
 PIP = 'pip==26.3'
 CMAKE = 'cmake==3.31.10'
 TORCH = 'torch==2.13.0'
+# The one that the CUDA builds of this torch bring along. 200 MB to download and 0.7 GB on disk, so
+# only for the tests, which run its kernels in an interpreter.
+TRITON = 'triton==3.7.1'
 TORCH_CPU_INDEX = 'https://download.pytorch.org/whl/cpu'
 
 
@@ -43,11 +46,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description='Make the virtual environment of this checkout.')
     parser.add_argument('--torch', default='', help="the torch for pip to install, or 'none'")
     parser.add_argument('--torch-index', default='', help='package index to take torch from')
+    parser.add_argument('--triton', action='store_true', help='install triton too, for tests')
     arguments = parser.parse_args()
     try:
         leave_virtual_environment()
         with one_at_a_time():
-            Setup(arguments.torch, arguments.torch_index).run()
+            Setup(arguments.torch, arguments.torch_index, arguments.triton).run()
     except SetupError as error:
         print(f'\n{error}\n', file=sys.stderr)
         return 1
@@ -83,13 +87,18 @@ def one_at_a_time():
 class Setup:
     """The steps that make `.venv`, and the note of what each was made from."""
 
-    def __init__(self, torch: str, torch_index: str) -> None:
-        """Take the choice of torch; both empty leave it to an earlier choice or the machine."""
+    def __init__(self, torch: str, torch_index: str, triton: bool) -> None:
+        """
+        Take the choice of torch; both empty leave it to an earlier choice or the machine.
+
+        triton: whether the tests of the kernels are to find what they need.
+        """
         self.note = json.loads(NOTE.read_text()) if NOTE.exists() and PYTHON.exists() else {}
         earlier = self.note.get('torch') or ['', '']
         if not (torch or torch_index) and earlier[0] != 'none':
             torch, torch_index = earlier
         self.torch = [torch, torch_index]
+        self.triton = triton
         self.cmake = [] if has_cmake() else [CMAKE]
 
     def run(self) -> None:
@@ -104,10 +113,12 @@ class Setup:
             'checkout': (self.install_checkout, fingerprint(content(ROOT / 'setup.py'))),
             'messages': (self.build_messages, fingerprint(*message_sources())),
         }
+        if self.triton and self.torch[0] != 'none':
+            steps['triton'] = self.install_triton, [TRITON, *self.torch]
         if all(self.note.get(name) == inputs for name, (_, inputs) in steps.items()):
             return
         check_machine()
-        if self.note.get('unfinished') in ('packages', 'torch'):
+        if self.note.get('unfinished') in ('packages', 'torch', 'triton'):
             # pip was killed, anywhere in its work.
             self.note = {}
         for name, (action, inputs) in steps.items():
@@ -165,6 +176,17 @@ class Setup:
             index = TORCH_CPU_INDEX
         requirement = requirement or TORCH
         pip_install(requirement, requirement, *(['--index-url', index] if index else []))
+
+    def install_triton(self) -> None:
+        """Install triton unless torch has brought it; the tests do without if that fails."""
+        if call_quietly([PYTHON, '-c', 'import triton']):
+            print('  triton: is there already')
+            return
+        try:
+            pip_install(f'{TRITON}, for the tests of the kernels', '--no-deps', TRITON)
+        except SetupError as error:
+            print(f'{error}\n  triton: could not be installed; the tests of its kernels are '
+                  'skipped')
 
     def install_checkout(self) -> None:
         """Make the checkout importable in place from any folder, with its console script."""
@@ -265,6 +287,12 @@ def call(title: str, command: list, environment: dict[str, str] | None = None) -
             lines = log.read().splitlines()[-30:]
         raise SetupError('\n'.join(['The last lines of what it said:', *lines, '',
                                     f'"{title}" failed (all of it: {LOG.relative_to(ROOT)}).']))
+
+
+def call_quietly(command: list) -> bool:
+    """Run a command and return whether it succeeds."""
+    return subprocess.run(command, env=clean_environment(), stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL).returncode == 0
 
 
 def show(line: str, last: bool) -> None:

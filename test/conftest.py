@@ -10,6 +10,10 @@ os.environ.setdefault('ROS_DOMAIN_ID', str(30 + os.getpid() % 70))
 os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
 os.environ.setdefault('FASTDDS_DEFAULT_PROFILES_FILE', PROFILE)
 
+# Triton decides when it is imported whether it compiles kernels or interprets them.
+if not any(map(os.path.exists, ('/dev/nvidiactl', '/dev/nvhost-gpu', '/dev/nvgpu'))):
+    os.environ.setdefault('TRITON_INTERPRET', '1')
+
 if find_spec('rclpy') is None:  # the Python part alone: what needs ROS cannot be imported
     collect_ignore = ['test_camera_calibration.py', 'test_image_codec.py',
                       'test_node_calibration.py', 'test_node_diagnostics.py', 'test_node_map.py',

@@ -1,0 +1,260 @@
+"""
+The Triton kernels give what the portable path gives.
+
+Without a GPU they run in Triton's interpreter (TRITON_INTERPRET, set in conftest.py), on one the
+same tests run them compiled.
+"""
+
+import os
+from pathlib import Path
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from xsvggt_ros.kernels.availability import interpreted, why_not
+from xsvggt_ros.kv_cache.quantization import Block, Centres, dequantise
+from xsvggt_ros.model.layers import apply_rotary, Attention, grid_rotary_table
+
+pytest.importorskip('triton', reason='python3 -m pip install triton')
+DEVICE = 'cpu' if interpreted() else 'cuda'
+if reason := why_not(DEVICE, 64):
+    pytest.skip(reason, allow_module_level=True)
+
+from xsvggt_ros.kernels import packed as kernels  # noqa: E402, I100
+from xsvggt_ros.kernels.qkv import split_qkv  # noqa: E402
+
+# 23 patches in one frame, fewer than a tile, and a history of four frames: no whole tiles.
+HEADS, DIM, SPECIAL, TOKENS, FRAMES = 2, 64, 5, 28, 5
+
+
+class Layer:
+    """One layer of a packed cache, filled by PyTorch and, beside it, by the kernel."""
+
+    def __init__(self, bits, dim=DIM, dtype=torch.float32, special=SPECIAL, seed=0):
+        self.bits, self.dim, self.dtype = bits, dim, dtype
+        self.generator = torch.Generator().manual_seed(seed)
+        self.slots = (FRAMES + 1) * TOKENS
+        self.centres = Centres.empty(HEADS, special, dim, DEVICE)
+        self.keys, self.values = self.empty(), self.empty()
+        self.kernel_keys, self.kernel_values = self.empty(), self.empty()
+        self.token_ids = torch.full((self.slots,), -1, device=DEVICE)
+        order = torch.randperm(self.slots, generator=self.generator).to(DEVICE)
+        self.slots_of = order.split(TOKENS)
+
+    def empty(self):
+        shape = HEADS, self.slots
+        return Block(torch.zeros(*shape, self.dim * self.bits // 8, dtype=torch.uint8,
+                                 device=DEVICE),
+                     torch.zeros(*shape, 1, dtype=torch.half, device=DEVICE),
+                     torch.zeros(*shape, 1, dtype=torch.half, device=DEVICE))
+
+    def random(self):
+        """Return [HEADS, TOKENS, dim] as the network gives it: not contiguous, off zero."""
+        x = torch.randn(TOKENS, HEADS, self.dim, generator=self.generator)
+        x = x * torch.linspace(0.2, 3, self.dim) + torch.linspace(-4, 4, self.dim)
+        return x.to(DEVICE, self.dtype).transpose(0, 1)
+
+    def insert(self, step):
+        key, value = self.random(), self.random()
+        if step == 0:
+            self.centres.fit_patches(key)
+        if step <= 1:
+            self.centres.fit_special(key, value, step)
+        rows, slots = self.centres.rows(TOKENS, step), self.slots_of[step]
+        encoded = self.centres.encode(key, value, rows, self.bits)
+        for target, block in ((self.keys, encoded.keys), (self.values, encoded.values)):
+            target.payload.index_copy_(1, slots, block.payload)
+            target.scale.index_copy_(1, slots, block.scale)
+            target.minimum.index_copy_(1, slots, block.minimum)
+        kernels.insert(self.kernel_keys, self.kernel_values, self.centres, key, value, rows,
+                       slots, self.bits)
+        self.token_ids[slots] = step * TOKENS + torch.arange(TOKENS, device=DEVICE)
+
+    def decoded(self, used):
+        """Return keys and values [HEADS, used, dim] fp32 as PyTorch decodes them."""
+        ids = self.token_ids[:used]
+        keys, values = (dequantise(Block(block.payload[:, :used], block.scale[:, :used],
+                                         block.minimum[:, :used]), self.bits)
+                        for block in (self.keys, self.values))
+        self.centres.uncentre(keys, values, self.centres.rows_of(ids % TOKENS, ids >= TOKENS))
+        return keys, values
+
+
+def filled(frames=FRAMES, **settings):
+    layer = Layer(**settings)
+    for step in range(frames):
+        layer.insert(step)
+    return layer
+
+
+def same_bytes(block, expected):
+    """Return whether two blocks are equal; a GPU divides by 15 in another way than the kernel."""
+    if not interpreted():
+        for part in ('scale', 'minimum'):
+            torch.testing.assert_close(getattr(block, part), getattr(expected, part),
+                                       rtol=2e-3, atol=1e-6)
+        return (block.payload != expected.payload).float().mean() < 1e-3
+    return all(torch.equal(getattr(block, part), getattr(expected, part))
+               for part in ('payload', 'scale', 'minimum'))
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize('bits, dim', [(4, 64), (8, 64), (4, 32)])
+def test_insert_writes_the_same_bytes(bits, dim, dtype):
+    layer = filled(bits=bits, dim=dim, dtype=dtype)
+    assert layer.keys.payload.any() and layer.values.payload.any()
+    assert same_bytes(layer.kernel_keys, layer.keys)
+    assert same_bytes(layer.kernel_values, layer.values)
+
+
+def test_insert_of_constant_and_of_tied_values():
+    layer = Layer(bits=4)
+    ramp = torch.arange(DIM, device=DEVICE) % 31 / 2  # many lie half-way between two levels
+    layer.random = lambda: ramp.expand(HEADS, TOKENS, DIM).contiguous()
+    layer.insert(0)
+    layer.random = lambda: torch.full((HEADS, TOKENS, DIM), -3.25, device=DEVICE)
+    layer.insert(1)
+    assert same_bytes(layer.kernel_keys, layer.keys)
+    assert same_bytes(layer.kernel_values, layer.values)
+
+
+def test_insert_leaves_other_slots_alone():
+    layer = filled(frames=1, bits=4)
+    before = layer.kernel_keys.payload.clone()
+    layer.insert(1)
+    untouched = layer.slots_of[0]
+    assert torch.equal(layer.kernel_keys.payload[:, untouched], before[:, untouched])
+
+
+@pytest.mark.parametrize('bits, special', [(4, SPECIAL), (8, SPECIAL), (4, 0)])
+def test_decode_is_the_portable_one(bits, special):
+    layer = filled(bits=bits, special=special)
+    used = layer.slots - 3
+    keys, values = layer.decoded(used)
+    scratch = torch.zeros(2, HEADS, layer.slots, DIM, device=DEVICE)
+    kernels.decode(layer.keys, layer.values, layer.centres, layer.token_ids[:used], TOKENS, bits,
+                   scratch[0, :, :used], scratch[1, :, :used])
+    live = layer.token_ids[:used] >= 0
+    torch.testing.assert_close(scratch[0, :, :used][:, live], keys[:, live], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        scratch[1, :, :used][:, live], values[:, live], rtol=1e-6, atol=1e-6)
+    assert not scratch[:, :, used:].any()
+
+
+def test_decode_of_some_heads():
+    layer = filled(bits=4)
+    keys, values = layer.decoded(layer.slots)
+    out = torch.zeros(2, 1, layer.slots, DIM, device=DEVICE)
+    last = slice(HEADS - 1, HEADS)
+    blocks = [Block(block.payload[last], block.scale[last], block.minimum[last])
+              for block in (layer.keys, layer.values)]
+    kernels.decode(*blocks, layer.centres.of_heads(last), layer.token_ids, TOKENS, 4, *out)
+    live = layer.token_ids >= 0
+    torch.testing.assert_close(out[0][:, live], keys[last][:, live], rtol=1e-6, atol=1e-6)
+
+
+def reference_attention(layer, query, key, value):
+    """Return the attention over the packed tokens and the frame's own, in fp64."""
+    live = layer.token_ids >= 0
+    keys, values = layer.decoded(layer.slots)
+    keys = torch.cat([keys[:, live], key.float()], dim=1).double()
+    values = torch.cat([values[:, live], value.float()], dim=1).double()
+    weights = (query.double() @ keys.transpose(1, 2) * layer.dim ** -0.5).softmax(-1)
+    return weights @ values
+
+
+@pytest.mark.parametrize('bits, dim', [(4, 64), (8, 64), (4, 32)])
+def test_attention_over_packed_tokens(bits, dim):
+    layer = filled(bits=bits, dim=dim)
+    query, key, value = layer.random() / 8, layer.random(), layer.random()
+    out = kernels.attend(layer.keys, layer.values, layer.centres, layer.token_ids, TOKENS, bits,
+                         query, key, value)
+    expected = reference_attention(layer, query, key, value)
+    torch.testing.assert_close(out.double(), expected, rtol=1e-5, atol=1e-5)
+    # The test has teeth: the history counts, and so do the frame's own tokens.
+    alone = torch.nn.functional.scaled_dot_product_attention(query, key, value)
+    assert (out - alone).abs().max() > 0.1
+
+
+@pytest.mark.parametrize('dtype, tolerance', [(torch.float16, 4e-3), (torch.bfloat16, 3e-2)])
+def test_attention_in_half_precision(dtype, tolerance):
+    layer = filled(bits=4, dtype=dtype)
+    query, key, value = layer.random() / 8, layer.random(), layer.random()
+    out = kernels.attend(layer.keys, layer.values, layer.centres, layer.token_ids, TOKENS, 4,
+                         query, key, value)
+    assert out.dtype == dtype
+    expected = reference_attention(layer, query, key, value)
+    torch.testing.assert_close(out.double(), expected, rtol=tolerance, atol=tolerance)
+
+
+def test_attention_with_an_empty_history_is_self_attention():
+    layer = Layer(bits=4)
+    query, key, value = layer.random() / 8, layer.random(), layer.random()
+    out = kernels.attend(layer.keys, layer.values, layer.centres, layer.token_ids, TOKENS, 4,
+                         query, key, value)
+    alone = torch.nn.functional.scaled_dot_product_attention(query, key, value)
+    torch.testing.assert_close(out, alone, rtol=1e-5, atol=1e-5)
+
+
+def test_wrong_shapes_are_refused():
+    layer = Layer(bits=4)
+    key = layer.random()
+    with pytest.raises(ValueError, match='does not hold'):
+        kernels.attend(layer.keys, layer.values, layer.centres, layer.token_ids, TOKENS, 8,
+                       key, key, key)
+    with pytest.raises(ValueError, match='contiguous'):
+        kernels.attend(layer.keys, layer.values, layer.centres, layer.token_ids, TOKENS, 4,
+                       key.transpose(1, 2).contiguous().transpose(1, 2), key, key)
+
+
+@pytest.mark.parametrize('dtype, tolerance', [(torch.float32, 2e-6), (torch.bfloat16, 1.6e-2)])
+@pytest.mark.parametrize('rows, columns', [(1, 2), (7, 11)])
+def test_split_is_the_attention_layers(rows, columns, dtype, tolerance):
+    heads, generator = 2, torch.Generator().manual_seed(0)
+    layer = Attention(heads * DIM, heads, qk_norm=True).to(DEVICE)
+    with torch.no_grad():
+        for norm in (layer.q_norm, layer.k_norm):
+            norm.weight.copy_(torch.rand(DIM, generator=generator) + 0.5)
+            norm.bias.copy_(torch.randn(DIM, generator=generator))
+    rope = [table.float().to(DEVICE)
+            for table in grid_rotary_table(rows, columns, SPECIAL, DIM, 100.0)]
+    tokens = SPECIAL + rows * columns
+    packed = (3 * torch.randn(tokens, 3 * heads * DIM, generator=generator) + 1).to(DEVICE, dtype)
+    parts = packed.unflatten(-1, (3, heads, DIM)).movedim(-3, 0).transpose(-3, -2)
+    expected = [apply_rotary(layer.q_norm(parts[0].float()), rope).to(dtype),
+                apply_rotary(layer.k_norm(parts[1].float()), rope).to(dtype), parts[2]]
+    out = split_qkv(
+        packed, heads, (layer.q_norm.weight.detach(), layer.q_norm.bias.detach()),
+        (layer.k_norm.weight.detach(), layer.k_norm.bias.detach()), layer.q_norm.eps, rope)
+    for part, reference in zip(out, expected):
+        assert part.is_contiguous() and part.dtype == dtype
+        torch.testing.assert_close(part, reference.detach(), rtol=tolerance, atol=tolerance)
+    assert torch.equal(out[2], parts[2])
+
+
+def test_split_without_norms_only_moves():
+    packed = torch.randn(9, 3 * HEADS * DIM, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    parts = packed.unflatten(-1, (3, HEADS, DIM)).movedim(-3, 0).transpose(-3, -2)
+    for part, expected in zip(split_qkv(packed, HEADS), parts):
+        assert torch.equal(part, expected)
+
+
+@pytest.mark.parametrize('capability', [87, 90])  # Orin and H100
+def test_kernels_compile_for(capability, tmp_path):
+    program = Path(__file__).with_name('compile_kernels.py')
+    environment = {**os.environ, 'TRITON_INTERPRET': '0', 'TRITON_CACHE_DIR': str(tmp_path)}
+    subprocess.run([sys.executable, program, str(capability)], env=environment, check=True)
+
+
+def test_a_head_that_is_no_power_of_two_is_refused():
+    assert 'powers of two' in why_not(DEVICE, 48)
+
+
+def test_without_triton_the_portable_path_is_whole():
+    program = ('import sys; sys.modules["triton"] = None\n'
+               'import xsvggt_ros.kv_cache.store, xsvggt_ros.engine.stream_engine\n'
+               'from xsvggt_ros.kernels.availability import why_not\n'
+               'assert "triton" in why_not("cpu", 64), why_not("cpu", 64)\n')
+    subprocess.run([sys.executable, '-c', program], check=True)

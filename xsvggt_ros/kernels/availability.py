@@ -1,0 +1,36 @@
+"""Whether the Triton kernels can run here; nothing in this module needs Triton."""
+
+from importlib import import_module
+from importlib.util import find_spec
+import os
+
+import torch
+
+SMALLEST_CAPABILITY = (7, 5)  # of a CUDA device: what Triton compiles for
+
+
+def interpreted() -> bool:
+    """Return whether Triton runs kernels in Python, on the CPU, which is for tests only."""
+    return os.environ.get('TRITON_INTERPRET', '0').lower() in ('1', 'true', 'on', 'y', 'yes')
+
+
+def why_not(device: torch.device | str, head_dim: int) -> str | None:
+    """
+    Return why the kernels cannot run on a device, None if they can.
+
+    head_dim: channels of a head; a tile is made of halves of a head, 16 channels at least.
+    """
+    device = torch.device(device)
+    if head_dim < 32 or head_dim & (head_dim - 1):
+        return f'a head has {head_dim} channels, and the kernels take powers of two from 32 on'
+    if device.type != ('cpu' if interpreted() else 'cuda'):
+        return f'Triton does not run on the device {device.type}'
+    if find_spec('triton') is None:
+        return 'triton is not installed (python3 -m pip install triton)'
+    try:
+        import_module('triton')
+    except (ImportError, OSError, RuntimeError) as error:
+        return f'triton cannot be imported: {error}'
+    if device.type == 'cuda' and torch.cuda.get_device_capability(device) < SMALLEST_CAPABILITY:
+        return f'the GPU {torch.cuda.get_device_name(device)} is too old for Triton'
+    return None
