@@ -1,0 +1,224 @@
+"""When a step is captured, replayed and given up; on a CPU, with a backend that replays a tape."""
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from xsvggt_ros.engine.cuda_graph import Recording, steady_state, SteadyStep, WARM_UP
+from xsvggt_ros.kv_cache.cache import build_cache
+from xsvggt_ros.kv_cache.config import CacheConfig, CacheLayout
+
+
+def storages(values):
+    return {x.untyped_storage().data_ptr() for x in torch.utils._pytree.tree_leaves(values)
+            if isinstance(x, torch.Tensor)}
+
+
+class Tape(TorchDispatchMode):
+    """
+    All operations of a call, to be done again on the same memory, as a CUDA graph does.
+
+    What Python has decided - numbers, shapes, which tensor is read - is on the tape for good.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.operations = []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        if operation is torch.ops.aten._local_scalar_dense.default:
+            raise RuntimeError('the host waits for the device while it is captured')
+        result = operation(*args, **(kwargs or {}))
+        writes = any(argument.alias_info is not None and argument.alias_info.is_write
+                     for argument in operation._schema.arguments)
+        if writes or not storages(result) <= storages((args, kwargs)):
+            self.operations.append((operation, args, kwargs or {}, None if writes else result))
+        return result
+
+    def replay(self):
+        for operation, args, kwargs, result in self.operations:
+            again = operation(*args, **kwargs)
+            if result is not None:
+                for old, new in zip(torch.utils._pytree.tree_leaves(result),
+                                    torch.utils._pytree.tree_leaves(again)):
+                    old.copy_(new)
+
+
+class TapeGraphs:
+    """
+    A backend of tapes.
+
+    Other than a CUDA graph, a tape is recorded while the call runs; that does no harm to a cache,
+    in which a step that is not ended leaves no trace.
+    """
+
+    def __init__(self, error=None):
+        self.error = error
+        self.warmed = self.captured = self.replayed = 0
+
+    def warm(self, call):
+        self.warmed += 1
+        return call()
+
+    def capture(self, call):
+        if self.error is not None:
+            raise self.error
+        self.captured += 1
+        with Tape() as tape:
+            outputs = call()
+
+        def replay():
+            self.replayed += 1
+            tape.replay()
+
+        return Recording(replay, outputs)
+
+
+class Counter:
+    """Counts calls and returns (sum of a state and the input,); adds the input to the state."""
+
+    def __init__(self):
+        self.calls = 0
+        self.state = torch.zeros(3)
+
+    def __call__(self, x):
+        self.calls += 1
+        self.state += x
+        return (2 * self.state,)
+
+
+@pytest.fixture
+def lines():
+    return []
+
+
+@pytest.fixture
+def graphs():
+    return TapeGraphs()
+
+
+def steady_step(function, graphs, lines, **settings):
+    return SteadyStep('the sum', function, graphs, lines.append, **settings)
+
+
+def serve(step, circumstances, *numbers):
+    """Call a step as a stream does, and return the first output of each call."""
+    results = []
+    for number in numbers:
+        results.append(step(circumstances, torch.full((3,), float(number)))[0])
+        step.settle()
+    return [result[0].item() for result in results]
+
+
+def test_results_are_the_same_before_and_after_the_capture(graphs, lines):
+    function = Counter()
+    step = steady_step(function, graphs, lines)
+    # A tape, other than a graph, runs the third input a second time when it is captured.
+    assert serve(step, 7, 1, 2, 3) == [2, 6, 12]
+    function.state -= 3
+    assert serve(step, 7, 4, 5) == [20, 30]
+    assert step.replays and graphs.replayed == 2
+    assert function.calls == WARM_UP + 1  # Python has not been asked since
+    assert len(lines) == 1 and lines[0].startswith('the sum is replayed from a CUDA graph')
+
+
+def test_nothing_is_captured_while_the_cache_grows(graphs, lines):
+    step = steady_step(Counter(), graphs, lines)
+    serve(step, None, *range(10))
+    assert graphs.captured == graphs.warmed == 0 and not lines
+
+
+def test_capture_waits_for_enough_equal_frames(graphs, lines):
+    step = steady_step(Counter(), graphs, lines)
+    for tokens in range(10):
+        serve(step, tokens, 1)
+    assert graphs.captured == 0
+    serve(step, 9, *[1] * (WARM_UP - 1))
+    assert graphs.captured == 1
+
+
+def test_capture_is_at_the_end_of_a_frame_only(graphs, lines):
+    step = steady_step(Counter(), graphs, lines)
+    for _ in range(2 * WARM_UP):
+        step(0, torch.ones(3))
+    assert graphs.captured == 0 and not step.replays
+    step.settle()
+    assert step.replays
+
+
+@pytest.mark.parametrize('circumstances, shape, dtype', [
+    (8, 3, torch.float32), (7, 1, torch.float32), (7, 3, torch.float64), (None, 3, torch.float32)])
+def test_another_size_falls_back_and_is_captured_anew(
+        graphs, lines, circumstances, shape, dtype):
+    step = steady_step(Counter(), graphs, lines)
+    serve(step, 7, *[1] * WARM_UP)
+    assert step.replays
+    result, = step(circumstances, torch.ones(shape, dtype=dtype))
+    assert not step.replays and result.shape == (3,) and graphs.replayed == 0
+    assert lines[-1].startswith('the CUDA graph of the sum is dropped: ')
+    serve(step, 7, *[1] * WARM_UP)
+    assert step.replays and graphs.captured == 2
+
+
+def test_a_refused_capture_leaves_the_eager_way(lines):
+    graphs = TapeGraphs(RuntimeError('operation not permitted when stream is capturing\n\nmore'))
+    function = Counter()
+    step = steady_step(function, graphs, lines)
+    assert serve(step, 7, *range(1, 8)) == [2, 6, 12, 20, 30, 42, 56]
+    assert not step.replays and function.calls == 7
+    assert lines == ['no CUDA graph of the sum, which stays eager: operation not permitted when '
+                     'stream is capturing']
+
+
+def test_a_reset_drops_the_graph(graphs, lines):
+    step = steady_step(Counter(), graphs, lines)
+    serve(step, 7, *[1] * WARM_UP)
+    step.invalidate('the stream was reset')
+    assert lines[-1] == 'the CUDA graph of the sum is dropped: the stream was reset'
+    serve(step, 7, 1)
+    assert graphs.replayed == 0
+    step.invalidate('again')
+    assert len(lines) == 2  # there was nothing to drop
+
+
+def test_an_error_of_the_function_is_passed_on(graphs, lines):
+    step = steady_step(lambda x: x.no_such_thing, graphs, lines)
+    with pytest.raises(AttributeError):
+        step(7, torch.ones(3))
+
+
+@pytest.mark.parametrize('lend', [False, True])
+def test_results_are_copies_unless_they_are_lent(graphs, lines, lend):
+    step = steady_step(Counter(), graphs, lines, lend=lend)
+    serve(step, 7, *[1] * WARM_UP)
+    first, = step(7, torch.ones(3))
+    kept = first.clone()
+    step(7, torch.ones(3))
+    assert torch.equal(first, kept) != lend
+
+
+def test_the_callers_input_may_be_reused(graphs, lines):
+    step = steady_step(lambda x: (x + 1,), graphs, lines)
+    serve(step, 7, *[1] * WARM_UP)
+    x = torch.ones(3)
+    result, = step(7, x)
+    x.fill_(9)
+    step.settle()
+    assert result[0] == 2
+
+
+@pytest.mark.parametrize('policy, budget', [('xstream', 100), ('frame_coverage', 96)])
+def test_a_cache_is_steady_once_it_evicts_what_comes_in(policy, budget):
+    layout = CacheLayout(layers=2, heads=1, head_dim=32, tokens_per_step=16, special_tokens=2)
+    cache = build_cache(layout, CacheConfig(policy=policy), budget, torch.float32, 'cpu', 'none')
+    states = []
+    for _ in range(9):
+        states.append(steady_state(cache))
+        for layer in range(2):
+            x = torch.randn(1, 16, 32)
+            cache.attend(layer, x, x, x)
+        cache.end_step()
+    first = -(-budget // 16) + 1
+    assert states == [None] * first + [budget] * (9 - first)
+    cache.reset()
+    assert steady_state(cache) is None
