@@ -1,0 +1,95 @@
+"""Copies to the host are there when waited for, and stay for as long as was promised."""
+
+import torch
+
+from xsvggt_ros.engine.host_copy import BUFFERS, HostCopy
+
+
+class Late:
+    """A backend whose copies are made when they are waited for, at the latest moment."""
+
+    def __init__(self):
+        self.allocated = 0
+        self.copies = 0
+
+    def allocate(self, like):
+        self.allocated += 1
+        return torch.full_like(like, -1)
+
+    def copy(self, pairs):
+        assert all(source.is_contiguous() for source, _ in pairs)
+        self.copies += 1
+        return Transfer(pairs)
+
+
+class Transfer:
+    def __init__(self, pairs):
+        self.pairs = pairs
+
+    def query(self):
+        return not self.pairs
+
+    def synchronize(self):
+        for source, target in self.pairs:
+            target.copy_(source)
+        self.pairs = []
+
+
+def frame(value):
+    return {'depth': torch.full((4, 6), float(value)), 'pose': torch.full((9,), float(value))}
+
+
+def test_on_the_host_tensors_pass_through():
+    tensors = frame(1)
+    pending = HostCopy.of('cpu').start(tensors)
+    assert pending.is_ready
+    assert all(pending.wait()[name] is tensor for name, tensor in tensors.items())
+
+
+def test_a_copy_is_there_when_it_was_waited_for():
+    pending = HostCopy(Late()).start(frame(3))
+    assert not pending.is_ready and (pending.tensors['depth'] == -1).all()
+    copied = pending.wait()
+    assert pending.is_ready
+    assert (copied['depth'] == 3).all() and (copied['pose'] == 3).all()
+    assert pending.wait()['depth'] is copied['depth']
+
+
+def test_all_tensors_of_a_frame_go_at_once():
+    backend = Late()
+    HostCopy(backend).start(frame(0)).wait()
+    assert backend.copies == 1
+
+
+def test_memory_is_used_again_in_turn():
+    backend = Late()
+    copies = HostCopy(backend)
+    results = [copies.start(frame(i)).wait()['depth'] for i in range(10)]
+    assert backend.allocated == 2 * BUFFERS
+    assert len({result.data_ptr() for result in results}) == BUFFERS
+    assert (results[-2] == 8).all() and (results[-1] == 9).all()
+
+
+def test_a_copy_outlives_the_start_of_the_next():
+    copies = HostCopy(Late())
+    first = copies.start(frame(1)).wait()
+    copies.start(frame(2)).wait()
+    assert (first['depth'] == 1).all()
+
+
+def test_names_come_and_go_and_shapes_change():
+    backend = Late()
+    copies = HostCopy(backend)
+    kept = copies.start(frame(1)).wait()['depth']
+    copies.start({'pose': torch.full((9,), 2.0)}).wait()
+    copies.start({'pose': torch.full((9,), 3.0)}).wait()
+    assert (kept == 1).all()  # copies under other names take no turn
+    larger = copies.start({'depth': torch.full((8, 8), 4.0)}).wait()['depth']
+    assert larger.shape == (8, 8) and (larger == 4).all()
+    halves = copies.start({'depth': torch.ones(8, 8, dtype=torch.half)}).wait()['depth']
+    assert halves.dtype == torch.half
+
+
+def test_a_transposed_tensor_is_copied_as_it_reads():
+    tensor = torch.arange(6.0).reshape(2, 3).T
+    assert torch.equal(HostCopy(Late()).start({'x': tensor}).wait()['x'], tensor)
