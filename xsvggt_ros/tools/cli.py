@@ -11,6 +11,7 @@ COMMANDS = {
     'reconstruct': 'reconstruct a folder or the synthetic world without ROS',
     'eval': 'measure how true a reconstruction is, in rooms or on a data set (no ROS)',
     'bench': 'compare cache settings at equal bytes (no ROS)',
+    'export': 'write parts of the network as ONNX files, for TensorRT (no ROS)',
     'world': 'write images, depth and poses of the synthetic world',
 }
 
