@@ -1,12 +1,20 @@
 """When a step is captured, replayed and given up; on a CPU, with a backend that replays a tape."""
 
+from contextlib import contextmanager, nullcontext
+
+import golden_data
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from xsvggt_ros.engine.cuda_graph import Recording, steady_state, SteadyStep, WARM_UP
+from xsvggt_ros.engine.cuda_graph import (
+    CudaGraphs, Recording, steady_state, SteadyStep, WARM_UP
+)
+from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.kv_cache.cache import build_cache
 from xsvggt_ros.kv_cache.config import CacheConfig, CacheLayout
+from xsvggt_ros.model.config import ModelConfig
+from xsvggt_ros.model.streamvggt import StreamVGGT
 
 
 def storages(values):
@@ -207,6 +215,38 @@ def test_the_callers_input_may_be_reused(graphs, lines):
     assert result[0] == 2
 
 
+@pytest.mark.parametrize('fails', [False, True])
+def test_cuda_is_back_on_its_stream_after_a_capture(fails, monkeypatch):
+    on = ['main']
+
+    class Stream:
+        def __init__(self, device):
+            pass
+
+    @contextmanager
+    def graph(graph, stream, capture_error_mode):
+        assert capture_error_mode == 'thread_local'
+        on[0] = stream
+        yield
+        if fails:  # as in torch: what ends the capture raises before the stream is put back
+            raise RuntimeError('operation failed due to a previous error during capture')
+        on[0] = 'main'
+
+    for name, stand_in in {
+            'Stream': Stream, 'CUDAGraph': lambda: type('Graph', (), {'replay': 'replay'}),
+            'graph': graph, 'device': lambda device: nullcontext(),
+            'current_stream': lambda device: on[0],
+            'set_stream': lambda stream: on.__setitem__(0, stream)}.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    graphs = CudaGraphs(torch.device('cuda'))
+    if fails:
+        with pytest.raises(RuntimeError, match='previous error'):
+            graphs.capture(lambda: ())
+    else:
+        assert graphs.capture(lambda: ('output',)) == Recording('replay', ('output',))
+    assert on == ['main']
+
+
 @pytest.mark.parametrize('policy, budget', [('xstream', 100), ('frame_coverage', 96)])
 def test_a_cache_is_steady_once_it_evicts_what_comes_in(policy, budget):
     layout = CacheLayout(layers=2, heads=1, head_dim=32, tokens_per_step=16, special_tokens=2)
@@ -222,3 +262,66 @@ def test_a_cache_is_steady_once_it_evicts_what_comes_in(policy, budget):
     assert states == [None] * first + [budget] * (9 - first)
     cache.reset()
     assert steady_state(cache) is None
+
+
+CASE = golden_data.load_case('tiny_h1')
+
+
+def engine(graphs=None, report=lambda line: None, **cache):
+    model = StreamVGGT(ModelConfig.from_dict(CASE.config))
+    model.load_state_dict(CASE.weights, strict=True)
+    cache = {'max_tokens': 66, 'camera_max_tokens': 24} | cache
+    return StreamEngine(model, CacheConfig(**cache), graphs=graphs, report=report)
+
+
+def stream(count):
+    """Return frames that are all unlike each other."""
+    generator = torch.Generator().manual_seed(0)
+    frames = [CASE.rgb(i % len(CASE.frames)) for i in range(count)]
+    return [(frame.float() + 40 * torch.randn(frame.shape, generator=generator))
+            .clamp(0, 255).byte() for frame in frames]
+
+
+# What a graph would get wrong a tape gets wrong, too: a frame number, a slot or a length that
+# Python has decided, and a tensor that has been replaced by a new one.
+@pytest.mark.parametrize('cache', [
+    {'policy': 'xstream', 'quantization': 'none'},
+    {'policy': 'xstream', 'quantization': 'none', 'storage': 'bf16'},
+    {'policy': 'xstream_per_head', 'quantization': 'int4'},
+    {'policy': 'value_aware', 'quantization': 'int8'},
+    {'policy': 'sliding_window', 'quantization': 'int4', 'scheme': 'kcvt'},
+    {'policy': 'random', 'quantization': 'int4'},
+    {'policy': 'frame_coverage', 'quantization': 'int4'},
+], ids=lambda cache: '-'.join(cache.values()))
+def test_replayed_frames_are_the_eager_ones(cache, graphs, lines):
+    eager, replayed = engine(**cache), engine(graphs, lines.append, **cache)
+    for index, frame in enumerate(stream(14)):
+        expected, result = eager.step(frame), replayed.step(frame)
+        for name in ('pose_encoding', 'depth', 'depth_confidence', 'points', 'points_confidence'):
+            assert torch.equal(getattr(result, name), getattr(expected, name)), (index, name)
+        for ids, other in zip(replayed.kept_token_ids(), eager.kept_token_ids()):
+            assert torch.equal(ids, other), index
+    assert graphs.captured == 2 and graphs.replayed >= 2 * 5  # backbone and dense heads
+    assert len(lines) == 2 and eager.cache_stats() == replayed.cache_stats()
+
+
+def test_a_stream_that_begins_again_is_captured_again(graphs, lines):
+    eager, replayed = engine(policy='xstream'), engine(graphs, lines.append, policy='xstream')
+    for again in range(2):
+        for frame in stream(9):
+            assert torch.equal(replayed.step(frame).points, eager.step(frame).points)
+        assert graphs.captured == 2 * (again + 1)
+        for stream_engine in (eager, replayed):
+            stream_engine.finish_frame()
+            stream_engine.reset()
+    assert [line for line in lines if 'the stream was reset' in line]
+
+
+def test_results_of_earlier_frames_stay(graphs):
+    replayed = engine(graphs, policy='xstream')
+    results, copies = [], []
+    for frame in stream(12):
+        results.append(replayed.step(frame))
+        copies.append(results[-1].depth.clone())
+    assert graphs.replayed > 0
+    assert all(torch.equal(result.depth, copy) for result, copy in zip(results, copies))

@@ -13,8 +13,13 @@ import sys
 import pytest
 import torch
 
-from xsvggt_ros.kernels.availability import interpreted, why_not
+from xsvggt_ros.engine.stream_engine import StreamEngine
+from xsvggt_ros.kernels.availability import interpreted, load, why_not
+from xsvggt_ros.kv_cache import store
+from xsvggt_ros.kv_cache.cache import build_cache
+from xsvggt_ros.kv_cache.config import CacheConfig, CacheLayout
 from xsvggt_ros.kv_cache.quantization import Block, Centres, dequantise
+from xsvggt_ros.model.checkpoint import load_model
 from xsvggt_ros.model.layers import apply_rotary, Attention, grid_rotary_table
 
 pytest.importorskip('triton', reason='python3 -m pip install triton')
@@ -239,6 +244,69 @@ def test_split_without_norms_only_moves():
     parts = packed.unflatten(-1, (3, HEADS, DIM)).movedim(-3, 0).transpose(-3, -2)
     for part, expected in zip(split_qkv(packed, HEADS), parts):
         assert torch.equal(part, expected)
+
+
+LAYOUT = CacheLayout(layers=2, heads=HEADS, head_dim=DIM, tokens_per_step=TOKENS,
+                     special_tokens=SPECIAL)
+
+
+@pytest.mark.parametrize('fused_from', [0, 10 ** 6])
+@pytest.mark.parametrize('policy', ['full', 'xstream', 'sliding_window'])
+def test_a_cache_of_kernels_is_the_portable_one(policy, fused_from, monkeypatch):
+    monkeypatch.setattr(store, 'FUSED_FROM', fused_from)
+    caches = [build_cache(LAYOUT, CacheConfig(policy=policy), 3 * TOKENS, torch.float32, DEVICE,
+                          'int4', kernels) for kernels in ('portable', 'triton')]
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(10):  # 'full' grows once
+        for layer in range(LAYOUT.layers):
+            qkv = torch.randn(3, HEADS, TOKENS, DIM, generator=generator).to(DEVICE)
+            expected, read = (cache.attend(layer, *qkv) for cache in caches)
+            torch.testing.assert_close(read, expected, rtol=1e-4, atol=1e-5)
+        for cache in caches:
+            cache.end_step()
+        for ids, others in zip(*(cache.kept_token_ids() for cache in caches)):
+            assert torch.equal(ids, others)
+
+
+def test_the_fused_kernel_is_used_for_large_caches_only(monkeypatch):
+    calls = []
+    fused = kernels.attend
+    monkeypatch.setattr(kernels, 'attend', lambda *args: calls.append(1) or fused(*args))
+    monkeypatch.setattr(store, 'FUSED_FROM', 2 * TOKENS)
+    cache = build_cache(LAYOUT, CacheConfig(policy='full'), None, torch.float32, DEVICE, 'int4',
+                        'triton')
+    counts = []
+    for _ in range(3):
+        for layer in range(LAYOUT.layers):
+            x = torch.randn(HEADS, TOKENS, DIM).to(DEVICE)
+            cache.attend(layer, x, x, x)
+        cache.end_step()
+        counts.append(len(calls))
+    assert counts == [0, 2, 4]
+
+
+def test_a_stream_with_kernels_is_the_portable_one():
+    config = CacheConfig(policy='full', quantization='int4')
+    engines = [StreamEngine(load_model('small').model, config, DEVICE, image_size=56, kernels=way)
+               for way in ('portable', 'triton')]
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(2):
+        frame = torch.randint(0, 256, (42, 56, 3), generator=generator, dtype=torch.uint8)
+        expected, result = (engine.step(frame) for engine in engines)
+        torch.testing.assert_close(result.depth, expected.depth, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(
+            result.pose_encoding, expected.pose_encoding, rtol=1e-3, atol=1e-3)
+
+
+def test_what_is_loaded_is_what_was_chosen(monkeypatch):
+    assert load('packed', 'portable', DEVICE, DIM) is None
+    assert load('packed', 'triton', 'meta', DIM) is None
+    assert load('packed', 'triton', DEVICE, DIM) is load('packed', 'auto', DEVICE, DIM) is kernels
+    assert load('packed', 'auto', DEVICE, 48) is None
+    with pytest.raises(ValueError, match='powers of two'):
+        load('packed', 'triton', DEVICE, 48)
+    with pytest.raises(ValueError, match='must be one of'):
+        load('packed', 'cuda', DEVICE, DIM)
 
 
 @pytest.mark.parametrize('capability', [87, 90])  # Orin and H100

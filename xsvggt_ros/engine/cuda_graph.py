@@ -76,8 +76,13 @@ class CudaGraphs:
         events and free memory. 'relaxed' would let this thread's own mistakes pass.
         """
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode='thread_local'):
-            outputs = call()
+        current = torch.cuda.current_stream(self._device)
+        try:
+            with torch.cuda.device(self._device), torch.cuda.graph(
+                    graph, stream=self._stream, capture_error_mode='thread_local'):
+                outputs = call()
+        finally:
+            torch.cuda.set_stream(current)  # torch 2.13 stays on the other after a failure
         return Recording(graph.replay, outputs)
 
 
@@ -198,7 +203,7 @@ class SteadyFrame:
         """Run a part of a frame; what it returns holds until the next frame's part."""
         if name not in self._parts:
             self._parts[name] = SteadyStep(
-                name, function, self._backend, self._report, lend=name == 'aggregator')
+                name, function, self._backend, self._report, lend=name == 'backbone')
         return self._parts[name](steady_state(self._tokens), *inputs)
 
     def settle(self) -> None:

@@ -1,5 +1,6 @@
 """One frame in, one result out, for as long as the stream runs."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 import time
 from typing import Protocol
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from xsvggt_ros.engine.camera_model import CameraModel
+from xsvggt_ros.engine.cuda_graph import GraphBackend, SteadyFrame
 from xsvggt_ros.engine.preprocess import Resize, to_network_input
 from xsvggt_ros.engine.rectify import CameraView
 from xsvggt_ros.geometry import pose_encoding_to_camera
@@ -140,12 +142,18 @@ class StreamEngine:
     def __init__(
         self, model: StreamModel, cache: CacheConfig, device: torch.device | str = 'cpu',
         dtype: torch.dtype = torch.float32, image_size: int | None = None,
+        kernels: str = 'portable', graphs: GraphBackend | None = None,
+        report: Callable[[str], None] = lambda line: None,
     ) -> None:
         """
         Take a network and move it to ``device`` and the precision ``dtype``.
 
         image_size: width of the model image in pixels, a multiple of the patch size; None uses
         frames as they are, which then must have sides that are multiples of it.
+        kernels: one of `kernels.availability.CHOICES`; anything but 'portable' asks for a model
+        with `set_kernels`. graphs: what captures the steady part of a frame, `CudaGraphs` on a
+        GPU; None runs every frame eagerly. It asks for a model whose `step` takes a `run`, as
+        `StreamVGGT` does. report: is told in a line when a graph is there, or given up.
         """
         if image_size is not None and (image_size < 1 or image_size % model.patch_size):
             raise ValueError(
@@ -156,6 +164,12 @@ class StreamEngine:
         self._dtype = dtype
         model.set_dtype(dtype)
         self._model = model.to(self._device)
+        if kernels != 'portable':
+            self._model.set_kernels(kernels)
+        self._kernels = kernels
+        self._graphs = graphs
+        self._report = report
+        self._steady: SteadyFrame | None = None
         self._cache_config = cache
         self._image_size = image_size
         self._memory: StreamMemory | None = None
@@ -201,8 +215,10 @@ class StreamEngine:
         layout = self._model.cache_layout(resize.height, resize.width)
         if self._memory is None or self._memory.tokens.layout != layout.tokens:
             # Free the old one before the new one is allocated, which may fail.
-            self._memory = self._resize = None
+            self._memory = self._resize = self._steady = None
             self._memory = self._allocate(layout)
+            if self._graphs is not None:
+                self._steady = SteadyFrame(self._memory.tokens, self._graphs, self._report)
         self._source_size = (height, width)
         self._resize = resize
         self._views.clear()
@@ -252,6 +268,8 @@ class StreamEngine:
         if self._unfinished:
             self._memory.tokens.end_step()
             self._unfinished = False
+            if self._steady is not None:
+                self._steady.settle()
 
     def limit_tokens(self, tokens: int | None) -> None:
         """
@@ -273,6 +291,8 @@ class StreamEngine:
         self._frames = 0
         self._unfinished = False
         if self._memory is not None:
+            if self._steady is not None:
+                self._steady.invalidate('the stream was reset')
             self._memory.tokens.reset()
             self._memory.camera.reset()
 
@@ -360,6 +380,8 @@ class StreamEngine:
         try:
             if self._frames == 0:
                 return self._model.first_frame(image, self._memory)
+            if self._steady is not None:
+                return self._model.step(image, self._memory, self._steady)
             return self._model.step(image, self._memory)
         except Exception:
             if self._memory.camera.steps != camera_steps:
@@ -407,7 +429,8 @@ class StreamEngine:
         config = self._cache_config
         return StreamMemory(
             tokens=build_cache(
-                layout.tokens, config, budget, self._dtype, device, config.quantization),
+                layout.tokens, config, budget, self._dtype, device, config.quantization,
+                self._kernels),
             camera=build_cache(
                 layout.camera, config, config.camera_max_tokens, self._dtype, device, 'none'))
 

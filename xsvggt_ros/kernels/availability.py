@@ -3,15 +3,39 @@
 from importlib import import_module
 from importlib.util import find_spec
 import os
+from types import ModuleType
 
 import torch
 
+# portable: PyTorch alone; triton: Triton or an error; auto: Triton where it runs.
+CHOICES = ('portable', 'triton', 'auto')
 SMALLEST_CAPABILITY = (7, 5)  # of a CUDA device: what Triton compiles for
 
 
 def interpreted() -> bool:
     """Return whether Triton runs kernels in Python, on the CPU, which is for tests only."""
     return os.environ.get('TRITON_INTERPRET', '0').lower() in ('1', 'true', 'on', 'y', 'yes')
+
+
+def load(
+    name: str, choice: str, device: torch.device | str, head_dim: int,
+) -> ModuleType | None:
+    """
+    Return the module of kernels, 'packed' or 'qkv', or None for what PyTorch does by itself.
+
+    choice: one of `CHOICES`. On the device 'meta' there is nothing to run. Raises ValueError for
+    'triton' where it does not run.
+    """
+    if choice not in CHOICES:
+        raise ValueError(f"kernels must be one of {', '.join(CHOICES)}; got '{choice}'")
+    if choice == 'portable' or torch.device(device).type == 'meta':
+        return None
+    reason = why_not(device, head_dim)
+    if reason is None:
+        return import_module(f'xsvggt_ros.kernels.{name}')
+    if choice == 'triton':
+        raise ValueError(f'the Triton kernels cannot be used: {reason}')
+    return None
 
 
 def why_not(device: torch.device | str, head_dim: int) -> str | None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from xsvggt_ros.kernels import availability
 from xsvggt_ros.kv_cache.config import CacheConfig, CacheLayout
 from xsvggt_ros.kv_cache.quantization import BITS, group_sizes
 from xsvggt_ros.kv_cache.retention import POLICIES, pooling_weights, RetentionPolicy
@@ -65,6 +66,7 @@ class KVCache:
         self._attention = torch.zeros(layers, store.slots, device=device)
         self._kept = torch.ones(layers, device=device)
         self._offsets = torch.arange(step, device=device)
+        self._next_slots = torch.zeros(layers, step, dtype=torch.int64, device=device)
         self._pooling = pooling_weights(step, layout.special_tokens, policy.pool_size).to(device)
         self.reset()
 
@@ -99,7 +101,8 @@ class KVCache:
         self.tokens += step
         used = self.tokens
         self.evicted_last = 0 if self.limit is None else max(0, used - self.limit)
-        self._next_slots = self._free_slots(used, self.evicted_last)
+        # In place: a captured step reads its slots from here.
+        self._next_slots.copy_(self._free_slots(used, self.evicted_last))
         self.evicted_total += self.evicted_last
         self.tokens -= self.evicted_last
 
@@ -124,7 +127,7 @@ class KVCache:
         self.evicted_total = 0
         self._token_ids.fill_(-1)
         self._kept.fill_(1)
-        self._next_slots = self._free_slots(0, 0)
+        self._next_slots.copy_(self._free_slots(0, 0))
         if self.budget is not None:
             self.policy.begin(
                 self.layout.layers, self.layout.heads * self.layout.head_dim, self.budget,
@@ -227,13 +230,14 @@ class KVCache:
 
 def build_cache(
     layout: CacheLayout, config: CacheConfig, budget: int | None, dtype: torch.dtype,
-    device: torch.device | str, quantization: str,
+    device: torch.device | str, quantization: str, kernels: str = 'portable',
 ) -> KVCache:
     """
     Allocate a cache for a budget of tokens per layer, None for no limit.
 
     dtype is what the network computes in. On the device 'meta' nothing is allocated, and
-    ``bytes_reserved`` tells what would be.
+    ``bytes_reserved`` tells what would be. kernels: what works on packed tokens, one of
+    `availability.CHOICES`.
     """
     step = layout.tokens_per_step
     kind = POLICIES[config.policy]
@@ -250,7 +254,9 @@ def build_cache(
         groups = None
         if config.scheme == 'kcvt':
             groups = most_groups(layout, policy, slots)
-        store = PackedStore(layout, slots, BITS[quantization], groups, dtype, device)
+        store = PackedStore(
+            layout, slots, BITS[quantization], groups, dtype, device,
+            availability.load('packed', kernels, device, layout.head_dim))
     return KVCache(layout, policy, budget, store)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Protocol
 
 import torch
@@ -18,6 +19,9 @@ Observer = Callable[[slice, Tensor, Tensor], None]
 # Room for decoded keys and values; heads are decoded so many at a time. A CPU likes its cache, a
 # GPU enough heads to be busy.
 SCRATCH_BYTES = {'cpu': 2 << 20, 'cuda': 16 << 20}
+# From so many tokens on a fused attention over packed tokens may be worth decoding them again for
+# every tile of queries. Computed, not measured.
+FUSED_FROM = 8192
 
 
 @dataclass(frozen=True)
@@ -141,14 +145,16 @@ class PackedStore:
 
     def __init__(
         self, layout: CacheLayout, slots: int, bits: int, groups: int | None,
-        dtype: torch.dtype, device: torch.device,
+        dtype: torch.dtype, device: torch.device, kernels: ModuleType | None = None,
     ) -> None:
         """
         Allocate all slots, and scratch for decoding in the compute type ``dtype``.
 
-        groups: rows of the table of the scheme `kcvt`; None for the scheme `token`.
+        groups: rows of the table of the scheme `kcvt`; None for the scheme `token`. kernels: the
+        module `kernels.packed`, of use to the scheme `token` only; None: PyTorch.
         """
         self._layout = layout
+        self._kernels = kernels if groups is None else None
         self._bits = bits
         layers, heads, dim = layout.layers, layout.heads, layout.head_dim
         payload = dim * bits // 8
@@ -234,13 +240,17 @@ class PackedStore:
         """
         Store a step's tokens and attend; see `TokenStore.attend`.
 
-        The portable path: a few heads at a time are decoded to scratch and attended to. A fused
-        kernel would take this method's place.
+        A few heads at a time are decoded to scratch and attended to, unless a fused kernel does
+        it and nobody observes.
         """
         if self._group is None:
             self._insert_tokens(layer, step, key, value)
         else:
             self._insert_groups(layer, step, key, value)
+        if self._kernels is not None and observe is None and step.used >= FUSED_FROM:
+            return self._kernels.attend(
+                *self._blocks(layer), self._centres[layer], step.token_ids,
+                self._layout.tokens_per_step, self._bits, query, key, value)
         out = torch.empty_like(query)
         for heads, keys, values in self._decoded(layer, step.token_ids):
             keys.index_copy_(1, step.slots, key[heads].to(keys.dtype))
@@ -273,6 +283,10 @@ class PackedStore:
         if step.number <= 1:
             centres.fit_special(key, value, step.number)
         rows = centres.rows(key.shape[1], step.number)
+        if self._kernels is not None:
+            self._kernels.insert(
+                *self._blocks(layer), centres, key, value, rows, step.slots, self._bits)
+            return
         packed = centres.encode(key, value, rows, self._bits)
         self._write(self._keys, layer, step.slots, packed.keys)
         self._write(self._values, layer, step.slots, packed.values)
@@ -312,6 +326,12 @@ class PackedStore:
         for start in range(0, self._layout.heads, parts):
             heads = slice(start, min(start + parts, self._layout.heads))
             keys, values = self._scratch[:, :heads.stop - start, :used]
+            if self._kernels is not None:
+                self._kernels.decode(
+                    *self._blocks(layer, heads), self._centres[layer].of_heads(heads), token_ids,
+                    per_step, self._bits, keys, values)
+                yield heads, keys, values
+                continue
             dequantise(self._part(self._values, layer, heads, used), self._bits, values)
             dequantise(self._part(self._keys, layer, heads, used, self._group), self._bits, keys)
             if self._group is None:
@@ -319,6 +339,13 @@ class PackedStore:
                 rows = centres.rows_of(token_ids % per_step, token_ids >= per_step)
                 centres.of_heads(heads).uncentre(keys, values, rows)
             yield heads, keys, values
+
+    def _blocks(self, layer: int, heads: slice = slice(None)) -> tuple[Block, Block]:
+        """Return all keys and values of some heads of a layer."""
+        keys, values = (
+            Block(block.payload[layer, heads], block.scale[layer, heads],
+                  block.minimum[layer, heads]) for block in (self._keys, self._values))
+        return keys, values
 
     @staticmethod
     def _part(

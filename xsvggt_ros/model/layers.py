@@ -18,6 +18,8 @@ import torch.nn.functional as F
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 # Cosines and signed sines of the rotary position embedding, each [tokens, head_dim].
 RotaryTable = tuple[Tensor, Tensor]
+# `kernels.qkv.split_qkv`: all of queries, keys and values in one kernel.
+SplitQKV = Callable[..., tuple[Tensor, Tensor, Tensor]]
 Table = TypeVar('Table')
 
 
@@ -67,16 +69,26 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
         self.q_norm = nn.LayerNorm(self.head_dim, eps=1e-5) if qk_norm else None
         self.k_norm = nn.LayerNorm(self.head_dim, eps=1e-5) if qk_norm else None
+        self.fused: SplitQKV | None = None  # instead of `_split`, where there are norms
 
     def forward(self, x: Tensor, attend: Attend, rope: RotaryTable | None = None) -> Tensor:
         """Return [..., tokens, dim] for x of the same shape."""
-        packed = self.qkv(x).unflatten(-1, (3, self.heads, self.head_dim))
-        # [..., tokens, 3, heads, head_dim] -> three times [..., heads, tokens, head_dim]
-        query, key, value = packed.movedim(-3, 0).transpose(-3, -2).unbind(0)
-        query = self._place(query, self.q_norm, rope)
-        key = self._place(key, self.k_norm, rope)
+        packed = self.qkv(x)
+        if self.fused is not None and self.q_norm is not None and packed.dim() == 2:
+            query, key, value = self.fused(
+                packed, self.heads, (self.q_norm.weight, self.q_norm.bias),
+                (self.k_norm.weight, self.k_norm.bias), self.q_norm.eps, rope)
+        else:
+            query, key, value = self._split(packed, rope)
         read = attend(query, key, value)  # [..., heads, tokens, head_dim]
         return self.proj(read.transpose(-3, -2).flatten(-2))
+
+    def _split(self, packed: Tensor, rope: RotaryTable | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values of the product [..., tokens, 3 dim]."""
+        packed = packed.unflatten(-1, (3, self.heads, self.head_dim))
+        # [..., tokens, 3, heads, head_dim] -> three times [..., heads, tokens, head_dim]
+        query, key, value = packed.movedim(-3, 0).transpose(-3, -2).unbind(0)
+        return self._place(query, self.q_norm, rope), self._place(key, self.k_norm, rope), value
 
     @staticmethod
     def _place(x: Tensor, norm: nn.LayerNorm | None, rope: RotaryTable | None) -> Tensor:

@@ -1,18 +1,32 @@
 """The whole network, one frame at a time. It holds no stream: the caller brings the memory."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import nn, Tensor
 
+from xsvggt_ros.kernels import availability
 from xsvggt_ros.kv_cache.config import CacheLayout
 from xsvggt_ros.model.aggregator import Aggregator
 from xsvggt_ros.model.camera_head import AttentionMemory, CameraHead
 from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.model.dpt_head import DPTHead
+from xsvggt_ros.model.layers import Attention
+from xsvggt_ros.model.side_stream import side_by_side
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+# Runs a part of a frame: its name, a function of tensors that returns tensors, and the tensors.
+Run = Callable[..., tuple[Tensor, ...]]
+
+
+def run_plainly(
+    name: str, function: Callable[..., tuple[Tensor, ...]], *inputs: Tensor,
+) -> tuple[Tensor, ...]:
+    """Return what the function returns; `engine.cuda_graph.SteadyFrame` does more."""
+    return function(*inputs)
 
 
 @dataclass(frozen=True)
@@ -78,6 +92,18 @@ class StreamVGGT(nn.Module):
                 module.to(dtype)
         return self
 
+    def set_kernels(self, choice: str) -> None:
+        """
+        Choose what cuts queries, keys and values, one of `availability.CHOICES`.
+
+        Call it when the network is where it will run. Raises ValueError.
+        """
+        device = self.aggregator.camera_token.device
+        module = availability.load('qkv', choice, device, self.config.head_dim)
+        for part in self.modules():
+            if isinstance(part, Attention):
+                part.fused = module.split_qkv if module is not None else None
+
     def cache_layout(self, height: int, width: int) -> StreamLayout:
         """Return the shapes of the memory for frames of height x width pixels."""
         self._check_size(height, width)
@@ -97,33 +123,53 @@ class StreamVGGT(nn.Module):
         """Start a stream with `image` [3, H, W], RGB in [0, 1]; `memory` must be empty."""
         return self._predict(image, memory, first_frame=True)
 
-    def step(self, image: Tensor, memory: StreamMemory) -> FramePrediction:
+    def step(
+        self, image: Tensor, memory: StreamMemory, run: Run = run_plainly,
+    ) -> FramePrediction:
         """
         Go on with `image` [3, H, W], RGB in [0, 1], of the size of the first frame.
 
         Asks `memory.tokens` to attend once per global block and leaves its `end_step` to the
         caller; `memory.camera` ends four steps. The camera head comes last, so that it is
-        untouched when a dense head has run out of memory.
+        untouched when a dense head has run out of memory. `run` runs the parts that change
+        nothing in Python: the backbone and the dense heads.
         """
-        return self._predict(image, memory, first_frame=False)
+        return self._predict(image, memory, False, run)
 
     @torch.no_grad()
-    def _predict(self, image: Tensor, memory: StreamMemory, first_frame: bool) -> FramePrediction:
+    def _predict(
+        self, image: Tensor, memory: StreamMemory, first_frame: bool, run: Run = run_plainly,
+    ) -> FramePrediction:
         """Return the prediction for one frame."""
         if image.dim() != 3 or image.shape[0] != 3 or not image.is_floating_point():
             raise ValueError('the network takes an RGB image [3, height, width] of floats in '
                              f'[0, 1], got {list(image.shape)} {image.dtype}')
         height, width = image.shape[-2:]
         self._check_size(height, width)
-        wanted = self.config.dpt_head.intermediate_layer_idx
-        aggregated = self.aggregator(image, memory.tokens.attend, first_frame, wanted)
-        patches = [aggregated.layers[layer][None, self.config.special_tokens:] for layer in wanted]
-        depth, depth_confidence = depth_map(self.depth_head(patches, height, width)[0])
-        points, points_confidence = point_map(self.point_head(patches, height, width)[0])
-        poses = self.camera_head(aggregated.camera_token, memory.camera)  # [4, 9]
+        camera_token, *patches = run(
+            'backbone', partial(self._backbone, memory.tokens, first_frame), image)
+        maps, poses = side_by_side(
+            lambda: run('dense heads', partial(self._dense, height, width), *patches),
+            lambda: self.camera_head(camera_token, memory.camera), image.device)  # poses: [4, 9]
+        depth, depth_confidence, points, points_confidence = maps
         return FramePrediction(pose_encoding=poses[-1], depth=depth,
                                depth_confidence=depth_confidence, points=points,
                                points_confidence=points_confidence)
+
+    def _backbone(
+        self, tokens: AttentionMemory, first_frame: bool, image: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """Return the camera token [1, 2 dim] and four layers' patches [1, patches, 2 dim]."""
+        wanted = self.config.dpt_head.intermediate_layer_idx
+        aggregated = self.aggregator(image, tokens.attend, first_frame, wanted)
+        special = self.config.special_tokens
+        return (aggregated.camera_token,
+                *(aggregated.layers[layer][None, special:] for layer in wanted))
+
+    def _dense(self, height: int, width: int, *patches: Tensor) -> tuple[Tensor, ...]:
+        """Return depth, its confidence, points and theirs."""
+        return (*depth_map(self.depth_head(patches, height, width)[0]),
+                *point_map(self.point_head(patches, height, width)[0]))
 
     def _check_size(self, height: int, width: int) -> None:
         """Raise ValueError unless frames of this size can be cut into whole patches."""
