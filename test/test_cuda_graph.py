@@ -17,6 +17,11 @@ from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.model.streamvggt import StreamVGGT
 
 
+aten = torch.ops.aten
+# What makes the host wait for a device, for a number or a shape.
+WAITS = {aten.item, aten._local_scalar_dense, aten.nonzero, aten.masked_select, aten.equal}
+
+
 def storages(values):
     return {x.untyped_storage().data_ptr() for x in torch.utils._pytree.tree_leaves(values)
             if isinstance(x, torch.Tensor)}
@@ -34,7 +39,7 @@ class Tape(TorchDispatchMode):
         self.operations = []
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
-        if operation is torch.ops.aten._local_scalar_dense.default:
+        if operation.overloadpacket in WAITS:
             raise RuntimeError('the host waits for the device while it is captured')
         result = operation(*args, **(kwargs or {}))
         writes = any(argument.alias_info is not None and argument.alias_info.is_write
@@ -303,6 +308,16 @@ def test_replayed_frames_are_the_eager_ones(cache, graphs, lines):
             assert torch.equal(ids, other), index
     assert graphs.captured == 2 and graphs.replayed >= 2 * 5  # backbone and dense heads
     assert len(lines) == 2 and eager.cache_stats() == replayed.cache_stats()
+
+
+def test_a_wait_in_the_step_is_refused_and_served_eagerly(graphs, lines):
+    eager, refused = engine(policy='xstream'), engine(graphs, lines.append, policy='xstream')
+    refused._model.depth_head.register_forward_hook(
+        lambda module, args, output: None if output.sum().item() else output)
+    for frame in stream(9):
+        assert torch.equal(refused.step(frame).depth, eager.step(frame).depth)
+    assert graphs.captured == 2 and 'no CUDA graph of dense heads, which stays eager' in lines[1]
+    assert 'the host waits' in lines[1] and len(lines) == 2
 
 
 def test_a_stream_that_begins_again_is_captured_again(graphs, lines):
