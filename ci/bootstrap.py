@@ -35,8 +35,8 @@ MESSAGES = VENV / 'lib' / 'ros_messages'
 PIP = 'pip==26.3'
 CMAKE = 'cmake==3.31.10'
 TORCH = 'torch==2.13.0'
-# The one that the CUDA builds of this torch bring along. 200 MB to download and 0.7 GB on disk, so
-# only for the tests, which run its kernels in an interpreter.
+# 200 MB to download and 0.7 GB on disk, so only for the tests, which run its kernels in an
+# interpreter. A torch for CUDA brings a triton of its own.
 TRITON = 'triton==3.7.1'
 TORCH_CPU_INDEX = 'https://download.pytorch.org/whl/cpu'
 
