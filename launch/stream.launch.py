@@ -42,8 +42,12 @@ PARAMETERS = {
     'image_topics': ('image_topics', List[str], 'Images of a rig instead of image_topic, the '
                      "reference camera first: ['/left/image_raw','/right/image_raw']"),
     'odom_frame': ('odom_frame', str, 'Frame in which the camera is tracked'),
+    'base_frame': ('base_frame', str, 'Frame of the robot whose pose is published, for example '
+                   'base_link; empty: that of the images'),
     'publish_tf': ('publish_tf', bool, 'Whether to publish the edge from odom_frame to the frame '
                    'of the images: true or false'),
+    'invert_tf': ('invert_tf', bool, 'Whether odom_frame hangs below the robot: true for robots '
+                  'whose frames have a root already, or false'),
     'autostart': ('autostart', bool, 'Whether the node configures and activates itself: true, or '
                   'false if a lifecycle manager does it'),
     'use_sim_time': ('use_sim_time', bool, 'Whether time comes from /clock: true or false; empty: '

@@ -1,12 +1,13 @@
 """Poses in ROS frames: what a camera's motion must look like in x forward, y left, z up."""
 
+import numpy as np
 import pytest
 import torch
 
 from xsvggt_ros.geometry import (
     flu_from_optical, invert_transform, make_transform, matrix_to_quaternion, quaternion_to_matrix
 )
-from xsvggt_ros.node.frames import odom_from_optical
+from xsvggt_ros.node.frames import level_from_optical, OdometryFrame, Pose, world_from_optical
 
 EYE = torch.eye(3, dtype=torch.float64)
 
@@ -15,6 +16,13 @@ def camera_from_world(rotation=EYE, position=(0.0, 0.0, 0.0)):
     """Return the inverse of a camera's pose in the world, both with optical axes."""
     world_from_camera = make_transform(rotation, torch.tensor(position, dtype=torch.float64))
     return invert_transform(world_from_camera)
+
+
+def odom_from_optical(transform):
+    """Return the pose of the camera in the first stream's odometry frame."""
+    frame = OdometryFrame()
+    frame.place(level_from_optical(), np.eye(4))
+    return Pose.from_matrix(frame.odom_from_camera(world_from_optical(transform)))
 
 
 def test_the_first_camera_looks_along_x():
@@ -48,3 +56,52 @@ def test_a_pose_that_is_not_finite_is_refused():
     broken[0, 3] = torch.nan
     with pytest.raises(ValueError, match='not finite'):
         odom_from_optical(broken)
+
+
+def pose_at(x, y, yaw):
+    """Return a camera's place [4, 4] in a network's world, which is an optical frame."""
+    turn = torch.tensor(-yaw, dtype=torch.float64) / 2
+    rotation = quaternion_to_matrix(torch.stack([turn * 0, turn.sin(), turn * 0, turn.cos()]))
+    return make_transform(rotation, torch.tensor((x, 0.0, y), dtype=torch.float64)).numpy()
+
+
+def test_a_new_stream_goes_on_where_the_camera_was():
+    frame = OdometryFrame()
+    frame.place(level_from_optical(), np.eye(4))
+    np.testing.assert_allclose(frame.map_from_odom(), np.eye(4), atol=1e-12)
+    before = frame.odom_from_camera(pose_at(1.0, 2.0, 0.5)).copy()
+    frame.begin_stream()
+    assert not frame.is_placed
+    seen = pose_at(0.01, 0.02, 0.01)  # the network is not quite sure of its own first camera
+    frame.place(level_from_optical(), seen)
+    np.testing.assert_allclose(frame.odom_from_camera(seen), before, atol=1e-12)
+    # What jumps is the map, in which the new stream begins at its origin.
+    np.testing.assert_allclose(
+        frame.map_from_odom() @ before, level_from_optical() @ seen, atol=1e-12)
+
+
+@pytest.mark.parametrize('factor', [0.3, 1.0, 7.0])
+def test_another_unit_leaves_the_camera_where_it_is(factor):
+    frame = OdometryFrame()
+    frame.place(level_from_optical(), np.eye(4))
+    seen, later = pose_at(1.0, 2.0, 0.5), pose_at(1.5, 2.0, 0.5)
+    before = frame.odom_from_camera(seen).copy()
+    step = frame.odom_from_camera(later) - before
+    frame.odom_from_camera(seen)
+    centre = frame.rescale(factor)
+    np.testing.assert_allclose(centre, before[:3, 3])
+    scaled = [pose.copy() for pose in (seen, later)]
+    for pose in scaled:
+        pose[:3, 3] *= factor
+    np.testing.assert_allclose(frame.odom_from_camera(scaled[0]), before, atol=1e-12)
+    moved = frame.odom_from_camera(scaled[1])
+    np.testing.assert_allclose(moved[:3, 3] - before[:3, 3], factor * step[:3, 3], atol=1e-12)
+
+
+def test_a_robot_begins_at_its_own_origin():
+    base_from_optical = level_from_optical()
+    base_from_optical[:3, 3] = 0.2, 0.0, 0.5
+    frame = OdometryFrame()
+    frame.place(base_from_optical, np.eye(4))
+    odom_from_base = frame.odom_from_camera(np.eye(4)) @ np.linalg.inv(base_from_optical)
+    np.testing.assert_allclose(odom_from_base, np.eye(4), atol=1e-12)

@@ -26,7 +26,7 @@ REPORT = FrameReport(
 HEALTHY = Snapshot(
     state='active', topic='/cam', publishers=['driver (sensor_msgs/msg/Image, reliable)'],
     image_timeout=5.0, active_for=60.0, start_fault=None, image_fault=None, frame_fault=None,
-    frame_id_fault=None, stamp_fault=None, map_fault=None,
+    tf_fault=None, stamp_fault=None, map_fault=None,
     process_bytes=10**9, image_age=0.03, image_rate=30.0, info_rate=30.0,
     image_description='rgb8 640x480', calibrated_focal=(390.0, 390.0), received=300,
     processed=300, rate_out=30.0, latencies=[0.05], report=REPORT, model='tiny', device='cpu',
@@ -35,7 +35,7 @@ HEALTHY = Snapshot(
 
 def status_of(name, **changes):
     statuses = {s.name: s for s in build_statuses(replace(HEALTHY, **changes), 'xsvggt')}
-    assert len(statuses) == 6
+    assert len(statuses) == 7
     return statuses[f'xsvggt: {name}']
 
 
@@ -93,7 +93,7 @@ def test_a_network_that_hangs_is_an_error():
 
 @pytest.mark.parametrize('free, level', [(50, OK), (15, WARN), (5, ERROR)])
 def test_gpu_memory_running_out(free, level):
-    status = status_of('Memory', gpu=GpuMemory(10, 20, free, 100))
+    status = status_of('GPU memory', gpu=GpuMemory(10, 20, free, 100))
     assert status.level == level
     assert (level == OK) == ('cache.max_tokens' not in status.message)
 

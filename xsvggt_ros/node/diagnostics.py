@@ -8,6 +8,7 @@ import statistics
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 import torch
 
+from xsvggt_ros.engine.scale import Scale
 from xsvggt_ros.node.map_output import MapReport
 from xsvggt_ros.node.stream_statistics import Fault, FrameReport
 
@@ -51,7 +52,7 @@ class Snapshot:
     start_fault: Fault | None
     image_fault: Fault | None
     frame_fault: Fault | None
-    frame_id_fault: Fault | None
+    tf_fault: Fault | None
     stamp_fault: Fault | None
     map_fault: Fault | None
     process_bytes: int
@@ -74,6 +75,9 @@ class Snapshot:
     rate_out: float = 0.0
     latencies: Sequence[float] = ()  # seconds, of the last frames
     busy_for: float = 0.0  # seconds the frame in work has taken; 0: none in work
+    resets: int = 0
+    last_reset: str = ''  # why
+    scale: Scale | None = None  # None: lengths are in the network's unit
     report: FrameReport | None = None
     budget_warning: str | None = None
     map: MapReport | None = None
@@ -92,7 +96,7 @@ def build_statuses(snapshot: Snapshot, prefix: str) -> list[DiagnosticStatus]:
     """Return the statuses, names beginning with ``prefix``."""
     parts = {
         'Input': _input, 'Inference': _inference, 'KV cache': _cache, 'Map': _map,
-        'Memory': _memory, 'Model': _model}
+        'GPU memory': _memory, 'Tracking': _tracking, 'Model': _model}
     statuses = []
     for name, build in parts.items():
         level, message, values = build(snapshot)
@@ -140,7 +144,7 @@ def _input(s: Snapshot) -> Part:
         return level, '; '.join(text for _, text in s.camera_faults), values
     if s.scale_fault:
         return WARN, s.scale_fault, values
-    for fault in (s.frame_id_fault, s.stamp_fault, s.camera_info_fault):
+    for fault in (s.stamp_fault, s.camera_info_fault):
         if fault is not None and fault.age < RECENT:
             return WARN, fault.message, values
     if s.info_rate > 1.0 and s.image_rate < 0.5 * s.info_rate:
@@ -252,6 +256,20 @@ def _memory(s: Snapshot) -> Part:
         return OK, message, values
     level = WARN if share < GPU_ERROR else ERROR
     return level, message + '; lower cache.max_tokens or model.image_size', values
+
+
+def _tracking(s: Snapshot) -> Part:
+    values: dict[str, object] = {
+        'resets': s.resets, 'last reset': s.last_reset or 'none',
+        'scale': f'{s.scale.metres:.4g} m a unit' if s.scale else "the network's own unit"}
+    if s.report is not None:
+        values['mean confidence'] = f'{s.report.confidence_mean:.3f}'
+    if s.tf_fault is not None and s.tf_fault.age < RECENT:
+        return WARN, s.tf_fault.message, values
+    if s.report is None:
+        return OK, 'no stream yet', values
+    unit = 'in metres' if s.scale else "in the network's own unit"
+    return OK, f'{s.report.cache.frames} images in this stream, lengths {unit}', values
 
 
 def _model(s: Snapshot) -> Part:

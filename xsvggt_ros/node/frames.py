@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,21 +18,88 @@ class Pose:
     position: tuple[float, float, float]
     orientation: tuple[float, float, float, float]  # x, y, z, w, unit length
 
+    @classmethod
+    def from_matrix(cls, matrix: np.ndarray) -> 'Pose':
+        """Return the pose of a rigid transform [4, 4]."""
+        rotation = torch.from_numpy(np.ascontiguousarray(matrix[:3, :3]))
+        return cls(position=tuple(matrix[:3, 3].tolist()),
+                   orientation=tuple(matrix_to_quaternion(rotation).tolist()))
 
-def odom_from_optical(camera_from_world: Tensor) -> Pose:
+
+def world_from_optical(camera_from_world: Tensor) -> np.ndarray:
     """
-    Return the pose of the camera's optical frame in the odometry frame.
+    Return a camera's place [4, 4] in the network's world, fp64; waits for the device.
 
-    The network's world is the first camera's optical frame; the odometry frame has the same
-    origin with x forward, y left, z up (REP-103). Raises ValueError if the pose is not finite.
+    Raises ValueError if the pose is not finite.
     """
     camera_from_world = camera_from_world.detach().to('cpu', torch.float64)
     if not torch.isfinite(camera_from_world).all():
         raise ValueError(
             'the network predicted a pose that is not finite; if that goes on, call ~/reset')
+    return invert_transform(camera_from_world).numpy()
+
+
+def level_from_optical() -> np.ndarray:
+    """Return the turn [4, 4] from a camera's optical axes to x forward, y left, z up (REP-103)."""
     rotation = flu_from_optical()
-    odom_from_world = make_transform(rotation, torch.zeros(3, dtype=rotation.dtype))
-    transform = odom_from_world @ invert_transform(camera_from_world)
-    return Pose(
-        position=tuple(transform[:3, 3].tolist()),
-        orientation=tuple(matrix_to_quaternion(transform[:3, :3]).tolist()))
+    return make_transform(rotation, torch.zeros(3, dtype=rotation.dtype)).numpy()
+
+
+class OdometryFrame:
+    """
+    Where the network's world is in the odometry frame, whatever happens to the stream.
+
+    The network's world is the first camera's optical frame. The first stream begins at the origin
+    of the odometry frame; a new stream, and a stream whose unit changes, go on from where the
+    camera was last, so that poses in the odometry frame have no jumps (REP-105). The jump goes
+    to the map frame, which begins where the stream began.
+    """
+
+    def __init__(self) -> None:
+        """Wait for the first stream."""
+        self._origin: np.ndarray | None = None  # of the stream: origin_from_world
+        self._odom_from_world: np.ndarray | None = None
+        self._last: np.ndarray | None = None  # odom_from_camera
+
+    @property
+    def is_placed(self) -> bool:
+        """Return whether the stream has its place."""
+        return self._odom_from_world is not None
+
+    def begin_stream(self) -> None:
+        """Forget the stream's place; the next `place` chooses it."""
+        self._odom_from_world = None
+
+    def place(self, body_from_optical: np.ndarray, world_from_camera: np.ndarray) -> None:
+        """
+        Give a stream that begins its place.
+
+        body_from_optical [4, 4]: the camera on the body (x forward, y left, z up) whose pose in
+        the first image is the origin of the first stream; world_from_camera [4, 4]: where the
+        network sees the camera now.
+        """
+        self._origin = body_from_optical
+        self._odom_from_world = (body_from_optical if self._last is None
+                                 else self._last @ np.linalg.inv(world_from_camera))
+
+    def odom_from_camera(self, world_from_camera: np.ndarray) -> np.ndarray:
+        """Return the pose [4, 4] of an optical frame in the odometry frame, and remember it."""
+        self._last = self._odom_from_world @ world_from_camera
+        return self._last
+
+    def rescale(self, factor: float) -> np.ndarray:
+        """
+        Have the next poses come in a unit ``factor`` times shorter; the camera stays where it is.
+
+        Returns the point [3] of the odometry frame about which all else is to be scaled.
+        """
+        centre = np.zeros(3) if self._last is None else self._last[:3, 3].copy()
+        if self._odom_from_world is not None:
+            moved = self._odom_from_world.copy()
+            moved[:3, 3] = centre + factor * (moved[:3, 3] - centre)
+            self._odom_from_world = moved
+        return centre
+
+    def map_from_odom(self) -> np.ndarray:
+        """Return the odometry frame [4, 4] in a map frame that begins where the stream began."""
+        return self._origin @ np.linalg.inv(self._odom_from_world)

@@ -112,12 +112,12 @@ class XsvggtNode(LifecycleNode):
         self._faults.clear('start')
         self._outputs = Publishers(self)
         topics = self._image_topics()
-        self._tf = TfListener(self) if len(topics) > 1 else None
-        rig = None if self._tf is None else RigGeometry(self._tf)
+        self._tf = TfListener(self)
+        rig = RigGeometry(self._tf) if len(topics) > 1 else None
         try:
             self._pipeline = Pipeline(
                 loaded, self._outputs, self._faults, self.get_logger(), self._values,
-                self._calibrations(), topics, rig)
+                self._calibrations(), topics, rig, self._tf)
         except StartError as error:
             self._release()
             self._faults.report('start', str(error))
@@ -252,10 +252,19 @@ class XsvggtNode(LifecycleNode):
 
     def _image_publishers(self) -> tuple[str, list[str]]:
         topic = self._image_topics()[0]
+        compressed = self._values['image_transport'] == 'compressed'
+        wanted = 'sensor_msgs/msg/CompressedImage' if compressed else 'sensor_msgs/msg/Image'
         found = []
         for info in self.get_publishers_info_by_topic(topic):
-            found.append(f'{info.node_name} ({info.topic_type}, '
-                         f'{info.qos_profile.reliability.name.lower()})')
+            reliability = info.qos_profile.reliability
+            words = f'{info.node_name} ({info.topic_type}, {reliability.name.lower()})'
+            if info.topic_type != wanted:
+                words += f', which is not {wanted}: see image_transport'
+            elif (reliability == ReliabilityPolicy.BEST_EFFORT
+                  and self._values['input.reliability'] == 'reliable'):
+                words += (', which no reliable subscription receives: set '
+                          'input.reliability:=best_effort')
+            found.append(words)
         return topic, found
 
     # Services and parameters ---------------------------------------------------------------------
@@ -272,7 +281,8 @@ class XsvggtNode(LifecycleNode):
             response.message = f'reset failed: {type(error).__name__}: {error}'
         else:
             response.success = True
-            response.message = 'stream reset: the next image defines a new odometry origin'
+            response.message = (
+                'stream reset: the next image begins a new one, where the camera was last')
         return response
 
     def _on_save_map(
@@ -374,7 +384,7 @@ class XsvggtNode(LifecycleNode):
             'image_timeout': self._values['diagnostics.image_timeout'],
             'active_for': active_for, 'start_fault': self._faults.get('start'),
             'image_fault': self._faults.get('image'), 'frame_fault': self._faults.get('frame'),
-            'frame_id_fault': self._faults.get('frame_id'),
+            'tf_fault': self._faults.get('tf') or self._faults.get('base'),
             'stamp_fault': self._faults.get('stamp'), 'map_fault': self._faults.get('map'),
             'camera_info_fault': self._faults.get('camera_info'),
             'process_bytes': process_memory()}
@@ -392,7 +402,8 @@ class XsvggtNode(LifecycleNode):
             calibrated_focal=pipeline.calibrations[0].focal, received=pipeline.received,
             processed=pipeline.processed, dropped=pipeline.dropped, rejected=pipeline.rejected,
             camera_faults=pipeline.camera_faults(), scale_fault=pipeline.scale_fault(),
-            cameras=pipeline.cameras_description(),
+            cameras=pipeline.cameras_description(), resets=pipeline.resets,
+            last_reset=pipeline.last_reset, scale=pipeline.scale.current,
             rate_out=pipeline.out_meter.rate(), latencies=list(pipeline.latencies),
             busy_for=time.monotonic() - busy_since if busy_since else 0.0,
             report=pipeline.report, budget_warning=pipeline.budget_warning,

@@ -1,7 +1,7 @@
 """The map of a stream, and the camera's way through it: gathered, published, saved."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 import time
 
@@ -63,6 +63,8 @@ class MapOutput:
                     f'map.max_points, or set map.enable to false ({error})') from error
         self._way = Trajectory()
         self._metres: float | None = None  # a unit of the network has, in this map; None: unknown
+        # Of the map in the odometry frame: points and way lie about it, and scale with it.
+        self._origin = np.zeros(3)
         self._header = Header()
         self._seconds = 0.0
         self._changed = False  # since it was published
@@ -80,6 +82,7 @@ class MapOutput:
         """Begin an empty map, and take back the one that late subscribers would get."""
         self._way.clear()
         self._metres = None
+        self._origin = np.zeros(3)
         if self._map is None:
             return
         self._map.clear()
@@ -90,21 +93,22 @@ class MapOutput:
 
     def add(
         self, header: Header, make_cloud: Callable[[], np.ndarray], pose: Pose,
-        metres: float | None, values: Mapping[str, Value],
+        metres: float | None, values: Mapping[str, Value], centre: np.ndarray | None = None,
     ) -> None:
         """
         Add a frame's packed cloud [N, 5] in its camera's frame, seen from `pose`.
 
-        metres: in a unit of the network, if that is known; the map follows when it changes. What
-        goes wrong is reported: a map is not worth the stream.
+        metres: in a unit of the network, if that is known; the map follows when it changes, and is
+        scaled about ``centre`` [3] in the odometry frame (None: its origin). What goes wrong is
+        reported: a map is not worth the stream.
         """
         if self._map is None:
             return
         start = time.monotonic()
-        stamped = StampedPose(
-            messages.nanoseconds(header), pose.position, pose.orientation)
         try:
-            self._follow_unit(metres)
+            self._follow_unit(metres, np.zeros(3) if centre is None else centre)
+            place = (np.array(pose.position) - self._origin).tolist()
+            stamped = StampedPose(messages.nanoseconds(header), tuple(place), pose.orientation)
             if values['map.voxel_size'] != self._wanted_size:
                 self._wanted_size = values['map.voxel_size']
                 self._map.resize_voxels(self._wanted_size)
@@ -136,7 +140,7 @@ class MapOutput:
         """Write map and way as files; return what was written. Raises MapError."""
         if self._map is None:
             raise MapError('there is no map: start the node with map.enable true')
-        points = self._map.points().numpy()
+        points = self._points()
         if not len(points):
             raise MapError('the map is empty: no image has been processed since the stream began')
         unit = "the network's own unit" if self._metres is None else 'metres'
@@ -145,7 +149,7 @@ class MapOutput:
         folder = values['map.save_directory']
         try:
             ply, tum = save_map(Path(folder).expanduser(), cloud_from_packed(points),
-                                self._way.poses(), comment)
+                                self._poses(), comment)
         except (OSError, RuntimeError, ValueError) as error:
             raise MapError(
                 f"the map cannot be saved in map.save_directory '{folder}': {error}. The map is "
@@ -155,12 +159,24 @@ class MapOutput:
 
     # Parts ---------------------------------------------------------------------------------------
 
-    def _follow_unit(self, metres: float | None) -> None:
+    def _points(self) -> np.ndarray:
+        """Return all points [N, 5] in the odometry frame."""
+        points = self._map.points().numpy()
+        points[:, :3] += self._origin.astype(np.float32)
+        return points
+
+    def _poses(self) -> list[StampedPose]:
+        """Return the way in the odometry frame."""
+        return [replace(pose, position=tuple((self._origin + pose.position).tolist()))
+                for pose in self._way.poses()]
+
+    def _follow_unit(self, metres: float | None, centre: np.ndarray) -> None:
         """Bring what was gathered so far into the unit that is known by now."""
         if metres == self._metres:
             return
         factor = (metres or 1.0) / (self._metres or 1.0)
         self._metres = metres
+        self._origin = centre + factor * (self._origin - centre)
         self._way.rescale(factor)
         self._map.rescale(factor)
 
@@ -177,7 +193,7 @@ class MapOutput:
 
     def _publish(self, values: Mapping[str, Value]) -> None:
         header = Header(stamp=self._header.stamp, frame_id=values['odom_frame'])
-        points = self._map.points().numpy()
+        points = self._points()
         self._publishers.map_points.publish(messages.point_cloud(header, points))
         self._changed = False
         self._latched = len(points) > 0

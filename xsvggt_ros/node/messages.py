@@ -77,16 +77,19 @@ def camera_info(header: Header, height: int, width: int, intrinsics: np.ndarray)
     return message
 
 
-def transform(header: Header, frame_id: str, child_frame_id: str, pose: Pose) -> TFMessage:
-    """Return the edge frame_id -> child_frame_id with the header's stamp."""
-    edge = TransformStamped()
-    edge.header.stamp = header.stamp
-    edge.header.frame_id = frame_id
-    edge.child_frame_id = child_frame_id
-    translation, rotation = edge.transform.translation, edge.transform.rotation
-    translation.x, translation.y, translation.z = pose.position
-    rotation.x, rotation.y, rotation.z, rotation.w = pose.orientation
-    return TFMessage(transforms=[edge])
+def transforms(header: Header, edges: Iterable[tuple[str, str, Pose]]) -> TFMessage:
+    """Return edges (parent, child, the child's pose in the parent) with the header's stamp."""
+    message = TFMessage()
+    for parent, child, pose in edges:
+        edge = TransformStamped()
+        edge.header.stamp = header.stamp
+        edge.header.frame_id = parent
+        edge.child_frame_id = child
+        translation, rotation = edge.transform.translation, edge.transform.rotation
+        translation.x, translation.y, translation.z = pose.position
+        rotation.x, rotation.y, rotation.z, rotation.w = pose.orientation
+        message.transforms.append(edge)
+    return message
 
 
 def pose_stamped(header: Header, frame_id: str, pose: Pose) -> PoseStamped:

@@ -21,6 +21,7 @@ from xsvggt_ros.kv_cache.quantization import SCHEMES
 from xsvggt_ros.kv_cache.retention import POLICIES
 
 Value = str | int | float | bool | list[str]
+FRAMES = ('odom_frame', 'map_frame', 'base_frame')
 SCALE_MODES = ('none', 'fixed', 'odometry', 'depth', 'baseline')
 # Of a list: ROS 2 knows no type of an empty one, and launch files cannot give it
 # (https://github.com/ros2/rclpy/issues/912), so an empty name stands for nothing.
@@ -48,8 +49,9 @@ class Parameter:
             if len(set(names)) < len(names):
                 return f'{self.name} must be different names; got {value}'
             return None
-        if self.name == 'odom_frame' and (not value or value.startswith('/')):
-            return f"odom_frame must be a name without a leading slash; got '{value}'"
+        if self.name in FRAMES and (not value or value.startswith('/')):
+            if value or self.name != 'base_frame':
+                return f"{self.name} must be a name without a leading slash; got '{value}'"
         if self.choices and value not in self.choices:
             return f"{self.name} must be one of {', '.join(self.choices)}; got '{value}'"
         if self.minimum is not None and not self.minimum <= value <= self.maximum:
@@ -155,8 +157,18 @@ TABLE: tuple[Parameter, ...] = (
               'it is missing.', dynamic=True),
     Parameter('odom_frame', 'xsvggt_odom', 'Frame in which the camera is tracked: x forward, '
               'y left, z up, at the first image.'),
-    Parameter('publish_tf', True, 'Publish the edge from odom_frame to the frame of the images.',
-              dynamic=True),
+    Parameter('map_frame', 'map', 'Parent of odom_frame, with publish_map_tf: begins where each '
+              'stream begins.'),
+    Parameter('base_frame', '', 'Frame of the robot whose pose is published, for example '
+              'base_link; TF must say where the camera is on it. Empty: the frame of the images.'),
+    Parameter('publish_tf', True, 'Publish the edge from odom_frame to base_frame, or to the '
+              'frame of the images.', dynamic=True),
+    Parameter('invert_tf', False, 'Publish that edge the other way round, odom_frame below the '
+              'robot: for robots whose frames have a root already.'),
+    Parameter('publish_map_tf', False, 'Publish the edge from map_frame to odom_frame, which '
+              'takes the jumps of new streams and of the scale.', dynamic=True),
+    Parameter('tf_timeout', 0.2, 'Seconds to wait for the place of the camera on base_frame at '
+              'the time of an image.', minimum=0.0, maximum=10.0),
     Parameter('position_covariance', 0.01, 'Variance of the position in ~/odometry, a constant, '
               "in the cloud's unit squared.", minimum=0.0, maximum=1e6, dynamic=True),
     Parameter('orientation_covariance', 0.01, 'Variance of the orientation in ~/odometry, a '
@@ -193,6 +205,13 @@ def check_together(values: Mapping[str, Value]) -> None:
         raise ValueError(
             'scale.mode baseline needs the images of at least two cameras; name their topics in '
             'image_topics, or choose another scale.mode')
+    if values['invert_tf'] and values['publish_map_tf']:
+        raise ValueError('invert_tf and publish_map_tf would each give odom_frame a parent, and '
+                         'it can have one only; switch one of them off')
+    frames = [values[name] for name in FRAMES if values[name]]
+    if len(set(frames)) < len(frames):
+        raise ValueError('odom_frame, map_frame and base_frame must have different names; got '
+                         + ', '.join(frames))
 
 
 def _plain(number: float) -> str:

@@ -17,13 +17,14 @@ from std_msgs.msg import Header
 import torch
 
 from xsvggt_ros.engine.camera_model import CameraModel
+from xsvggt_ros.engine.scale import Scale
 from xsvggt_ros.engine.stream_engine import FrameError, FrameResult
 from xsvggt_ros.msg import StreamStatus
 from xsvggt_ros.node.camera_calibration import CameraCalibration
 from xsvggt_ros.node.camera_sets import CameraImage, CameraSets
 from xsvggt_ros.node.diagnostics import GpuMemory
 from xsvggt_ros.node.frame_outputs import cloud_of, frame_outputs, points_in
-from xsvggt_ros.node.frames import odom_from_optical
+from xsvggt_ros.node.frames import world_from_optical
 from xsvggt_ros.node.image_codec import decode_compressed, decode_image, ImageError
 from xsvggt_ros.node.loading import is_out_of_memory, LoadedEngine
 from xsvggt_ros.node.map_output import MapOutput
@@ -36,6 +37,7 @@ from xsvggt_ros.node.rig import RigGeometry, seen_transforms
 from xsvggt_ros.node.status_messages import cache_message, fill_report
 from xsvggt_ros.node.stream_clock import OutOfOrderError, StreamClock
 from xsvggt_ros.node.stream_statistics import FaultLog, FrameReport, Latency, RateMeter
+from xsvggt_ros.node.tf_listener import TfListener
 from xsvggt_ros.node.worker import LatestMailbox
 
 LATENCIES = 200  # frames over which latency statistics are taken
@@ -51,12 +53,13 @@ class Pipeline:
         self, loaded: LoadedEngine, publishers: Publishers, faults: FaultLog,
         logger: RcutilsLogger, values: Mapping[str, Value],
         calibrations: Sequence[CameraCalibration], topics: Sequence[str],
-        rig: RigGeometry | None,
+        rig: RigGeometry | None, tf: TfListener,
     ) -> None:
         """
         Take the engine over; `values` may be replaced at any time by a changed copy.
 
-        topics: of the images, one a camera; rig: where these cameras are, None for one camera.
+        topics: of the images, one a camera; rig: where these cameras are, None for one camera; tf:
+        what other nodes publish.
         """
         self.loaded = loaded
         self.values = values
@@ -70,6 +73,7 @@ class Pipeline:
         self.processed = 0
         self.rejected = 0
         self.resets = 0
+        self.last_reset = ''  # why
         self.busy_since: float | None = None
         self.enabled = True  # False: images are ignored
         self.topics = topics
@@ -79,7 +83,7 @@ class Pipeline:
         self._last_header = Header()
         self._clock = StreamClock()
         self.scale = MetricScale(logger)
-        self._poses = PoseOutputs(publishers, faults, values['path.max_poses'])
+        self._poses = PoseOutputs(publishers, faults, tf, values['path.max_poses'])
         self.map = MapOutput(publishers, faults, loaded.device, loaded.description, values)
         self._engine = loaded.engine
         self._publishers = publishers
@@ -118,11 +122,13 @@ class Pipeline:
         self.processed = self.rejected = self.resets = 0
         self._engine.reset()
         self._forget()
+        self._poses.forget()
+        self.last_reset = ''
 
     def reset(self) -> None:
-        """Forget the stream; the next image defines a new odometry origin."""
-        self._reset()
-        self._logger.info('stream reset: the next image defines a new odometry origin')
+        """Forget the stream; the next image begins a new one where the camera was last."""
+        self._reset('asked for')
+        self._logger.info('stream reset: the next image begins a new one')
 
     @property
     def received(self) -> int:
@@ -200,9 +206,7 @@ class Pipeline:
                 [self._engine.step(*one) for one in zip(pixels, cameras)], headers, stamp_ns,
                 cameras[0])
             result = results[0]
-            if self.scale.current != known:
-                self._poses.forget()  # what is on the path has another scale
-            pose = odom_from_optical(result.camera_from_world)  # waits for the device
+            place = world_from_optical(result.camera_from_world)  # waits for the device
         except FrameError as error:
             raise FrameError(f'{error}, with the service ~/reset') from error
         self._clock.advance(stamp_ns)
@@ -210,7 +214,10 @@ class Pipeline:
         transforms = self._transforms(results, headers)
         outputs = frame_outputs(self._publishers, header, results, transforms, self.values)
         packed = time.monotonic()
-        self._poses.publish(header, pose, self.values)
+        if result.frame_index == 0:
+            self._poses.begin_stream()
+        centre = self._rescale(known)
+        pose = self._poses.publish(header, place, self.values)
         for publisher, content in outputs:
             publisher.publish(content)
         published = time.monotonic()
@@ -224,9 +231,10 @@ class Pipeline:
         self._account(header, result, latency, points_in(outputs))
         self._publish_status(header)
         # Last, because nobody waits for it.
-        scale = self.scale.current
-        self.map.add(header, lambda: cloud_of(outputs, results, transforms, self.values), pose,
-                     scale.metres if scale else None, self.values)
+        if pose is not None:
+            scale = self.scale.current
+            self.map.add(header, lambda: cloud_of(outputs, results, transforms, self.values),
+                         pose, scale.metres if scale else None, self.values, centre)
         self.map.publish_if_due(self.values)
 
     def _decode(self, images: Sequence[CameraImage]) -> list[np.ndarray]:
@@ -260,6 +268,13 @@ class Pipeline:
             positions = self._rig.positions(headers)
         return self.scale.apply(
             results, stamp_ns, self.values, self._engine.resize, positions, camera)
+
+    def _rescale(self, known: Scale | None) -> np.ndarray | None:
+        """Let the poses follow a new scale; return about which point [3] all is scaled."""
+        scale = self.scale.current
+        if scale == known:
+            return None
+        return self._poses.rescale(scale.metres / (known.metres if known else 1.0))
 
     def _transforms(
         self, results: Sequence[FrameResult], headers: Sequence[Header],
@@ -371,19 +386,19 @@ class Pipeline:
         return message
 
     def _restart(self, reason: str) -> None:
-        self._reset()
-        self._logger.warning(
-            f'stream reset: {reason}; this image defines a new odometry origin')
+        self._reset(reason)
+        self._logger.warning(f'stream reset: {reason}; this image begins a new one')
 
-    def _reset(self) -> None:
+    def _reset(self, reason: str) -> None:
         self._engine.reset()
+        self.last_reset = reason
         self.resets += 1
         self._forget()
 
     def _forget(self) -> None:
         self.report = None
         self._clock.forget()
-        self._poses.forget()
+        self._poses.begin_stream()
         self.map.forget(self.values)
         self.scale.forget()
         self.latencies.clear()

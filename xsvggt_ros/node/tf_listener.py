@@ -3,11 +3,13 @@
 from bisect import bisect_left
 from collections import deque
 import threading
+import time
 
 from geometry_msgs.msg import TransformStamped
 import numpy as np
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 import torch
 
@@ -15,6 +17,7 @@ from xsvggt_ros.geometry import matrix_to_quaternion, quaternion_to_matrix
 from xsvggt_ros.node.messages import nanoseconds
 
 MOST = 1000  # transforms of one edge that are remembered: ten seconds at 100 Hz
+FORGOTTEN = 5.0  # seconds after which an edge that moves is no longer somebody's
 DEEPEST = 100  # edges from a frame to its root; more is a loop
 
 
@@ -31,6 +34,20 @@ class TransformTree:
         self._parents: dict[str, str] = {}
         self._static: dict[str, np.ndarray] = {}  # parent_from_child, by child
         self._moving: dict[str, deque[tuple[int, np.ndarray]]] = {}
+        # By child: its parents, and when an edge to them came last; never old if it is static.
+        self._claims: dict[str, dict[str, float]] = {}
+
+    def claim(self, parent: str, child: str, static: bool) -> None:
+        """Remember that somebody else publishes an edge."""
+        with self._lock:
+            self._claims.setdefault(child, {})[parent] = np.inf if static else time.monotonic()
+
+    def claimed_parent(self, child: str) -> str | None:
+        """Return a parent that somebody else gives a frame; None if nobody does."""
+        oldest = time.monotonic() - FORGOTTEN
+        with self._lock:
+            claims = self._claims.get(child, {})
+            return next((parent for parent, when in claims.items() if when > oldest), None)
 
     def add(self, edge: TransformStamped, static: bool) -> None:
         """Remember an edge; a child that has a static parent keeps it."""
@@ -106,6 +123,8 @@ class TfListener:
         """Subscribe; the node's executor does the rest."""
         self._node = node
         self._tree = TransformTree()
+        # The stamps of our own edges, by (parent, child): all others are somebody else's.
+        self._own: dict[tuple[str, str], deque[int]] = {}
         latched = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._subscriptions = [
             node.create_subscription(TFMessage, '/tf', self._on_moving, 100),
@@ -117,6 +136,15 @@ class TfListener:
         """Return target_from_source [4, 4] as `TransformTree.lookup` does."""
         return self._tree.lookup(target_frame, source_frame, stamp_ns)
 
+    def expect(self, edges: list[tuple[str, str]], header: Header) -> None:
+        """Know edges (parent, child) as our own before they are published with this stamp."""
+        for edge in edges:
+            self._own.setdefault(edge, deque(maxlen=MOST)).append(nanoseconds(header))
+
+    def other_parent(self, child: str) -> str | None:
+        """Return the parent that another node gives a frame; None if nobody does."""
+        return self._tree.claimed_parent(child)
+
     def destroy(self) -> None:
         """Listen no more."""
         for subscription in self._subscriptions:
@@ -124,10 +152,17 @@ class TfListener:
 
     def _on_moving(self, message: TFMessage) -> None:
         for edge in message.transforms:
+            parent, child = edge.header.frame_id.lstrip('/'), edge.child_frame_id.lstrip('/')
+            try:  # once: a second one with this stamp is of another node with the same images
+                self._own.get((parent, child), deque()).remove(nanoseconds(edge.header))
+            except ValueError:
+                self._tree.claim(parent, child, static=False)
             self._tree.add(edge, static=False)
 
     def _on_static(self, message: TFMessage) -> None:
         for edge in message.transforms:
+            self._tree.claim(edge.header.frame_id.lstrip('/'), edge.child_frame_id.lstrip('/'),
+                             static=True)
             self._tree.add(edge, static=True)
 
 

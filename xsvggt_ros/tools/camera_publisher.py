@@ -49,7 +49,8 @@ class CameraPublisher(Node):
             reliability=(ReliabilityPolicy.RELIABLE if options.reliable
                          else ReliabilityPolicy.BEST_EFFORT))
         self._images = self.create_publisher(Image, options.topic, quality)
-        self._infos = self.create_publisher(
+        # Only if there is one: whoever sees the topic waits for what comes on it.
+        self._infos = None if source.calibration is None else self.create_publisher(
             CameraInfo, f"{options.topic.rpartition('/')[0]}/camera_info", quality)
         self._odometry = self.create_publisher(Odometry, TRUTH_TOPIC, 10)
         self._tf = self.create_publisher(TFMessage, '/tf', 100)
@@ -66,7 +67,7 @@ class CameraPublisher(Node):
     def publish(self, frame: SourceFrame, stamp_ns: int) -> None:
         """Publish one frame under the stamp given."""
         header = Header(stamp=to_stamp(stamp_ns), frame_id=self._options.frame_id)
-        if self._source.calibration is not None:
+        if self._infos is not None:
             self._infos.publish(camera_info_message(header, self._source.calibration))
         self._images.publish(image_message(header, frame.pixels))
         if frame.motion is not None:

@@ -1,0 +1,162 @@
+"""The edges the real node publishes, over DDS: REP-105, one parent, none without the robot."""
+
+from geometry_msgs.msg import TransformStamped
+import numpy as np
+import pytest
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from std_srvs.srv import Trigger
+from stream_harness import FRAME_ID, make_image, NodeProcess, Robot, write_tiny_checkpoint
+from tf2_msgs.msg import TFMessage
+
+LATCHED = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+    return write_tiny_checkpoint(tmp_path_factory.mktemp('weights') / 'tiny.safetensors')
+
+
+@pytest.fixture
+def started(checkpoint, tmp_path):
+    """Return a function that starts a robot and a node with parameters."""
+    robots, nodes = [], []
+
+    def start(prepare=None, **parameters):
+        robot = Robot()
+        robots.append(robot)
+        if prepare is not None:
+            prepare(robot)
+        node = NodeProcess(
+            tmp_path / f'{len(nodes)}.log', model__checkpoint=checkpoint, use_camera_info=False,
+            map__enable=False, **parameters)
+        nodes.append(node)
+        robot.wait_until_subscribed(node)
+        return robot, node
+
+    yield start
+    for node in nodes:
+        assert node.stop()[0] == 0
+    for robot in robots:
+        robot.close()
+
+
+def edge(parent, child, position=(0.0, 0.0, 0.0), stamp=None):
+    message = TransformStamped(child_frame_id=child)
+    message.header.frame_id = parent
+    place = message.transform.translation
+    place.x, place.y, place.z = position
+    if stamp is not None:
+        message.header.stamp = stamp
+    return message
+
+
+def static_edges(*edges):
+    """Return what publishes static edges on a robot."""
+    def prepare(robot):
+        robot.static = robot.node.create_publisher(TFMessage, '/tf_static', LATCHED)
+        robot.static.publish(TFMessage(transforms=list(edges)))
+    return prepare
+
+
+def edges_of(robot):
+    """Return {(parent, child): newest translation} of all that was published on /tf."""
+    return {(e.header.frame_id, e.child_frame_id): e.transform
+            for message in list(robot.received['tf']) for e in message.transforms}
+
+
+def vector(position):
+    return np.array((position.x, position.y, position.z))
+
+
+def test_the_robot_moves_with_its_camera_and_a_new_stream_does_not_jump(started):
+    robot, node = started(
+        static_edges(edge('base_link', 'mast', (0.2, 0.0, 0.5)), edge('mast', FRAME_ID)),
+        base_frame='base_link', odom_frame='odom', publish_map_tf=True)
+    for index in range(3):
+        robot.process(node, make_image(index))
+    robot.wait(lambda: len(robot.received['odometry']) == 3, 'odometry', node)
+    first, *_, last = list(robot.received['odometry'])
+    assert (last.header.frame_id, last.child_frame_id) == ('odom', 'base_link')
+    edges = edges_of(robot)
+    assert set(edges) == {('odom', 'base_link'), ('map', 'odom')}
+    moved = vector(last.pose.pose.position)
+    assert vector(edges['odom', 'base_link'].translation) == pytest.approx(moved)
+    assert vector(edges['map', 'odom'].translation) == pytest.approx(np.zeros(3), abs=1e-9)
+
+    assert robot.call(Trigger, '/xsvggt/reset', Trigger.Request()).success
+    robot.process(node, make_image(0, stamp=(1700000003, 0)))
+    robot.wait(lambda: len(robot.received['odometry']) == 4, 'odometry', node)
+    after = vector(robot.received['odometry'][-1].pose.pose.position)
+    assert after == pytest.approx(moved, abs=1e-6)
+    # In the map frame the same image has the pose that it had in the first stream.
+    edges = edges_of(robot)
+    turn = edges['map', 'odom'].rotation
+    half = np.array((turn.x, turn.y, turn.z))
+    in_map = after + 2 * np.cross(half, np.cross(half, after) + turn.w * after)
+    in_map += vector(edges['map', 'odom'].translation)
+    assert in_map == pytest.approx(vector(first.pose.pose.position), abs=1e-5)
+
+
+def test_nothing_is_guessed_while_the_place_of_the_camera_is_not_known(started):
+    robot, node = started(base_frame='base_link', tf_timeout=0.05)
+    robot.process(node, make_image(0))
+    robot.wait_for_diagnostic(node, 'Tracking', 'base_link', 'robot_state_publisher')
+    assert not robot.received['odometry'] and not robot.received['tf']
+    static_edges(edge('base_link', FRAME_ID))(robot)
+    for index in range(1, 20):
+        robot.process(node, make_image(index))
+        if robot.received['odometry']:
+            break
+    assert robot.received['odometry'][0].child_frame_id == 'base_link'
+    robot.wait_for_diagnostic(node, 'Tracking', 'images in this stream')
+
+
+def test_a_frame_never_gets_a_second_parent(started):
+    robot, node = started(static_edges(edge('camera_link', FRAME_ID)))
+    robot.process(node, make_image(0))
+    status = robot.wait_for_diagnostic(node, 'Tracking', "'camera_link'", 'one parent only')
+    assert 'base_frame' in status.message and 'invert_tf' in status.message
+    robot.process(node, make_image(1))
+    assert not edges_of(robot)
+    assert len(robot.received['odometry']) == 2  # says the same without TF
+
+
+def test_two_nodes_on_one_camera_do_not_fight_over_its_frame(started):
+    robot, node = started()
+    publisher = robot.node.create_publisher(TFMessage, '/tf', 10)
+    robot.wait(lambda: publisher.get_subscription_count() > 1, 'the node to listen', node)
+    for index in range(3):
+        message = make_image(index)
+        robot.process(node, message)
+        publisher.publish(TFMessage(transforms=[
+            edge('xsvggt_odom', FRAME_ID, stamp=message.header.stamp)]))
+    robot.process(node, make_image(3))
+    robot.wait_for_diagnostic(node, 'Tracking', 'by another node as well')
+
+
+def test_a_robot_with_a_root_of_its_own_gets_our_frame_below_it(started):
+    robot, node = started(static_edges(edge('camera_link', FRAME_ID)), invert_tf=True)
+    for index in range(2):
+        robot.process(node, make_image(index))
+    robot.wait(lambda: len(robot.received['odometry']) == 2, 'odometry', node)
+    edges = edges_of(robot)
+    assert set(edges) == {(FRAME_ID, 'xsvggt_odom')}
+    # The transform is the inverse of the pose: together they are nothing.
+    pose = robot.received['odometry'][-1].pose.pose
+    turn = pose.orientation
+    half = -np.array((turn.x, turn.y, turn.z))
+    place = -vector(pose.position)
+    place = place + 2 * np.cross(half, np.cross(half, place) + turn.w * place)
+    inverse = edges[FRAME_ID, 'xsvggt_odom'].translation
+    assert vector(inverse) == pytest.approx(place, abs=1e-6)
+
+
+def test_settings_that_contradict_each_other_are_refused(checkpoint, tmp_path):
+    robot = Robot()
+    node = NodeProcess(tmp_path / 'log', model__checkpoint=checkpoint, invert_tf=True,
+                       publish_map_tf=True)
+    try:
+        robot.wait_for_diagnostic(node, 'Model', 'invert_tf and publish_map_tf')
+    finally:
+        assert node.stop()[0] == 0
+        robot.close()
