@@ -203,15 +203,22 @@ def test_a_map_of_another_unit_or_voxel_size_is_the_same_map(robot, node):
     assert change(robot, 'scale.value', 2.5).successful
     robot.process(node, make_image(601))
     cloud, scaled_way = saved_files(save(robot))
+    camera = np.array(way[-1].position)  # where it is, all is scaled about it
     np.testing.assert_allclose(
-        scaled_way[0].position, 2.5 * np.array(way[0].position), atol=1e-6)
-    assert np.median(cloud['x']) == pytest.approx(2.5 * np.median(first['x']), rel=0.2)
+        scaled_way[0].position, camera + 2.5 * (np.array(way[0].position) - camera), atol=1e-5)
+    np.testing.assert_allclose(scaled_way[-2].position, camera, atol=1e-5)
+    # Points of the first map are there, scaled, but those that the newest image has moved.
+    before, after = (np.stack([c[name] for name in 'xyz'], -1) for c in (first[::10], cloud))
+    expected = camera + 2.5 * (before - camera)
+    nearest = np.linalg.norm(expected[:, None] - after, axis=-1).min(axis=1)
+    assert np.mean(nearest < 1e-3) > 0.5
     size = 0.5 * np.ptp(cloud['x'])
     assert change(robot, 'map.voxel_size', float(size)).successful
     robot.process(node, make_image(602))
     coarse, _ = saved_files(save(robot))
     points = np.stack([coarse[name] for name in 'xyz'], -1).astype(np.float64)
-    voxels = np.floor(points / np.float32(size) + 1e-6)
+    origin = camera - 2.5 * camera  # of the voxels, which were scaled about the camera too
+    voxels = np.floor((points - origin) / np.float32(size) + 1e-6)
     assert len(np.unique(voxels, axis=0)) == len(coarse) < 0.2 * len(cloud)
 
 

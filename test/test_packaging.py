@@ -159,7 +159,7 @@ def test_launch_arguments_are_the_nodes_parameters():
     table = parameter_table()
     arguments = launch_table('PARAMETERS')
     assert {'checkpoint', 'device', 'image_size', 'max_tokens', 'memory_budget_mb', 'policy',
-            'quantization', 'use_sim_time', 'odom_frame', 'publish_tf',
+            'quantization', 'use_sim_time', 'odom_frame', 'base_frame', 'publish_tf', 'invert_tf',
             'image_topics', 'image_transport', 'autostart'} == set(arguments)
     for argument, value in arguments.items():
         name, kind = value.elts[0].value, ast.unparse(value.elts[1])
