@@ -59,7 +59,14 @@ def message(data, fields, step, width, height=1, row_step=None, big=False):
                            row_step=row_step or step * width, is_bigendian=big)
 
 
+@pytest.fixture
+def no_package(monkeypatch):
+    """Leave sensor_msgs_py aside: it takes no stand-ins for messages."""
+    monkeypatch.setattr(outputs, '_installed_reader', lambda: None)
+
+
 @pytest.mark.parametrize('order', ['<', '>'])
+@pytest.mark.usefixtures('no_package')
 def test_cloud_reader_honours_offsets_padding_and_byte_order(order):
     # 2 rows of 3 points, 32 bytes a point with gaps, 8 bytes of padding after each row.
     dtype = np.dtype({'names': ['z', 'x', 'rgb', 'y', 'confidence'],
@@ -85,6 +92,7 @@ def test_cloud_reader_honours_offsets_padding_and_byte_order(order):
     np.testing.assert_array_equal(cloud['confidence'], 10 * np.arange(6))
 
 
+@pytest.mark.usefixtures('no_package')
 def test_cloud_without_confidence_and_empty_cloud():
     fields = [field('x', 0, 7), field('y', 4, 7), field('z', 8, 7), field('rgb', 12, 7)]
     data = np.array([1, 2, 3, 0], np.float32).tobytes()
@@ -94,6 +102,15 @@ def test_cloud_without_confidence_and_empty_cloud():
         outputs.read_point_cloud(message(data, fields, 16, 2))
 
 
+@pytest.fixture(params=['own reader', 'sensor_msgs_py'])
+def reader(request, monkeypatch):
+    if request.param == 'own reader':
+        monkeypatch.setattr(outputs, '_installed_reader', lambda: None)
+    else:
+        pytest.importorskip('sensor_msgs_py', reason='part of a ROS 2 installation only')
+
+
+@pytest.mark.usefixtures('reader')
 def test_real_messages_are_read_as_written():
     pytest.importorskip('sensor_msgs.msg')
     from std_msgs.msg import Header
@@ -105,6 +122,33 @@ def test_real_messages_are_read_as_written():
     np.testing.assert_array_equal(cloud['y'], packed[:, 1])
     np.testing.assert_array_equal(cloud['confidence'], packed[:, 4])
     assert cloud[['red', 'green', 'blue']].tolist() == [(0x10, 0x20, 0x30)] * 10
+
+
+def test_the_package_reads_common_clouds_only(monkeypatch):
+    """A stand-in for sensor_msgs_py is asked for clouds that the real one reads rightly."""
+    asked = []
+
+    def read_points(cloud):
+        asked.append(cloud)
+        layout = outputs.read_any_cloud(cloud).dtype
+        kinds = [layout.fields[name] for name in layout.names]
+        dtype = np.dtype({'names': layout.names, 'formats': [kind for kind, _ in kinds],
+                          'offsets': [offset for _, offset in kinds]})    # no itemsize, as of old
+        return np.ndarray((cloud.width * cloud.height,), dtype, cloud.data)
+
+    package = SimpleNamespace(read_points=read_points)
+    monkeypatch.setitem(sys.modules, 'sensor_msgs_py', SimpleNamespace(point_cloud2=package))
+    monkeypatch.setitem(sys.modules, 'sensor_msgs_py.point_cloud2', package)
+    fields = [field('x', 0, 7), field('y', 4, 7), field('z', 8, 7), field('rgb', 12, 7)]
+    values = np.random.default_rng(0).normal(size=(3, 20)).astype(np.float32)
+    for step, row_step, big, is_asked in ((16, 48, False, True), (20, 60, False, True),
+                                          (16, 64, False, False), (16, 48, True, False)):
+        cloud = message(values.tobytes(), fields, step, 3, 2, row_step, big)
+        points = outputs.read_point_cloud(cloud)
+        np.testing.assert_array_equal(points, outputs.read_any_cloud(cloud))
+        assert points.dtype.itemsize == step
+        assert bool(asked) == is_asked
+        asked.clear()
 
 
 @pytest.mark.parametrize('shape', [(5, 7), (5, 7, 3)])

@@ -1,4 +1,4 @@
-"""From sensor_msgs/Image and CompressedImage to pixels, without cv_bridge."""
+"""From sensor_msgs/Image and CompressedImage to pixels; cv_bridge only for rare encodings."""
 
 from collections.abc import Callable
 import io
@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
+
+from xsvggt_ros.node.foreign_images import BridgeError, decode_foreign
 
 SENSOR_BITS = (10, 12, 14, 16)  # that a camera may send in 16-bit samples
 
@@ -47,17 +49,21 @@ def decode_image(message: Image) -> np.ndarray:
     Return the pixels as uint8 [height, width, 3] RGB; a view of the message where possible.
 
     Rows may be padded (``step``). Grey and Bayer images of 16 bits are scaled as `_to_bytes` says,
-    16-bit colours lose their low byte. Raises ImageError for an unknown encoding, a size that is
-    zero or does not fit the encoding, a ``step`` below a row's bytes, or too little data.
+    16-bit colours lose their low byte. Raises ImageError for an encoding that cv_bridge does not
+    know either, a size that is zero or does not fit the encoding, a ``step`` below a row's bytes,
+    or too little data.
     """
     size = f'{message.width}x{message.height}'
     if message.height == 0 or message.width == 0:
         raise ImageError(f'image is empty ({size}); check the camera driver')
     layout = _LAYOUTS.get(message.encoding)
     if layout is None:
-        raise ImageError(
-            f"encoding '{message.encoding}' is not supported; let the camera driver send one of "
-            + ', '.join(_LAYOUTS))
+        try:
+            return decode_foreign(message)
+        except BridgeError as error:
+            raise ImageError(
+                f"encoding '{message.encoding}' is not supported, and {error}; let the camera "
+                'driver send one of ' + ', '.join(_LAYOUTS)) from error
     for name, length, multiple in (('width', message.width, layout.columns),
                                    ('height', message.height, layout.rows)):
         if length % multiple:

@@ -1,6 +1,6 @@
-"""The cache's occupancy on disk, and the reader for PointCloud2 messages. No ROS."""
+"""The cache's occupancy on disk, and the reader for PointCloud2 messages. Works without ROS."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 import csv
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -55,8 +55,22 @@ def read_point_cloud(message: Any) -> np.ndarray:
     """
     Return the points of a sensor_msgs/PointCloud2 as a structured array [height * width].
 
-    Honours every field's offset and type, padding between points and rows, and byte order.
+    Honours every field's offset and type, padding between points and rows, and byte order. Common
+    clouds are read by sensor_msgs_py where it is installed. Raises ValueError for too little data.
     """
+    read_points = _installed_reader()
+    rows_are_padded = message.row_step != message.width * message.point_step
+    is_whole = len(message.data) >= message.row_step * message.height > 0
+    if read_points is None or rows_are_padded or message.is_bigendian or not is_whole:
+        # sensor_msgs_py skips no padding of rows, and turns bytes round in the message itself.
+        return read_any_cloud(message)
+    points = read_points(message)
+    # Older ones do not skip padding after a point's last field either.
+    return points if points.dtype.itemsize == message.point_step else read_any_cloud(message)
+
+
+def read_any_cloud(message: Any) -> np.ndarray:
+    """Do what `read_point_cloud` does, without sensor_msgs_py."""
     order = '>' if message.is_bigendian else '<'
     dtype = np.dtype({
         'names': [field.name for field in message.fields],
@@ -84,6 +98,14 @@ def cloud_from_message(message: Any) -> np.ndarray:
     confident = 'confidence' in raw.dtype.names
     confidence = raw['confidence'] if confident else np.ones(len(raw), np.float32)
     return make_cloud(points, colours.astype(np.uint8), confidence)
+
+
+def _installed_reader() -> Callable[[Any], np.ndarray] | None:
+    try:
+        from sensor_msgs_py.point_cloud2 import read_points
+    except ImportError:
+        return None
+    return read_points
 
 
 def _at_least(data: np.ndarray, size: int) -> np.ndarray:
