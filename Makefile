@@ -30,12 +30,16 @@ ifndef ROS_DOMAIN_ID
 export ROS_DOMAIN_ID := $(shell echo $$(($$$$ % 100 + 1)))
 endif
 
+# One word for the shell, whatever is in it.
+quoted = '$(subst ','\'',$(1))'
+
 .PHONY: demo test train-small lint env clean
 
 demo: env
 	@$(VENV_PYTHON) -m xsvggt_ros.tools.demo --out out/demo \
-		$(if $(INPUT),--input '$(INPUT)') $(if $(CALIBRATION),--calibration '$(CALIBRATION)') \
-		$(if $(RATE),--rate '$(RATE)') $(if $(FRAMES),--frames '$(FRAMES)')
+		$(if $(INPUT),--input $(call quoted,$(INPUT))) \
+		$(if $(CALIBRATION),--calibration $(call quoted,$(CALIBRATION))) \
+		$(if $(RATE),--rate $(call quoted,$(RATE))) $(if $(FRAMES),--frames $(call quoted,$(FRAMES)))
 
 # The tests of the kernels want triton: 200 MB more to download, 0.7 GB more on disk.
 test: BOOTSTRAP := --triton
@@ -50,9 +54,10 @@ lint: env
 	$(VENV_PYTHON) -m flake8 .
 
 env:
-	@command -v '$(PYTHON)' >/dev/null || { echo "There is no $(PYTHON) here. On Debian and Ubuntu:" \
-		"sudo apt-get install python3 python3-venv python3-dev" >&2; exit 1; }
-	@'$(PYTHON)' ci/bootstrap.py --torch '$(TORCH)' --torch-index '$(TORCH_INDEX)' $(BOOTSTRAP)
+	@command -v $(call quoted,$(PYTHON)) >/dev/null || { echo "There is no $(PYTHON) here. On Debian" \
+		"and Ubuntu: sudo apt-get install python3 python3-venv python3-dev" >&2; exit 1; }
+	@$(call quoted,$(PYTHON)) ci/bootstrap.py --torch $(call quoted,$(TORCH)) \
+		--torch-index $(call quoted,$(TORCH_INDEX)) $(BOOTSTRAP)
 
 clean:
 	rm -rf .venv out build install log *.egg-info

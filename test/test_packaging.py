@@ -3,6 +3,9 @@
 import ast
 from pathlib import Path
 import re
+import shlex
+import shutil
+import subprocess
 from types import ModuleType
 import xml.etree.ElementTree as ElementTree
 
@@ -118,6 +121,16 @@ def test_every_requirement_is_pinned():
 
     pins = dict(line.split('==') for line in lines('constraints.txt'))
     assert {line.replace('_', '-') for line in lines('requirements.txt')} <= set(pins)
+
+
+def test_make_demo_takes_any_name_of_a_folder():
+    if shutil.which('make') is None or not (ROOT / 'Makefile').is_file():
+        pytest.skip('there is no make, or no checkout')
+    name = 'it\'s "my" dir, new'
+    shown = subprocess.run(['make', '-n', 'demo', f'INPUT={name}'], cwd=ROOT, check=True,
+                           capture_output=True, text=True).stdout
+    words = shlex.split(shown)
+    assert words[words.index('--input') + 1] == name
 
 
 def test_middleware_profile_has_room_for_images():

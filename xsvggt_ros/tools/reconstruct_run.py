@@ -13,10 +13,11 @@ from xsvggt_ros.engine.stream_engine import CacheStats, FrameResult, StreamEngin
 from xsvggt_ros.engine.trajectory import StampedPose
 from xsvggt_ros.geometry import flu_from_optical, invert_transform
 from xsvggt_ros.kv_cache.config import CacheConfig
-from xsvggt_ros.model.checkpoint import CheckpointError, load_model, LoadedModel
+from xsvggt_ros.model.checkpoint import LoadedModel
 from xsvggt_ros.tools.arguments import network_image_size
 from xsvggt_ros.tools.errors import ToolError
 from xsvggt_ros.tools.frame_source import FramesAhead, open_source, SourceFrame
+from xsvggt_ros.tools.measurement import choose_device, choose_dtype, load_network
 from xsvggt_ros.tools.outputs import CacheRow
 from xsvggt_ros.tools.processes import ignore_signals
 from xsvggt_ros.tools.progress import ProgressBar
@@ -68,20 +69,14 @@ def run_reconstruct(options: argparse.Namespace) -> None:
 
 def _load(options: argparse.Namespace) -> tuple[LoadedModel, StreamEngine]:
     """Return the network and the engine that the options ask for."""
+    device = choose_device(options.device)
+    loaded = load_network(options.checkpoint, 'auto', device)
     try:
-        name = options.device
-        if name == 'auto':
-            name = 'cuda' if torch.cuda.is_available() else 'cpu'
-        device = torch.device(name)
-        dtype = torch.float32
-        if device.type == 'cuda':
-            dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-        loaded = load_model(options.checkpoint, device=device, dtype=dtype)
         cache = CacheConfig(policy=options.policy, max_tokens=options.max_tokens,
                             quantization=options.quantization)
-        engine = StreamEngine(loaded.model, cache, device, dtype,
+        engine = StreamEngine(loaded.model, cache, device, choose_dtype(device),
                               network_image_size(options) or loaded.config.img_size)
-    except (CheckpointError, ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError) as error:
         raise ToolError(str(error)) from error
     return loaded, engine
 
