@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 import os
-import statistics
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 import torch
 
 from xsvggt_ros.engine.scale import Scale
 from xsvggt_ros.node.map_output import MapReport
-from xsvggt_ros.node.stream_statistics import Fault, FrameReport
+from xsvggt_ros.node.stream_statistics import (
+    Fault, FrameReport, PERCENTILES, percentiles
+)
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 RECENT = 10.0  # seconds for which a fault that does not repeat stays visible
@@ -72,6 +73,8 @@ class Snapshot:
     processed: int = 0
     dropped: int = 0
     rejected: int = 0
+    skipped: int = 0
+    deadline_fault: str = ''  # why deadline_ms cannot be kept
     rate_out: float = 0.0
     latencies: Sequence[float] = ()  # seconds, of the last frames
     busy_for: float = 0.0  # seconds the frame in work has taken; 0: none in work
@@ -162,12 +165,15 @@ def _input(s: Snapshot) -> Part:
 
 def _inference(s: Snapshot) -> Part:
     values: dict[str, object] = {
-        'rate (Hz)': f'{s.rate_out:.2f}', 'processed': s.processed, 'dropped': s.dropped}
+        'rate (Hz)': f'{s.rate_out:.2f}', 'processed': s.processed, 'dropped': s.dropped,
+        'skipped': s.skipped}
     if s.report is not None:
         latency = s.report.latency
         values |= {f'{name} (ms)': f'{1e3 * getattr(latency, name):.1f}'
                    for name in ('total', 'decode', 'upload', 'inference', 'pack', 'publish')}
-        values |= {'median latency (ms)': f'{1e3 * statistics.median(s.latencies or [0.0]):.1f}',
+        values |= {f'latency p{share} (ms)': f'{1e3 * seconds:.1f}'
+                   for share, seconds in zip(PERCENTILES, percentiles(s.latencies))}
+        values |= {'history limit (tokens)': s.report.cache.limit or 'none',
                    'mean confidence': f'{s.report.confidence_mean:.3f}',
                    'points': s.report.points}
     if s.frame_fault is not None and s.frame_fault.age < RECENT:
@@ -176,9 +182,11 @@ def _inference(s: Snapshot) -> Part:
         return ERROR, f'one image has been in work for {s.busy_for:.0f} s', values
     if s.report is None:
         return OK, 'no image processed yet', values
+    if s.deadline_fault:
+        return WARN, s.deadline_fault, values
     share = s.dropped / max(1, s.received)
     message = f'{s.rate_out:.1f} frames/s, {100 * share:.0f} % of the images dropped'
-    if s.dropped and s.rate_out < 0.5 * s.image_rate and s.image_fault is None:
+    if s.dropped > s.skipped and s.rate_out < 0.5 * s.image_rate and s.image_fault is None:
         message += (': the network is slower than the camera and takes the newest image; '
                     'for more frames lower model.image_size or cache.max_tokens')
     return OK, message, values
@@ -225,6 +233,8 @@ def _cache(s: Snapshot) -> Part:
     if s.budget_warning is not None:
         return WARN, s.budget_warning, values
     full = ', full and steady' if used == cache.budget else ''
+    if cache.limit is not None and cache.limit < cache.budget:
+        full = f', {cache.limit} at most for deadline_ms'
     return OK, f'{used} of {cache.budget} tokens per layer, {size}{full}', values
 
 

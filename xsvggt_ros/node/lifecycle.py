@@ -401,6 +401,7 @@ class XsvggtNode(LifecycleNode):
             calibration=pipeline.calibrations[0].description,
             calibrated_focal=pipeline.calibrations[0].focal, received=pipeline.received,
             processed=pipeline.processed, dropped=pipeline.dropped, rejected=pipeline.rejected,
+            skipped=pipeline.skipped, deadline_fault=pipeline.deadline.fault,
             camera_faults=pipeline.camera_faults(), scale_fault=pipeline.scale_fault(),
             cameras=pipeline.cameras_description(), resets=pipeline.resets,
             last_reset=pipeline.last_reset, scale=pipeline.scale.current,

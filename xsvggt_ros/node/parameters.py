@@ -132,6 +132,9 @@ TABLE: tuple[Parameter, ...] = (
     Parameter('input.camera_timeout', 2.0, 'Seconds after which a rig goes on without a camera '
               'whose images do not come or do not fit; diagnostics name it.', minimum=0.1,
               maximum=3600.0),
+    Parameter('input.max_rate', 0.0, 'Images, or sets of a rig, that are taken a second at most, '
+              'by their stamps, which may come a tenth of the period early; the others are '
+              'skipped. 0: all.', minimum=0.0, maximum=1000.0, dynamic=True),
     Parameter('use_camera_info', True, 'Take the calibration on `camera_info`: its intrinsics '
               'make the points of ~/points and are published, in place of predicted ones.'),
     Parameter('rectify', True, 'Rectify images if `camera_info` has distortion; false: they are '
@@ -186,6 +189,10 @@ TABLE: tuple[Parameter, ...] = (
               'back: a bag that loops, a clock that was set.', dynamic=True),
     Parameter('reset.on_gap', 0.0, 'Begin a new stream when the stamps of two images are more '
               'than so many seconds apart; 0: never.', minimum=0.0, maximum=86400.0, dynamic=True),
+    Parameter('deadline_ms', 0.0, 'Latency to keep, in ms from the receipt of an image to the end '
+              'of publishing: images that would be later are skipped, and a network that takes '
+              'longer remembers less (with cache.policy full it cannot). 0: none.', minimum=0.0,
+              maximum=60_000.0, dynamic=True),
     Parameter('autostart', True, 'Configure and activate at once, without a lifecycle manager.'),
     Parameter('diagnostics.image_timeout', 5.0, 'Seconds without an image after which diagnostics '
               'say so.', minimum=0.1, maximum=3600.0, dynamic=True),

@@ -22,6 +22,7 @@ from xsvggt_ros.engine.stream_engine import FrameError, FrameResult
 from xsvggt_ros.msg import StreamStatus
 from xsvggt_ros.node.camera_calibration import CameraCalibration
 from xsvggt_ros.node.camera_sets import CameraImage, CameraSets
+from xsvggt_ros.node.deadline import Deadline
 from xsvggt_ros.node.diagnostics import GpuMemory
 from xsvggt_ros.node.frame_outputs import cloud_of, frame_outputs, points_in
 from xsvggt_ros.node.frames import world_from_optical
@@ -33,6 +34,7 @@ from xsvggt_ros.node.metric_scale import MetricScale
 from xsvggt_ros.node.parameters import Value
 from xsvggt_ros.node.pose_outputs import PoseOutputs
 from xsvggt_ros.node.publishers import Publishers
+from xsvggt_ros.node.rate_limit import RateLimit
 from xsvggt_ros.node.rig import RigGeometry, seen_transforms
 from xsvggt_ros.node.status_messages import cache_message, fill_report
 from xsvggt_ros.node.stream_clock import OutOfOrderError, StreamClock
@@ -74,6 +76,10 @@ class Pipeline:
         self.rejected = 0
         self.resets = 0
         self.last_reset = ''  # why
+        self.deadline = Deadline()
+        self._late = 0  # images skipped for the deadline, by the worker's thread
+        self._passed_over = 0  # images skipped for input.max_rate, by the executor's thread
+        self._input_rate = RateLimit()
         self.busy_since: float | None = None
         self.enabled = True  # False: images are ignored
         self.topics = topics
@@ -98,10 +104,14 @@ class Pipeline:
         if not self.enabled:
             return
         now, stamp_ns = time.monotonic(), nanoseconds(message.header)
-        if self.sets is None:
-            self.mailbox.put(((CameraImage(0, stamp_ns, message),), now))
-        elif (images := self.sets.add(camera, stamp_ns, message, now)) is not None:
+        images = ((CameraImage(0, stamp_ns, message),) if self.sets is None
+                  else self.sets.add(camera, stamp_ns, message, now))
+        if images is None:
+            return
+        if self._input_rate.is_due(images[0].stamp_ns, now, self.values['input.max_rate']):
             self.mailbox.put((images, now), len(images))
+        else:
+            self._passed_over += len(images)
 
     def on_camera_info(self, message: CameraInfo, camera: int = 0) -> None:
         """Remember a camera's calibration."""
@@ -120,6 +130,10 @@ class Pipeline:
             self.topics, values['input.sync_slop'], values['input.camera_timeout'],
             time.monotonic())
         self.processed = self.rejected = self.resets = 0
+        self._late = self._passed_over = 0
+        self._input_rate.forget()
+        self.deadline = Deadline()
+        self._engine.limit_tokens(None)
         self._engine.reset()
         self._forget()
         self._poses.forget()
@@ -133,12 +147,18 @@ class Pipeline:
     @property
     def received(self) -> int:
         """Return how many images have come, without those that wait for the rest of their set."""
-        return self.mailbox.received + (self.sets.dropped if self.sets else 0)
+        return (self.mailbox.received + self._passed_over
+                + (self.sets.dropped if self.sets else 0))
 
     @property
     def dropped(self) -> int:
         """Return how many images were replaced by newer ones, or found no set."""
         return self.mailbox.dropped + (self.sets.dropped if self.sets else 0)
+
+    @property
+    def skipped(self) -> int:
+        """Return how many images were left out for input.max_rate or deadline_ms."""
+        return self._passed_over + self._late
 
     def camera_faults(self) -> list[tuple[int, str]]:
         """Return which cameras of a rig are missing, and why."""
@@ -193,6 +213,9 @@ class Pipeline:
         for calibration in self.calibrations:
             calibration.wait()
         start = time.monotonic()
+        if self.deadline.is_too_late(start - arrival, self.values['deadline_ms']):
+            self._late += len(images)
+            return
         headers = [image.content.header for image in images]
         header, stamp_ns = headers[0], images[0].stamp_ns
         self._watch_time(stamp_ns)
@@ -229,6 +252,8 @@ class Pipeline:
             publish=published - packed)
         self.processed += len(images)
         self._account(header, result, latency, points_in(outputs))
+        self._engine.limit_tokens(self.deadline.update(
+            published - start, self.values['deadline_ms'], self.report.cache))
         self._publish_status(header)
         # Last, because nobody waits for it.
         if pose is not None:
@@ -375,6 +400,7 @@ class Pipeline:
             random_weights=self.loaded.random_weights,
             frames_received=self.received, frames_processed=self.processed,
             frames_dropped=self.dropped, frames_rejected=self.rejected,
+            frames_skipped=self.skipped,
             rate_in=self.image_meter.rate(), rate_out=self.out_meter.rate(),
             reset_count=self.resets)
         scale = self.scale.current
@@ -401,6 +427,7 @@ class Pipeline:
         self._poses.begin_stream()
         self.map.forget(self.values)
         self.scale.forget()
+        self.deadline.forget()
         self.latencies.clear()
         for kind in ('image', 'frame'):
             self._faults.clear(kind)

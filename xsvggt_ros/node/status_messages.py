@@ -2,22 +2,12 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 from std_msgs.msg import Header
 
 from xsvggt_ros.engine.stream_engine import CacheStats
 from xsvggt_ros.msg import CacheStatus, StreamStatus
 from xsvggt_ros.node.diagnostics import GpuMemory
-from xsvggt_ros.node.stream_statistics import FrameReport
-
-PERCENTILES = (50, 95, 99)
-
-
-def percentiles(latencies: Sequence[float]) -> tuple[float, float, float]:
-    """Return the seconds that 50, 95 and 99 % of the latencies do not exceed; zeros for none."""
-    if not latencies:
-        return 0.0, 0.0, 0.0
-    return tuple(np.percentile(np.array(latencies), PERCENTILES).tolist())
+from xsvggt_ros.node.stream_statistics import FrameReport, percentiles
 
 
 def fill_report(message: StreamStatus, report: FrameReport, latencies: Sequence[float]) -> None:
@@ -35,7 +25,7 @@ def cache_message(header: Header, cache: CacheStats, gpu: GpuMemory) -> CacheSta
         header=header, frame_index=cache.frames - 1, layers=len(cache.tokens_per_layer),
         tokens_per_frame=cache.tokens_per_frame,
         tokens_used=max(cache.tokens_per_layer, default=0), tokens_budget=cache.budget or 0,
-        tokens_limit=cache.budget or 0,
+        tokens_limit=cache.limit or 0,
         occupancy=cache.occupancy, tokens_evicted=cache.evicted_this_frame,
         tokens_evicted_total=cache.evicted_total,
         tokens_first=round(cache.health.first_tokens),

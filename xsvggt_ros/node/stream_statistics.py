@@ -1,11 +1,22 @@
 """What the node counts: rates, latencies, and faults worth telling once in a while."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 import time
 
+import numpy as np
+
 from xsvggt_ros.engine.stream_engine import CacheStats
+
+PERCENTILES = (50, 95, 99)
+
+
+def percentiles(latencies: Sequence[float]) -> tuple[float, float, float]:
+    """Return the seconds that 50, 95 and 99 % of the latencies do not exceed; zeros for none."""
+    if not latencies:
+        return 0.0, 0.0, 0.0
+    return tuple(np.percentile(np.array(latencies), PERCENTILES).tolist())
 
 
 class RateMeter:

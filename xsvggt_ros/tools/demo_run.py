@@ -217,7 +217,8 @@ class _Demo:
         status, rows = self._recorder.status, self._recorder.recording.cache
         if status is None or not rows:
             return 0, ''
-        done = status.frames_processed + status.frames_dropped + status.frames_rejected
+        done = (status.frames_processed + status.frames_dropped + status.frames_rejected
+                + status.frames_skipped)
         words = f'{1e3 * rows[-1].latency:.0f} ms a frame, cache {rows[-1].tokens_used} tokens'
         if status.frames_dropped:
             words += f', {status.frames_dropped} dropped'
