@@ -158,3 +158,10 @@ def test_a_baseline_needs_two_cameras():
     with pytest.raises(ValueError, match='image_topics'):
         check_together(values)
     check_together(values | {'image_topics': ['/left', '/right']})
+
+
+def test_the_cloud_of_a_rig_is_not_organised():
+    values = VALUES | {'cloud.organized': True}
+    check_together(values)
+    with pytest.raises(ValueError, match=r'cloud\.organized.*image_topics'):
+        check_together(values | {'image_topics': ['/left', '/right']})

@@ -298,3 +298,20 @@ def test_clouds_are_thinned_as_asked(model):
     near = pack_cloud(result, CloudOptions(max_range=limit))
     assert 0 < len(near) <= 56 * 56 / 2 + 1
     assert near[:, :3].norm(dim=1).max() <= limit
+
+
+@pytest.mark.parametrize('source', ['depth', 'points'])
+def test_an_organised_cloud_has_the_same_points_in_their_places(model, source):
+    engine = make_engine(model)
+    for frame in frames(2):
+        result = engine.step(frame)
+    options = CloudOptions(source, stride=3, confidence_percentile=40.0)
+    there, whole = pack_cloud(result, options), pack_cloud(result, CloudOptions(source, stride=3))
+    cloud = pack_cloud(result, replace(options, organized=True))
+    assert cloud.shape == (19, 19, 5)          # of 56 x 56
+    finite = cloud[..., :3].isfinite().all(dim=-1)
+    assert (finite | cloud[..., :3].isnan().all(dim=-1)).all()
+    assert torch.equal(cloud[finite], there)
+    assert torch.equal(cloud[finite], whole.view(19, 19, 5)[finite])
+    assert torch.equal(cloud[..., 3:].view(torch.int32),
+                       whole.view(19, 19, 5)[..., 3:].view(torch.int32))

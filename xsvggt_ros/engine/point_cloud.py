@@ -21,12 +21,14 @@ class CloudOptions:
     stride: every n-th pixel in both directions.
     confidence_percentile: share of the frame's points, 0..100, that is dropped as least sure.
     max_range: points farther from the camera are dropped, in the stream's unit; 0 keeps all.
+    organized: what is dropped keeps its place, with NaN as x, y and z.
     """
 
     source: str = 'depth'
     stride: int = 1
     confidence_percentile: float = 0.0
     max_range: float = 0.0
+    organized: bool = False
 
 
 @torch.inference_mode()
@@ -34,7 +36,8 @@ def pack_cloud(result: FrameResult, options: CloudOptions) -> Tensor:
     """
     Return the cloud [N, 5] fp32 in the camera's optical frame, on the CPU, one row a point.
 
-    Columns are `COLUMNS`; rgb holds the bits 0x00RRGGBB, as PCL and RViz expect them.
+    Columns are `COLUMNS`; rgb holds the bits 0x00RRGGBB, as PCL and RViz expect them. An organised
+    cloud is [ceil(H / stride), ceil(W / stride), 5], as the pixels are.
     """
     if options.source == 'points':
         points = transform_points(result.camera_from_world, result.points)
@@ -43,12 +46,18 @@ def pack_cloud(result: FrameResult, options: CloudOptions) -> Tensor:
         points = unproject_depth(result.depth, result.intrinsics)
         confidence = result.depth_confidence
     step = options.stride
-    points = points[::step, ::step].reshape(-1, 3)
+    points = points[::step, ::step]
+    rows, columns = points.shape[:2]
+    points = points.reshape(-1, 3)
     confidence = confidence[::step, ::step].reshape(-1)
     red, green, blue = result.image[::step, ::step].reshape(-1, 3).int().unbind(-1)
     rgb = ((red << 16) | (green << 8) | blue).view(torch.float32)
     packed = torch.cat([points, rgb[:, None], confidence[:, None]], dim=1)
-    return packed[_chosen(points, confidence, options)].cpu()
+    chosen = _chosen(points, confidence, options)
+    if options.organized:
+        packed[:, :3].masked_fill_(~chosen[:, None], torch.nan)
+        return packed.view(rows, columns, len(COLUMNS)).cpu()
+    return packed[chosen].cpu()
 
 
 def _chosen(points: Tensor, confidence: Tensor, options: CloudOptions) -> Tensor:

@@ -19,13 +19,13 @@ Output = tuple[LifecyclePublisher, Image | CameraInfo | PointCloud2]
 
 def frame_outputs(
     publishers: Publishers, header: Header, results: Sequence[FrameResult],
-    reference_from_camera: Sequence[np.ndarray], values: Mapping[str, Value],
+    reference_from_camera: Sequence[np.ndarray], values: Mapping[str, Value], cloud_is_due: bool,
 ) -> list[Output]:
     """
     Return cloud, colour, depth, confidence and camera, with the topics they go to.
 
     The cloud has what all cameras of the rig see, [4, 4] transforms bring it into the frame of the
-    first one, which alone has the other outputs.
+    first one, which alone has the other outputs. It is left out unless it is due.
     """
     result = results[0]
 
@@ -38,25 +38,31 @@ def frame_outputs(
 
     makers = (
         (publishers.points, lambda: messages.point_cloud(
-            header, packed_cloud(results, reference_from_camera, values))),
+            header, packed_cloud(results, reference_from_camera, values,
+                                 values['cloud.organized']))),
         (publishers.depth, lambda: image(result.depth, '32FC1')),
         (publishers.depth_info, camera),
         (publishers.rgb, lambda: image(result.image, 'rgb8')),
         (publishers.rgb_info, camera),
         (publishers.confidence, lambda: image(result.depth_confidence, '32FC1')))
     return [(publisher, make()) for publisher, make in makers
-            if publisher.get_subscription_count()]
+            if publisher.get_subscription_count()
+            and (cloud_is_due or publisher is not publishers.points)]
 
 
 def packed_cloud(
     results: Sequence[FrameResult], reference_from_camera: Sequence[np.ndarray],
-    values: Mapping[str, Value],
+    values: Mapping[str, Value], organized: bool = False,
 ) -> np.ndarray:
-    """Return the cloud [N, 5] of one set of images, chosen by the parameters `cloud.*`."""
+    """
+    Return the cloud [N, 5] of one set of images, chosen by the parameters `cloud.*`.
+
+    organized: the cloud [H, W, 5] of a single image.
+    """
     options = CloudOptions(
         source=values['cloud.source'], stride=values['cloud.stride'],
         confidence_percentile=values['cloud.confidence_percentile'],
-        max_range=values['cloud.max_range'])
+        max_range=values['cloud.max_range'], organized=organized)
     clouds = [pack_cloud(result, options).numpy() for result in results]
     for cloud, transform in zip(clouds[1:], reference_from_camera[1:]):
         cloud[:, :3] = cloud[:, :3] @ transform[:3, :3].T + transform[:3, 3]
@@ -67,14 +73,20 @@ def cloud_of(
     outputs: list[Output], results: Sequence[FrameResult],
     reference_from_camera: Sequence[np.ndarray], values: Mapping[str, Value],
 ) -> np.ndarray:
-    """Return a set's cloud [N, 5]: the one among the outputs, if it was made already."""
+    """Return a set's cloud [N, 5]: what is finite of the one among the outputs, or a new one."""
     for _, content in outputs:
         if isinstance(content, PointCloud2):
-            return np.frombuffer(content.data, np.float32).reshape(-1, len(COLUMNS))
+            cloud = np.frombuffer(content.data, np.float32).reshape(-1, len(COLUMNS))
+            return cloud if content.is_dense else cloud[np.isfinite(cloud[:, 0])]
     return packed_cloud(results, reference_from_camera, values)
 
 
 def points_in(outputs: list[Output]) -> int:
-    """Return the points of the cloud among the outputs, 0 if there is none."""
-    return next((content.width * content.height for _, content in outputs
-                 if isinstance(content, PointCloud2)), 0)
+    """Return the points of the cloud among the outputs, 0 if there is none; not the NaN ones."""
+    for _, content in outputs:
+        if isinstance(content, PointCloud2):
+            if content.is_dense:
+                return content.width
+            x = np.frombuffer(content.data, np.float32)[::len(COLUMNS)]
+            return int(np.count_nonzero(np.isfinite(x)))
+    return 0

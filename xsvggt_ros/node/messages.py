@@ -36,18 +36,22 @@ def byte_array(values: np.ndarray) -> array:
 
 
 def point_cloud(header: Header, packed: np.ndarray) -> PointCloud2:
-    """Return an unorganised cloud of a packed one, [N, 5] float32 (see `engine.point_cloud`)."""
+    """
+    Return the cloud of a packed one, float32 (see `engine.point_cloud`).
+
+    packed: [N, 5], or [H, W, 5] for an organised cloud, which has points that are not finite.
+    """
+    organized = packed.ndim == 3
     message = PointCloud2()
     message.header = header
-    message.height = 1
-    message.width = len(packed)
+    message.height, message.width = packed.shape[:2] if organized else (1, len(packed))
     message.fields = [
         PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1)
         for i, name in enumerate(COLUMNS)]
     message.is_bigendian = False
     message.point_step = POINT_STEP
-    message.row_step = POINT_STEP * len(packed)
-    message.is_dense = True
+    message.row_step = POINT_STEP * message.width
+    message.is_dense = not organized
     message.data = byte_array(packed) if len(packed) else array('B')
     return message
 

@@ -147,6 +147,11 @@ TABLE: tuple[Parameter, ...] = (
               'sure, in percent.', minimum=0.0, maximum=99.0, dynamic=True),
     Parameter('cloud.max_range', 0.0, "Points farther from the camera are dropped, in the cloud's "
               'unit; 0 keeps all.', minimum=0.0, maximum=float(MILLION), dynamic=True),
+    Parameter('cloud.organized', False, '~/points has a place for every pixel, height x width, '
+              'and NaN where a point is dropped (not for a rig); false: only the points.'),
+    Parameter('cloud.max_rate', 0.0, 'Clouds on ~/points a second at most, by the stamps of the '
+              'images; the map gets every one. 0: one for each image.', minimum=0.0,
+              maximum=1000.0, dynamic=True),
     Parameter('map.enable', True, 'Gather the clouds in the voxel map that ~/map_points and '
               '~/save_map give.'),
     Parameter('map.voxel_size', 0.0, "Edge of the map's voxels, in the stream's unit: metres if "
@@ -219,6 +224,10 @@ def check_together(values: Mapping[str, Value]) -> None:
     if len(set(frames)) < len(frames):
         raise ValueError('odom_frame, map_frame and base_frame must have different names; got '
                          + ', '.join(frames))
+    if values['cloud.organized'] and len(listed(values['image_topics'])) > 1:
+        raise ValueError(
+            'cloud.organized needs one camera, because the merged cloud of a rig has no rows and '
+            'columns; leave image_topics empty, or set cloud.organized to false')
 
 
 def _plain(number: float) -> str:

@@ -79,7 +79,7 @@ class Pipeline:
         self.deadline = Deadline()
         self._late = 0  # images skipped for the deadline, by the worker's thread
         self._passed_over = 0  # images skipped for input.max_rate, by the executor's thread
-        self._input_rate = RateLimit()
+        self._input_rate, self._cloud_rate = RateLimit(), RateLimit()
         self.busy_since: float | None = None
         self.enabled = True  # False: images are ignored
         self.topics = topics
@@ -235,7 +235,9 @@ class Pipeline:
         self._clock.advance(stamp_ns)
         computed = time.monotonic()
         transforms = self._transforms(results, headers)
-        outputs = frame_outputs(self._publishers, header, results, transforms, self.values)
+        cloud_is_due = self._cloud_rate.is_due(stamp_ns, arrival, self.values['cloud.max_rate'])
+        outputs = frame_outputs(
+            self._publishers, header, results, transforms, self.values, cloud_is_due)
         packed = time.monotonic()
         if result.frame_index == 0:
             self._poses.begin_stream()
@@ -251,7 +253,10 @@ class Pipeline:
             inference=computed - decoded - upload, pack=packed - computed,
             publish=published - packed)
         self.processed += len(images)
-        self._account(header, result, latency, points_in(outputs))
+        points = points_in(outputs)
+        if not cloud_is_due and self.report is not None:
+            points = self.report.points  # those of the last cloud
+        self._account(header, result, latency, points)
         self._engine.limit_tokens(self.deadline.update(
             published - start, self.values['deadline_ms'], self.report.cache))
         self._publish_status(header)
@@ -398,9 +403,10 @@ class Pipeline:
         message = StreamStatus(
             header=header, state=state, model=self.loaded.description,
             random_weights=self.loaded.random_weights,
-            frames_received=self.received, frames_processed=self.processed,
+            frames_processed=self.processed,
             frames_dropped=self.dropped, frames_rejected=self.rejected,
             frames_skipped=self.skipped,
+            frames_received=self.received,  # last: images come meanwhile, and it is never less
             rate_in=self.image_meter.rate(), rate_out=self.out_meter.rate(),
             reset_count=self.resets)
         scale = self.scale.current
@@ -425,6 +431,7 @@ class Pipeline:
         self.report = None
         self._clock.forget()
         self._poses.begin_stream()
+        self._cloud_rate.forget()
         self.map.forget(self.values)
         self.scale.forget()
         self.deadline.forget()

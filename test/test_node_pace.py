@@ -1,0 +1,204 @@
+"""How often the real node takes images and sends clouds, and how it keeps a deadline."""
+
+import time
+
+from diagnostic_msgs.msg import DiagnosticStatus
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+import numpy as np
+import pytest
+from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+from rcl_interfaces.srv import SetParameters
+from std_msgs.msg import Header
+from std_srvs.srv import Trigger
+from stream_harness import make_image, NodeProcess, Robot, write_tiny_checkpoint
+
+from xsvggt_ros.node.frame_outputs import cloud_of, points_in
+from xsvggt_ros.node.messages import point_cloud
+
+BUDGET, FRAME = 200, 25  # tokens
+WIDTH, HEIGHT = 70, 56
+
+
+@pytest.fixture(scope='module')
+def robot():
+    robot = Robot()
+    yield robot
+    robot.close()
+
+
+@pytest.fixture(scope='module')
+def running(tmp_path_factory, robot):
+    folder = tmp_path_factory.mktemp('node_pace')
+    node = NodeProcess(
+        folder / 'node.log', model__checkpoint=write_tiny_checkpoint(folder / 'tiny.safetensors'),
+        model__image_size=WIDTH, cache__max_tokens=BUDGET, use_camera_info='false')
+    robot.wait_until_subscribed(node)
+    yield node
+    if node.process.poll() is None:
+        code, _ = node.stop()
+        assert code == 0, node.output()
+    assert 'Traceback' not in node.output(), node.output()
+
+
+@pytest.fixture
+def node(running, robot):
+    """Return the node at the beginning of a stream, with no rate and no deadline."""
+    for name in ('input.max_rate', 'cloud.max_rate', 'deadline_ms'):
+        change(robot, name, 0.0)
+    assert robot.call(Trigger, '/xsvggt/reset', Trigger.Request()).success
+    return running
+
+
+def change(robot, name, value):
+    if isinstance(value, bool):
+        value = ParameterValue(type=ParameterType.PARAMETER_BOOL, bool_value=value)
+    else:
+        value = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=value)
+    request = SetParameters.Request(parameters=[Parameter(name=name, value=value)])
+    result = robot.call(SetParameters, '/xsvggt/set_parameters', request).results[0]
+    assert result.successful, result.reason
+
+
+def image_at(seconds, index=0):
+    """Return an image with a stamp, in seconds since some moment."""
+    whole, part = divmod(round(seconds * 1e9), 10 ** 9)
+    return make_image(index, stamp=(1700000000 + whole, part))
+
+
+def adds_up(status):
+    return status.frames_received == (
+        status.frames_processed + status.frames_dropped + status.frames_rejected
+        + status.frames_skipped)
+
+
+def counts(status):
+    return np.array([status.frames_received, status.frames_processed, status.frames_skipped])
+
+
+def cloud_at(robot, node, image):
+    """Return the cloud with an image's stamp."""
+    return robot.wait(lambda: next(
+        (c for c in list(robot.received['points']) if c.header.stamp == image.header.stamp),
+        None), 'the cloud', node)
+
+
+def rows_of(cloud):
+    return np.frombuffer(cloud.data, np.float32).reshape(cloud.height, cloud.width, 5)
+
+
+def test_half_of_the_images_are_taken_at_half_of_the_rate(robot, node):
+    begin = robot.process(node, image_at(1000.0))
+    change(robot, 'input.max_rate', 15.0)
+    for i in range(1, 21):
+        image = image_at(1000.0 + i / 30, i)
+        if i % 2:
+            robot.images.publish(image)
+        else:
+            end = robot.process(node, image)
+    assert list(counts(end) - counts(begin)) == [20, 10, 10]
+    assert adds_up(end)
+    found = robot.wait(lambda: (
+        (status := robot.diagnostic('Inference')) and
+        {v.key: v.value for v in status.values}.get('skipped') == str(end.frames_skipped)
+        and status), 'the skipped images in diagnostics', node)
+    assert {'latency p50 (ms)', 'latency p95 (ms)', 'latency p99 (ms)'} < {
+        v.key for v in found.values}
+
+
+def test_clouds_come_at_their_own_rate_and_the_map_gets_all(robot, node):
+    change(robot, 'cloud.max_rate', 5.0)
+    images = [image_at(2000.0 + i / 10, i) for i in range(9)]
+    statuses = [robot.process(node, image) for image in images]
+    for image in images[::2]:
+        cloud_at(robot, node, image)
+    stamps = {(c.header.stamp.sec, c.header.stamp.nanosec) for c in robot.received['points']}
+    for image, status in zip(images[1::2], statuses[1::2]):
+        assert (image.header.stamp.sec, image.header.stamp.nanosec) not in stamps
+        assert status.points_published > 0      # those of the cloud before
+    assert [a.points_published for a in statuses[1::2]] == [
+        b.points_published for b in statuses[:-1:2]]
+    assert all(later.frames_skipped == statuses[0].frames_skipped for later in statuses)
+
+
+def test_a_deadline_that_is_too_short_shortens_the_history_and_is_said(robot, node):
+    def limits():
+        return [c.tokens_limit for c in list(robot.received['cache'])
+                if c.header.stamp.sec >= 1700003000]
+
+    for i in range(10):
+        robot.process(node, image_at(3000.0 + i, i))
+    robot.wait(lambda: len(limits()) == 10, 'the cache statuses', node)
+    assert set(limits()) == {BUDGET}
+    change(robot, 'deadline_ms', 1.0)       # the network takes some
+    for i in range(10, 170):
+        last = robot.process(node, image_at(3000.0 + i, i))
+    robot.wait(lambda: len(limits()) == 170, 'the cache statuses', node)
+    assert limits() == sorted(limits(), reverse=True)
+    assert len(set(limits())) > 2 and limits()[-1] == 2 * FRAME
+    assert robot.received['cache'][-1].tokens_used <= 2 * FRAME
+    assert last.frames_skipped == robot.tracked()[-170].frames_skipped and adds_up(last)
+    said = robot.wait_for_diagnostic(
+        node, 'Inference', 'deadline_ms 1 is missed', 'shortest history', 'model.image_size')
+    assert said.level == DiagnosticStatus.WARN
+    robot.wait_for_diagnostic(node, 'KV cache', f'{2 * FRAME} at most for deadline_ms')
+    change(robot, 'deadline_ms', 0.0)
+    for i in range(170, 180):
+        robot.process(node, image_at(3000.0 + i, i))
+    robot.wait(lambda: len(limits()) == 180, 'the cache statuses', node)
+    assert limits()[-1] == BUDGET and robot.received['cache'][-1].tokens_used == BUDGET
+    robot.wait(lambda: robot.diagnostic('Inference').level == DiagnosticStatus.OK,
+               'the warning to go', node)
+
+
+def test_parameters_change_under_load_and_no_image_is_unaccounted_for(robot, node):
+    changes = [('deadline_ms', 1.0), ('input.max_rate', 40.0), ('cloud.max_rate', 3.0),
+               ('deadline_ms', 12.0), ('input.max_rate', 0.0), ('deadline_ms', 0.0)]
+    for i in range(240):
+        robot.images.publish(image_at(4000.0 + 0.01 * i, i))
+        time.sleep(0.004)
+        if i % 40 == 39:
+            change(robot, *changes[i // 40])
+    last = robot.process(node, image_at(4010.0))
+    assert adds_up(last) and last.frames_skipped > 0 and last.frames_rejected == 0
+
+
+def test_an_organised_cloud_has_the_points_of_the_other_in_rows_and_columns(robot, node):
+    images = [image_at(5000.0 + i) for i in range(2)]
+    robot.process(node, images[0])
+    plain = rows_of(cloud_at(robot, node, images[0]))
+    for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP):
+        step(robot, transition)
+    change(robot, 'cloud.organized', True)
+    for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
+        step(robot, transition)
+    robot.wait_until_subscribed(node)
+    status = robot.process(node, images[1])
+    message = cloud_at(robot, node, images[1])
+    assert (message.height, message.width, message.is_dense) == (HEIGHT, WIDTH, False)
+    assert message.row_step == 20 * WIDTH and len(message.data) == 20 * WIDTH * HEIGHT
+    cloud = rows_of(message)
+    finite = np.isfinite(cloud[..., :3]).all(axis=-1)
+    assert 0 < finite.sum() == status.points_published < WIDTH * HEIGHT
+    assert cloud[finite].tobytes() == plain[0].tobytes()
+    saved = robot.call(Trigger, '/xsvggt/save_map', Trigger.Request())
+    assert saved.success, saved.message      # the map has taken what is finite
+
+
+def step(robot, transition):
+    request = ChangeState.Request(transition=Transition(id=transition))
+    assert robot.call(ChangeState, '/xsvggt/change_state', request).success
+
+
+def test_the_map_gets_only_what_is_finite_of_an_organised_cloud():
+    packed = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
+    packed[1, 1:, :3] = np.nan
+    message = point_cloud(Header(), packed)
+    assert (message.height, message.width, message.is_dense) == (3, 4, False)
+    outputs = [(None, message)]
+    there = packed[np.isfinite(packed[..., 0])]
+    np.testing.assert_array_equal(cloud_of(outputs, [], [], {}), there)
+    assert points_in(outputs) == len(there) == 9
+    flat = point_cloud(Header(), there)
+    assert (flat.height, flat.width, flat.is_dense) == (1, 9, True)
+    assert points_in([(None, flat)]) == 9 and points_in([]) == 0
