@@ -6,6 +6,8 @@ import time
 from geometry_msgs.msg import TransformStamped
 import numpy as np
 import pytest
+from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+from rcl_interfaces.srv import SetParameters
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image
 from stream_harness import make_image, NodeProcess, qos, Robot, write_tiny_checkpoint
@@ -103,7 +105,8 @@ def colours_of(image):
 
 def adds_up(status):
     return status.frames_received == (
-        status.frames_processed + status.frames_dropped + status.frames_rejected)
+        status.frames_processed + status.frames_dropped + status.frames_rejected
+        + status.frames_skipped)
 
 
 @pytest.mark.parametrize('order', [(0, 1), (1, 0)])
@@ -145,6 +148,24 @@ def test_an_image_without_a_partner_is_dropped_and_counted(rig):
     _, after = rig.process()
     assert after.frames_processed == before.frames_processed + 2
     assert after.frames_dropped == before.frames_dropped + 2 and adds_up(after)
+
+
+def test_a_rate_leaves_out_whole_sets(rig):
+    def set_rate(rate):
+        value = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=rate)
+        assert rig.robot.call(SetParameters, '/xsvggt/set_parameters', SetParameters.Request(
+            parameters=[Parameter(name='input.max_rate', value=value)])).results[0].successful
+
+    _, before = rig.process()
+    set_rate(0.5)      # of sets that are a second apart
+    for _ in range(3):
+        rig.index += 1
+        for camera in (0, 1):
+            rig.send(camera, rig.index)
+        _, after = rig.process()
+    set_rate(0.0)
+    assert after.frames_processed == before.frames_processed + 6
+    assert after.frames_skipped == before.frames_skipped + 6 and adds_up(after)
 
 
 def test_a_camera_of_another_size_is_named(rig):
