@@ -8,6 +8,7 @@ from torch import nn, Tensor
 import torch.nn.functional as F
 
 from xsvggt_ros.model.config import ModelConfig
+from xsvggt_ros.model.fused import Linear
 from xsvggt_ros.model.layers import Block, Mlp
 
 POSE_CHANNELS = 9  # translation (3), quaternion xyzw (4), field of view of height and width (2)
@@ -36,8 +37,8 @@ class CameraHead(nn.Module):
         self.token_norm = nn.LayerNorm(dim, eps=1e-5)
         self.trunk_norm = nn.LayerNorm(dim, eps=1e-5)
         self.empty_pose_tokens = nn.Parameter(torch.zeros(1, 1, POSE_CHANNELS))
-        self.embed_pose = nn.Linear(POSE_CHANNELS, dim)
-        self.poseLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(dim, 3 * dim))
+        self.embed_pose = Linear(POSE_CHANNELS, dim)
+        self.poseLN_modulation = nn.Sequential(nn.SiLU(), Linear(dim, 3 * dim))
         self.pose_branch = Mlp(dim, dim // 2, POSE_CHANNELS)
 
     def forward(self, camera_token: Tensor, memory: AttentionMemory) -> Tensor:
@@ -53,7 +54,7 @@ class CameraHead(nn.Module):
         poses = []
         for iteration in range(ITERATIONS):
             shift, scale, gate = self.poseLN_modulation(self.embed_pose(pose)).chunk(3, dim=-1)
-            x = token + gate * (normed * (1 + scale) + shift)
+            x = torch.addcmul(token, gate, torch.addcmul(shift, normed, 1 + scale))
             for layer, block in enumerate(self.trunk):
                 x = block(x, partial(memory.attend, layer))
             memory.end_step()

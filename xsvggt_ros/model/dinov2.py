@@ -5,7 +5,8 @@ from torch import nn, Tensor
 import torch.nn.functional as F
 
 from xsvggt_ros.model.config import ModelConfig
-from xsvggt_ros.model.layers import Block, TableCache
+from xsvggt_ros.model.fused import Conv2d
+from xsvggt_ros.model.layers import Block, TableCache, version
 
 
 class PatchEmbed(nn.Module):
@@ -14,7 +15,7 @@ class PatchEmbed(nn.Module):
     def __init__(self, patch_size: int, dim: int) -> None:
         """Build a convolution from RGB patches to `dim` channels."""
         super().__init__()
-        self.proj = nn.Conv2d(3, dim, kernel_size=patch_size, stride=patch_size)
+        self.proj = Conv2d(3, dim, kernel_size=patch_size, stride=patch_size)
 
     def forward(self, image: Tensor) -> Tensor:
         """Return tokens [..., patches, dim], row by row, of normalised images [..., 3, H, W]."""
@@ -62,10 +63,7 @@ class DinoVisionTransformer(nn.Module):
         weight = self.pos_embed
         if torch.is_grad_enabled() and weight.requires_grad:
             return resize_positions(weight[0], rows, columns)  # training wants the gradient
-        version = -1 if weight.is_inference() else weight._version  # grows with every write
-        # The weight itself (compared by identity) is in the key so that it lives as long as the
-        # table: a new weight could be put where it was, with the same version.
-        key = (rows, columns, weight, weight.device, weight.dtype, weight.data_ptr(), version)
+        key = (rows, columns, *version(weight))
         return self._positions.get(key, lambda: resize_positions(weight[0], rows, columns))
 
 

@@ -7,6 +7,7 @@ from torch import nn, Tensor
 import torch.nn.functional as F
 
 from xsvggt_ros.model.config import DPT_LEVELS, ModelConfig
+from xsvggt_ros.model.fused import Conv2d
 from xsvggt_ros.model.layers import add_uv, TableCache, uv_embedding
 
 
@@ -16,15 +17,15 @@ class ResidualConvUnit(nn.Module):
     def __init__(self, channels: int) -> None:
         """Build two 3x3 convolutions that keep size and channels."""
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv1 = Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [N, channels, h, w] for x of the same shape."""
         # The published network was trained with an in-place ReLU here, so its shortcut carries
         # the rectified input, not the input.
         x = F.relu(x)
-        return self.conv2(F.relu(self.conv1(x))) + x
+        return self.conv2(self.conv1(x, relu=True), plus=x)
 
 
 class FusionBlock(nn.Module):
@@ -33,7 +34,7 @@ class FusionBlock(nn.Module):
     def __init__(self, channels: int, has_skip: bool) -> None:
         """Build a block; the coarsest level has nothing to merge into, hence no `has_skip`."""
         super().__init__()
-        self.out_conv = nn.Conv2d(channels, channels, 1)
+        self.out_conv = Conv2d(channels, channels, 1)
         if has_skip:
             self.resConfUnit1 = ResidualConvUnit(channels)
         self.resConfUnit2 = ResidualConvUnit(channels)
@@ -55,12 +56,12 @@ class FusionStack(nn.Module):
         head = config.dpt_head
         for level, width in enumerate(head.out_channels, start=1):
             self.add_module(f'layer{level}_rn',
-                            nn.Conv2d(width, head.features, 3, padding=1, bias=False))
+                            Conv2d(width, head.features, 3, padding=1, bias=False))
             self.add_module(f'refinenet{level}',
                             FusionBlock(head.features, has_skip=level < DPT_LEVELS))
-        self.output_conv1 = nn.Conv2d(head.features, head.features // 2, 3, padding=1)
+        self.output_conv1 = Conv2d(head.features, head.features // 2, 3, padding=1)
         self.output_conv2 = nn.Sequential(
-            nn.Conv2d(head.features // 2, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, channels, 1))
+            Conv2d(head.features // 2, 32, 3, padding=1), nn.ReLU(), Conv2d(32, channels, 1))
 
     def fuse(self, levels: Sequence[Tensor]) -> Tensor:
         """Return [N, features / 2, 2h, 2w] of the levels' maps, the finest (h, w) first."""
@@ -83,12 +84,12 @@ class DPTHead(nn.Module):
         self.patch_size = config.patch_size
         dim, widths = 2 * config.embed_dim, config.dpt_head.out_channels
         self.norm = nn.LayerNorm(dim, eps=1e-5)
-        self.projects = nn.ModuleList(nn.Conv2d(dim, width, 1) for width in widths)
+        self.projects = nn.ModuleList(Conv2d(dim, width, 1) for width in widths)
         self.resize_layers = nn.ModuleList([
             nn.ConvTranspose2d(widths[0], widths[0], 4, stride=4),
             nn.ConvTranspose2d(widths[1], widths[1], 2, stride=2),
             nn.Identity(),
-            nn.Conv2d(widths[3], widths[3], 3, stride=2, padding=1)])
+            Conv2d(widths[3], widths[3], 3, stride=2, padding=1)])
         self.scratch = FusionStack(config, channels)
         self._embeddings = TableCache(limit=4 * (DPT_LEVELS + 1))  # four frame sizes
         # Tokens come channels last, and convolutions follow their weights: on a CPU this takes
@@ -105,7 +106,8 @@ class DPTHead(nn.Module):
             x = self.norm(tokens).unflatten(1, (rows, columns)).permute(0, 3, 1, 2)
             levels.append(resize(self._add_position(project(x), ratio)))
         x = _resize(self.scratch.fuse(levels), (height, width))
-        return self.scratch.output_conv2(self._add_position(x, ratio))
+        first, _, last = self.scratch.output_conv2
+        return last(first(self._add_position(x, ratio), relu=True))
 
     def _add_position(self, x: Tensor, ratio: float) -> Tensor:
         """Add to x [N, channels, h, w], in place, where its pixels are in the image."""

@@ -14,8 +14,11 @@ import torch
 from torch import nn, Tensor
 import torch.nn.functional as F
 
+from xsvggt_ros.model.fused import Linear
+
 # Queries, keys and values [..., heads, tokens, head_dim] to what was read, of the same shape.
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+QK_EPS = 1e-5
 # Cosines and signed sines of the rotary position embedding, each [tokens, head_dim].
 RotaryTable = tuple[Tensor, Tensor]
 # `kernels.qkv.split_qkv`: all of queries, keys and values in one kernel.
@@ -31,16 +34,16 @@ def self_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 class LayerScale(nn.Module):
-    """Multiply each channel by a learnt factor."""
+    """Multiply each channel of a branch by a learnt factor before it joins the others."""
 
     def __init__(self, dim: int, initial: float) -> None:
         """Start with the factor `initial` for each of `dim` channels."""
         super().__init__()
         self.gamma = nn.Parameter(torch.full((dim,), initial))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return x [..., dim], scaled; in the precision of the factors."""
-        return x * self.gamma
+    def forward(self, x: Tensor, branch: Tensor) -> Tensor:
+        """Return x + the scaled branch, both [..., dim]; in the precision of the factors."""
+        return torch.addcmul(x, branch, self.gamma)
 
 
 class Mlp(nn.Module):
@@ -49,12 +52,12 @@ class Mlp(nn.Module):
     def __init__(self, dim: int, hidden: int, out: int) -> None:
         """Build layers dim -> hidden -> out."""
         super().__init__()
-        self.fc1 = nn.Linear(dim, hidden)
-        self.fc2 = nn.Linear(hidden, out)
+        self.fc1 = Linear(dim, hidden)
+        self.fc2 = Linear(hidden, out)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [..., out] for x [..., dim]."""
-        return self.fc2(F.gelu(self.fc1(x)))
+        return self.fc2(self.fc1(x, gelu=True))
 
 
 class Attention(nn.Module):
@@ -65,11 +68,12 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = heads
         self.head_dim = dim // heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
-        self.q_norm = nn.LayerNorm(self.head_dim, eps=1e-5) if qk_norm else None
-        self.k_norm = nn.LayerNorm(self.head_dim, eps=1e-5) if qk_norm else None
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
+        self.q_norm = nn.LayerNorm(self.head_dim, eps=QK_EPS) if qk_norm else None
+        self.k_norm = nn.LayerNorm(self.head_dim, eps=QK_EPS) if qk_norm else None
         self.fused: SplitQKV | None = None  # instead of `_split`, where there are norms
+        self._tables = TableCache(limit=1)
 
     def forward(self, x: Tensor, attend: Attend, rope: RotaryTable | None = None) -> Tensor:
         """Return [..., tokens, dim] for x of the same shape."""
@@ -83,23 +87,40 @@ class Attention(nn.Module):
         read = attend(query, key, value)  # [..., heads, tokens, head_dim]
         return self.proj(read.transpose(-3, -2).flatten(-2))
 
-    def _split(self, packed: Tensor, rope: RotaryTable | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries, keys and values of the product [..., tokens, 3 dim]."""
+    def _split(self, packed: Tensor, rope: RotaryTable | None) -> tuple[Tensor, ...]:
+        """Return queries, keys and values [..., heads, tokens, head_dim] of their product."""
         packed = packed.unflatten(-1, (3, self.heads, self.head_dim))
-        # [..., tokens, 3, heads, head_dim] -> three times [..., heads, tokens, head_dim]
-        query, key, value = packed.movedim(-3, 0).transpose(-3, -2).unbind(0)
-        return self._place(query, self.q_norm, rope), self._place(key, self.k_norm, rope), value
+        query, key, value = packed.unbind(-3)  # [..., tokens, heads, head_dim]
+        if self.q_norm is not None:
+            query, key = self._place(packed, rope).unbind(-3)
+        return tuple(part.transpose(-3, -2) for part in (query, key, value))
 
-    @staticmethod
-    def _place(x: Tensor, norm: nn.LayerNorm | None, rope: RotaryTable | None) -> Tensor:
-        """Return queries or keys, normalised and turned by their position."""
-        if norm is None:
-            return x
-        dtype = x.dtype
-        x = norm(x.to(norm.weight.dtype))  # the norm and the turn stay fp32, also in a bf16 model
+    def _place(self, packed: Tensor, rope: RotaryTable | None) -> Tensor:
+        """
+        Return queries and keys, normalised and turned, [..., tokens, 2, heads, head_dim].
+
+        packed: [..., tokens, 3, heads, head_dim]. The values are normalised with the others and
+        left behind, which takes less than to set the others apart first.
+        """
+        weight, bias = self._norms()
+        # The norm and the turn stay fp32, also in a bf16 model.
+        normal = F.layer_norm(packed.to(weight.dtype), (self.head_dim,), eps=QK_EPS)
+        x = torch.addcmul(bias, normal[..., :2, :, :], weight)
         if rope is not None:
-            x = apply_rotary(x, rope)
-        return x.to(dtype)
+            x = apply_rotary(x, tuple(table[:, None, None] for table in rope))
+        return x.to(packed.dtype)
+
+    def _norms(self) -> tuple[Tensor, Tensor]:
+        """Return weight and bias of the norms, [2, 1, head_dim] each: queries', then keys'."""
+        weights = self.q_norm.weight, self.k_norm.weight
+        biases = self.q_norm.bias, self.k_norm.bias
+
+        def compute() -> tuple[Tensor, Tensor]:
+            return tuple(torch.stack(parts)[:, None] for parts in (weights, biases))
+
+        if torch.is_grad_enabled():
+            return compute()
+        return self._tables.get(tuple(map(version, weights + biases)), compute)
 
 
 class Block(nn.Module):
@@ -127,8 +148,8 @@ class Block(nn.Module):
                 rope: RotaryTable | None = None) -> Tensor:
         """Return [..., tokens, dim] for x of the same shape."""
         dtype = self.attn.qkv.weight.dtype
-        x = x + self.ls1(self.attn(self.norm1(x).to(dtype), attend, rope))
-        return x + self.ls2(self.mlp(self.norm2(x).to(dtype)))
+        x = self.ls1(x, self.attn(self.norm1(x).to(dtype), attend, rope))
+        return self.ls2(x, self.mlp(self.norm2(x).to(dtype)))
 
 
 def rotary_table(positions: Tensor, head_dim: int, base: float) -> RotaryTable:
@@ -164,9 +185,12 @@ def grid_rotary_table(rows: int, columns: int, special_tokens: int, head_dim: in
 def apply_rotary(x: Tensor, table: RotaryTable) -> Tensor:
     """Return x [..., tokens, head_dim], each pair of channels turned by its token's position."""
     cosines, sines = table
-    # [..., axis, partner, channel], the partners swapped
-    swapped = x.unflatten(-1, (2, 2, -1)).flip(-2).flatten(-3)
-    return x * cosines + swapped * sines
+    out = x * cosines
+    # [..., axis, partner, channel]
+    turned, partners, sines = (part.unflatten(-1, (2, 2, -1)) for part in (out, x, sines))
+    for one in (0, 1):
+        turned[..., one, :].addcmul_(partners[..., 1 - one, :], sines[..., one, :])
+    return out
 
 
 def uv_embedding(channels: int, height: int, width: int, ratio: float) -> tuple[Tensor, Tensor]:
@@ -199,6 +223,17 @@ def add_uv(x: Tensor, embedding: tuple[Tensor, Tensor]) -> Tensor:
     x[..., :half, :, :] += columns
     x[..., half:, :, :] += rows
     return x
+
+
+def version(weight: Tensor) -> tuple:
+    """
+    Return a key for tables that are computed from a weight, which changes whenever it does.
+
+    The weight itself (compared by identity) is in the key so that it lives as long as the table:
+    a new weight could be put where it was, with the same version.
+    """
+    writes = -1 if weight.is_inference() else weight._version  # grows with every write
+    return weight, weight.device, weight.dtype, weight.data_ptr(), writes
 
 
 class TableCache:
