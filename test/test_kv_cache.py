@@ -272,10 +272,10 @@ def test_per_head_scores_do_not_mix_heads():
     keys = 0.01 * torch.randn(2, 6, 8, generator=torch.Generator().manual_seed(0))
     keys[0, wanted], keys[1, wanted] = 9 * direction, -9 * direction
     per_head = POLICIES['xstream_per_head'](6, 5, 4)
-    scores = per_head.score(per_head.prepare(query), slice(0, 2), keys, keys)
+    scores = per_head.score(per_head.pooled_query(query), slice(0, 2), keys, keys)
     assert scores.argmax() == wanted
     paper = POLICIES['xstream'](6, 5, 4)
-    scores = paper.score(paper.prepare(query), slice(0, 2), keys, keys)
+    scores = paper.score(paper.pooled_query(query), slice(0, 2), keys, keys)
     assert scores[wanted].abs() < 1e-6
 
 
@@ -286,7 +286,7 @@ def test_value_aware_keeps_attended_tokens_with_long_values():
     keys[0, 3] = 2.0
     values[0, 5] = 50.0
     values[0, 6] = 0.0
-    scores = policy.score(policy.prepare(query), slice(0, 1), keys, values)
+    scores = policy.score(policy.pooled_query(query), slice(0, 1), keys, values)
     assert scores.argsort(descending=True)[:2].tolist() in ([3, 5], [5, 3])
     assert scores[6] == 0
 
@@ -296,9 +296,9 @@ def test_scores_of_head_parts_add_up(policy):
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(4, 12, 8, generator=generator) for _ in range(3))
     rule = POLICIES[policy](12, 5, 4)
-    prepared = rule.prepare(q)
-    whole = rule.score(prepared, slice(0, 4), k, v)
-    parts = sum(rule.score(prepared, slice(h, h + 1), k[h:h + 1], v[h:h + 1]) for h in range(4))
+    pooled = rule.pooled_query(q)
+    whole = rule.score(pooled, slice(0, 4), k, v)
+    parts = sum(rule.score(pooled, slice(h, h + 1), k[h:h + 1], v[h:h + 1]) for h in range(4))
     torch.testing.assert_close(parts, whole)
 
 

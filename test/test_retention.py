@@ -19,7 +19,7 @@ def test_scores_match_golden(i, case):
     q, k = UNITS[f'prune/{i}/q'][0], UNITS[f'prune/{i}/k'][0]
     new, total = case['n_new'], case['cache_tokens']
     policy = XStream(new, 5, case['pool'])
-    scores = policy.score(policy.prepare(q), slice(None), k, k)[new:total - new]
+    scores = policy.score(policy.pooled_query(q), slice(None), k, k)[new:total - new]
     torch.testing.assert_close(scores, UNITS[f'prune/{i}/scores'], atol=1e-5, rtol=1e-5)
 
 
@@ -34,7 +34,7 @@ def test_kept_sets_match_golden(i, case):
     # The case's middle need not be whole frames: number the tokens so that the newest frame is.
     steps = -(-total // new)
     ids[total - new:] = torch.arange((steps - 1) * new, steps * new)
-    scores = policy.score(policy.prepare(q), slice(None), k, k)
+    scores = policy.score(policy.pooled_query(q), slice(None), k, k)
     losers = policy.losers(scores[None], ids[None], steps, count)
     kept = sorted(set(range(total)) - set(losers[0].tolist()))
     assert kept == UNITS[f'prune/{i}/keep'].tolist()

@@ -121,6 +121,21 @@ def test_statistics_tell_what_is_there(model):
     assert stats.evicted_this_frame == TOKENS
 
 
+def test_without_points_the_rest_is_the_same(model):
+    engine, plenty = make_engine(model), make_engine(model)
+    for i, frame in enumerate(frames(6)):
+        engine.want_points(i == 4)
+        result, expected = engine.step(frame), plenty.step(frame)
+        for name in ('depth', 'depth_confidence', 'pose_encoding'):
+            assert torch.equal(getattr(result, name), getattr(expected, name))
+        if i == 4:
+            assert torch.equal(result.points, expected.points)
+        else:
+            assert result.points is None and result.points_confidence is None
+            assert result.scaled(2.0).points is None
+            assert pack_cloud(result, CloudOptions()).isfinite().any()
+
+
 def test_the_history_can_be_limited_while_the_stream_runs(model):
     engine, plenty = make_engine(model, max_tokens=80), make_engine(model, max_tokens=80)
     seen = []

@@ -36,8 +36,9 @@ def pack_cloud(result: FrameResult, options: CloudOptions) -> Tensor:
     """
     Return the cloud [N, 5] fp32 in the camera's optical frame, on the CPU, one row a point.
 
-    Columns are `COLUMNS`; rgb holds the bits 0x00RRGGBB, as PCL and RViz expect them. An organised
-    cloud is [ceil(H / stride), ceil(W / stride), 5], as the pixels are.
+    The source 'points' needs a result that has them: `StreamEngine.want_points`. Columns are
+    `COLUMNS`; rgb holds the bits 0x00RRGGBB, as PCL and RViz expect them. An organised cloud is
+    [ceil(H / stride), ceil(W / stride), 5], as the pixels are.
     """
     if options.source == 'points':
         points = transform_points(result.camera_from_world, result.points)

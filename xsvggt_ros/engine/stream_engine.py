@@ -53,10 +53,14 @@ class StreamModel(Protocol):
     def cache_layout(self, height: int, width: int) -> StreamLayout:
         """Return the shapes of the two caches for images of this size."""
 
-    def first_frame(self, image: Tensor, memory: StreamMemory) -> FramePrediction:
-        """Predict the frame that defines the world's frame; image: [3, H, W] in [0, 1]."""
+    def first_frame(self, image: Tensor, memory: StreamMemory, points: bool) -> FramePrediction:
+        """
+        Predict the frame that defines the world's frame; image: [3, H, W] in [0, 1].
 
-    def step(self, image: Tensor, memory: StreamMemory) -> FramePrediction:
+        points: whether the map of points is wanted; the rest must be the same without it.
+        """
+
+    def step(self, image: Tensor, memory: StreamMemory, points: bool) -> FramePrediction:
         """Predict a later frame."""
 
 
@@ -80,8 +84,9 @@ class FrameResult:
     predicted_intrinsics: Tensor  # [3, 3], the network's own
     depth: Tensor  # [H, W], along the optical axis
     depth_confidence: Tensor  # [H, W], at least 1
-    points: Tensor  # [H, W, 3], in the world; they do not depend on intrinsics
-    points_confidence: Tensor  # [H, W], at least 1
+    # [H, W, 3], in the world; they do not depend on intrinsics. None if the engine was told not to
+    points: Tensor | None
+    points_confidence: Tensor | None  # [H, W], at least 1
     upload_seconds: float  # host time spent to bring the frame to the device and to size
 
     @torch.inference_mode()
@@ -91,16 +96,20 @@ class FrameResult:
             tensor.clone() for tensor in (self.pose_encoding, self.camera_from_world))
         pose_encoding[:3] *= metres
         camera_from_world[:3, 3] *= metres
+        points = None if self.points is None else self.points * metres
         return replace(self, pose_encoding=pose_encoding, camera_from_world=camera_from_world,
-                       depth=self.depth * metres, points=self.points * metres)
+                       depth=self.depth * metres, points=points)
 
     @torch.inference_mode()
     def masked(self, valid: Tensor) -> 'FrameResult':
         """Return the same with nothing known where ``valid``, bool [H, W], is false."""
-        return replace(
+        known = replace(
             self, depth=self.depth.where(valid, torch.nan),
-            depth_confidence=self.depth_confidence.where(valid, 0),
-            points=self.points.where(valid[..., None], torch.nan),
+            depth_confidence=self.depth_confidence.where(valid, 0))
+        if self.points is None:
+            return known
+        return replace(
+            known, points=self.points.where(valid[..., None], torch.nan),
             points_confidence=self.points_confidence.where(valid, 0))
 
     @torch.inference_mode()
@@ -179,6 +188,7 @@ class StreamEngine:
         self._frames = 0
         self._unfinished = False
         self._limit: int | None = None
+        self._points = True
 
     # Public interface ----------------------------------------------------------------------------
 
@@ -270,6 +280,15 @@ class StreamEngine:
             self._unfinished = False
             if self._steady is not None:
                 self._steady.settle()
+
+    def want_points(self, wanted: bool) -> None:
+        """
+        Choose whether the next frames have `FrameResult.points`; at first they have.
+
+        Nothing else depends on the point head, which takes as long as the depth head. The depth
+        gives points as well: `geometry.unproject_depth`.
+        """
+        self._points = wanted
 
     def limit_tokens(self, tokens: int | None) -> None:
         """
@@ -379,10 +398,10 @@ class StreamEngine:
         camera_steps = self._memory.camera.steps
         try:
             if self._frames == 0:
-                return self._model.first_frame(image, self._memory)
+                return self._model.first_frame(image, self._memory, points=self._points)
             if self._steady is not None:
-                return self._model.step(image, self._memory, self._steady)
-            return self._model.step(image, self._memory)
+                return self._model.step(image, self._memory, self._points, self._steady)
+            return self._model.step(image, self._memory, points=self._points)
         except Exception:
             if self._memory.camera.steps != camera_steps:
                 self.reset()
@@ -432,7 +451,8 @@ class StreamEngine:
                 layout.tokens, config, budget, self._dtype, device, config.quantization,
                 self._kernels),
             camera=build_cache(
-                layout.camera, config, config.camera_max_tokens, self._dtype, device, 'none'))
+                layout.camera, config, config.camera_max_tokens, self._dtype, device, 'none',
+                watched=False))
 
     def _token_budget(self, layout: StreamLayout) -> int | None:
         megabytes = self._cache_config.memory_budget_mb

@@ -8,6 +8,7 @@ slots means nothing: positions are in the keys, and attention does not see order
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,8 +16,8 @@ from torch import Tensor
 from xsvggt_ros.kernels import availability
 from xsvggt_ros.kv_cache.config import CacheConfig, CacheLayout
 from xsvggt_ros.kv_cache.quantization import BITS, group_sizes
-from xsvggt_ros.kv_cache.retention import POLICIES, pooling_weights, RetentionPolicy
-from xsvggt_ros.kv_cache.store import DenseStore, extend, Observer, PackedStore, Step, TokenStore
+from xsvggt_ros.kv_cache.retention import POLICIES, pooled_attention, RetentionPolicy
+from xsvggt_ros.kv_cache.store import DenseStore, extend, PackedStore, Step, TokenStore
 
 GROWTH_STEPS = 8  # first allocation of a cache without a limit, in steps; doubled when full
 
@@ -47,12 +48,13 @@ class KVCache:
 
     def __init__(
         self, layout: CacheLayout, policy: RetentionPolicy, budget: int | None,
-        store: TokenStore,
+        store: TokenStore, watched: bool = True,
     ) -> None:
         """
         Take a store with room for the budget and one step more; `build_cache` makes one.
 
         budget: tokens per layer as `RetentionPolicy.fit_budget` gives it, None for no limit.
+        watched: measure what eviction costs, for `health`.
         """
         self.layout = layout
         self.policy = policy
@@ -63,11 +65,11 @@ class KVCache:
         layers, step = layout.layers, layout.tokens_per_step
         self._token_ids = torch.full((layers, store.slots), -1, device=device)
         self._scores = torch.zeros(layers, store.slots, device=device)
-        self._attention = torch.zeros(layers, store.slots, device=device)
+        self._attention = torch.zeros(layers, store.slots if watched else 0, device=device)
+        self._pooled = torch.zeros(layers, layout.heads, layout.head_dim, device=device)
         self._kept = torch.ones(layers, device=device)
         self._offsets = torch.arange(step, device=device)
         self._next_slots = torch.zeros(layers, step, dtype=torch.int64, device=device)
-        self._pooling = pooling_weights(step, layout.special_tokens, policy.pool_size).to(device)
         self.reset()
 
     # Public interface ----------------------------------------------------------------------------
@@ -86,7 +88,8 @@ class KVCache:
             self.policy.remember(layer, key, self.steps)
         observe = None
         if self.limit is not None and used > self.limit:
-            observe = self._observer(layer, query, used)
+            self.policy.pooled_query(query, out=self._pooled[layer])
+            observe = partial(self._score, slice(layer, layer + 1))
         step = Step(self.steps, self._next_slots[layer], used, self._token_ids[layer, :used])
         return self._store.attend(layer, step, query, key, value, observe)
 
@@ -101,6 +104,9 @@ class KVCache:
         self.tokens += step
         used = self.tokens
         self.evicted_last = 0 if self.limit is None else max(0, used - self.limit)
+        if self.evicted_last:
+            for layers, keys, values in self._store.floats(used):
+                self._score(layers, slice(self.layout.heads), keys, values)
         # In place: a captured step reads its slots from here.
         self._next_slots.copy_(self._free_slots(used, self.evicted_last))
         self.evicted_total += self.evicted_last
@@ -165,27 +171,28 @@ class KVCache:
     def bytes_reserved(self) -> int:
         """Return the bytes allocated, scratch and bookkeeping included."""
         own = (self._token_ids, self._scores, self._attention, self._kept, self._offsets,
-               self._pooling, self._next_slots)
+               self._pooled, self._next_slots)
         state = self.policy.nbytes if self.budget is not None else 0
         return self._store.nbytes + state + sum(tensor.nbytes for tensor in own)
 
     # Scores --------------------------------------------------------------------------------------
 
-    def _observer(self, layer: int, query: Tensor, used: int) -> Observer:
-        """Return what sums up a layer's scores, and its attention, over the heads."""
-        prepared = self.policy.prepare(query)
-        pooled = self._pooling @ query.float() * self.layout.head_dim ** -0.5  # [heads, head_dim]
-        scores = self._scores[layer, :used].zero_()
-        attention = self._attention[layer, :used].zero_()
+    def _score(self, layers: slice, heads: slice, keys: Tensor, values: Tensor) -> None:
+        """
+        Add up over the heads how some layers' tokens score, and what attention they get.
 
-        def observe(heads: slice, keys: Tensor, values: Tensor) -> None:
-            part = self.policy.score(prepared, heads, keys, values)
-            if part is not None:
-                scores.add_(part)
-            logits = (keys.float() @ pooled[heads, :, None])[..., 0]
-            attention.add_(logits.softmax(dim=1).sum(dim=0), alpha=1 / self.layout.heads)
-
-        return observe
+        keys, values: [layers, heads, used, head_dim].
+        """
+        used, pooled = keys.shape[2], self._pooled[layers]
+        sums = [(self._scores, self.policy.score(pooled, heads, keys, values))]
+        if self._attention.numel():
+            attention = pooled_attention(pooled[:, heads], keys)
+            sums.append((self._attention, attention.sum(dim=1)))
+        for total, part in sums:
+            if part is not None and heads.start:
+                total[layers, :used] += part
+            elif part is not None:
+                total[layers, :used] = part
 
     # Slots ---------------------------------------------------------------------------------------
 
@@ -203,7 +210,9 @@ class KVCache:
                 ids, self.policy.protected(ids, self.steps), steps)
         losers = self.policy.losers(self._scores[:, :used], ids, self.steps, count, must_leave)
         self._token_ids.scatter_(1, losers, -1)
-        torch.sub(1, self._attention.gather(1, losers).sum(dim=1), out=self._kept)
+        if self._attention.numel():
+            lost = self._attention.gather(1, losers).sum(dim=1)
+            torch.sub(1, lost, alpha=1 / self.layout.heads, out=self._kept)
         if count > step:  # a lowered limit leaves more holes than the next step fills
             self._compact(used, used - count)
             return self._free_slots(used - count, 0)
@@ -225,19 +234,21 @@ class KVCache:
         empty = self._token_ids.new_full((self.layout.layers, grown), -1)
         self._token_ids = torch.cat([self._token_ids, empty], dim=1)
         self._scores = extend(self._scores, slots, dim=1)
-        self._attention = extend(self._attention, slots, dim=1)
+        if self._attention.numel():
+            self._attention = extend(self._attention, slots, dim=1)
 
 
 def build_cache(
     layout: CacheLayout, config: CacheConfig, budget: int | None, dtype: torch.dtype,
     device: torch.device | str, quantization: str, kernels: str = 'portable',
+    watched: bool = True,
 ) -> KVCache:
     """
     Allocate a cache for a budget of tokens per layer, None for no limit.
 
     dtype is what the network computes in. On the device 'meta' nothing is allocated, and
     ``bytes_reserved`` tells what would be. kernels: what works on packed tokens, one of
-    `availability.CHOICES`.
+    `availability.CHOICES`. watched: see `KVCache`.
     """
     step = layout.tokens_per_step
     kind = POLICIES[config.policy]
@@ -257,7 +268,7 @@ def build_cache(
         store = PackedStore(
             layout, slots, BITS[quantization], groups, dtype, device,
             availability.load('packed', kernels, device, layout.head_dim))
-    return KVCache(layout, policy, budget, store)
+    return KVCache(layout, policy, budget, store, watched)
 
 
 def most_groups(layout: CacheLayout, policy: RetentionPolicy, slots: int) -> int:

@@ -6,8 +6,6 @@ the first step's tokens, which anchor the coordinate frame; most keep the newest
 Scores are fp32, and ties keep the older token, so that a choice can be repeated.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -29,6 +27,7 @@ class RetentionPolicy:
         self.special_tokens = special_tokens
         self.pool_size = pool_size
         self.seed = seed
+        self._pooling = pooling_weights(tokens_per_step, special_tokens, pool_size)
 
     def fit_budget(self, budget: int) -> int:
         """Return the budget this policy can hold: two steps at least, tokens per layer."""
@@ -52,16 +51,25 @@ class RetentionPolicy:
     def commit(self, step: int) -> None:
         """Take what `remember` noted of a step for good, after all layers and before `losers`."""
 
-    def prepare(self, query: Tensor) -> Any:
-        """Return what `score` needs of the newest queries, [heads, tokens_per_step, head_dim]."""
-        return None
-
-    def score(self, prepared: Any, heads: slice, keys: Tensor, values: Tensor) -> Tensor | None:
+    def pooled_query(self, query: Tensor, out: Tensor | None = None) -> Tensor:
         """
-        Return what some heads add to the score of every cached token, [tokens] fp32, or None.
+        Return the weighted mean of queries [heads, tokens_per_step, head_dim], [heads, head_dim].
 
-        keys, values: [heads, tokens, head_dim] of these heads, in slot order, newest included.
-        Called while a layer attends, if this step will evict. None: `rank` needs no scores.
+        fp32, in ``out`` if given. A special token counts as much as a pool of patches.
+        """
+        if self._pooling.device != query.device:
+            self._pooling = self._pooling.to(query.device)
+        weights = self._pooling.expand(query.shape[0], 1, -1)
+        return torch.bmm(weights, query.float(), out=None if out is None else out[:, None])[:, 0]
+
+    def score(self, pooled: Tensor, heads: slice, keys: Tensor, values: Tensor) -> Tensor | None:
+        """
+        Return what some heads add to the score of every cached token, [..., tokens] fp32, or None.
+
+        pooled: `pooled_query` of the newest step, [..., heads, head_dim], of all heads. keys,
+        values: [..., heads, tokens, head_dim] of these heads, in slot order, newest included.
+        Called if this step will evict; leading dimensions are layers. None: `rank` needs no
+        scores.
         """
         return None
 
@@ -86,23 +94,20 @@ class RetentionPolicy:
         must_leave: Tensor | None = None,
     ) -> Tensor:
         """
-        Return the slots that leave, [layers, count] int64.
+        Return the slots that leave, [layers, count] int64, in no order.
 
         steps is how many steps the stream has had, the newest included; must_leave: [layers,
         tokens] bool, tokens that leave whatever their rank, if any. Among equals the older token
         stays: identical frames tie exactly, and the choice must not depend on the device.
         """
         rank = self.rank(scores, token_ids)
-        floating = rank.is_floating_point()
+        if rank.is_floating_point():
+            rank = _with_age(rank, steps * self.tokens_per_step - token_ids)
+        limits = torch.iinfo(torch.int64)
         if must_leave is not None:
-            rank = rank.masked_fill(
-                must_leave, -torch.inf if floating else torch.iinfo(rank.dtype).min)
-        rank = rank.masked_fill(
-            self.protected(token_ids, steps),
-            torch.inf if floating else torch.iinfo(rank.dtype).max)
-        by_age = token_ids.argsort(dim=1)
-        best_first = rank.gather(1, by_age).argsort(dim=1, descending=True, stable=True)
-        return by_age.gather(1, best_first[:, token_ids.shape[1] - count:])
+            rank = rank.masked_fill(must_leave, limits.min)
+        rank = rank.masked_fill(self.protected(token_ids, steps), limits.max)
+        return rank.topk(count, dim=1, largest=False, sorted=False).indices
 
 
 class Full(RetentionPolicy):
@@ -145,27 +150,10 @@ class XStream(RetentionPolicy):
     linear, so one pooled query vector and one matrix-vector product give the same number.
     """
 
-    def __init__(
-        self, tokens_per_step: int, special_tokens: int, pool_size: int, seed: int = 0,
-    ) -> None:
-        """Prepare the weight of each query token in the pooled query."""
-        super().__init__(tokens_per_step, special_tokens, pool_size, seed)
-        self._weights = pooling_weights(tokens_per_step, special_tokens, pool_size)
-
-    def pooled_query(self, query: Tensor) -> Tensor:
-        """Return the weighted mean of the queries over tokens, [heads, head_dim] in fp32."""
-        if self._weights.device != query.device:
-            self._weights = self._weights.to(query.device)
-        return self._weights @ query.float()
-
-    def prepare(self, query: Tensor) -> Tensor:
-        """Return the mean over heads of the pooled query, as each head's share of the score."""
-        pooled = self.pooled_query(query)
-        return pooled.mean(dim=0, keepdim=True).expand_as(pooled) / len(pooled)
-
-    def score(self, prepared: Any, heads: slice, keys: Tensor, values: Tensor) -> Tensor:
-        """Return <pooled query, key>, summed over these heads."""
-        return weighted_key_sum(prepared[heads], keys)
+    def score(self, pooled: Tensor, heads: slice, keys: Tensor, values: Tensor) -> Tensor:
+        """Return <pooled query, key>, both averaged over heads, as far as these heads go."""
+        mean = pooled.mean(dim=-2, keepdim=True) / pooled.shape[-2]
+        return weighted_key_sum(mean, keys)
 
     def rank(self, scores: Tensor, token_ids: Tensor) -> Tensor:
         """Rank by score."""
@@ -175,9 +163,9 @@ class XStream(RetentionPolicy):
 class XStreamPerHead(XStream):
     """As `XStream`, but each head's keys meet their own head's queries."""
 
-    def prepare(self, query: Tensor) -> Tensor:
-        """Return each head's pooled query."""
-        return self.pooled_query(query)
+    def score(self, pooled: Tensor, heads: slice, keys: Tensor, values: Tensor) -> Tensor:
+        """Return <pooled query, key>, summed over these heads."""
+        return weighted_key_sum(pooled[..., heads, :], keys)
 
 
 class ValueAware(XStream):
@@ -191,14 +179,10 @@ class ValueAware(XStream):
 
     protects_newest = False
 
-    def prepare(self, query: Tensor) -> Tensor:
-        """Return each head's pooled query, scaled as in attention."""
-        return self.pooled_query(query) * query.shape[-1] ** -0.5
-
-    def score(self, prepared: Any, heads: slice, keys: Tensor, values: Tensor) -> Tensor:
+    def score(self, pooled: Tensor, heads: slice, keys: Tensor, values: Tensor) -> Tensor:
         """Return attention times value length, summed over these heads."""
-        logits = (keys.float() @ prepared[heads, :, None])[..., 0]
-        return (logits.softmax(dim=1) * values.float().norm(dim=2)).sum(dim=0)
+        attention = pooled_attention(pooled[..., heads, :], keys)
+        return (attention * values.float().norm(dim=-1)).sum(dim=-2)
 
 
 class FrameCoverage(RetentionPolicy):
@@ -273,8 +257,21 @@ def pooling_weights(tokens: int, special_tokens: int, pool_size: int) -> Tensor:
 
 
 def weighted_key_sum(weights: Tensor, keys: Tensor) -> Tensor:
-    """Return sum over heads and channels of weights [heads, d] times keys [heads, tokens, d]."""
-    return (keys.float() @ weights[:, :, None]).sum(dim=0)[:, 0]
+    """Return the sum over heads of weights [..., heads, d] times keys [..., heads, tokens, d]."""
+    return (keys.float() @ weights[..., None]).sum(dim=-3)[..., 0]
+
+
+def pooled_attention(pooled: Tensor, keys: Tensor) -> Tensor:
+    """Return softmax attention [..., heads, tokens] of queries [..., heads, d] over keys."""
+    logits = keys.float() @ (pooled * pooled.shape[-1] ** -0.5)[..., None]
+    return logits[..., 0].softmax(dim=-1)
+
+
+def _with_age(rank: Tensor, age: Tensor) -> Tensor:
+    """Return integers that sort as ``rank``, a float, does and, where it is equal, as ``age``."""
+    bits = (rank.float() + 0.0).view(torch.int32)  # + 0.0: minus zero is zero
+    ordered = bits ^ ((bits >> 31) & 0x7fffffff)  # as integers, negative floats sort backwards
+    return (ordered.long() << 32) + age.clamp_max(0xffffffff)
 
 
 POLICIES: dict[str, type[RetentionPolicy]] = {

@@ -14,7 +14,7 @@ from xsvggt_ros.kv_cache.quantization import (
     Block, Centres, dequantise, group_index, group_sizes, quantise, quantise_groups
 )
 
-# Told the heads, and their keys and values [heads, used, head_dim], that are being attended to.
+# Told the heads, and their keys and values [1, heads, used, head_dim], that are being attended to.
 Observer = Callable[[slice, Tensor, Tensor], None]
 # Room for decoded keys and values; heads are decoded so many at a time. A CPU likes its cache, a
 # GPU enough heads to be busy.
@@ -56,8 +56,11 @@ class TokenStore(Protocol):
 
         query, key, value: [heads, tokens_per_step, head_dim]. Returns the same shape. The step's
         tokens are attended to exactly as given, even where they are stored in fewer bits.
-        ``observe`` is told all keys and values.
+        ``observe`` is told all keys and values, by a store that would have to decode them again.
         """
+
+    def floats(self, used: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Yield layers and their keys and values, [layers, heads, used, head_dim], if floats."""
 
     def must_leave(self, token_ids: Tensor, protected: Tensor, steps: int) -> Tensor | None:
         """
@@ -123,9 +126,19 @@ class DenseStore:
         if keys.dtype != key.dtype:
             keys = keys.to(key.dtype).index_copy_(1, slots, key)
             values = values.to(value.dtype).index_copy_(1, slots, value)
-        if observe is not None:
-            observe(slice(0, self._layout.heads), keys, values)
         return scaled_dot_product_attention(query[None], keys[None], values[None])[0]
+
+    def floats(self, used: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Yield all layers at once, or a few at a time if whoever wants fp32 must copy them."""
+        layers = len(self.keys)
+        at_once = layers
+        if self.keys.dtype != torch.float32:
+            layer = 2 * used * self._layout.heads * self._layout.head_dim * torch.float32.itemsize
+            room = SCRATCH_BYTES.get(self.device.type, SCRATCH_BYTES['cpu'])
+            at_once = min(max(1, room // layer), layers)
+        for start in range(0, layers, at_once):
+            part = slice(start, start + at_once)
+            yield part, self.keys[part, :, :used], self.values[part, :, :used]
 
     def grow(self, slots: int) -> None:
         """Make room for more slots."""
@@ -256,10 +269,14 @@ class PackedStore:
             keys.index_copy_(1, step.slots, key[heads].to(keys.dtype))
             values.index_copy_(1, step.slots, value[heads].to(values.dtype))
             if observe is not None:
-                observe(heads, keys, values)
+                observe(heads, keys[None], values[None])
             out[heads] = scaled_dot_product_attention(
                 query[heads][None], keys[None], values[None])[0]
         return out
+
+    def floats(self, used: int) -> tuple[()]:
+        """Return nothing: `attend` tells what it decodes."""
+        return ()
 
     def grow(self, slots: int) -> None:
         """Make room for more slots and, in proportion, groups."""

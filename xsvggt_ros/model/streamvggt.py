@@ -44,8 +44,8 @@ class FramePrediction:
     pose_encoding: Tensor  # [9] translation, quaternion xyzw, field of view (height, width) in rad
     depth: Tensor  # [H, W] along the optical axis
     depth_confidence: Tensor  # [H, W], 1 and more
-    points: Tensor  # [H, W, 3] in the first camera's frame
-    points_confidence: Tensor  # [H, W], 1 and more
+    points: Tensor | None  # [H, W, 3] in the first camera's frame; None if nobody wanted it
+    points_confidence: Tensor | None  # [H, W], 1 and more
 
 
 class StreamMemory(Protocol):
@@ -119,26 +119,30 @@ class StreamVGGT(nn.Module):
                                head_dim=2 * config.embed_dim // camera.num_heads,
                                tokens_per_step=1, special_tokens=1))
 
-    def first_frame(self, image: Tensor, memory: StreamMemory) -> FramePrediction:
+    def first_frame(
+        self, image: Tensor, memory: StreamMemory, points: bool = True,
+    ) -> FramePrediction:
         """Start a stream with `image` [3, H, W], RGB in [0, 1]; `memory` must be empty."""
-        return self._predict(image, memory, first_frame=True)
+        return self._predict(image, memory, points, first_frame=True)
 
     def step(
-        self, image: Tensor, memory: StreamMemory, run: Run = run_plainly,
+        self, image: Tensor, memory: StreamMemory, points: bool = True, run: Run = run_plainly,
     ) -> FramePrediction:
         """
         Go on with `image` [3, H, W], RGB in [0, 1], of the size of the first frame.
 
         Asks `memory.tokens` to attend once per global block and leaves its `end_step` to the
         caller; `memory.camera` ends four steps. The camera head comes last, so that it is
-        untouched when a dense head has run out of memory. `run` runs the parts that change
-        nothing in Python: the backbone and the dense heads.
+        untouched when a dense head has run out of memory. Without `points` the point head, on
+        which nothing else depends, does not run. `run` runs the parts that change nothing in
+        Python: the backbone and the dense heads.
         """
-        return self._predict(image, memory, False, run)
+        return self._predict(image, memory, points, False, run)
 
     @torch.no_grad()
     def _predict(
-        self, image: Tensor, memory: StreamMemory, first_frame: bool, run: Run = run_plainly,
+        self, image: Tensor, memory: StreamMemory, wants_points: bool, first_frame: bool,
+        run: Run = run_plainly,
     ) -> FramePrediction:
         """Return the prediction for one frame."""
         if image.dim() != 3 or image.shape[0] != 3 or not image.is_floating_point():
@@ -148,10 +152,14 @@ class StreamVGGT(nn.Module):
         self._check_size(height, width)
         camera_token, *patches = run(
             'backbone', partial(self._backbone, memory.tokens, first_frame), image)
+        # Two names, because a part that was captured under one does the same for ever.
+        name, heads = (('dense heads', self._dense_maps) if wants_points
+                       else ('depth head', self._depth_maps))
         maps, poses = side_by_side(
-            lambda: run('dense heads', partial(self._dense, height, width), *patches),
+            lambda: run(name, partial(heads, height, width), *patches),
             lambda: self.camera_head(camera_token, memory.camera), image.device)  # poses: [4, 9]
-        depth, depth_confidence, points, points_confidence = maps
+        depth, depth_confidence, *rest = maps
+        points, points_confidence = rest if wants_points else (None, None)
         return FramePrediction(pose_encoding=poses[-1], depth=depth,
                                depth_confidence=depth_confidence, points=points,
                                points_confidence=points_confidence)
@@ -166,9 +174,13 @@ class StreamVGGT(nn.Module):
         return (aggregated.camera_token,
                 *(aggregated.layers[layer][None, special:] for layer in wanted))
 
-    def _dense(self, height: int, width: int, *patches: Tensor) -> tuple[Tensor, ...]:
+    def _depth_maps(self, height: int, width: int, *patches: Tensor) -> tuple[Tensor, ...]:
+        """Return depth and its confidence."""
+        return depth_map(self.depth_head(patches, height, width)[0])
+
+    def _dense_maps(self, height: int, width: int, *patches: Tensor) -> tuple[Tensor, ...]:
         """Return depth, its confidence, points and theirs."""
-        return (*depth_map(self.depth_head(patches, height, width)[0]),
+        return (*self._depth_maps(height, width, *patches),
                 *point_map(self.point_head(patches, height, width)[0]))
 
     def _check_size(self, height: int, width: int) -> None:

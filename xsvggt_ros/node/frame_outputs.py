@@ -59,8 +59,10 @@ def packed_cloud(
 
     organized: the cloud [H, W, 5] of a single image.
     """
+    # The parameter may have changed since the network was asked for points, or not.
+    source = values['cloud.source'] if results[0].points is not None else 'depth'
     options = CloudOptions(
-        source=values['cloud.source'], stride=values['cloud.stride'],
+        source=source, stride=values['cloud.stride'],
         confidence_percentile=values['cloud.confidence_percentile'],
         max_range=values['cloud.max_range'], organized=organized)
     clouds = [pack_cloud(result, options).numpy() for result in results]

@@ -221,6 +221,7 @@ class Pipeline:
         self._watch_time(stamp_ns)
         pixels = self._decode(images)
         decoded = time.monotonic()
+        self._engine.want_points(self.values['cloud.source'] == 'points')
         try:
             self._engine.prepare(*pixels[0].shape[:2])  # refuses what does not suit the stream
             cameras = self._cameras(images, *pixels[0].shape[:2])

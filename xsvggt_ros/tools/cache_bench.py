@@ -160,6 +160,7 @@ class CacheBench:
         """Send the stream through an engine of its own."""
         engine = self._engine(self._config(setting))
         engine.prepare(self.height, self.width)
+        engine.want_points(False)
         timer = CacheTimer(engine._memory.tokens, self._device)
         depths, poses, times, kept = [], [], [], []
         for number, image in enumerate(self.stream.images):

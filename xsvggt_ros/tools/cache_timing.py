@@ -69,12 +69,13 @@ class CacheTimer:
         """Wrap the parts of a cache that lies on ``device``."""
         self._clock = Clock(device)
         self._spans: dict[str, list[tuple[Mark, Mark]]] = {}
-        self._observer = cache._observer
-        cache.end_step = self._timed('evict', cache.end_step)
-        cache._observer = self._observe
-        cache.policy.remember = self._timed('prepare', cache.policy.remember)
+        cache.end_step = self._timed('end', cache.end_step)
+        cache._score = self._timed('score', cache._score)
+        for name in ('pooled_query', 'remember'):
+            setattr(cache.policy, name, self._timed('prepare', getattr(cache.policy, name)))
         store = cache._store
-        if isinstance(store, DenseStore):
+        self._scored_at_end = isinstance(store, DenseStore)
+        if self._scored_at_end:
             store.attend = self._repeating_writes(store, self._timed('store', store.attend))
         else:
             for name in PACKING:
@@ -84,7 +85,7 @@ class CacheTimer:
     def measure(self, work: Callable[[], Any]) -> tuple[Any, FrameTimes]:
         """Return what ``work``, all of one frame, returns, and the time it took."""
         self._spans = {name: [] for name in (
-            'store', 'insert', 'repeated', 'observe', 'prepare', 'evict')}
+            'store', 'insert', 'repeated', 'score', 'prepare', 'end')}
         self._clock.wait()
         start = self._clock.now()
         result = work()
@@ -93,10 +94,11 @@ class CacheTimer:
         ms = {name: sum(self._clock.between(*span) for span in spans)
               for name, spans in self._spans.items()}
         write = ms['insert'] + ms['repeated']
+        at_end = ms['score'] if self._scored_at_end else 0.0
         return result, FrameTimes(
             frame=self._clock.between(start, end) - ms['repeated'], quantise=write,
-            attend=max(ms['store'] - write - ms['observe'], 0.0),
-            score=ms['observe'] + ms['prepare'], evict=ms['evict'])
+            attend=max(ms['store'] - write - ms['score'] + at_end, 0.0),
+            score=ms['score'] + ms['prepare'], evict=ms['end'] - at_end)
 
     # Parts ---------------------------------------------------------------------------------------
 
@@ -109,11 +111,6 @@ class CacheTimer:
             self._spans[part].append((start, self._clock.now()))
             return result
         return timed
-
-    def _observe(self, layer: int, query: Tensor, used: int) -> Observer:
-        """Take the place of the cache's `_observer`; what it returns is timed as well."""
-        observe = self._timed('prepare', self._observer)(layer, query, used)
-        return self._timed('observe', observe)
 
     def _repeating_writes(
         self, store: DenseStore, attend: Callable[..., Tensor],

@@ -101,6 +101,7 @@ def predict(loaded: LoadedModel, setting: Setting, stream: EvalStream, device: t
             policy=setting.policy, quantization=setting.quantization, max_tokens=tokens,
             camera_max_tokens=None if setting.policy == 'full' else CacheConfig().camera_max_tokens
         ), device, dtype, width)
+        engine.want_points(False)
     depths, poses, cameras, times, cache_bytes = [], [], [], [], {}
     for image in stream.images:
         start = time.perf_counter()
@@ -222,7 +223,8 @@ class _ForgetfulEngine:
         for memory in (self.tokens, self.camera):
             memory.frame = self._frames
         predict_frame = self._model.step if self._frames else self._model.first_frame
-        seen = predict_frame(to_network_input(torch.from_numpy(image).to(self._device)), self)
+        seen = predict_frame(to_network_input(torch.from_numpy(image).to(self._device)), self,
+                             points=False)
         self._frames += 1
         camera_from_world, intrinsics = pose_encoding_to_camera(seen.pose_encoding,
                                                                 *image.shape[:2])

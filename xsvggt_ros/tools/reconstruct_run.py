@@ -78,6 +78,7 @@ def _load(options: argparse.Namespace) -> tuple[LoadedModel, StreamEngine]:
                               network_image_size(options) or loaded.config.img_size)
     except (ValueError, RuntimeError) as error:
         raise ToolError(str(error)) from error
+    engine.want_points(CLOUD.source == 'points')
     return loaded, engine
 
 
