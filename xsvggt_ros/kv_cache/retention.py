@@ -258,13 +258,18 @@ def pooling_weights(tokens: int, special_tokens: int, pool_size: int) -> Tensor:
 
 def weighted_key_sum(weights: Tensor, keys: Tensor) -> Tensor:
     """Return the sum over heads of weights [..., heads, d] times keys [..., heads, tokens, d]."""
-    return (keys.float() @ weights[..., None]).sum(dim=-3)[..., 0]
+    return dot_products(weights, keys).sum(dim=-2)
 
 
 def pooled_attention(pooled: Tensor, keys: Tensor) -> Tensor:
     """Return softmax attention [..., heads, tokens] of queries [..., heads, d] over keys."""
-    logits = keys.float() @ (pooled * pooled.shape[-1] ** -0.5)[..., None]
-    return logits[..., 0].softmax(dim=-1)
+    return dot_products(pooled * pooled.shape[-1] ** -0.5, keys).softmax(dim=-1)
+
+
+def dot_products(vectors: Tensor, keys: Tensor) -> Tensor:
+    """Return each head's vector [..., heads, d] times its keys [..., heads, tokens, d]."""
+    # The vector from the left: as a column from the right, MKL takes ten times as long.
+    return (vectors[..., None, :] @ keys.float().transpose(-1, -2))[..., 0, :]
 
 
 def _with_age(rank: Tensor, age: Tensor) -> Tensor:

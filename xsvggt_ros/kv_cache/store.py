@@ -7,12 +7,12 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 from xsvggt_ros.kv_cache.config import CacheLayout
 from xsvggt_ros.kv_cache.quantization import (
     Block, Centres, dequantise, group_index, group_sizes, quantise, quantise_groups
 )
+from xsvggt_ros.onednn import attention
 
 # Told the heads, and their keys and values [1, heads, used, head_dim], that are being attended to.
 Observer = Callable[[slice, Tensor, Tensor], None]
@@ -126,7 +126,7 @@ class DenseStore:
         if keys.dtype != key.dtype:
             keys = keys.to(key.dtype).index_copy_(1, slots, key)
             values = values.to(value.dtype).index_copy_(1, slots, value)
-        return scaled_dot_product_attention(query[None], keys[None], values[None])[0]
+        return attention(query, keys, values)
 
     def floats(self, used: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Yield all layers at once, or a few at a time if whoever wants fp32 must copy them."""
@@ -270,8 +270,7 @@ class PackedStore:
             values.index_copy_(1, step.slots, value[heads].to(values.dtype))
             if observe is not None:
                 observe(heads, keys[None], values[None])
-            out[heads] = scaled_dot_product_attention(
-                query[heads][None], keys[None], values[None])[0]
+            out[heads] = attention(query[heads], keys, values)
         return out
 
     def floats(self, used: int) -> tuple[()]:

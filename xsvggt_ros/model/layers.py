@@ -14,6 +14,7 @@ import torch
 from torch import nn, Tensor
 import torch.nn.functional as F
 
+from xsvggt_ros import onednn
 from xsvggt_ros.model.fused import Linear
 
 # Queries, keys and values [..., heads, tokens, head_dim] to what was read, of the same shape.
@@ -28,8 +29,8 @@ Table = TypeVar('Table')
 
 def self_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Return softmax attention of each token over all tokens of its own frame."""
-    if query.dim() == 3:  # the fused kernels take exactly four dimensions
-        return F.scaled_dot_product_attention(query[None], key[None], value[None])[0]
+    if query.dim() == 3:
+        return onednn.attention(query, key, value)
     return F.scaled_dot_product_attention(query, key, value)
 
 
