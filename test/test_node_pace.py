@@ -13,6 +13,7 @@ from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 from stream_harness import make_image, NodeProcess, Robot, write_tiny_checkpoint
 
+from xsvggt_ros.msg import CacheStatus
 from xsvggt_ros.node.frame_outputs import cloud_of, points_in
 from xsvggt_ros.node.messages import point_cloud
 
@@ -202,3 +203,26 @@ def test_the_map_gets_only_what_is_finite_of_an_organised_cloud():
     flat = point_cloud(Header(), there)
     assert (flat.height, flat.width, flat.is_dense) == (1, 9, True)
     assert points_in([(None, flat)]) == 9 and points_in([]) == 0
+
+
+def test_every_second_image_is_remembered_by_a_warm_node(tmp_path):
+    robot = Robot()
+    node = NodeProcess(
+        tmp_path / 'node.log',
+        model__checkpoint=write_tiny_checkpoint(tmp_path / 'tiny.safetensors'),
+        cache__max_tokens=BUDGET, use_camera_info='false', input__keyframe_stride=2,
+        model__warmup=True, namespace='/warm')
+    try:
+        statuses = []
+        robot.record('warm', CacheStatus, '/warm/xsvggt/cache_status')
+        robot.wait(lambda: robot.images.get_subscription_count() > 1, 'the node', node)
+        for index in range(5):
+            robot.images.publish(make_image(index))
+            robot.wait(lambda: len(robot.received['warm']) == index + 1, 'a frame', node)
+        statuses = list(robot.received['warm'])
+        tokens = statuses[0].tokens_per_frame
+        assert [status.tokens_used // tokens for status in statuses] == [1, 1, 2, 2, 3]
+        assert [status.frame_index for status in statuses] == list(range(5))
+    finally:
+        assert node.stop()[0] == 0
+        robot.close()

@@ -330,3 +330,20 @@ def test_an_organised_cloud_has_the_same_points_in_their_places(model, source):
     assert torch.equal(cloud[finite], whole.view(19, 19, 5)[finite])
     assert torch.equal(cloud[..., 3:].view(torch.int32),
                        whole.view(19, 19, 5)[..., 3:].view(torch.int32))
+
+
+@pytest.mark.parametrize('policy', ['xstream', 'frame_coverage', 'sliding_window'])
+@pytest.mark.parametrize('quantization', ['none', 'int4'])
+def test_a_frame_that_is_not_remembered_leaves_no_trace(model, policy, quantization):
+    settings = {'max_tokens': 40, 'policy': policy, 'quantization': quantization}
+    gaps, plain = make_engine(model, **settings), make_engine(model, **settings)
+    sent = [*frames(), *frames()]
+    for index, frame in enumerate(sent):
+        result = gaps.step(frame, remember=index % 2 == 0)  # the first one is in any case
+        if index % 2 == 0:
+            torch.testing.assert_close(result.depth, plain.step(frame).depth, rtol=0, atol=0)
+        else:
+            assert gaps.cache_stats().evicted_this_frame == 0
+    kept, expected = gaps.kept_token_ids(), plain.kept_token_ids()
+    assert [ids.tolist() for ids in kept] == [ids.tolist() for ids in expected]
+    assert gaps.frames == len(sent) and plain.frames == (len(sent) + 1) // 2

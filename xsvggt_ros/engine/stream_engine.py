@@ -187,6 +187,7 @@ class StreamEngine:
         self._source_size = (0, 0)  # height, width
         self._frames = 0
         self._unfinished = False
+        self._remember = True  # the last frame
         self._limit: int | None = None
         self._points = True
 
@@ -236,6 +237,7 @@ class StreamEngine:
     @torch.inference_mode()
     def step(
         self, frame: np.ndarray | Tensor, camera: CameraModel | None = None,
+        remember: bool = True,
     ) -> FrameResult:
         """
         Reconstruct one frame, uint8 [H, W, 3] RGB.
@@ -243,6 +245,8 @@ class StreamEngine:
         camera: the calibration of the camera that took it. The frame is rectified if that makes
         a difference, and the result has the calibrated intrinsics in place of the predicted ones.
         The same object must come with every frame, since maps are made once for each.
+        remember: whether later frames are to attend to this one; the first frame is remembered in
+        any case.
 
         Raises FrameError for a frame that cannot be taken. If the network itself fails half-way,
         the error is passed on and the stream goes on from the frame before, or is reset if that
@@ -260,6 +264,7 @@ class StreamEngine:
         index = self._frames
         self._frames += 1
         self._unfinished = True
+        self._remember = remember or index == 0
         camera_from_world, predicted = pose_encoding_to_camera(
             prediction.pose_encoding, self._resize.height, self._resize.width)
         result = FrameResult(
@@ -274,9 +279,10 @@ class StreamEngine:
 
     @torch.inference_mode()
     def finish_frame(self) -> None:
-        """Commit the last frame to the cache and evict down to the budget."""
+        """Commit the last frame to the cache, if it is to be, and evict down to the budget."""
         if self._unfinished:
-            self._memory.tokens.end_step()
+            if self._remember:
+                self._memory.tokens.end_step()
             self._unfinished = False
             if self._steady is not None:
                 self._steady.settle()
@@ -319,7 +325,8 @@ class StreamEngine:
         """
         Return the tokens each global layer remembers, int64 ascending.
 
-        A token's id is frame * tokens_per_frame + its index in the frame.
+        A token's id is frame * tokens_per_frame + its index in the frame; frames that were not to
+        be remembered do not count.
         """
         self.finish_frame()
         return self._memory.tokens.kept_token_ids() if self._memory else []
@@ -344,7 +351,7 @@ class StreamEngine:
             tokens_per_layer=(tokens.tokens,) * tokens.layout.layers,
             budget=tokens.budget,
             occupancy=tokens.tokens / tokens.budget if tokens.budget else 0.0,
-            evicted_this_frame=tokens.evicted_last,
+            evicted_this_frame=tokens.evicted_last if self._remember else 0,
             evicted_total=tokens.evicted_total,
             camera_tokens=camera.tokens,
             camera_budget=camera.budget,

@@ -11,6 +11,10 @@ from xsvggt_ros.geometry import (
 )
 
 
+class LostError(ValueError):
+    """The network's pose is no pose; it may not find back by itself."""
+
+
 @dataclass(frozen=True)
 class Pose:
     """A rigid transform as ROS writes it."""
@@ -30,12 +34,13 @@ def world_from_optical(camera_from_world: Tensor) -> np.ndarray:
     """
     Return a camera's place [4, 4] in the network's world, fp64; waits for the device.
 
-    Raises ValueError if the pose is not finite.
+    Raises LostError if the pose is not finite.
     """
     camera_from_world = camera_from_world.detach().to('cpu', torch.float64)
     if not torch.isfinite(camera_from_world).all():
-        raise ValueError(
-            'the network predicted a pose that is not finite; if that goes on, call ~/reset')
+        raise LostError(
+            'the network predicted a pose that is not finite; if that goes on, call ~/reset, or '
+            'set reset.on_lost')
     return invert_transform(camera_from_world).numpy()
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from xsvggt_ros.engine.stream_engine import StreamEngine
@@ -43,10 +44,14 @@ def load_engine(values: Mapping[str, Value]) -> LoadedEngine:
     try:
         loaded = load_model(
             values['model.checkpoint'], values['model.size'], device=device, dtype=dtype)
+        image_size = values['model.image_size'] or loaded.config.img_size
         engine = StreamEngine(
             loaded.model, cache_config(values), device=device, dtype=dtype,
-            image_size=values['model.image_size'] or loaded.config.img_size)
-        check_memory(engine, values['model.image_size'] or loaded.config.img_size, device)
+            image_size=image_size)
+        check_memory(engine, image_size, device)
+        if values['model.warmup']:
+            engine.step(np.zeros((round(image_size * 3 / 4), image_size, 3), np.uint8))
+            engine.reset()
     except CheckpointError as error:
         raise StartError(f'model.checkpoint: {error}') from error
     except ValueError as error:

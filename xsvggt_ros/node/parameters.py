@@ -97,6 +97,8 @@ TABLE: tuple[Parameter, ...] = (
     Parameter('model.image_size', 0, 'Width in pixels to which images are resized, a multiple of '
               '14; 0 is the width the model was trained with. Smaller is faster and coarser.',
               minimum=0, maximum=2044),
+    Parameter('model.warmup', False, 'Reconstruct an empty 4:3 image while the node is being '
+              'configured, so that the first real one finds the device ready.'),
     Parameter('cache.policy', 'frame_coverage', 'Which tokens stay when the budget is reached; '
               'full keeps all, and memory grows for as long as the stream runs.',
               choices=tuple(POLICIES)),
@@ -127,6 +129,9 @@ TABLE: tuple[Parameter, ...] = (
     Parameter('input.reliability', 'best_effort', 'Reliability of the image subscription; '
               'reliable receives nothing from a camera that publishes best effort.',
               choices=('best_effort', 'reliable')),
+    Parameter('input.keyframe_stride', 1, 'Every n-th image of a stream is remembered; the others '
+              'are reconstructed and forgotten: the same budget reaches farther back.', minimum=1,
+              maximum=1000, dynamic=True),
     Parameter('input.sync_slop', 0.02, 'Seconds that the stamps of images of a rig may be apart '
               'to belong together.', minimum=0.0, maximum=10.0),
     Parameter('input.camera_timeout', 2.0, 'Seconds after which a rig goes on without a camera '
@@ -190,6 +195,8 @@ TABLE: tuple[Parameter, ...] = (
               minimum=1e-6, maximum=1e6, dynamic=True),
     Parameter('path.max_poses', 1000, 'Poses on ~/path, the newest ones.', minimum=1,
               maximum=100_000),
+    Parameter('reset.on_lost', False, 'Begin a new stream when the predicted pose is not finite.',
+              dynamic=True),
     Parameter('reset.on_time_jump', True, 'Begin a new stream when the stamps of the images go '
               'back: a bag that loops, a clock that was set.', dynamic=True),
     Parameter('reset.on_gap', 0.0, 'Begin a new stream when the stamps of two images are more '

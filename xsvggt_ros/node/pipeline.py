@@ -25,7 +25,7 @@ from xsvggt_ros.node.camera_sets import CameraImage, CameraSets
 from xsvggt_ros.node.deadline import Deadline
 from xsvggt_ros.node.diagnostics import GpuMemory
 from xsvggt_ros.node.frame_outputs import cloud_of, frame_outputs, points_in
-from xsvggt_ros.node.frames import world_from_optical
+from xsvggt_ros.node.frames import LostError, world_from_optical
 from xsvggt_ros.node.image_codec import decode_compressed, decode_image, ImageError
 from xsvggt_ros.node.loading import is_out_of_memory, LoadedEngine
 from xsvggt_ros.node.map_output import MapOutput
@@ -206,7 +206,11 @@ class Pipeline:
         else:
             self._faults.report(
                 'frame', f'image could not be processed: {type(error).__name__}: {error}')
-        if self.processed and self._engine.frames == 0:
+        if isinstance(error, LostError) and self.values['reset.on_lost']:
+            self._reset('the predicted pose was not finite')
+            self._logger.warning(
+                f'stream reset: {self.last_reset}; the next image begins a new one')
+        elif self.processed and self._engine.frames == 0:
             self._logger.error('the network failed half-way; the next image begins a new stream')
 
     def _process(self, images: Sequence[CameraImage], arrival: float) -> None:
@@ -227,8 +231,8 @@ class Pipeline:
             cameras = self._cameras(images, *pixels[0].shape[:2])
             known = self.scale.current
             results = self._measured(
-                [self._engine.step(*one) for one in zip(pixels, cameras)], headers, stamp_ns,
-                cameras[0])
+                [self._engine.step(*one, self._is_keyframe(len(images)))
+                 for one in zip(pixels, cameras)], headers, stamp_ns, cameras[0])
             result = results[0]
             place = world_from_optical(result.camera_from_world)  # waits for the device
         except FrameError as error:
@@ -267,6 +271,10 @@ class Pipeline:
             self.map.add(header, lambda: cloud_of(outputs, results, transforms, self.values),
                          pose, scale.metres if scale else None, self.values, centre)
         self.map.publish_if_due(self.values)
+
+    def _is_keyframe(self, cameras: int) -> bool:
+        """Return whether the images of this set are to be remembered."""
+        return self._engine.frames // cameras % self.values['input.keyframe_stride'] == 0
 
     def _decode(self, images: Sequence[CameraImage]) -> list[np.ndarray]:
         """Return the pixels of all images; raise ImageError unless all are of one size."""
