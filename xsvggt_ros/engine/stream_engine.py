@@ -44,8 +44,8 @@ class StreamModel(Protocol):
 
     patch_size: int
 
-    def set_dtype(self, dtype: torch.dtype) -> None:
-        """Compute in this precision from now on."""
+    def set_dtype(self, dtype: torch.dtype, heads: torch.dtype) -> None:
+        """Compute in these precisions from now on; `heads`: of what predicts from tokens."""
 
     def to(self, device: torch.device) -> 'StreamModel':
         """Move the weights."""
@@ -151,11 +151,12 @@ class StreamEngine:
     def __init__(
         self, model: StreamModel, cache: CacheConfig, device: torch.device | str = 'cpu',
         dtype: torch.dtype = torch.float32, image_size: int | None = None,
-        kernels: str = 'portable', graphs: GraphBackend | None = None,
+        head_dtype: torch.dtype = torch.float32, kernels: str = 'portable',
+        graphs: GraphBackend | None = None,
         report: Callable[[str], None] = lambda line: None,
     ) -> None:
         """
-        Take a network and move it to ``device`` and the precision ``dtype``.
+        Take a network and move it to ``device`` and the precision ``dtype``, heads ``head_dtype``.
 
         image_size: width of the model image in pixels, a multiple of the patch size; None uses
         frames as they are, which then must have sides that are multiples of it.
@@ -171,7 +172,8 @@ class StreamEngine:
                 f'got {image_size}')
         self._device = torch.device(device)
         self._dtype = dtype
-        model.set_dtype(dtype)
+        self._head_dtype = head_dtype
+        model.set_dtype(dtype, head_dtype)
         self._model = model.to(self._device)
         if kernels != 'portable':
             self._model.set_kernels(kernels)
@@ -458,7 +460,7 @@ class StreamEngine:
                 layout.tokens, config, budget, self._dtype, device, config.quantization,
                 self._kernels),
             camera=build_cache(
-                layout.camera, config, config.camera_max_tokens, self._dtype, device, 'none',
+                layout.camera, config, config.camera_max_tokens, self._head_dtype, device, 'none',
                 watched=False))
 
     def _token_budget(self, layout: StreamLayout) -> int | None:

@@ -41,6 +41,11 @@ class CameraHead(nn.Module):
         self.poseLN_modulation = nn.Sequential(nn.SiLU(), Linear(dim, 3 * dim))
         self.pose_branch = Mlp(dim, dim // 2, POSE_CHANNELS)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Return the precision of the matrix products."""
+        return self.poseLN_modulation[1].weight.dtype
+
     def forward(self, camera_token: Tensor, memory: AttentionMemory) -> Tensor:
         """
         Return the pose after each iteration [4, ..., 9] of a frame's camera token [..., 1, dim].
@@ -53,7 +58,8 @@ class CameraHead(nn.Module):
         pose = self.empty_pose_tokens[0]  # [1, 9]
         poses = []
         for iteration in range(ITERATIONS):
-            shift, scale, gate = self.poseLN_modulation(self.embed_pose(pose)).chunk(3, dim=-1)
+            modulation = self.poseLN_modulation(self.embed_pose(pose).to(self.dtype)).float()
+            shift, scale, gate = modulation.chunk(3, dim=-1)
             x = torch.addcmul(token, gate, torch.addcmul(shift, normed, 1 + scale))
             for layer, block in enumerate(self.trunk):
                 x = block(x, partial(memory.attend, layer))

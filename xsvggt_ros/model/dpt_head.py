@@ -104,10 +104,11 @@ class DPTHead(nn.Module):
         for tokens, project, resize in zip(layers, self.projects, self.resize_layers):
             # [N, patches, dim] -> [N, dim, rows, columns], a view: channels last in memory
             x = self.norm(tokens).unflatten(1, (rows, columns)).permute(0, 3, 1, 2)
+            x = x.to(project.weight.dtype)
             levels.append(resize(self._add_position(project(x), ratio)))
         x = _resize(self.scratch.fuse(levels), (height, width))
         first, _, last = self.scratch.output_conv2
-        return last(first(self._add_position(x, ratio), relu=True))
+        return last(first(self._add_position(x, ratio), relu=True)).float()
 
     def _add_position(self, x: Tensor, ratio: float) -> Tensor:
         """Add to x [N, channels, h, w], in place, where its pixels are in the image."""

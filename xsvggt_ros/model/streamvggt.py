@@ -77,19 +77,29 @@ class StreamVGGT(nn.Module):
         """Return the precision of the aggregator's matrix products."""
         return self.aggregator.global_blocks[0].attn.qkv.weight.dtype
 
-    def set_dtype(self, dtype: torch.dtype) -> 'StreamVGGT':
-        """
-        Set the precision of the aggregator's matrix products (and of what it remembers).
+    @property
+    def head_dtype(self) -> torch.dtype:
+        """Return the precision of the heads' matrix products and convolutions."""
+        return self.camera_head.dtype
 
-        As in the published evaluation the residual stream, the norms, the positions and the heads
-        stay fp32. Returns the model itself.
+    def set_dtype(
+        self, dtype: torch.dtype, heads: torch.dtype = torch.float32,
+    ) -> 'StreamVGGT':
         """
-        if dtype not in DTYPES:
-            raise ValueError(f'the network cannot run in {dtype}; choose one of '
-                             f'{", ".join(str(choice) for choice in DTYPES)}')
-        for module in self.aggregator.modules():
-            if isinstance(module, (nn.Linear, nn.Conv2d)):
-                module.to(dtype)
+        Set the precision of matrix products and convolutions, and of what is remembered.
+
+        dtype: of the aggregator's; the residual stream, the norms and the positions stay fp32, as
+        in the published evaluation. heads: of the heads', which stay fp32 there. What goes in and
+        out of the heads, and their poses, are fp32 always. Returns the model itself.
+        """
+        for choice in (dtype, heads):
+            if choice not in DTYPES:
+                raise ValueError(f'the network cannot run in {choice}; choose one of '
+                                 f'{", ".join(str(choice) for choice in DTYPES)}')
+        _lower(self.aggregator, dtype)
+        for head in (self.depth_head, self.point_head, self.camera_head.trunk,
+                     self.camera_head.poseLN_modulation):
+            _lower(head, heads)
         return self
 
     def set_kernels(self, choice: str) -> None:
@@ -189,6 +199,13 @@ class StreamVGGT(nn.Module):
         if height < patch or width < patch or height % patch or width % patch:
             raise ValueError(f'the network takes images whose sides are multiples of {patch} '
                              f'pixels, got {width}x{height}')
+
+
+def _lower(part: nn.Module, dtype: torch.dtype) -> None:
+    """Give the linear layers and the convolutions of a part this precision."""
+    for module in part.modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+            module.to(dtype)
 
 
 def depth_map(raw: Tensor) -> tuple[Tensor, Tensor]:
