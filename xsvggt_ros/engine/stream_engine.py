@@ -457,11 +457,15 @@ class StreamEngine:
         config = self._cache_config
         return StreamMemory(
             tokens=build_cache(
-                layout.tokens, config, budget, self._dtype, device, config.quantization,
-                self._kernels),
+                layout.tokens, config, budget, self._attention_dtype(self._dtype), device,
+                config.quantization, self._kernels),
             camera=build_cache(
-                layout.camera, config, config.camera_max_tokens, self._head_dtype, device, 'none',
-                watched=False))
+                layout.camera, config, config.camera_max_tokens,
+                self._attention_dtype(self._head_dtype), device, 'none', watched=False))
+
+    def _attention_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """Return the type in which a network of this precision attends."""
+        return torch.float32 if self._device.type == 'cpu' else dtype
 
     def _token_budget(self, layout: StreamLayout) -> int | None:
         megabytes = self._cache_config.memory_budget_mb

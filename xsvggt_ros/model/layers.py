@@ -86,11 +86,13 @@ class Attention(nn.Module):
         else:
             query, key, value = self._split(packed, rope)
         read = attend(query, key, value)  # [..., heads, tokens, head_dim]
-        return self.proj(read.transpose(-3, -2).flatten(-2))
+        return self.proj(read.transpose(-3, -2).flatten(-2).to(self.proj.weight.dtype))
 
     def _split(self, packed: Tensor, rope: RotaryTable | None) -> tuple[Tensor, ...]:
         """Return queries, keys and values [..., heads, tokens, head_dim] of their product."""
         packed = packed.unflatten(-1, (3, self.heads, self.head_dim))
+        if packed.device.type == 'cpu':
+            packed = packed.float()  # attention in bf16 gains nothing there
         query, key, value = packed.unbind(-3)  # [..., tokens, heads, head_dim]
         if self.q_norm is not None:
             query, key = self._place(packed, rope).unbind(-3)
