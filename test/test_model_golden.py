@@ -257,7 +257,7 @@ def test_half_precision_stays_close(dtype, mean_error):
         assert {value.dtype for value in outputs_of(prediction).values()} == {torch.float32}
         depth, golden = prediction.depth[::stride, ::stride], case.tensors['full/depth'][frame]
         assert (depth.log() - golden.log()).abs().mean() < mean_error
-    assert set(stored) == {dtype}
+    assert set(stored) == {torch.float32}  # attention in fewer bits gains nothing on a CPU
     with pytest.raises(ValueError, match='torch.int8'):
         model.set_dtype(torch.int8)
 

@@ -1,21 +1,23 @@
-"""Measurements that a user can repeat: `xsvggt bench cache` compares cache settings."""
+"""Measurements that a user can repeat: how long a frame takes, and how cache settings compare."""
 
 import argparse
 from pathlib import Path
 import sys
 
-from xsvggt_ros.tools.arguments import positive_int, seed
+from xsvggt_ros.tools.arguments import image_size, positive_int, seed
 from xsvggt_ros.tools.errors import ChoiceError, ToolError
 from xsvggt_ros.tools.processes import interrupt_on_signals
 from xsvggt_ros.tools.synthetic_world import DEMO_SEED
 
-FRAMES = 120       # unless told otherwise
+FRAMES = 300       # unless told otherwise
+CACHE_FRAMES = 120
 INTERRUPTED = 130  # exit code: no table was made
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to `parser`."""
-    actions = parser.add_subparsers(dest='action', required=True, metavar='ACTION')
+    _add_frame_arguments(parser)
+    actions = parser.add_subparsers(dest='action', metavar='cache')
     cache = actions.add_parser(
         'cache', help='compare retention policies and precisions at equal bytes',
         description='Runs one stream under every policy and precision of the KV cache, all '
@@ -29,13 +31,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     cache.add_argument('--markdown', action='store_true', help='print the table as Markdown')
 
 
+def _add_frame_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--size', choices=('small', 'full'), default='small',
+                        help='the network: small with its checkpoint, or full with random weights '
+                             '(default: small)')
+    parser.add_argument('--checkpoint', metavar='FILE', help='other weights than these')
+    parser.add_argument('--image', type=image_size, metavar='WxH',
+                        help='size of the images (default: 112x84 for small, 224x168 for full)')
+    parser.add_argument('--frames', type=positive_int, default=FRAMES, metavar='N',
+                        help=f'length of the stream (default: {FRAMES})')
+    parser.add_argument('--device', default='auto',
+                        help='cpu, cuda or cuda:N (default: a GPU if there is one)')
+    parser.add_argument('--dtype', choices=('auto', 'fp32', 'bf16', 'fp16'), default='auto',
+                        help="precision of the network (default: the node's choice)")
+    parser.add_argument('--head-dtype', choices=('auto', 'fp32', 'bf16', 'fp16'), default='auto',
+                        help='precision of the heads')
+    parser.add_argument('--policy', default='frame_coverage', metavar='NAME',
+                        help='which tokens stay (default: frame_coverage)')
+    parser.add_argument('--quantization', choices=('none', 'int8', 'int4'), default='none',
+                        help='how keys and values are stored (default: none, as floats)')
+    parser.add_argument('--max-tokens', type=positive_int, default=2048, metavar='N',
+                        help='budget of the cache per layer (default: 2048)')
+    parser.add_argument('--points', action='store_true', help='run the point head as well')
+    parser.add_argument('--threads', type=positive_int, metavar='N', help='threads on a CPU')
+    parser.add_argument('--compare', metavar='MODULE:FACTORY',
+                        help='another implementation, to run in turn with this one, frame by '
+                             'frame: FACTORY(settings) returns an object with step(frame)')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write the results there too')
+
+
 def _add_stream_arguments(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group()
     source.add_argument('--world', type=seed, default=DEMO_SEED, metavar='SEED',
                         help=f'the synthetic world of this number (default: {DEMO_SEED})')
     source.add_argument('--input', type=Path, metavar='DIR', help='the images of this folder')
-    parser.add_argument('--frames', type=positive_int, default=FRAMES, metavar='N',
-                        help=f'images, at most (default: {FRAMES})')
+    parser.add_argument('--frames', type=positive_int, default=CACHE_FRAMES, metavar='N',
+                        help=f'images, at most (default: {CACHE_FRAMES})')
     parser.add_argument('--checkpoint', default='small', metavar='FILE',
                         help="weights of the network (default: 'small', which comes with the "
                              "package; 'random' only tests the plumbing)")
@@ -58,22 +89,25 @@ def _add_setting_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure and print the table; return the exit code: 2 for names that do not exist."""
+    """Measure and print; return the exit code: 2 for names that do not exist."""
     interrupt_on_signals()
     try:
         # Everything slow to import comes after the handlers, so that Ctrl-C is always quiet.
-        from xsvggt_ros.tools.bench_run import run_bench_cache
+        if options.action is None:
+            from xsvggt_ros.tools.frame_bench_run import run_bench
 
-        run_bench_cache(options)
+            run_bench(options)
+        else:
+            from xsvggt_ros.tools.bench_run import run_bench_cache
+
+            run_bench_cache(options)
     except KeyboardInterrupt:
         print('\ninterrupted', file=sys.stderr)
         return INTERRUPTED
-    except ChoiceError as error:
-        print(f'xsvggt bench cache: {error}', file=sys.stderr)
-        return 2
-    except ToolError as error:
-        print(f'xsvggt bench cache: {error}', file=sys.stderr)
-        return 1
+    except (ChoiceError, ToolError) as error:
+        command = ' '.join(filter(None, ('xsvggt bench', options.action)))
+        print(f'{command}: {error}', file=sys.stderr)
+        return 2 if isinstance(error, ChoiceError) else 1
     return 0
 
 

@@ -74,8 +74,9 @@ class CacheTimer:
         for name in ('pooled_query', 'remember'):
             setattr(cache.policy, name, self._timed('prepare', getattr(cache.policy, name)))
         store = cache._store
-        self._scored_at_end = isinstance(store, DenseStore)
-        if self._scored_at_end:
+        # What lies as floats is scored at the end, and written twice while it is measured.
+        self.floats = isinstance(store, DenseStore)
+        if self.floats:
             store.attend = self._repeating_writes(store, self._timed('store', store.attend))
         else:
             for name in PACKING:
@@ -94,7 +95,7 @@ class CacheTimer:
         ms = {name: sum(self._clock.between(*span) for span in spans)
               for name, spans in self._spans.items()}
         write = ms['insert'] + ms['repeated']
-        at_end = ms['score'] if self._scored_at_end else 0.0
+        at_end = ms['score'] if self.floats else 0.0
         return result, FrameTimes(
             frame=self._clock.between(start, end) - ms['repeated'], quantise=write,
             attend=max(ms['store'] - write - ms['score'] + at_end, 0.0),

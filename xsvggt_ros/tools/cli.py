@@ -10,7 +10,7 @@ COMMANDS = {
     'camera': 'publish the synthetic world or a folder as a camera (needs ROS 2)',
     'reconstruct': 'reconstruct a folder or the synthetic world without ROS',
     'eval': 'measure how true a reconstruction is, in rooms or on a data set (no ROS)',
-    'bench': 'compare cache settings at equal bytes (no ROS)',
+    'bench': 'measure speed and memory, or compare cache settings (no ROS)',
     'export': 'write parts of the network as ONNX files, for TensorRT (no ROS)',
     'world': 'write images, depth and poses of the synthetic world',
 }
