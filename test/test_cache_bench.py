@@ -99,7 +99,7 @@ def test_int4_holds_three_times_the_tokens_of_bf16():
         cache_layout = StreamVGGT.cache_layout
         _check_size = StreamVGGT._check_size
 
-        def set_dtype(self, dtype):
+        def set_dtype(self, dtype, heads):
             pass
 
         def to(self, device):
