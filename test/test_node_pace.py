@@ -213,9 +213,12 @@ def test_every_second_image_is_remembered_by_a_warm_node(tmp_path):
         cache__max_tokens=BUDGET, use_camera_info='false', input__keyframe_stride=2,
         model__warmup=True, namespace='/warm')
     try:
-        statuses = []
         robot.record('warm', CacheStatus, '/warm/xsvggt/cache_status')
-        robot.wait(lambda: robot.images.get_subscription_count() > 1, 'the node', node)
+        robot.wait(lambda: any(
+            info.node_namespace == '/warm' for info in
+            robot.node.get_subscriptions_info_by_topic('/cam/image_raw')), 'the node', node)
+        robot.wait(lambda: robot.node.count_publishers('/warm/xsvggt/points'), 'it to publish')
+        time.sleep(1.0)  # both sides of every topic must have found each other
         for index in range(5):
             robot.images.publish(make_image(index))
             robot.wait(lambda: len(robot.received['warm']) == index + 1, 'a frame', node)

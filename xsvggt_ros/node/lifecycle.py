@@ -421,15 +421,25 @@ def run(args: list[str] | None = None) -> bool:
     node = XsvggtNode()
     executor = SingleThreadedExecutor()
     executor.add_node(node)
+    ending = []
+
+    def end(number: int, frame: object) -> None:
+        ending.append(number)
+        raise KeyboardInterrupt
+
     try:
         # rclpy's handlers call these after their own work: both signals end the executor.
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.default_int_handler)
+            signal.signal(number, end)
         install_signal_handlers()
         node.start()
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except Exception:
+        # In the middle of taking a message, C++ makes a RuntimeError of the interruption.
+        if not ending:
+            raise
     finished = node.stop()
     if finished:
         node.destroy_node()
