@@ -26,8 +26,13 @@ def suits_linear(x: Tensor, weight: Tensor) -> bool:
     return not (single and weight.numel() < FEW_WEIGHTS) and suits(x)
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, gelu: bool = False) -> Tensor:
-    """Return x [..., in] through weights [out, in], and through an exact (erf) GELU."""
+def linear(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, gelu: bool = False,
+    plus: Tensor | None = None,
+) -> Tensor:
+    """Return x [..., in] through weights [out, in], then an exact (erf) GELU, or added."""
+    if plus is not None:
+        return torch.ops.mkldnn._linear_pointwise.binary(x, plus, weight, bias, 'add')
     return torch.ops.mkldnn._linear_pointwise(
         x, weight, bias, 'gelu' if gelu else 'none', [], 'none')
 
@@ -89,6 +94,7 @@ def works(dtype: torch.dtype) -> bool:
             where = (0, 0), (1, 1), (1, 1), 1
             return all(bool((result.round() == expected).all()) for result, expected in (
                 (linear(rows, rows, gelu=True), 16),
+                (linear(rows, rows, plus=rows), 17),
                 (convolve(ones, weight, None, where, relu=True), 16),
                 (convolve(ones, weight, None, where, plus=ones), 17)))
     except (AttributeError, RuntimeError, TypeError):

@@ -101,6 +101,10 @@ class RetentionPolicy:
         stays: identical frames tie exactly, and the choice must not depend on the device.
         """
         rank = self.rank(scores, token_ids)
+        if count == 1 and must_leave is None and rank.is_floating_point():  # the camera head's
+            rank = rank.masked_fill(self.protected(token_ids, steps), torch.inf)
+            others = rank != rank.amin(dim=1, keepdim=True)
+            return token_ids.masked_fill(others, -1).argmax(dim=1, keepdim=True)
         if rank.is_floating_point():
             rank = _with_age(rank, steps * self.tokens_per_step - token_ids)
         limits = torch.iinfo(torch.int64)

@@ -21,10 +21,12 @@ class ResidualConvUnit(nn.Module):
         self.conv2 = Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [N, channels, h, w] for x of the same shape."""
-        # The published network was trained with an in-place ReLU here, so its shortcut carries
-        # the rectified input, not the input.
-        x = F.relu(x)
+        """
+        Return [N, channels, h, w] for a rectified x of the same shape.
+
+        The published network was trained with an in-place ReLU at this place, so its shortcut
+        carries the rectified input, not the input.
+        """
         return self.conv2(self.conv1(x, relu=True), plus=x)
 
 
@@ -40,9 +42,13 @@ class FusionBlock(nn.Module):
         self.resConfUnit2 = ResidualConvUnit(channels)
 
     def forward(self, x: Tensor, size: tuple[int, int], skip: Tensor | None = None) -> Tensor:
-        """Return [N, channels, *size] of x and a skip connection of the same shape."""
+        """
+        Return [N, channels, *size] of x and a skip connection of the same shape.
+
+        The skip connection, or x where there is none, is rectified.
+        """
         if skip is not None:
-            x = x + self.resConfUnit1(skip)
+            x = F.relu(x + self.resConfUnit1(skip))
         # The 1x1 convolution and the interpolation commute; this order convolves fewer pixels.
         return _resize(self.out_conv(self.resConfUnit2(x)), size)
 
@@ -66,7 +72,8 @@ class FusionStack(nn.Module):
     def fuse(self, levels: Sequence[Tensor]) -> Tensor:
         """Return [N, features / 2, 2h, 2w] of the levels' maps, the finest (h, w) first."""
         level1, level2, level3, level4 = (
-            getattr(self, f'layer{i}_rn')(level) for i, level in enumerate(levels, start=1))
+            getattr(self, f'layer{i}_rn')(level, relu=True)
+            for i, level in enumerate(levels, start=1))
         x = self.refinenet4(level4, level3.shape[-2:])
         x = self.refinenet3(x, level2.shape[-2:], skip=level3)
         x = self.refinenet2(x, level1.shape[-2:], skip=level2)

@@ -9,11 +9,19 @@ from xsvggt_ros import onednn
 class Linear(nn.Linear):
     """A linear layer; its parameters are those of `nn.Linear`."""
 
-    def forward(self, x: Tensor, gelu: bool = False) -> Tensor:
-        """Return [..., out] for x [..., in], after an exact (erf) GELU if wanted."""
+    def forward(self, x: Tensor, gelu: bool = False, plus: Tensor | None = None) -> Tensor:
+        """
+        Return [..., out] for x [..., in], after an exact (erf) GELU or with ``plus`` added.
+
+        plus may be more precise, and the result then is.
+        """
         if onednn.suits_linear(x, self.weight):
-            return onednn.linear(x, self.weight, self.bias, gelu)
+            if plus is None or plus.dtype == x.dtype:
+                return onednn.linear(x, self.weight, self.bias, gelu, plus)
+            return plus + onednn.linear(x, self.weight, self.bias)
         x = super().forward(x)
+        if plus is not None:
+            return plus + x
         return F.gelu(x) if gelu else x
 
 

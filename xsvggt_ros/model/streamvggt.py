@@ -14,7 +14,7 @@ from xsvggt_ros.model.aggregator import Aggregator
 from xsvggt_ros.model.camera_head import AttentionMemory, CameraHead
 from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.model.dpt_head import DPTHead
-from xsvggt_ros.model.layers import Attention
+from xsvggt_ros.model.layers import Attention, Block
 from xsvggt_ros.model.side_stream import side_by_side
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -113,6 +113,13 @@ class StreamVGGT(nn.Module):
         for part in self.modules():
             if isinstance(part, Attention):
                 part.fused = module.split_qkv if module is not None else None
+
+    def fold_scales(self) -> 'StreamVGGT':
+        """Fold the layer scales into other weights, see `Block.fold`; returns the model itself."""
+        for module in self.modules():
+            if isinstance(module, Block):
+                module.fold()
+        return self
 
     def cache_layout(self, height: int, width: int) -> StreamLayout:
         """Return the shapes of the memory for frames of height x width pixels."""

@@ -9,6 +9,7 @@ import torch
 from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.kv_cache.config import CacheConfig, STORAGE_DTYPES
 from xsvggt_ros.model.checkpoint import CheckpointError, load_model
+from xsvggt_ros.model.precision import automatic_precision
 from xsvggt_ros.node.parameters import Value
 
 
@@ -37,6 +38,7 @@ def load_engine(values: Mapping[str, Value]) -> LoadedEngine:
     """Load the network that the parameters ask for; raise StartError if that cannot be."""
     device = choose_device(values['model.device'])
     dtype = choose_dtype(values['model.dtype'], device)
+    heads = torch.float32
     if not values['model.checkpoint']:
         raise StartError(
             'model.checkpoint is empty: give the path of a checkpoint (.safetensors, .pt, '
@@ -45,9 +47,13 @@ def load_engine(values: Mapping[str, Value]) -> LoadedEngine:
         loaded = load_model(
             values['model.checkpoint'], values['model.size'], device=device, dtype=dtype)
         image_size = values['model.image_size'] or loaded.config.img_size
+        if device.type == 'cpu':
+            heads = dtype
+            if values['model.dtype'] == 'auto':
+                dtype, heads = automatic_precision(device, loaded.config)
         engine = StreamEngine(
-            loaded.model, cache_config(values), device=device, dtype=dtype,
-            image_size=image_size)
+            loaded.model.fold_scales(), cache_config(values), device=device, dtype=dtype,
+            image_size=image_size, head_dtype=heads)
         check_memory(engine, image_size, device)
         if values['model.warmup']:
             engine.step(np.zeros((round(image_size * 3 / 4), image_size, 3), np.uint8))

@@ -91,8 +91,9 @@ TABLE: tuple[Parameter, ...] = (
               'weights: small).', choices=('auto', 'small', 'full')),
     Parameter('model.device', 'auto', 'Where the network runs: auto (the GPU if there is one), '
               'cpu, cuda or cuda:N.'),
-    Parameter('model.dtype', 'auto', 'Precision of the network: bf16 or fp16 on a GPU and fp32 on '
-              'a CPU if auto; the heads always compute in fp32.',
+    Parameter('model.dtype', 'auto', 'Precision of the network; on a GPU the heads always compute '
+              'in fp32. auto: bf16 or fp16 on a GPU; on a CPU fp32, but bf16 for the full size if '
+              'the processor has instructions for it.',
               choices=('auto', 'bf16', 'fp16', 'fp32')),
     Parameter('model.image_size', 0, 'Width in pixels to which images are resized, a multiple of '
               '14; 0 is the width the model was trained with. Smaller is faster and coarser.',

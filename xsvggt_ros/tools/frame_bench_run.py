@@ -44,6 +44,7 @@ def run_bench(options: argparse.Namespace) -> None:
     runs = [None]
     if options.compare:
         runs.append(_compared(options.compare, loaded, options, (width, height), device))
+    loaded.model.fold_scales()
     engine, precision = _engine(loaded, options, device)
     runs[0] = engine
     images = frame_bench.pictures(height, width)

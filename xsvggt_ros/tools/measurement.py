@@ -34,7 +34,9 @@ def choose_dtype(device: torch.device) -> torch.dtype:
 def load_network(checkpoint: str, size: str, device: torch.device) -> LoadedModel:
     """Return the network on the device; raise ToolError."""
     try:
-        return load_model(checkpoint, size, device, choose_dtype(device))
+        loaded = load_model(checkpoint, size, device, choose_dtype(device))
+        loaded.model.fold_scales()
+        return loaded
     except (CheckpointError, RuntimeError) as error:
         raise ToolError(str(error)) from error
 

@@ -30,12 +30,14 @@ class OperatorCount(TorchDispatchMode):
     ) -> Any:
         """Count an operator; one that is made of others (in inference mode) as those."""
         kwargs = kwargs or {}
-        with self:
-            result = func.decompose(*args, **kwargs)
-        if result is not NotImplemented:
-            return result
-        result = func(*args, **kwargs)
         name = func.overloadpacket.__name__
+        # Resampling is one operator, for which torch knows a decomposition all the same.
+        if not name.startswith('upsample'):
+            with self:
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        result = func(*args, **kwargs)
         if not func.is_view and name not in FREE:
             self.operators += 1
             self.names[name] = self.names.get(name, 0) + 1

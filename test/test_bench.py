@@ -1,0 +1,166 @@
+"""What `xsvggt bench` counts and writes, and the limits that the network keeps to; no times."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from xsvggt_ros import onednn
+from xsvggt_ros.engine.stream_engine import StreamEngine
+from xsvggt_ros.kv_cache.config import CacheConfig
+from xsvggt_ros.kv_cache.retention import POLICIES
+from xsvggt_ros.model.config import (
+    CameraHeadConfig, DPTHeadConfig, ModelConfig, PatchEmbedConfig)
+from xsvggt_ros.model.streamvggt import StreamVGGT
+from xsvggt_ros.tools.cli import main
+from xsvggt_ros.tools.frame_bench import count_operators, memory_in_use, pictures, Windows
+from xsvggt_ros.tools.operator_count import OperatorCount
+
+# As deep as the public network, hence as many operators, but narrow.
+DEEP = ModelConfig(
+    img_size=56, embed_dim=64, depth=24, num_heads=1,
+    patch_embed=PatchEmbedConfig('dinov2', num_heads=1), camera_head=CameraHeadConfig(num_heads=1),
+    dpt_head=DPTHeadConfig(features=16, out_channels=(8, 8, 16, 16),
+                           intermediate_layer_idx=(4, 11, 17, 23)))
+IMAGE = pictures(56, 56, 1)[0]
+
+
+@pytest.fixture(scope='module')
+def deep():
+    return StreamVGGT(DEEP).fold_scales()
+
+
+def steady_engine(model, frames=6, **settings):
+    """Return an engine whose caches are full."""
+    cache = {'max_tokens': 100, 'camera_max_tokens': 16} | settings
+    engine = StreamEngine(model, CacheConfig(**cache))
+    engine.want_points(False)
+    for _ in range(frames):
+        engine.step(IMAGE)
+    engine.finish_frame()
+    return engine
+
+
+@pytest.mark.parametrize('policy', ('xstream', 'frame_coverage'))
+def test_a_frame_of_the_full_depth_takes_few_operators(deep, policy, monkeypatch):
+    monkeypatch.setattr(onednn, 'FEW_WEIGHTS', 0)  # narrow layers as if they were wide
+    # Enough tokens that attention takes the way it takes at full size.
+    budget = onednn.MANY_KEYS + 42
+    engine = steady_engine(deep, 28, policy=policy, max_tokens=budget, camera_max_tokens=2048)
+    assert engine.cache_stats().tokens_per_layer[0] >= onednn.MANY_KEYS
+    count = count_operators(engine, IMAGE)
+    assert 600 < count.operators < 1300, count.names
+    assert count.waits == 0
+
+
+@pytest.mark.parametrize('quantization', ('none', 'int4'))
+@pytest.mark.parametrize('policy', sorted(set(POLICIES) - {'full'}))
+def test_a_steady_frame_waits_for_nothing_and_keeps_nothing(deep, policy, quantization):
+    engine = steady_engine(deep, 6, policy=policy, quantization=quantization)
+    counts = [count_operators(engine, IMAGE) for _ in range(2)]
+    assert [count.waits for count in counts] == [0, 0]
+    assert counts[0].operators == counts[1].operators
+    before = memory_in_use(torch.device('cpu'))['tensors']
+    for _ in range(2):
+        engine.step(IMAGE)
+    engine.finish_frame()
+    assert memory_in_use(torch.device('cpu'))['tensors'] == before
+
+
+def test_operators_are_counted_down_to_the_last():
+    with torch.inference_mode(), OperatorCount() as count:
+        x = torch.ones(3, 4)
+        torch.nn.functional.linear(x, x, torch.ones(3)).view(-1).transpose(0, 0)
+    assert count.names['addmm'] == 1 and not {'linear', 'view', 'transpose'} & set(count.names)
+    assert count.waits == 0
+    with OperatorCount() as count:
+        torch.ones(3).sum().item()
+        torch.ones(3).nonzero()
+    assert count.waits == 2
+
+
+@pytest.mark.parametrize('frames, steady, first, last', [
+    (10_000, (100, 10_000), (100, 200), (9_900, 10_000)),
+    (300, (100, 300), (100, 200), (200, 300)), (30, (10, 30), (10, 20), (20, 30)),
+    (3, (1, 3), (1, 2), (2, 3))])
+def test_windows_are_the_beginning_and_the_end(frames, steady, first, last):
+    windows = Windows.of(frames)
+    assert (windows.steady, windows.first, windows.last) == (steady, first, last)
+
+
+def still(settings):
+    """Be another implementation, for `--compare`."""
+    class Still:
+        def step(self, frame):
+            assert frame.dtype == np.uint8 and frame.shape == (56, 56, 3)
+
+    assert settings['width'] == settings['height'] == 56
+    return Still()
+
+
+def test_the_command_writes_all_it_measured(tmp_path, capsys, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    file = tmp_path / 'bench.json'
+    assert main(['bench', '--size', 'small', '--image', '56x56', '--frames', '9', '--device',
+                 'cpu', '--compare', f'{__name__}:still', '--json', str(file)]) == 0
+    shown = capsys.readouterr().out
+    written = json.loads(file.read_text())
+    assert set(written['latency_ms']) == {'mean', 'p50', 'p95', 'p99'}
+    for name in ('latency_first_ms', 'latency_last_ms', 'ops_per_frame', 'peak_bytes'):
+        assert written[name] > 0
+    assert written['windows'] == {'steady': [3, 9], 'first': [3, 6], 'last': [6, 9]}
+    assert written['syncs_per_frame'] == 0
+    assert written['allocator_growth_bytes'] == 0
+    assert 0 < written['cache_share'] < 1
+    stages = written['stages_ms']
+    assert {'preprocess', 'patch_embed', 'aggregator', 'camera_head', 'depth_head', 'point_head',
+            'cache_insert', 'cache_score_evict'} <= set(stages)
+    parts = sum(ms for name, ms in stages.items() if name != 'frame')
+    assert parts == pytest.approx(stages['frame'], abs=0.02)
+    assert written['hardware']['torch'] == torch.__version__
+    assert written['compare']['ratio'] < 1
+    assert 'operators and 0 waits a frame' in shown and 'until the result is there' in shown
+
+
+@pytest.mark.parametrize('arguments, word', [
+    (('--image', '57x56'), 'multiples of 14'), (('--frames', '2'), '3 at least'),
+    (('--compare', 'nowhere:at_all'), 'MODULE:FACTORY'), (('--policy', 'best'), 'policy')])
+def test_what_cannot_be_measured_is_named(arguments, word, capsys):
+    assert main(['bench', *arguments]) == 1
+    assert word in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('tokens, keys', [(53, 600), (800, 900), (1, 600), (53, 53)])
+def test_attention_by_onednn_is_attention(tokens, keys):
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, n, 16, generator=generator) for n in (tokens, keys, keys))
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        q.double(), k.double(), v.double()).float()
+    settings = getattr(torch.backends.mkldnn, 'matmul', None)
+    before = getattr(settings, 'fp32_precision', None)
+    with torch.inference_mode():
+        torch.testing.assert_close(onednn.attention(q, k, v), expected, atol=2e-6, rtol=2e-6)
+    assert getattr(settings, 'fp32_precision', None) == before
+
+
+def test_folded_scales_compute_the_same_and_loading_unfolds_them():
+    generator = torch.Generator().manual_seed(1)
+    model = StreamVGGT(ModelConfig.small())
+    for name, weight in model.named_parameters():
+        if name.endswith('gamma'):
+            weight.data.copy_(0.3 + torch.rand(weight.shape, generator=generator))
+    weights = {name: weight.clone() for name, weight in model.state_dict().items()}
+    frame = pictures(56, 56, 1)[0]
+
+    def depths():
+        engine = StreamEngine(model, CacheConfig())
+        return [engine.step(frame).depth for _ in range(3)]
+
+    before = depths()
+    model.fold_scales()
+    assert all((weight == 1).all() for name, weight in model.named_parameters()
+               if name.endswith('gamma'))
+    torch.testing.assert_close(depths(), before, rtol=1e-4, atol=1e-5)
+    model.load_state_dict(weights)
+    torch.testing.assert_close(depths(), before, rtol=0, atol=0)
