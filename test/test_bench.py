@@ -164,3 +164,14 @@ def test_folded_scales_compute_the_same_and_loading_unfolds_them():
     torch.testing.assert_close(depths(), before, rtol=1e-4, atol=1e-5)
     model.load_state_dict(weights)
     torch.testing.assert_close(depths(), before, rtol=0, atol=0)
+
+
+def test_fewer_camera_iterations_change_poses_and_nothing_else():
+    model = StreamVGGT(ModelConfig.small()).fold_scales()
+    every = StreamEngine(model, CacheConfig(), image_size=56).step(IMAGE)
+    model.camera_head.iterations = 1
+    engine = StreamEngine(model, CacheConfig(), image_size=56)
+    one = engine.step(IMAGE)
+    assert torch.equal(every.depth, one.depth)
+    assert one.pose_encoding.shape == every.pose_encoding.shape == (9,)
+    assert engine.cache_stats().camera_tokens == 1

@@ -40,6 +40,7 @@ class CameraHead(nn.Module):
         self.embed_pose = Linear(POSE_CHANNELS, dim)
         self.poseLN_modulation = nn.Sequential(nn.SiLU(), Linear(dim, 3 * dim))
         self.pose_branch = Mlp(dim, dim // 2, POSE_CHANNELS)
+        self.iterations = ITERATIONS  # fewer are quicker and less exact
 
     @property
     def dtype(self) -> torch.dtype:
@@ -48,7 +49,7 @@ class CameraHead(nn.Module):
 
     def forward(self, camera_token: Tensor, memory: AttentionMemory) -> Tensor:
         """
-        Return the pose after each iteration [4, ..., 9] of a frame's camera token [..., 1, dim].
+        Return the pose after each iteration [iterations, ..., 9] of a frame's camera token [..., 1, dim].
 
         Every iteration is a step of `memory`: it sees all iterations of all earlier frames and the
         earlier ones of its own frame. The last row is the prediction.
@@ -57,7 +58,7 @@ class CameraHead(nn.Module):
         normed = F.layer_norm(token, token.shape[-1:], eps=1e-6)
         pose = self.empty_pose_tokens[0]  # [1, 9]
         poses = []
-        for iteration in range(ITERATIONS):
+        for iteration in range(self.iterations):
             modulation = self.poseLN_modulation(self.embed_pose(pose).to(self.dtype)).float()
             shift, scale, gate = modulation.chunk(3, dim=-1)
             x = torch.addcmul(token, gate, torch.addcmul(shift, normed, 1 + scale))

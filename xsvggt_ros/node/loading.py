@@ -51,6 +51,7 @@ def load_engine(values: Mapping[str, Value]) -> LoadedEngine:
             heads = dtype
             if values['model.dtype'] == 'auto':
                 dtype, heads = automatic_precision(device, loaded.config)
+        loaded.model.camera_head.iterations = values['model.camera_iterations']
         engine = StreamEngine(
             loaded.model.fold_scales(), cache_config(values), device=device, dtype=dtype,
             image_size=image_size, head_dtype=heads)

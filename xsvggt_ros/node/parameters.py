@@ -95,6 +95,8 @@ TABLE: tuple[Parameter, ...] = (
               'in fp32. auto: bf16 or fp16 on a GPU; on a CPU fp32, but bf16 for the full size if '
               'the processor has instructions for it.',
               choices=('auto', 'bf16', 'fp16', 'fp32')),
+    Parameter('model.camera_iterations', 4, 'How often the pose is refined; fewer are quicker and '
+              'less exact.', minimum=1, maximum=4),
     Parameter('model.image_size', 0, 'Width in pixels to which images are resized, a multiple of '
               '14; 0 is the width the model was trained with. Smaller is faster and coarser.',
               minimum=0, maximum=2044),

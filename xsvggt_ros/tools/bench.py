@@ -52,6 +52,11 @@ def _add_frame_arguments(parser: argparse.ArgumentParser) -> None:
                         help='how keys and values are stored (default: none, as floats)')
     parser.add_argument('--max-tokens', type=positive_int, default=2048, metavar='N',
                         help='budget of the cache per layer (default: 2048)')
+    parser.add_argument('--camera-tokens', type=positive_int, default=2048, metavar='N',
+                        help="budget of the camera head's cache (default: 2048, full after 512 "
+                             'frames)')
+    parser.add_argument('--camera-iterations', type=int, choices=range(1, 5), default=4,
+                        metavar='1..4', help='how often the pose is refined (default: 4)')
     parser.add_argument('--points', action='store_true', help='run the point head as well')
     parser.add_argument('--threads', type=positive_int, metavar='N', help='threads on a CPU')
     parser.add_argument('--compare', metavar='MODULE:FACTORY',

@@ -55,6 +55,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--remove', default='', metavar='A,B',
                         help='rows that show what the memory is for: first hides the first frame '
                              'from all others, history all earlier frames')
+    parser.add_argument('--dtype', choices=('auto', 'fp32', 'bf16', 'fp16'), default='auto',
+                        help='precision of the network, on a CPU of its heads too (default: 16 '
+                             'bits on a GPU, fp32 on a CPU)')
+    parser.add_argument('--camera-iterations', type=int, choices=range(1, 5), default=4,
+                        metavar='1..4', help='how often the pose is refined (default: 4)')
     parser.add_argument('--device', default='auto',
                         help='cpu, cuda or cuda:N (default: a GPU if there is one)')
     parser.add_argument('--json', type=Path, metavar='FILE',

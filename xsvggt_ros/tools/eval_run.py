@@ -9,8 +9,9 @@ import time
 
 import numpy as np
 
-from xsvggt_ros.kv_cache.config import QUANTIZATIONS
+from xsvggt_ros.kv_cache.config import QUANTIZATIONS, STORAGE_DTYPES
 from xsvggt_ros.kv_cache.retention import POLICIES
+from xsvggt_ros.model.camera_head import ITERATIONS
 from xsvggt_ros.tools import evaluation
 from xsvggt_ros.tools.cli import package_version
 from xsvggt_ros.tools.dataset_layouts import open_recordings
@@ -40,6 +41,8 @@ def run_eval(options: argparse.Namespace) -> None:
     check_writable(options.json)
     device = choose_device(options.device)
     loaded = load_network(options.checkpoint, options.size, device)
+    loaded.model.camera_head.iterations = options.camera_iterations
+    dtype = STORAGE_DTYPES.get(options.dtype, choose_dtype(device))
     width = options.image_size or loaded.config.img_size
     check_image_size(width, loaded.config.patch_size)
     streams = load_streams(options, width, loaded.config.patch_size)
@@ -57,8 +60,8 @@ def run_eval(options: argparse.Namespace) -> None:
         # A longer stream's beginning is what the shorter stream would have been.
         ends = [[min(length, len(stream.images)) for length in lengths] for stream in streams]
         predictions = [
-            evaluation.predict(loaded, setting, stream, device, choose_dtype(device), frame_done,
-                               end) for stream, end in zip(streams, ends)]
+            evaluation.predict(loaded, setting, stream, device, dtype, frame_done, end)
+            for stream, end in zip(streams, ends)]
         for number, length in enumerate(lengths):
             rows.append(make_row(setting, length, [
                 evaluation.score(predicted.first(end[number]), stream.first(end[number]))
@@ -146,8 +149,10 @@ def _command(options: argparse.Namespace) -> str:
         words += ['--data', options.data.resolve().name]
     words += ['--checkpoint', Path(options.checkpoint).name]
     for name in ('layout', 'size', 'streams', 'frames', 'stride', 'image_size', 'policy',
-                 'quantization', 'tokens', 'remove', 'device'):
+                 'quantization', 'tokens', 'remove', 'dtype', 'device'):
         value = getattr(options, name)
         if value not in (None, '', 'auto'):
             words += ['--' + name.replace('_', '-'), str(value)]
+    if options.camera_iterations != ITERATIONS:
+        words += ['--camera-iterations', str(options.camera_iterations)]
     return shlex.join(words)

@@ -100,7 +100,7 @@ def predict(loaded: LoadedModel, setting: Setting, stream: EvalStream, device: t
         engine = StreamEngine(loaded.model, CacheConfig(
             policy=setting.policy, quantization=setting.quantization, max_tokens=tokens,
             camera_max_tokens=None if setting.policy == 'full' else CacheConfig().camera_max_tokens
-        ), device, dtype, width)
+        ), device, dtype, width, head_dtype=dtype if device.type == 'cpu' else torch.float32)
         engine.want_points(False)
     depths, poses, cameras, times, cache_bytes = [], [], [], [], {}
     for image in stream.images:

@@ -44,7 +44,7 @@ def run_bench(options: argparse.Namespace) -> None:
     runs = [None]
     if options.compare:
         runs.append(_compared(options.compare, loaded, options, (width, height), device))
-    loaded.model.fold_scales()
+    loaded.model.fold_scales().camera_head.iterations = options.camera_iterations
     engine, precision = _engine(loaded, options, device)
     runs[0] = engine
     images = frame_bench.pictures(height, width)
@@ -52,7 +52,8 @@ def run_bench(options: argparse.Namespace) -> None:
     settings = {'size': options.size, 'model': loaded.description, 'image': f'{width}x{height}',
                 'frames': options.frames, **precision, 'policy': options.policy,
                 'quantization': options.quantization, 'max_tokens': options.max_tokens,
-                'points': options.points}
+                'camera_max_tokens': options.camera_tokens,
+                'camera_iterations': options.camera_iterations, 'points': options.points}
     content = {'version': package_version(), **settings, **content,
                'hardware': frame_bench.hardware(device)}
     print(_table(content), flush=True)
@@ -71,7 +72,8 @@ def _engine(
         heads = STORAGE_DTYPES[options.head_dtype]
     try:
         cache = CacheConfig(policy=options.policy, quantization=options.quantization,
-                            max_tokens=options.max_tokens)
+                            max_tokens=options.max_tokens,
+                            camera_max_tokens=options.camera_tokens)
     except ValueError as error:
         raise ToolError(f'--{error}') from error
     engine = StreamEngine(loaded.model, cache, device, dtype, head_dtype=heads)
