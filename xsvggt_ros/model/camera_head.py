@@ -49,7 +49,7 @@ class CameraHead(nn.Module):
 
     def forward(self, camera_token: Tensor, memory: AttentionMemory) -> Tensor:
         """
-        Return the pose after each iteration [iterations, ..., 9] of a frame's camera token [..., 1, dim].
+        Return the pose after each iteration [iterations, ..., 9] of a camera token [..., 1, dim].
 
         Every iteration is a step of `memory`: it sees all iterations of all earlier frames and the
         earlier ones of its own frame. The last row is the prediction.
