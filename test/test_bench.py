@@ -114,6 +114,7 @@ def test_the_command_writes_all_it_measured(tmp_path, capsys, monkeypatch):
     assert written['allocator_growth_bytes'] == 0
     assert 0 < written['cache_share'] < 1
     stages = written['stages_ms']
+    assert stages['point_head'] == 0
     assert {'preprocess', 'patch_embed', 'aggregator', 'camera_head', 'depth_head', 'point_head',
             'cache_insert', 'cache_score_evict'} <= set(stages)
     parts = sum(ms for name, ms in stages.items() if name != 'frame')
@@ -121,6 +122,15 @@ def test_the_command_writes_all_it_measured(tmp_path, capsys, monkeypatch):
     assert written['hardware']['torch'] == torch.__version__
     assert written['compare']['ratio'] < 1
     assert 'operators and 0 waits a frame' in shown and 'until the result is there' in shown
+
+
+def test_the_point_head_runs_if_it_is_asked_for(tmp_path):
+    file = tmp_path / 'bench.json'
+    assert main(['bench', '--size', 'small', '--image', '56x42', '--frames', '9', '--device',
+                 'cpu', '--quantization', 'int4', '--points', '--json', str(file)]) == 0
+    written = json.loads(file.read_text())
+    assert written['stages_ms']['point_head'] > 0
+    assert written['quantization'] == 'int4' and written['points'] is True
 
 
 @pytest.mark.parametrize('arguments, word', [
