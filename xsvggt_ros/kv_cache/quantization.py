@@ -75,7 +75,7 @@ def quantise(x: Tensor, bits: int, dim: int) -> Block:
     minimum = x.amin(dim, keepdim=True).half()
     scale = (x.amax(dim, keepdim=True) - minimum.float()) / levels
     scale = scale.clamp_min(torch.finfo(torch.half).tiny).half()
-    q = ((x - minimum.float()) / scale.float()).round_().clamp_(0, levels).byte()
+    q = (x - minimum.float()).div_(scale.float()).round_().clamp_(0, levels).byte()
     return Block(pack(q) if bits == 4 else q, scale, minimum)
 
 
@@ -92,7 +92,7 @@ def dequantise(block: Block, bits: int, out: Tensor | None = None) -> Tensor:
 def pack(q: Tensor) -> Tensor:
     """Return uint8 [..., n] of values below 16 as [..., n / 2]: the first half in the low bits."""
     low, high = q.chunk(2, dim=-1)
-    return low | (high << 4)
+    return torch.add(low, high, alpha=16)
 
 
 def unpack(payload: Tensor, bits: int, out: Tensor) -> None:
@@ -221,14 +221,19 @@ class Centres:
 
     def encode(self, keys: Tensor, values: Tensor, rows: Tensor, bits: int) -> PackedKV:
         """Return tokens [heads, tokens, head_dim] centred, scaled and packed."""
-        keys = (keys.float() - self.keys[:, rows]) / self.spread
-        return PackedKV(quantise(keys, bits, -1),
-                        quantise(values.float() - self.values[:, rows], bits, -1))
+        key_centres, value_centres = self._at(rows)
+        return PackedKV(quantise((keys.float() - key_centres).div_(self.spread), bits, -1),
+                        quantise(values.float() - value_centres, bits, -1))
 
     def uncentre(self, keys: Tensor, values: Tensor, rows: Tensor) -> None:
         """Undo, in place, what `encode` did before it packed."""
-        keys.mul_(self.spread).add_(self.keys[:, rows])
-        values.add_(self.values[:, rows])
+        key_centres, value_centres = self._at(rows)
+        keys.mul_(self.spread).add_(key_centres)
+        values.add_(value_centres)
+
+    def _at(self, rows: Tensor) -> list[Tensor]:
+        """Return the rows of both tables, as floats: mixed types make a CPU many times slower."""
+        return [table.float().index_select(1, rows) for table in (self.keys, self.values)]
 
 
 def key_statistics(keys: Tensor) -> tuple[Tensor, Tensor]:
