@@ -10,7 +10,10 @@ import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import torch
+
+from xsvggt_ros.tools.frame_bench import fill_caches
 
 COMMIT = 'c972993'  # the node, demo and tests of the first step were complete
 PACKAGE = 'xsvggt_straightforward'
@@ -50,5 +53,8 @@ def engine(settings: dict[str, Any]) -> Any:
     old.load_state_dict({name: weight.clone() for name, weight in model.state_dict().items()},
                         assign=True)
     policy = settings['policy'] if settings['policy'] in POLICIES else 'xstream'
-    return StreamEngine(old.eval(), CacheConfig(policy=policy, max_tokens=settings['max_tokens']),
+    made = StreamEngine(old.eval(), CacheConfig(policy=policy, max_tokens=settings['max_tokens']),
                         settings['device'])
+    if settings['fill']:
+        fill_caches(made, np.zeros((settings['height'], settings['width'], 3), np.uint8))
+    return made

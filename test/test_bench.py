@@ -14,7 +14,8 @@ from xsvggt_ros.model.config import (
     CameraHeadConfig, DPTHeadConfig, ModelConfig, PatchEmbedConfig)
 from xsvggt_ros.model.streamvggt import StreamVGGT
 from xsvggt_ros.tools.cli import main
-from xsvggt_ros.tools.frame_bench import count_operators, memory_in_use, pictures, Windows
+from xsvggt_ros.tools.frame_bench import (
+    count_operators, fill_caches, memory_in_use, pictures, Windows)
 from xsvggt_ros.tools.operator_count import OperatorCount
 
 # As deep as the public network, hence as many operators, but narrow.
@@ -185,3 +186,17 @@ def test_fewer_camera_iterations_change_poses_and_nothing_else():
     assert torch.equal(every.depth, one.depth)
     assert one.pose_encoding.shape == every.pose_encoding.shape == (9,)
     assert engine.cache_stats().camera_tokens == 1
+
+
+@pytest.mark.parametrize('quantization', ('none', 'int4'))
+def test_full_caches_are_those_of_a_long_stream(quantization):
+    model = StreamVGGT(ModelConfig.small()).fold_scales()
+    engine = StreamEngine(model, CacheConfig(
+        max_tokens=100, camera_max_tokens=40, quantization=quantization))
+    fill_caches(engine, IMAGE)
+    before = engine.cache_stats()
+    assert before.occupancy > 0.8 and before.camera_tokens == 40
+    engine.step(IMAGE)
+    after = engine.cache_stats()
+    assert after.evicted_this_frame == after.tokens_per_frame
+    assert (after.tokens_per_layer, after.camera_tokens) == (before.tokens_per_layer, 40)

@@ -53,8 +53,10 @@ def _add_frame_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--max-tokens', type=positive_int, default=2048, metavar='N',
                         help='budget of the cache per layer (default: 2048)')
     parser.add_argument('--camera-tokens', type=positive_int, default=2048, metavar='N',
-                        help="budget of the camera head's cache (default: 2048, full after 512 "
-                             'frames)')
+                        help="budget of the camera head's cache (default: 2048)")
+    parser.add_argument('--no-fill', dest='fill', action='store_false',
+                        help='begin with empty caches (default: with full ones, so that all '
+                             'frames are like those of a stream that has run for long)')
     parser.add_argument('--camera-iterations', type=int, choices=range(1, 5), default=4,
                         metavar='1..4', help='how often the pose is refined (default: 4)')
     parser.add_argument('--points', action='store_true', help='run the point head as well')

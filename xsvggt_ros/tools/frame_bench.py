@@ -16,6 +16,7 @@ import torch
 
 from xsvggt_ros.engine import stream_engine
 from xsvggt_ros.engine.stream_engine import StreamEngine
+from xsvggt_ros.kv_cache.store import PackedStore
 from xsvggt_ros.model.streamvggt import StreamVGGT
 from xsvggt_ros.tools.bench_report import device_name
 from xsvggt_ros.tools.cache_timing import CacheTimer, Clock, Mark
@@ -61,6 +62,28 @@ def pictures(height: int, width: int, count: int = PICTURES) -> list[np.ndarray]
         fine = torch.nn.functional.interpolate(part, (height, width), mode='bilinear')
         made.append((fine[0] * 255).byte().permute(1, 2, 0).contiguous().numpy())
     return made
+
+
+@torch.inference_mode()
+def fill_caches(engine: StreamEngine, image: np.ndarray) -> None:
+    """
+    Give a new engine a frame, and its caches random tokens until they are full.
+
+    Every later frame is then one of the steady state, which a stream reaches after hundreds of
+    frames: the camera head's cache after 512. A cache without a budget is left as it is.
+    """
+    engine.step(image)
+    engine.finish_frame()
+    generator = torch.Generator().manual_seed(0)
+    for cache in (engine._memory.tokens, engine._memory.camera):
+        layout, store = cache.layout, cache._store
+        shape = (layout.heads, layout.tokens_per_step, layout.head_dim)
+        like = store._scratch if isinstance(store, PackedStore) else store.keys
+        while cache.budget is not None and not cache.evicted_last:
+            token = [torch.randn(shape, generator=generator).to(like) for _ in range(3)]
+            for layer in range(layout.layers):
+                cache.attend(layer, *token)
+            cache.end_step()
 
 
 def run_frames(

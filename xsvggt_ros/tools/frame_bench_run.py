@@ -53,7 +53,8 @@ def run_bench(options: argparse.Namespace) -> None:
                 'frames': options.frames, **precision, 'policy': options.policy,
                 'quantization': options.quantization, 'max_tokens': options.max_tokens,
                 'camera_max_tokens': options.camera_tokens,
-                'camera_iterations': options.camera_iterations, 'points': options.points}
+                'camera_iterations': options.camera_iterations, 'points': options.points,
+                'filled': options.fill}
     content = {'version': package_version(), **settings, **content,
                'hardware': frame_bench.hardware(device)}
     print(_table(content), flush=True)
@@ -95,13 +96,15 @@ def _compared(
         raise ToolError(f'--compare {name}: {error}; write MODULE:FACTORY') from error
     return make({'loaded': loaded, 'width': size[0], 'height': size[1], 'device': device,
                  'policy': options.policy, 'max_tokens': options.max_tokens,
-                 'quantization': options.quantization})
+                 'quantization': options.quantization, 'fill': options.fill})
 
 
 def _measure(
     runs: list[frame_bench.Steps], loaded: LoadedModel, images: list, options: argparse.Namespace,
     device: torch.device,
 ) -> dict[str, Any]:
+    if options.fill:
+        frame_bench.fill_caches(runs[0], images[0])
     bar = ProgressBar('measuring', options.frames, sys.stderr)
     loads = []
 
