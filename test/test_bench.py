@@ -136,8 +136,11 @@ def test_the_point_head_runs_if_it_is_asked_for(tmp_path):
 
 @pytest.mark.parametrize('arguments, word', [
     (('--image', '57x56'), 'multiples of 14'), (('--frames', '2'), '3 at least'),
-    (('--compare', 'nowhere:at_all'), 'MODULE:FACTORY'), (('--policy', 'best'), 'policy')])
-def test_what_cannot_be_measured_is_named(arguments, word, capsys):
+    (('--compare', 'nowhere:at_all'), 'MODULE:FACTORY'), (('--policy', 'best'), 'policy'),
+    (('--device', 'cpu', '--graphs', 'on'), 'need a GPU'),
+    (('--device', 'cpu', '--kernels', 'triton'), 'Triton does not run on the device cpu')])
+def test_what_cannot_be_measured_is_named(arguments, word, capsys, monkeypatch):
+    monkeypatch.delenv('TRITON_INTERPRET', raising=False)
     assert main(['bench', *arguments]) == 1
     assert word in capsys.readouterr().err
 

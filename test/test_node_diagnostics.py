@@ -168,3 +168,11 @@ def test_a_full_map_is_a_warning_and_no_map_is_none():
     assert 'map.max_points' in status.message and values['points lost in all'] == '12000'
     status = status_of('Map', map=None)
     assert status.level == OK and 'map.enable' in status.message
+
+
+def test_how_the_network_runs_is_told_with_the_model():
+    status = status_of('Model', acceleration={
+        'kernels': 'portable', 'graphs': 'off', 'compile': 'compiling'})
+    values = {v.key: v.value for v in status.values}
+    assert (values['kernels'], values['graphs']) == ('portable', 'off')
+    assert values['compile'] == 'compiling' and status.level == OK

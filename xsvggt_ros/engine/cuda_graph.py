@@ -115,6 +115,11 @@ class SteadyStep:
         self._forget()
 
     @property
+    def refused(self) -> bool:
+        """Return whether it could not be captured."""
+        return self._refused
+
+    @property
     def replays(self) -> bool:
         """Return whether a graph is there to be replayed."""
         return self._recording is not None
@@ -205,6 +210,15 @@ class SteadyFrame:
             self._parts[name] = SteadyStep(
                 name, function, self._backend, self._report, lend=name == 'backbone')
         return self._parts[name](steady_state(self._tokens), *inputs)
+
+    @property
+    def description(self) -> str:
+        """Return how things stand, in a few words; from any thread."""
+        parts = list(self._parts.items())
+        kinds = {'replayed': [name for name, part in parts if part.replays],
+                 'refused': [name for name, part in parts if part.refused]}
+        words = [f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names]
+        return '; '.join(words) or 'begin when the cache is full'
 
     def settle(self) -> None:
         """Capture what is ready, between two frames; see `SteadyStep.settle`."""

@@ -17,6 +17,7 @@ from xsvggt_ros.geometry import pose_encoding_to_camera
 from xsvggt_ros.kv_cache.cache import build_cache, CacheHealth, KVCache
 from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.kv_cache.retention import POLICIES
+from xsvggt_ros.model.compiled import Compiler
 from xsvggt_ros.model.streamvggt import FramePrediction, StreamLayout
 
 MOST_VIEWS = 8  # cameras of which the maps are kept
@@ -152,7 +153,7 @@ class StreamEngine:
         self, model: StreamModel, cache: CacheConfig, device: torch.device | str = 'cpu',
         dtype: torch.dtype = torch.float32, image_size: int | None = None,
         head_dtype: torch.dtype = torch.float32, kernels: str = 'portable',
-        graphs: GraphBackend | None = None,
+        graphs: GraphBackend | None = None, compiler: Compiler | None = None,
         report: Callable[[str], None] = lambda line: None,
     ) -> None:
         """
@@ -163,7 +164,9 @@ class StreamEngine:
         kernels: one of `kernels.availability.CHOICES`; anything but 'portable' asks for a model
         with `set_kernels`. graphs: what captures the steady part of a frame, `CudaGraphs` on a
         GPU; None runs every frame eagerly. It asks for a model whose `step` takes a `run`, as
-        `StreamVGGT` does. report: is told in a line when a graph is there, or given up.
+        `StreamVGGT` does. compiler: has parts of a `StreamVGGT` compiled while frames are served;
+        None runs it as it was written. With both, graphs are captured when the compiled parts are
+        in. report: is told in a line when something is put in, or given up.
         """
         if image_size is not None and (image_size < 1 or image_size % model.patch_size):
             raise ValueError(
@@ -175,9 +178,13 @@ class StreamEngine:
         self._head_dtype = head_dtype
         model.set_dtype(dtype, head_dtype)
         self._model = model.to(self._device)
+        self._kernels_used = 'portable'
         if kernels != 'portable':
-            self._model.set_kernels(kernels)
+            self._kernels_used = self._model.set_kernels(kernels)
         self._kernels = kernels
+        self._compiler = compiler
+        if compiler is not None:
+            compiler.attach(self._model)
         self._graphs = graphs
         self._report = report
         self._steady: SteadyFrame | None = None
@@ -286,8 +293,32 @@ class StreamEngine:
             if self._remember:
                 self._memory.tokens.end_step()
             self._unfinished = False
-            if self._steady is not None:
-                self._steady.settle()
+            self._settle()
+
+    def finish_compilation(self) -> None:
+        """Wait until all is compiled that the frames so far have called; for measurements."""
+        self.finish_frame()
+        while self._compiler is not None and self._compiler.working:
+            self._compiler.wait()
+            self._settle()
+
+    @property
+    def compile_seconds(self) -> float:
+        """Return how long compiling has taken."""
+        return 0.0 if self._compiler is None else self._compiler.seconds
+
+    def close(self) -> None:
+        """Let go of the network: nothing is compiled for it any more."""
+        if self._compiler is not None:
+            self._compiler.stop()
+
+    def acceleration(self) -> dict[str, str]:
+        """Return how kernels, graphs and compiled parts stand, in words; from any thread."""
+        graphs, steady = 'off', self._steady
+        if self._graphs is not None:
+            graphs = 'begin when the cache is full' if steady is None else steady.description
+        return {'kernels': self._kernels_used, 'graphs': graphs,
+                'compile': 'off' if self._compiler is None else self._compiler.description}
 
     def want_points(self, wanted: bool) -> None:
         """
@@ -402,6 +433,16 @@ class StreamEngine:
         return self._tokens_for_bytes(layout, int(megabytes * 1e6))
 
     # Parts ---------------------------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        """Put in what is ready: first what is compiled, then the graphs of it."""
+        if self._compiler is not None:
+            if self._compiler.settle(self._report) and self._steady is not None:
+                self._steady.invalidate('the network is a compiled one now')
+            if self._compiler.working:
+                return  # while a graph is captured, nobody else may wait for the device
+        if self._steady is not None:
+            self._steady.settle()
 
     def _predict(self, image: Tensor) -> FramePrediction:
         camera_steps = self._memory.camera.steps

@@ -105,28 +105,41 @@ class DPTHead(nn.Module):
 
     def forward(self, layers: Sequence[Tensor], height: int, width: int) -> Tensor:
         """Return raw maps [N, channels, H, W] of four layers' patch tokens [N, patches, 2 dim]."""
-        ratio = width / height
+        return self.decode(height, width, *layers, *self.tables(height, width))
+
+    def tables(self, height: int, width: int) -> tuple[Tensor, ...]:
+        """Return the positions that `decode` takes: of four levels, then of the whole map."""
+        rows, columns = height // self.patch_size, width // self.patch_size
+        widths = [project.out_channels for project in self.projects]
+        sizes = [(channels, rows, columns) for channels in widths]
+        sizes.append((self.scratch.output_conv1.out_channels, height, width))
+        return tuple(table for size in sizes for table in self._position(*size, width / height))
+
+    def decode(self, height: int, width: int, *tensors: Tensor) -> Tensor:
+        """Return the maps of the layers' tokens and the `tables`. A function of tensors."""
+        layers, tables = tensors[:DPT_LEVELS], tensors[DPT_LEVELS:]
+        positions = list(zip(tables[::2], tables[1::2]))
         rows, columns = height // self.patch_size, width // self.patch_size
         levels = []
-        for tokens, project, resize in zip(layers, self.projects, self.resize_layers):
+        for tokens, project, resize, position in zip(
+                layers, self.projects, self.resize_layers, positions):
             # [N, patches, dim] -> [N, dim, rows, columns], a view: channels last in memory
             x = self.norm(tokens).unflatten(1, (rows, columns)).permute(0, 3, 1, 2)
             x = x.to(project.weight.dtype)
-            levels.append(resize(self._add_position(project(x), ratio)))
+            levels.append(resize(add_uv(project(x), position)))
         x = _resize(self.scratch.fuse(levels), (height, width))
         first, _, last = self.scratch.output_conv2
-        return last(first(self._add_position(x, ratio), relu=True)).float()
+        return last(first(add_uv(x, positions[-1]), relu=True)).float()
 
-    def _add_position(self, x: Tensor, ratio: float) -> Tensor:
-        """Add to x [N, channels, h, w], in place, where its pixels are in the image."""
-        channels, height, width = x.shape[1:]
-
-        def compute() -> tuple[Tensor, Tensor]:
-            columns, rows = uv_embedding(channels, height, width, ratio)
-            return columns.to(x), rows.to(x)
-
-        key = (channels, height, width, ratio, x.device, x.dtype)
-        return add_uv(x, self._embeddings.get(key, compute))
+    def _position(
+        self, channels: int, height: int, width: int, ratio: float,
+    ) -> tuple[Tensor, Tensor]:
+        """Return where the pixels of a map [N, channels, h, w] are in the image."""
+        like = self.projects[0].weight
+        key = (channels, height, width, ratio, like.device, like.dtype)
+        return self._embeddings.get(key, lambda: tuple(
+            part.to(like.device, like.dtype)
+            for part in uv_embedding(channels, height, width, ratio)))
 
 
 def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:

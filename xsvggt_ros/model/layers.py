@@ -79,39 +79,47 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, attend: Attend, rope: RotaryTable | None = None,
                 plus: Tensor | None = None) -> Tensor:
         """Return [..., tokens, dim] for x of the same shape, with ``plus`` of it added."""
+        return self.join(attend(*self.split(x, *self.tables(rope))), plus)
+
+    def tables(self, rope: RotaryTable | None = None) -> tuple[Tensor, ...]:
+        """Return what `split` takes beside x: weight and bias of the norms, then the positions."""
+        return (() if self.q_norm is None else self._norms()) + (rope or ())
+
+    def split(self, x: Tensor, *tables: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values [..., heads, tokens, head_dim] of x."""
         packed = self.qkv(x)
         if self.fused is not None and self.q_norm is not None and packed.dim() == 2:
-            query, key, value = self.fused(
+            return self.fused(
                 packed, self.heads, (self.q_norm.weight, self.q_norm.bias),
-                (self.k_norm.weight, self.k_norm.bias), self.q_norm.eps, rope)
-        else:
-            query, key, value = self._split(packed, rope)
-        read = attend(query, key, value)  # [..., heads, tokens, head_dim]
-        read = read.transpose(-3, -2).flatten(-2)
-        return self.proj(read.to(self.proj.weight.dtype), plus=plus)
+                (self.k_norm.weight, self.k_norm.bias), self.q_norm.eps, tables[2:] or None)
+        return self.cut(packed, *tables)
 
-    def _split(self, packed: Tensor, rope: RotaryTable | None) -> tuple[Tensor, ...]:
-        """Return queries, keys and values [..., heads, tokens, head_dim] of their product."""
+    def cut(self, packed: Tensor, *tables: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values of their product. A function of tensors."""
         packed = packed.unflatten(-1, (3, self.heads, self.head_dim))
         if packed.device.type == 'cpu':
             packed = packed.float()  # attention in bf16 gains nothing there
         query, key, value = packed.unbind(-3)  # [..., tokens, heads, head_dim]
         if self.q_norm is not None:
-            query, key = self._place(packed, rope).unbind(-3)
+            query, key = self._place(packed, *tables).unbind(-3)
         return tuple(part.transpose(-3, -2) for part in (query, key, value))
 
-    def _place(self, packed: Tensor, rope: RotaryTable | None) -> Tensor:
+    def join(self, read: Tensor, plus: Tensor | None = None) -> Tensor:
+        """Return [..., tokens, dim] of what [..., heads, tokens, head_dim] was read."""
+        read = read.transpose(-3, -2).flatten(-2)
+        return self.proj(read.to(self.proj.weight.dtype), plus=plus)
+
+    def _place(self, packed: Tensor, weight: Tensor, bias: Tensor, *rope: Tensor) -> Tensor:
         """
         Return queries and keys, normalised and turned, [..., tokens, 2, heads, head_dim].
 
         packed: [..., tokens, 3, heads, head_dim]. The values are normalised with the others and
         left behind, which takes less than to set the others apart first.
         """
-        weight, bias = self._norms()
         # The norm and the turn stay fp32, also in a bf16 model.
         normal = F.layer_norm(packed.to(weight.dtype), (self.head_dim,), eps=QK_EPS)
         x = torch.addcmul(bias, normal[..., :2, :, :], weight)
-        if rope is not None:
+        if rope:
             x = apply_rotary(x, tuple(table[:, None, None] for table in rope))
         return x.to(packed.dtype)
 
@@ -175,11 +183,19 @@ class Block(nn.Module):
     def forward(self, x: Tensor, attend: Attend = self_attention,
                 rope: RotaryTable | None = None) -> Tensor:
         """Return [..., tokens, dim] for x of the same shape."""
+        return self.after(x, attend(*self.before(x, *self.attn.tables(rope))))
+
+    def before(self, x: Tensor, *tables: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values; tables: `Attention.tables`. A function of tensors."""
+        return self.attn.split(self.norm1(x).to(self.attn.qkv.weight.dtype), *tables)
+
+    def after(self, x: Tensor, read: Tensor) -> Tensor:
+        """Return the block's output of its input and of what was read. A function of tensors."""
         dtype = self.attn.qkv.weight.dtype
         if self._folded:
-            x = self.attn(self.norm1(x).to(dtype), attend, rope, plus=x)
+            x = self.attn.join(read, plus=x)
             return self.mlp(self.norm2(x).to(dtype), plus=x)
-        x = self.ls1(x, self.attn(self.norm1(x).to(dtype), attend, rope))
+        x = self.ls1(x, self.attn.join(read))
         return self.ls2(x, self.mlp(self.norm2(x).to(dtype)))
 
 

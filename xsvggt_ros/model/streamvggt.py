@@ -102,17 +102,19 @@ class StreamVGGT(nn.Module):
             _lower(head, heads)
         return self
 
-    def set_kernels(self, choice: str) -> None:
+    def set_kernels(self, choice: str) -> str:
         """
         Choose what cuts queries, keys and values, one of `availability.CHOICES`.
 
-        Call it when the network is where it will run. Raises ValueError.
+        Call it when the network is where it will run. Returns which it is now, 'triton' or
+        'portable'. Raises ValueError.
         """
         device = self.aggregator.camera_token.device
         module = availability.load('qkv', choice, device, self.config.head_dim)
         for part in self.modules():
             if isinstance(part, Attention):
                 part.fused = module.split_qkv if module is not None else None
+        return 'triton' if module is not None else 'portable'
 
     def fold_scales(self) -> 'StreamVGGT':
         """Fold the layer scales into other weights, see `Block.fold`; returns the model itself."""

@@ -1,7 +1,7 @@
 """What /diagnostics says: six statuses, each with what to do where something is wrong."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 import os
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
@@ -87,6 +87,7 @@ class Snapshot:
     model: str = ''
     random_weights: bool = False
     device: str = ''
+    acceleration: Mapping[str, str] = field(default_factory=dict)  # kernels, graphs, compile
     gpu: GpuMemory = GpuMemory()
 
     @property
@@ -283,7 +284,7 @@ def _tracking(s: Snapshot) -> Part:
 
 
 def _model(s: Snapshot) -> Part:
-    values = {'weights': s.model or 'not loaded', 'device': s.device}
+    values = {'weights': s.model or 'not loaded', 'device': s.device, **s.acceleration}
     if s.start_fault is not None:
         return ERROR, s.start_fault.message, values
     if s.random_weights:

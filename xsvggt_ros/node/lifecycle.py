@@ -86,6 +86,8 @@ class XsvggtNode(LifecycleNode):
 
     def stop(self) -> bool:
         """End the worker; return False if it is busy for longer than anyone would wait."""
+        if self._pipeline is not None:
+            self._pipeline.loaded.engine.close()  # what it has begun to compile
         return self._stop_worker(STOP_TIMEOUT)
 
     # Transitions ---------------------------------------------------------------------------------
@@ -102,7 +104,7 @@ class XsvggtNode(LifecycleNode):
         self._values = read_parameters(self)
         try:
             check_together(self._values)
-            loaded = load_engine(self._values)
+            loaded = load_engine(self._values, self.get_logger().info)
         except (StartError, ValueError) as error:
             self._faults.report('start', str(error))
             return TransitionCallbackReturn.FAILURE
@@ -184,6 +186,8 @@ class XsvggtNode(LifecycleNode):
             self._outputs.destroy()
         if self._tf is not None:
             self._tf.destroy()
+        if self._pipeline is not None:
+            self._pipeline.loaded.engine.close()
         self._outputs = self._pipeline = self._tf = None
 
     # Topics --------------------------------------------------------------------------------------
@@ -410,6 +414,7 @@ class XsvggtNode(LifecycleNode):
             report=pipeline.report, budget_warning=pipeline.budget_warning,
             map=pipeline.map.report, model=loaded.description,
             random_weights=loaded.random_weights, device=loaded.device_name,
+            acceleration=loaded.engine.acceleration(),
             gpu=GpuMemory.read(loaded.device))
 
 

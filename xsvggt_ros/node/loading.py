@@ -1,14 +1,17 @@
 """From parameters to an engine that is ready for frames."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from xsvggt_ros.engine.cuda_graph import CudaGraphs
 from xsvggt_ros.engine.stream_engine import StreamEngine
+from xsvggt_ros.kernels import availability
 from xsvggt_ros.kv_cache.config import CacheConfig, STORAGE_DTYPES
 from xsvggt_ros.model.checkpoint import CheckpointError, load_model
+from xsvggt_ros.model.compiled import Compiler
 from xsvggt_ros.model.precision import automatic_precision
 from xsvggt_ros.node.parameters import Value
 
@@ -34,9 +37,17 @@ class LoadedEngine:
         return str(self.device)
 
 
-def load_engine(values: Mapping[str, Value]) -> LoadedEngine:
-    """Load the network that the parameters ask for; raise StartError if that cannot be."""
+def load_engine(
+    values: Mapping[str, Value], report: Callable[[str], None] = lambda line: None,
+) -> LoadedEngine:
+    """
+    Load the network that the parameters ask for; raise StartError if that cannot be.
+
+    report: is told, while frames are served, what becomes of graphs and compiled parts.
+    """
     device = choose_device(values['model.device'])
+    graphs = choose_graphs(values['model.graphs'], device)
+    compiler = make_compiler() if values['model.compile'] else None
     dtype = choose_dtype(values['model.dtype'], device)
     heads = torch.float32
     if not values['model.checkpoint']:
@@ -52,12 +63,15 @@ def load_engine(values: Mapping[str, Value]) -> LoadedEngine:
             if values['model.dtype'] == 'auto':
                 dtype, heads = automatic_precision(device, loaded.config)
         loaded.model.camera_head.iterations = values['model.camera_iterations']
+        check_kernels(values['model.kernels'], device, loaded.config.head_dim)
         engine = StreamEngine(
             loaded.model.fold_scales(), cache_config(values), device=device, dtype=dtype,
-            image_size=image_size, head_dtype=heads)
+            image_size=image_size, head_dtype=heads, kernels=values['model.kernels'],
+            graphs=graphs, compiler=compiler, report=report)
         check_memory(engine, image_size, device)
         if values['model.warmup']:
             engine.step(np.zeros((round(image_size * 3 / 4), image_size, 3), np.uint8))
+            engine.finish_frame()  # begins to compile, if that is wanted
             engine.reset()
     except CheckpointError as error:
         raise StartError(f'model.checkpoint: {error}') from error
@@ -127,6 +141,33 @@ def choose_device(name: str) -> torch.device:
         raise StartError(
             f'model.device is {name}, but there are only {torch.cuda.device_count()} GPUs')
     return device
+
+
+def choose_graphs(choice: str, device: torch.device) -> CudaGraphs | None:
+    """Return what captures graphs; raise StartError if they are demanded where there are none."""
+    if choice == 'off' or (choice == 'auto' and device.type != 'cuda'):
+        return None
+    if device.type != 'cuda':
+        raise StartError(
+            f'model.graphs is {choice}, but CUDA graphs need a GPU, and the network runs on '
+            f'{device}; use model.graphs:=off, or auto, which takes them where there is a GPU')
+    return CudaGraphs(device)
+
+
+def make_compiler() -> Compiler:
+    """Return what compiles parts of the network; raise StartError if this torch cannot."""
+    try:
+        return Compiler()
+    except ValueError as error:
+        raise StartError(f'model.compile: {error}, or set it to false') from error
+
+
+def check_kernels(choice: str, device: torch.device, head_dim: int) -> None:
+    """Raise StartError if Triton's kernels are demanded where they do not run."""
+    reason = availability.why_not(device, head_dim) if choice == 'triton' else None
+    if reason is not None:
+        raise StartError(f'model.kernels is triton, but {reason}; use model.kernels:=portable, or '
+                         'auto, which takes Triton where it runs')
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:

@@ -16,12 +16,14 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 
 from xsvggt_ros.engine.point_cloud import SOURCES
+from xsvggt_ros.kernels.availability import CHOICES as KERNELS
 from xsvggt_ros.kv_cache.config import QUANTIZATIONS, STORAGE_DTYPES
 from xsvggt_ros.kv_cache.quantization import SCHEMES
 from xsvggt_ros.kv_cache.retention import POLICIES
 
 Value = str | int | float | bool | list[str]
 FRAMES = ('odom_frame', 'map_frame', 'base_frame')
+GRAPHS = ('off', 'auto', 'on')
 SCALE_MODES = ('none', 'fixed', 'odometry', 'depth', 'baseline')
 # Of a list: ROS 2 knows no type of an empty one, and launch files cannot give it
 # (https://github.com/ros2/rclpy/issues/912), so an empty name stands for nothing.
@@ -100,6 +102,17 @@ TABLE: tuple[Parameter, ...] = (
     Parameter('model.image_size', 0, 'Width in pixels to which images are resized, a multiple of '
               '14; 0 is the width the model was trained with. Smaller is faster and coarser.',
               minimum=0, maximum=2044),
+    Parameter('model.kernels', 'portable', 'What works on queries, keys and packed tokens: '
+              'portable is PyTorch, triton its own kernels on a GPU, auto these where they run. '
+              'The kernels were checked on a CPU only; no GPU has run them yet.',
+              choices=KERNELS),
+    Parameter('model.graphs', 'off', 'Replay the steady part of a frame from CUDA graphs once the '
+              'cache is full: on needs a GPU, auto does it where there is one. No GPU has run '
+              'this yet.', choices=GRAPHS),
+    Parameter('model.compile', False, 'Have parts of the network compiled while frames are served '
+              'without it, which are slower meanwhile, and put in between two of them. Needs a '
+              'C++ compiler, on a GPU Triton. On a CPU it gains 1 to 5 %; it has not run on a '
+              'GPU yet.'),
     Parameter('model.warmup', False, 'Reconstruct an empty 4:3 image while the node is being '
               'configured, so that the first real one finds the device ready.'),
     Parameter('cache.policy', 'frame_coverage', 'Which tokens stay when the budget is reached; '

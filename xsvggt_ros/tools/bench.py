@@ -60,6 +60,13 @@ def _add_frame_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--camera-iterations', type=int, choices=range(1, 5), default=4,
                         metavar='1..4', help='how often the pose is refined (default: 4)')
     parser.add_argument('--points', action='store_true', help='run the point head as well')
+    parser.add_argument('--kernels', choices=('portable', 'triton', 'auto'), default='portable',
+                        help='what works on packed tokens and queries: PyTorch, or Triton on a '
+                             'GPU (default: portable)')
+    parser.add_argument('--graphs', choices=('off', 'auto', 'on'), default='off',
+                        help='replay the steady part of a frame from CUDA graphs (default: off)')
+    parser.add_argument('--compile', action='store_true',
+                        help='measure with compiled parts of the network; waits for them first')
     parser.add_argument('--threads', type=positive_int, metavar='N', help='threads on a CPU')
     parser.add_argument('--compare', metavar='MODULE:FACTORY',
                         help='another implementation, to run in turn with this one, frame by '

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from xsvggt_ros.engine.cuda_graph import CudaGraphs
 from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.kv_cache.config import CacheConfig, STORAGE_DTYPES
 from xsvggt_ros.model.checkpoint import CheckpointError, load_model, LoadedModel
+from xsvggt_ros.model.compiled import Compiler
 from xsvggt_ros.model.precision import automatic_precision
 from xsvggt_ros.tools import frame_bench
 from xsvggt_ros.tools.bench_run import BUSY
@@ -48,6 +50,8 @@ def run_bench(options: argparse.Namespace) -> None:
     engine, precision = _engine(loaded, options, device)
     runs[0] = engine
     images = frame_bench.pictures(height, width)
+    if options.compile:
+        _compile(engine, images[0])
     content = _measure(runs, loaded, images, options, device)
     settings = {'size': options.size, 'model': loaded.description, 'image': f'{width}x{height}',
                 'frames': options.frames, **precision, 'policy': options.policy,
@@ -56,6 +60,7 @@ def run_bench(options: argparse.Namespace) -> None:
                 'camera_iterations': options.camera_iterations, 'points': options.points,
                 'filled': options.fill}
     content = {'version': package_version(), **settings, **content,
+               **engine.acceleration(), 'compile_seconds': round(engine.compile_seconds, 1),
                'hardware': frame_bench.hardware(device)}
     print(_table(content), flush=True)
     if options.json is not None:
@@ -77,10 +82,27 @@ def _engine(
                             camera_max_tokens=options.camera_tokens)
     except ValueError as error:
         raise ToolError(f'--{error}') from error
-    engine = StreamEngine(loaded.model, cache, device, dtype, head_dtype=heads)
+    if options.graphs == 'on' and device.type != 'cuda':
+        raise ToolError('--graphs on: CUDA graphs need a GPU')
+    graphs = device.type == 'cuda' and options.graphs != 'off'
+    try:
+        engine = StreamEngine(
+            loaded.model, cache, device, dtype, head_dtype=heads, kernels=options.kernels,
+            graphs=CudaGraphs(device) if graphs else None,
+            compiler=Compiler() if options.compile else None,
+            report=lambda line: print(line, file=sys.stderr))
+    except ValueError as error:
+        raise ToolError(f'--kernels {options.kernels}: {error}') from error
     engine.want_points(options.points)
     return engine, {'dtype': str(dtype).removeprefix('torch.'),
                     'head_dtype': str(heads).removeprefix('torch.')}
+
+
+def _compile(engine: StreamEngine, image: np.ndarray) -> None:
+    """Have all compiled that a frame calls, and begin again."""
+    engine.step(image)
+    engine.finish_compilation()
+    engine.reset()
 
 
 def _compared(
@@ -162,6 +184,12 @@ def _table(content: dict[str, Any]) -> str:
         f"{content['process_growth_bytes'] / 1e6:.1f} MB of the process",
         f"cache       {100 * content['cache_share']:.2f} % of a frame to store, score and evict",
         'stages      ' + ', '.join(f'{name} {ms:.2f}' for name, ms in stages.items()) + ' ms']
+    choices = [f'{name} {content[name]}' for name in ('kernels', 'graphs', 'compile')
+               if content[name] not in ('portable', 'off')]
+    if choices:
+        lines.insert(2, ', '.join(choices)
+                     + f" (compiled in {content['compile_seconds']:.0f} s)"
+                     * (content['compile_seconds'] > 0))
     if 'compare' in content:
         other = content['compare']
         lines.append(f"compared    {other['with']}: p50 {other['latency_ms']['p50']:.2f} ms, "

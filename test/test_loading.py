@@ -1,0 +1,40 @@
+"""What the node loads of what its parameters ask for; without ROS."""
+
+import pytest
+
+from xsvggt_ros.node.loading import load_engine, StartError
+from xsvggt_ros.node.parameters import TABLE
+
+DEFAULTS = {parameter.name: parameter.default for parameter in TABLE} | {
+    'model.checkpoint': 'random', 'model.device': 'cpu', 'model.image_size': 56}
+
+
+def load(**values):
+    return load_engine(DEFAULTS | {name.replace('__', '.'): x for name, x in values.items()})
+
+
+def test_nothing_that_no_gpu_has_run_is_on_by_default():
+    assert load().engine.acceleration() == {
+        'kernels': 'portable', 'graphs': 'off', 'compile': 'off'}
+
+
+def test_auto_takes_what_there_is():
+    assert load(model__kernels='auto', model__graphs='auto').engine.acceleration() == {
+        'kernels': 'portable', 'graphs': 'off', 'compile': 'off'}
+
+
+@pytest.mark.parametrize('parameter, value, words', [
+    ('model.kernels', 'triton', ('Triton does not run on the device cpu', 'auto')),
+    ('model.graphs', 'on', ('need a GPU', 'runs on cpu', 'model.graphs:=off'))])
+def test_what_needs_a_gpu_is_refused_by_name_without_one(parameter, value, words, monkeypatch):
+    monkeypatch.delenv('TRITON_INTERPRET', raising=False)
+    with pytest.raises(StartError) as refused:
+        load(**{parameter.replace('.', '__'): value})
+    message = str(refused.value)
+    assert parameter in message and all(word in message for word in words), message
+
+
+def test_the_compiler_waits_for_a_frame():
+    loaded = load(model__compile=True)
+    assert loaded.engine.acceleration()['compile'] == 'begins with the first frame'
+    loaded.engine.close()
