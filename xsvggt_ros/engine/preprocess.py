@@ -33,6 +33,11 @@ class Resize:
         scaled = max(scaled, patch_size)
         return cls(source_height, source_width, scaled, min(scaled, image_size), image_size)
 
+    def smaller(self, width: int, patch_size: int) -> 'Resize':
+        """Choose a smaller size for this one's model images, of which nothing is cut off."""
+        height = max(1, round(self.height * width / self.width / patch_size)) * patch_size
+        return Resize(self.height, self.width, height, height, width)
+
     @property
     def crop_top(self) -> int:
         """Return how many rows of the scaled image are cut off above."""

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from xsvggt_ros.engine.camera_model import CameraModel
 from xsvggt_ros.engine.cuda_graph import GraphBackend, SteadyFrame
+from xsvggt_ros.engine.enlarge import enlarge
 from xsvggt_ros.engine.preprocess import Resize, to_network_input
 from xsvggt_ros.engine.rectify import CameraView
 from xsvggt_ros.geometry import pose_encoding_to_camera
-from xsvggt_ros.kv_cache.cache import build_cache, CacheHealth, KVCache
+from xsvggt_ros.kv_cache.cache import build_cache, CacheHealth, KVCache, Onlooker
 from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.kv_cache.retention import POLICIES
 from xsvggt_ros.model.compiled import Compiler
@@ -36,7 +37,7 @@ class BudgetError(FrameError):
 class StreamMemory:
     """What the network remembers of a stream: its global layers and its camera head's trunk."""
 
-    tokens: KVCache
+    tokens: KVCache | Onlooker  # in a frame that is not to be remembered, the latter
     camera: KVCache
 
 
@@ -78,7 +79,7 @@ class FrameResult:
     """
 
     frame_index: int
-    image: Tensor  # uint8 [H, W, 3], RGB, what the network saw
+    image: Tensor  # uint8 [H, W, 3], RGB, what the network saw, if not smaller (tracking_size)
     pose_encoding: Tensor  # [9]: translation, quaternion (x, y, z, w), fov_h, fov_w in rad
     camera_from_world: Tensor  # [4, 4], optical axes
     intrinsics: Tensor  # [3, 3], pixels of the model image: the calibration's, or predicted
@@ -154,7 +155,7 @@ class StreamEngine:
         dtype: torch.dtype = torch.float32, image_size: int | None = None,
         head_dtype: torch.dtype = torch.float32, kernels: str = 'portable',
         graphs: GraphBackend | None = None, compiler: Compiler | None = None,
-        report: Callable[[str], None] = lambda line: None,
+        report: Callable[[str], None] = lambda line: None, tracking_size: int | None = None,
     ) -> None:
         """
         Take a network and move it to ``device`` and the precision ``dtype``, heads ``head_dtype``.
@@ -167,12 +168,19 @@ class StreamEngine:
         `StreamVGGT` does. compiler: has parts of a `StreamVGGT` compiled while frames are served;
         None runs it as it was written. With both, graphs are captured when the compiled parts are
         in. report: is told in a line when something is put in, or given up.
+        tracking_size: width at which the network sees frames that are not to be remembered, a
+        multiple of the patch size; their maps are brought to the size of the others. None, or
+        the stream's width: as the others. It asks for a model whose `step` takes a `stream_size`.
         """
-        if image_size is not None and (image_size < 1 or image_size % model.patch_size):
-            raise ValueError(
-                f'image_size must be a multiple of the patch size {model.patch_size}, for '
-                f'example {max(1, round(image_size / model.patch_size)) * model.patch_size}; '
-                f'got {image_size}')
+        for name, width in (('image_size', image_size), ('tracking_size', tracking_size)):
+            if width is not None and (width < 1 or width % model.patch_size):
+                raise ValueError(
+                    f'{name} must be a multiple of the patch size {model.patch_size}, for '
+                    f'example {max(1, round(width / model.patch_size)) * model.patch_size}; '
+                    f'got {width}')
+        if None not in (image_size, tracking_size) and tracking_size > image_size:
+            raise ValueError(f'tracking_size must not be above image_size, {image_size}; '
+                             f'got {tracking_size}')
         self._device = torch.device(device)
         self._dtype = dtype
         self._head_dtype = head_dtype
@@ -187,9 +195,11 @@ class StreamEngine:
             compiler.attach(self._model)
         self._graphs = graphs
         self._report = report
-        self._steady: SteadyFrame | None = None
+        self._steady: dict[bool, SteadyFrame] = {}  # by whether a frame is remembered
         self._cache_config = cache
         self._image_size = image_size
+        self._tracking_size = tracking_size
+        self._shrink: Resize | None = None  # of images that are not remembered
         self._memory: StreamMemory | None = None
         self._resize: Resize | None = None
         self._views: dict[CameraModel, CameraView] = {}
@@ -235,12 +245,16 @@ class StreamEngine:
         layout = self._model.cache_layout(resize.height, resize.width)
         if self._memory is None or self._memory.tokens.layout != layout.tokens:
             # Free the old one before the new one is allocated, which may fail.
-            self._memory = self._resize = self._steady = None
+            self._memory = self._resize = None
+            self._steady.clear()
             self._memory = self._allocate(layout)
             if self._graphs is not None:
-                self._steady = SteadyFrame(self._memory.tokens, self._graphs, self._report)
+                self._steady = self._watch(self._memory.tokens, self._graphs)
         self._source_size = (height, width)
         self._resize = resize
+        self._shrink = None
+        if self._tracking_size is not None and self._tracking_size < resize.width:
+            self._shrink = resize.smaller(self._tracking_size, self._model.patch_size)
         self._views.clear()
 
     @torch.inference_mode()
@@ -255,7 +269,7 @@ class StreamEngine:
         a difference, and the result has the calibrated intrinsics in place of the predicted ones.
         The same object must come with every frame, since maps are made once for each.
         remember: whether later frames are to attend to this one; the first frame is remembered in
-        any case.
+        any case. The camera head remembers its token of every frame.
 
         Raises FrameError for a frame that cannot be taken. If the network itself fails half-way,
         the error is passed on and the stream goes on from the frame before, or is reset if that
@@ -269,11 +283,12 @@ class StreamEngine:
         image = self._resize(pixels if view is None else view.rectify(pixels))
         upload_seconds = time.perf_counter() - start
         self._memory.tokens.limit_tokens(self._limit)
-        prediction = self._predict(to_network_input(image))
         index = self._frames
+        remember = remember or index == 0
+        prediction = self._predict(image, remember)
         self._frames += 1
         self._unfinished = True
-        self._remember = remember or index == 0
+        self._remember = remember
         camera_from_world, predicted = pose_encoding_to_camera(
             prediction.pose_encoding, self._resize.height, self._resize.width)
         result = FrameResult(
@@ -314,7 +329,7 @@ class StreamEngine:
 
     def acceleration(self) -> dict[str, str]:
         """Return how kernels, graphs and compiled parts stand, in words; from any thread."""
-        graphs, steady = 'off', self._steady
+        graphs, steady = 'off', self._steady.get(True)
         if self._graphs is not None:
             graphs = 'begin when the cache is full' if steady is None else steady.description
         return {'kernels': self._kernels_used, 'graphs': graphs,
@@ -349,8 +364,8 @@ class StreamEngine:
         self._frames = 0
         self._unfinished = False
         if self._memory is not None:
-            if self._steady is not None:
-                self._steady.invalidate('the stream was reset')
+            for steady in self._steady.values():
+                steady.invalidate('the stream was reset')
             self._memory.tokens.reset()
             self._memory.camera.reset()
 
@@ -437,21 +452,34 @@ class StreamEngine:
     def _settle(self) -> None:
         """Put in what is ready: first what is compiled, then the graphs of it."""
         if self._compiler is not None:
-            if self._compiler.settle(self._report) and self._steady is not None:
-                self._steady.invalidate('the network is a compiled one now')
+            if self._compiler.settle(self._report):
+                for steady in self._steady.values():
+                    steady.invalidate('the network is a compiled one now')
             if self._compiler.working:
                 return  # while a graph is captured, nobody else may wait for the device
-        if self._steady is not None:
-            self._steady.settle()
+        for steady in self._steady.values():
+            steady.settle()
 
-    def _predict(self, image: Tensor) -> FramePrediction:
+    def _predict(self, image: Tensor, remember: bool) -> FramePrediction:
         camera_steps = self._memory.camera.steps
         try:
+            self._memory.tokens.arrange(gapless=not remember and self._shrink is not None)
             if self._frames == 0:
-                return self._model.first_frame(image, self._memory, points=self._points)
-            if self._steady is not None:
-                return self._model.step(image, self._memory, self._points, self._steady)
-            return self._model.step(image, self._memory, points=self._points)
+                return self._model.first_frame(
+                    to_network_input(image), self._memory, points=self._points)
+            settings = {'run': self._steady[remember]} if self._steady else {}
+            if remember:
+                return self._model.step(
+                    to_network_input(image), self._memory, points=self._points, **settings)
+            memory = replace(self._memory, tokens=self._memory.tokens.onlooker())
+            if self._shrink is None:
+                return self._model.step(
+                    to_network_input(image), memory, points=self._points, **settings)
+            height, width = image.shape[:2]
+            small = self._model.step(
+                to_network_input(self._shrink(image)), memory, points=self._points,
+                stream_size=(height, width), **settings)
+            return enlarge(small, height, width)
         except Exception:
             if self._memory.camera.steps != camera_steps:
                 self.reset()
@@ -488,6 +516,13 @@ class StreamEngine:
             raise FrameError(
                 f'the frame is {width}x{height}, but without image_size both sides must be '
                 f'multiples of the patch size {patch}')
+
+    def _watch(self, tokens: KVCache, graphs: GraphBackend) -> dict[bool, SteadyFrame]:
+        """Return what replays frames; those that are not remembered have graphs of their own."""
+        return {
+            True: SteadyFrame(tokens, graphs, self._report),
+            False: SteadyFrame(tokens, graphs, lambda line: self._report(
+                f'images that are not remembered: {line}'))}
 
     def _allocate(self, layout: StreamLayout) -> StreamMemory:
         return self._build(layout, self._token_budget(layout), self._device)

@@ -93,6 +93,41 @@ class KVCache:
         step = Step(self.steps, self._next_slots[layer], used, self._token_ids[layer, :used])
         return self._store.attend(layer, step, query, key, value, observe)
 
+    def look(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """
+        Attend to a step's keys and values and to everything remembered, and remember nothing.
+
+        query, key, value: as in `attend`; the tokens may be fewer, if `arrange` has closed the
+        gaps. The policy learns nothing of the step.
+        """
+        own = key.shape[1]
+        used = self.tokens + own
+        if used > self._store.slots:
+            self._grow()
+        slots = self._next_slots[layer]
+        if own != self.layout.tokens_per_step:
+            slots = self._offsets[:own] + self.tokens
+        step = Step(self.steps, slots, used, self._token_ids[layer, :used], stays=False)
+        return self._store.attend(layer, step, query, key, value, None)
+
+    def onlooker(self) -> 'Onlooker':
+        """Return what stands in for this cache in a step that is not to be remembered."""
+        return Onlooker(self)
+
+    def arrange(self, gapless: bool) -> None:
+        """
+        Close the gaps that the last eviction left among the tokens, or open them again.
+
+        gapless: for steps of fewer tokens, which are only looked at: they would not fill the gaps,
+        and attend to what was evicted. Call it between steps. It moves as many tokens as a step
+        has, at most, when there is something to do; every bit is back in its place afterwards.
+        """
+        if gapless and self._moved is None and self._gaps:
+            self._moved = self._fill(self._next_slots[:, :self._gaps], self.tokens)
+        elif not gapless and self._moved is not None:
+            self._move(*reversed(self._moved))
+            self._moved = None
+
     def end_step(self) -> None:
         """Commit the step and evict what is above the budget; no host synchronisation."""
         step = self.layout.tokens_per_step
@@ -107,6 +142,7 @@ class KVCache:
         if self.evicted_last:
             for layers, keys, values in self._store.floats(used):
                 self._score(layers, slice(self.layout.heads), keys, values)
+        self._gaps = self.evicted_last
         # In place: a captured step reads its slots from here.
         self._next_slots.copy_(self._free_slots(used, self.evicted_last))
         self.evicted_total += self.evicted_last
@@ -131,6 +167,8 @@ class KVCache:
         self.tokens = 0  # per layer
         self.evicted_last = 0  # per layer
         self.evicted_total = 0
+        self._gaps = 0  # slots that the last eviction has left free, per layer
+        self._moved: tuple[Tensor, Tensor] | None = None  # from where to where, by `arrange`
         self._token_ids.fill_(-1)
         self._kept.fill_(1)
         self._next_slots.copy_(self._free_slots(0, 0))
@@ -214,18 +252,30 @@ class KVCache:
             lost = self._attention.gather(1, losers).sum(dim=1)
             torch.sub(1, lost, alpha=1 / self.layout.heads, out=self._kept)
         if count > step:  # a lowered limit leaves more holes than the next step fills
-            self._compact(used, used - count)
+            self._fill(losers, used - count)
+            self._gaps = 0
             return self._free_slots(used - count, 0)
         fresh = (self._offsets[:step - count] + used).expand(layers, step - count)
         return torch.cat([losers, fresh], dim=1)
 
-    def _compact(self, used: int, kept: int) -> None:
-        """Move the ``kept`` tokens of each layer into its first slots."""
-        ids = self._token_ids[:, :used]
-        order = (ids < 0).byte().argsort(dim=1, stable=True)[:, :kept]
-        self._token_ids[:, :kept] = ids.gather(1, order)
-        self._token_ids[:, kept:used] = -1
-        self._store.compact(order)
+    def _fill(self, gaps: Tensor, kept: int) -> tuple[Tensor, Tensor]:
+        """
+        Move the tokens behind the first ``kept`` slots into the ``gaps``, [layers, n] int64.
+
+        Returns from where to where. Gaps that lie behind, too, stay where they are.
+        """
+        ids = self._token_ids[:, kept:kept + gaps.shape[1]]
+        sources = kept + (ids < 0).byte().argsort(dim=1, stable=True)  # the gaps come last
+        moved = sources, gaps.sort(dim=1).values
+        self._move(*moved)
+        return moved
+
+    def _move(self, sources: Tensor, targets: Tensor) -> None:
+        """Move tokens to free slots, both [layers, n] int64."""
+        self._store.copy(sources, targets)
+        ids = self._token_ids.gather(1, sources)
+        self._token_ids.scatter_(1, sources, -1)
+        self._token_ids.scatter_(1, targets, ids)
 
     def _grow(self) -> None:
         slots = 2 * self._store.slots
@@ -236,6 +286,21 @@ class KVCache:
         self._scores = extend(self._scores, slots, dim=1)
         if self._attention.numel():
             self._attention = extend(self._attention, slots, dim=1)
+
+
+class Onlooker:
+    """Attends as a cache does, and remembers nothing."""
+
+    def __init__(self, cache: KVCache) -> None:
+        """Take the cache that is looked at."""
+        self._cache = cache
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attend to a step's own tokens and to everything remembered; see `KVCache.look`."""
+        return self._cache.look(layer, query, key, value)
+
+    def end_step(self) -> None:
+        """Do nothing: there is nothing to commit."""
 
 
 def build_cache(

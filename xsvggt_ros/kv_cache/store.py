@@ -29,9 +29,10 @@ class Step:
     """Where a step's tokens go in one layer."""
 
     number: int  # since the stream began
-    slots: Tensor  # [tokens_per_step] int64
+    slots: Tensor  # [tokens] int64, of the step
     used: int  # slots 0..used are occupied, the step's own included
     token_ids: Tensor  # [used] int64, of the tokens remembered; the step's own are not in yet
+    stays: bool = True  # False: the slots are free again when the layer has attended
 
 
 class TokenStore(Protocol):
@@ -55,7 +56,8 @@ class TokenStore(Protocol):
         Store a step's tokens in their slots and attend to all occupied ones.
 
         query, key, value: [heads, tokens_per_step, head_dim]. Returns the same shape. The step's
-        tokens are attended to exactly as given, even where they are stored in fewer bits.
+        tokens are attended to exactly as given, even where they are stored in fewer bits. They may
+        be fewer in a step that does not stay; its slots hold nothing afterwards.
         ``observe`` is told all keys and values, by a store that would have to decode them again.
         """
 
@@ -71,8 +73,8 @@ class TokenStore(Protocol):
         next eviction.
         """
 
-    def compact(self, order: Tensor) -> None:
-        """Move the tokens in the slots ``order`` [layers, n] to the first n slots, in order."""
+    def copy(self, sources: Tensor, targets: Tensor) -> None:
+        """Copy the tokens in the slots ``sources`` [layers, n] to ``targets`` [layers, n]."""
 
     def grow(self, slots: int) -> None:
         """Make room for more slots, for a cache without a limit."""
@@ -108,10 +110,10 @@ class DenseStore:
     def must_leave(self, token_ids: Tensor, protected: Tensor, steps: int) -> None:
         """Return None: there is room for whatever is kept."""
 
-    def compact(self, order: Tensor) -> None:
-        """Move tokens to the first slots; see `TokenStore.compact`."""
+    def copy(self, sources: Tensor, targets: Tensor) -> None:
+        """Copy tokens to other slots; see `TokenStore.copy`."""
         for tensor in (self.keys, self.values):
-            _compact(tensor, order)
+            _copy(tensor, sources, targets)
 
     def attend(
         self, layer: int, step: Step, query: Tensor, key: Tensor, value: Tensor,
@@ -235,8 +237,8 @@ class PackedStore:
             1, emptiest, torch.arange(rows, device=counts.device) < wanted)
         return leaves.gather(1, self._group[:, :token_ids.shape[1]])
 
-    def compact(self, order: Tensor) -> None:
-        """Move tokens to the first slots; see `TokenStore.compact`."""
+    def copy(self, sources: Tensor, targets: Tensor) -> None:
+        """Copy tokens to other slots; see `TokenStore.copy`."""
         tensors = [self._keys.payload,
                    self._values.payload, self._values.scale, self._values.minimum]
         if self._group is None:
@@ -244,7 +246,7 @@ class PackedStore:
         else:
             tensors.append(self._group)
         for tensor in tensors:
-            _compact(tensor, order)
+            _copy(tensor, sources, targets)
 
     def attend(
         self, layer: int, step: Step, query: Tensor, key: Tensor, value: Tensor,
@@ -256,7 +258,9 @@ class PackedStore:
         A few heads at a time are decoded to scratch and attended to, unless a fused kernel does
         it and nobody observes.
         """
-        if self._group is None:
+        if not step.stays:
+            pass  # nobody will read it again
+        elif self._group is None:
             self._insert_tokens(layer, step, key, value)
         else:
             self._insert_groups(layer, step, key, value)
@@ -380,11 +384,11 @@ class PackedStore:
             2, heads, slots, layout.head_dim, dtype=self._dtype, device=self.device)
 
 
-def _compact(tensor: Tensor, order: Tensor) -> None:
-    """Move slots of [layers, slots] or [layers, heads, slots, n] to the front, layer by layer."""
-    for layer, slots in zip(tensor, order):
+def _copy(tensor: Tensor, sources: Tensor, targets: Tensor) -> None:
+    """Copy slots of [layers, slots] or [layers, heads, slots, n], layer by layer."""
+    for layer, source, target in zip(tensor, sources, targets):
         dim = min(layer.dim() - 1, 1)
-        layer.narrow(dim, 0, len(slots)).copy_(layer.index_select(dim, slots))
+        layer.index_copy_(dim, target, layer.index_select(dim, source))
 
 
 def extend(tensor: Tensor, size: int, dim: int) -> Tensor:

@@ -55,15 +55,18 @@ class Aggregator(nn.Module):
         self._tables = TableCache()
 
     def forward(self, image: Tensor, remember: Callable[..., Tensor], first_frame: bool,
-                layers: Collection[int]) -> AggregatedTokens:
+                layers: Collection[int], stream_size: tuple[int, int] | None = None,
+                ) -> AggregatedTokens:
         """
         Run one frame through the backbone.
 
         `image` is [3, H, W] in [0, 1]. `remember(layer, query, key, value)`, tensors
         [heads, tokens, head_dim], is asked once per global block for the attention over the
-        stream. Of all layers only those in `layers` are kept.
+        stream. Of all layers only those in `layers` are kept. `stream_size`, height and width of
+        the stream's other images, is given for one that is smaller than they are: its patches are
+        placed where they lie in those.
         """
-        tables = self.frame_tables(*image.shape[-2:])
+        tables = self.frame_tables(*image.shape[-2:], stream_size)
         x = self.embed(image, tables, first_frame)  # [special + patches, dim]
         kept = {}
         for layer, (frame_block, global_block) in enumerate(
@@ -81,17 +84,26 @@ class Aggregator(nn.Module):
         index = 0 if first_frame else 1
         return torch.cat([self.camera_token[0, index], self.register_token[0, index], patches])
 
-    def frame_tables(self, height: int, width: int) -> FrameTables:
-        """Return the tables for a frame size, on the device of the tokens, as precise as they."""
+    def frame_tables(
+        self, height: int, width: int, stream_size: tuple[int, int] | None = None,
+    ) -> FrameTables:
+        """
+        Return the tables for a frame size, on the device of the tokens, as precise as they.
+
+        stream_size: see `forward`.
+        """
         config, like = self.config, self.camera_token
+        extent = None
+        if stream_size is not None:
+            extent = tuple(side // config.patch_size for side in stream_size)
 
         def compute() -> FrameTables:
             cosines, sines = grid_rotary_table(
                 height // config.patch_size, width // config.patch_size,
-                config.special_tokens, config.head_dim, config.rope_freq)
+                config.special_tokens, config.head_dim, config.rope_freq, extent)
             return FrameTables(
                 image_mean=torch.tensor(IMAGE_MEAN).to(like)[:, None, None],
                 image_std=torch.tensor(IMAGE_STD).to(like)[:, None, None],
                 rope=(cosines.to(like), sines.to(like)))
 
-        return self._tables.get((height, width, like.device, like.dtype), compute)
+        return self._tables.get((height, width, extent, like.device, like.dtype), compute)

@@ -218,13 +218,17 @@ def rotary_table(positions: Tensor, head_dim: int, base: float) -> RotaryTable:
 
 
 def grid_rotary_table(rows: int, columns: int, special_tokens: int, head_dim: int,
-                      base: float) -> RotaryTable:
+                      base: float, extent: tuple[int, int] | None = None) -> RotaryTable:
     """
     Return the rotary tables of a frame: special tokens, then patches row by row.
 
-    Patches count from (1, 1); the special tokens stand at (0, 0), which turns nothing.
+    Patches count from (1, 1); the special tokens stand at (0, 0), which turns nothing. extent:
+    rows and columns of another grid over the same image; the patches' centres then have the
+    positions that they have in that one.
     """
-    patches = torch.cartesian_prod(torch.arange(1, rows + 1), torch.arange(1, columns + 1))
+    patches = torch.cartesian_prod(*(
+        (torch.arange(count, dtype=torch.float64) + 0.5) * (of / count) + 0.5
+        for count, of in zip((rows, columns), extent or (rows, columns))))
     special = torch.zeros(special_tokens, 2, dtype=patches.dtype)
     return rotary_table(torch.cat([special, patches]), head_dim, base)
 

@@ -146,6 +146,7 @@ class StreamVGGT(nn.Module):
 
     def step(
         self, image: Tensor, memory: StreamMemory, points: bool = True, run: Run = run_plainly,
+        stream_size: tuple[int, int] | None = None,
     ) -> FramePrediction:
         """
         Go on with `image` [3, H, W], RGB in [0, 1], of the size of the first frame.
@@ -154,14 +155,15 @@ class StreamVGGT(nn.Module):
         caller; `memory.camera` ends four steps. The camera head comes last, so that it is
         untouched when a dense head has run out of memory. Without `points` the point head, on
         which nothing else depends, does not run. `run` runs the parts that change nothing in
-        Python: the backbone and the dense heads.
+        Python: the backbone and the dense heads. An image may be smaller than the others, whose
+        height and width `stream_size` then tells, if `memory` takes its tokens.
         """
-        return self._predict(image, memory, points, False, run)
+        return self._predict(image, memory, points, False, run, stream_size)
 
     @torch.no_grad()
     def _predict(
         self, image: Tensor, memory: StreamMemory, wants_points: bool, first_frame: bool,
-        run: Run = run_plainly,
+        run: Run = run_plainly, stream_size: tuple[int, int] | None = None,
     ) -> FramePrediction:
         """Return the prediction for one frame."""
         if image.dim() != 3 or image.shape[0] != 3 or not image.is_floating_point():
@@ -170,7 +172,7 @@ class StreamVGGT(nn.Module):
         height, width = image.shape[-2:]
         self._check_size(height, width)
         camera_token, *patches = run(
-            'backbone', partial(self._backbone, memory.tokens, first_frame), image)
+            'backbone', partial(self._backbone, memory.tokens, first_frame, stream_size), image)
         # Two names, because a part that was captured under one does the same for ever.
         name, heads = (('dense heads', self._dense_maps) if wants_points
                        else ('depth head', self._depth_maps))
@@ -184,11 +186,12 @@ class StreamVGGT(nn.Module):
                                points_confidence=points_confidence)
 
     def _backbone(
-        self, tokens: AttentionMemory, first_frame: bool, image: Tensor,
+        self, tokens: AttentionMemory, first_frame: bool, stream_size: tuple[int, int] | None,
+        image: Tensor,
     ) -> tuple[Tensor, ...]:
         """Return the camera token [1, 2 dim] and four layers' patches [1, patches, 2 dim]."""
         wanted = self.config.dpt_head.intermediate_layer_idx
-        aggregated = self.aggregator(image, tokens.attend, first_frame, wanted)
+        aggregated = self.aggregator(image, tokens.attend, first_frame, wanted, stream_size)
         special = self.config.special_tokens
         return (aggregated.camera_token,
                 *(aggregated.layers[layer][None, special:] for layer in wanted))
