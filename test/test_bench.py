@@ -134,7 +134,23 @@ def test_the_point_head_runs_if_it_is_asked_for(tmp_path):
     assert written['quantization'] == 'int4' and written['points'] is True
 
 
+def test_frames_between_keyframes_are_measured_for_themselves(tmp_path, capsys):
+    file = tmp_path / 'bench.json'
+    assert main(['bench', '--image', '56x56', '--frames', '9', '--device', 'cpu',
+                 '--keyframe-stride', '3', '--tracking-size', '28', '--json', str(file)]) == 0
+    written = json.loads(file.read_text())
+    assert (written['keyframe_stride'], written['tracking_size']) == (3, 28)
+    p50s = [written[name]['p50'] for name in ('keyframes_ms', 'between_ms')]
+    assert 'one in 3: p50' in capsys.readouterr().out and min(p50s) > 0
+    assert written['latency_ms']['mean'] == pytest.approx(   # of six frames two are keyframes
+        (2 * written['keyframes_ms']['mean'] + 4 * written['between_ms']['mean']) / 6, abs=2e-3)
+
+
 @pytest.mark.parametrize('arguments, word', [
+    (('--tracking-size', '56'), '--keyframe-stride 2 or more'),
+    (('--tracking-size', '57', '--keyframe-stride', '2'), 'multiple of 14, 112 at most; got 57'),
+    (('--tracking-size', '126', '--keyframe-stride', '2'), '112 at most; got 126'),
+    (('--keyframe-stride', '5', '--frames', '6'), 'only 4 frames are measured'),
     (('--image', '57x56'), 'multiples of 14'), (('--frames', '2'), '3 at least'),
     (('--compare', 'nowhere:at_all'), 'MODULE:FACTORY'), (('--policy', 'best'), 'policy'),
     (('--device', 'cpu', '--graphs', 'on'), 'need a GPU'),

@@ -158,6 +158,21 @@ def test_removals_hide_what_they_say(stream, weights, removed):
     np.testing.assert_allclose(other.depths[1:], part.depths[1:], atol=1e-6)
 
 
+def test_frames_between_keyframes_are_seen_small_and_forgotten(stream, weights):
+    loaded = load_model(str(weights))
+
+    def run(**settings):
+        return predict(loaded, Setting('full', 'none'), stream, CPU, torch.float32, lambda: None,
+                       **settings)
+
+    every, sparse = run(), run(keyframe_stride=2)
+    small = run(keyframe_stride=2, tracking_size=14)
+    np.testing.assert_array_equal(small.depths[::2], sparse.depths[::2])
+    assert small.depths.shape == every.depths.shape
+    assert (small.depths[1] != sparse.depths[1]).mean() > 0.9
+    assert sparse.cache_bytes == small.cache_bytes != every.cache_bytes
+
+
 def test_the_command_writes_a_table_and_json(weights, tmp_path, capsys):
     file = tmp_path / 'new' / 'eval.json'
     arguments = ['eval', '--checkpoint', str(weights), '--world', 'validation', '--streams', '2',
@@ -181,7 +196,8 @@ def test_the_command_writes_a_table_and_json(weights, tmp_path, capsys):
     windows = [row for row in rows if row['policy'] == 'sliding_window']
     assert [row['tokens'] for row in windows] == [51, 68, 51, 68]
     assert windows[0]['cache_bytes'] < windows[1]['cache_bytes'] < rows[0]['cache_bytes']
-    assert '/' not in table['command'] and '--world validation' in table['command']
+    assert '/' not in table['command'] and 'keyframe' not in table['command']
+    assert '--world validation' in table['command']
     assert main([*arguments, '--markdown']) == 0
     assert '| full | none | 4 | - |' in capsys.readouterr().out
     alone = tmp_path / 'alone.json'   # a longer stream's beginning is the shorter stream
@@ -228,6 +244,9 @@ def test_the_command_reads_a_data_set(weights, tmp_path, capsys):
     (['--frames', '0'], 2, 'whole numbers'),
     (['--checkpoint', 'nothing.pth'], 1, 'nothing.pth'),
     (['--image-size', '100'], 1, 'multiple of 14'),
+    (['--tracking-size', '14'], 1, '--keyframe-stride 2 or more'),
+    (['--keyframe-stride', '2', '--tracking-size', '20'], 1, 'multiple of 14'),
+    (['--keyframe-stride', '2', '--remove', 'first'], 2, 'leave --keyframe-stride out'),
     (['--data', 'nowhere'], 1, 'nowhere'),
 ])
 def test_what_is_wrong_is_named(weights, arguments, code, words, capsys):

@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
+from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 from stream_harness import make_image, NodeProcess, Robot, write_tiny_checkpoint
 
 from xsvggt_ros.msg import CacheStatus
 from xsvggt_ros.node.frame_outputs import cloud_of, points_in
+from xsvggt_ros.node.loading import load_engine, StartError
 from xsvggt_ros.node.messages import point_cloud
+from xsvggt_ros.node.parameters import BY_NAME
 
 BUDGET, FRAME = 200, 25  # tokens
 WIDTH, HEIGHT = 70, 56
@@ -33,13 +36,15 @@ def running(tmp_path_factory, robot):
     folder = tmp_path_factory.mktemp('node_pace')
     node = NodeProcess(
         folder / 'node.log', model__checkpoint=write_tiny_checkpoint(folder / 'tiny.safetensors'),
-        model__image_size=WIDTH, cache__max_tokens=BUDGET, use_camera_info='false')
+        model__image_size=WIDTH, cache__max_tokens=BUDGET, use_camera_info='false',
+        input__tracking_size=28)
     robot.wait_until_subscribed(node)
     yield node
     if node.process.poll() is None:
         code, _ = node.stop()
         assert code == 0, node.output()
     assert 'Traceback' not in node.output(), node.output()
+    assert 'input.tracking_size has no effect' in node.output()
 
 
 @pytest.fixture
@@ -205,19 +210,29 @@ def test_the_map_gets_only_what_is_finite_of_an_organised_cloud():
     assert points_in([(None, flat)]) == 9 and points_in([]) == 0
 
 
-def test_every_second_image_is_remembered_by_a_warm_node(tmp_path):
+def test_a_tracking_size_that_cannot_be_is_named(tmp_path):
+    values = {name: parameter.default for name, parameter in BY_NAME.items()} | {
+        'model.checkpoint': write_tiny_checkpoint(tmp_path / 'tiny.safetensors')}
+    for width, words in ((20, 'multiple of the patch size 14'), (2044, 'not be above image_size')):
+        with pytest.raises(StartError, match=rf'^input\.tracking_size must .*{words}'):
+            load_engine(values | {'input.tracking_size': width})
+
+
+def test_every_second_image_is_remembered_by_a_warm_node_and_the_others_seen_small(tmp_path):
     robot = Robot()
     node = NodeProcess(
         tmp_path / 'node.log',
         model__checkpoint=write_tiny_checkpoint(tmp_path / 'tiny.safetensors'),
         cache__max_tokens=BUDGET, use_camera_info='false', input__keyframe_stride=2,
-        model__warmup=True, namespace='/warm')
+        input__tracking_size=28, model__warmup=True, namespace='/warm')
     try:
         robot.record('warm', CacheStatus, '/warm/xsvggt/cache_status')
+        robot.record('warm_depth', Image, '/warm/xsvggt/depth/image_rect')
         robot.wait(lambda: any(
             info.node_namespace == '/warm' for info in
             robot.node.get_subscriptions_info_by_topic('/cam/image_raw')), 'the node', node)
         robot.wait(lambda: robot.node.count_publishers('/warm/xsvggt/points'), 'it to publish')
+        robot.wait(lambda: robot.node.count_publishers('/warm/xsvggt/depth/image_rect'), 'depth')
         time.sleep(1.0)  # both sides of every topic must have found each other
         for index in range(5):
             robot.images.publish(make_image(index))
@@ -226,6 +241,10 @@ def test_every_second_image_is_remembered_by_a_warm_node(tmp_path):
         tokens = statuses[0].tokens_per_frame
         assert [status.tokens_used // tokens for status in statuses] == [1, 1, 2, 2, 3]
         assert [status.frame_index for status in statuses] == list(range(5))
+        depths = robot.wait(lambda: len(robot.received['warm_depth']) == 5
+                            and robot.received['warm_depth'], 'the depth images', node)
+        assert len({(depth.height, depth.width) for depth in depths}) == 1
+        assert 'no effect' not in node.output()
     finally:
         assert node.stop()[0] == 0
         robot.close()

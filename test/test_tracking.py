@@ -280,8 +280,9 @@ def test_queries_and_keys_of_a_small_image_turn_by_its_places_in_the_large_one(m
     small = torch.rand(3, 28, 28, generator=torch.Generator().manual_seed(0))
     engine.finish_frame()
     memory = replace(engine._memory, tokens=engine._memory.tokens.onlooker())
-    placed, unplaced = (model.step(small, memory, stream_size=size).depth
-                        for size in ((56, 56), None))
+    with torch.inference_mode():
+        placed, unplaced = (model.step(small, memory, stream_size=size).depth
+                            for size in ((56, 56), None))
     assert not torch.allclose(placed, unplaced, rtol=1e-4)
 
 

@@ -133,6 +133,10 @@ class XsvggtNode(LifecycleNode):
             self.get_logger().warning(
                 'random weights: what is published means nothing as geometry; give '
                 'model.checkpoint a trained checkpoint')
+        if self._values['input.tracking_size'] and self._values['input.keyframe_stride'] == 1:
+            self.get_logger().warning(
+                'input.tracking_size has no effect while every image is remembered: set '
+                'input.keyframe_stride to 2 or more')
         self._state = 'inactive'
         return TransitionCallbackReturn.SUCCESS
 

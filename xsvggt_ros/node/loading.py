@@ -15,6 +15,8 @@ from xsvggt_ros.model.compiled import Compiler
 from xsvggt_ros.model.precision import automatic_precision
 from xsvggt_ros.node.parameters import Value
 
+GROUPS = {'image_size': 'model.', 'tracking_size': 'input.'}  # of what the engine complains about
+
 
 class StartError(RuntimeError):
     """The node cannot be configured; says why and what to do."""
@@ -67,17 +69,20 @@ def load_engine(
         engine = StreamEngine(
             loaded.model.fold_scales(), cache_config(values), device=device, dtype=dtype,
             image_size=image_size, head_dtype=heads, kernels=values['model.kernels'],
-            graphs=graphs, compiler=compiler, report=report)
+            graphs=graphs, compiler=compiler, report=report,
+            tracking_size=values['input.tracking_size'] or None)
         check_memory(engine, image_size, device)
         if values['model.warmup']:
-            engine.step(np.zeros((round(image_size * 3 / 4), image_size, 3), np.uint8))
+            empty = np.zeros((round(image_size * 3 / 4), image_size, 3), np.uint8)
+            for remember in (True, False)[:2 if values['input.tracking_size'] else 1]:
+                engine.step(empty, remember=remember)
             engine.finish_frame()  # begins to compile, if that is wanted
             engine.reset()
     except CheckpointError as error:
         raise StartError(f'model.checkpoint: {error}') from error
     except ValueError as error:
-        prefix = 'model.' if str(error).startswith('image_size') else ''
-        raise StartError(f'{prefix}{error}') from error
+        group = GROUPS.get(str(error).partition(' ')[0], '')
+        raise StartError(f'{group}{error}') from error
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise

@@ -148,6 +148,9 @@ TABLE: tuple[Parameter, ...] = (
     Parameter('input.keyframe_stride', 1, 'Every n-th image of a stream is remembered; the others '
               'are reconstructed and forgotten: the same budget reaches farther back.', minimum=1,
               maximum=1000, dynamic=True),
+    Parameter('input.tracking_size', 0, 'Width in pixels, a multiple of 14, at which the network '
+              'sees the images that are not remembered; quicker and coarser. What is published '
+              'keeps its size. 0: as the others.', minimum=0, maximum=2044),
     Parameter('input.sync_slop', 0.02, 'Seconds that the stamps of images of a rig may be apart '
               'to belong together.', minimum=0.0, maximum=10.0),
     Parameter('input.camera_timeout', 2.0, 'Seconds after which a rig goes on without a camera '

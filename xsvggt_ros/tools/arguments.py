@@ -42,6 +42,15 @@ def positive_float(text: str) -> float:
     return value
 
 
+def add_keyframe_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add which frames are remembered, and how the network sees the others."""
+    parser.add_argument('--keyframe-stride', type=positive_int, default=1, metavar='N',
+                        help='remember every n-th frame only (default: 1)')
+    parser.add_argument('--tracking-size', type=positive_int, metavar='WIDTH',
+                        help='width at which the network sees the frames that are not remembered, '
+                             'a multiple of 14 (default: as the others)')
+
+
 def add_source_arguments(parser: argparse.ArgumentParser, positional: bool = False) -> None:
     """
     Add what chooses the frames: the world's seed or a folder, rate, number, size.

@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 import sys
 
-from xsvggt_ros.tools.arguments import image_size, positive_int, seed
+from xsvggt_ros.tools.arguments import (
+    add_keyframe_arguments, image_size, positive_int, seed)
 from xsvggt_ros.tools.errors import ChoiceError, ToolError
 from xsvggt_ros.tools.processes import interrupt_on_signals
 from xsvggt_ros.tools.synthetic_world import DEMO_SEED
@@ -59,6 +60,7 @@ def _add_frame_arguments(parser: argparse.ArgumentParser) -> None:
                              'frames are like those of a stream that has run for long)')
     parser.add_argument('--camera-iterations', type=int, choices=range(1, 5), default=4,
                         metavar='1..4', help='how often the pose is refined (default: 4)')
+    add_keyframe_arguments(parser)
     parser.add_argument('--points', action='store_true', help='run the point head as well')
     parser.add_argument('--kernels', choices=('portable', 'triton', 'auto'), default='portable',
                         help='what works on packed tokens and queries: PyTorch, or Triton on a '

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 import sys
 
-from xsvggt_ros.tools.arguments import positive_float, positive_int
+from xsvggt_ros.tools.arguments import add_keyframe_arguments, positive_float, positive_int
 from xsvggt_ros.tools.errors import ChoiceError, ToolError
 from xsvggt_ros.tools.processes import interrupt_on_signals
 
@@ -60,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                              'bits on a GPU, fp32 on a CPU)')
     parser.add_argument('--camera-iterations', type=int, choices=range(1, 5), default=4,
                         metavar='1..4', help='how often the pose is refined (default: 4)')
+    add_keyframe_arguments(parser)
     parser.add_argument('--device', default='auto',
                         help='cpu, cuda or cuda:N (default: a GPU if there is one)')
     parser.add_argument('--json', type=Path, metavar='FILE',

@@ -20,7 +20,8 @@ from xsvggt_ros.tools.eval_report import report, to_json
 from xsvggt_ros.tools.eval_streams import EvalStream, prepare, Recording, world_recordings
 from xsvggt_ros.tools.evaluation import REMOVALS, Scores, Setting
 from xsvggt_ros.tools.measurement import (
-    check_image_size, check_writable, choose_device, choose_dtype, load_network, write_json
+    check_image_size, check_tracking_size, check_writable, choose_device, choose_dtype,
+    load_network, write_json
 )
 from xsvggt_ros.tools.progress import ProgressBar
 
@@ -45,6 +46,8 @@ def run_eval(options: argparse.Namespace) -> None:
     dtype = STORAGE_DTYPES.get(options.dtype, choose_dtype(device))
     width = options.image_size or loaded.config.img_size
     check_image_size(width, loaded.config.patch_size)
+    check_tracking_size(options.tracking_size, width, options.keyframe_stride,
+                        loaded.config.patch_size)
     streams = load_streams(options, width, loaded.config.patch_size)
 
     total = len(settings) * sum(len(stream.images) for stream in streams)
@@ -60,7 +63,8 @@ def run_eval(options: argparse.Namespace) -> None:
         # A longer stream's beginning is what the shorter stream would have been.
         ends = [[min(length, len(stream.images)) for length in lengths] for stream in streams]
         predictions = [
-            evaluation.predict(loaded, setting, stream, device, dtype, frame_done, end)
+            evaluation.predict(loaded, setting, stream, device, dtype, frame_done, end,
+                               options.keyframe_stride, options.tracking_size)
             for stream, end in zip(streams, ends)]
         for number, length in enumerate(lengths):
             rows.append(make_row(setting, length, [
@@ -101,6 +105,9 @@ def choose_settings(options: argparse.Namespace) -> list[Setting]:
         for name in names:
             if name not in known:
                 raise ChoiceError(f"there is no {what} '{name}'; choose from {', '.join(known)}")
+    if removals and options.keyframe_stride > 1:
+        raise ChoiceError('--remove hides frames of a stream that is remembered as a whole: leave '
+                          '--keyframe-stride out')
     budgets: list[int | None] = [None]
     if options.tokens:
         if not all(text.isdigit() and int(text) for text in options.tokens.split(',')):
@@ -149,10 +156,12 @@ def _command(options: argparse.Namespace) -> str:
         words += ['--data', options.data.resolve().name]
     words += ['--checkpoint', Path(options.checkpoint).name]
     for name in ('layout', 'size', 'streams', 'frames', 'stride', 'image_size', 'policy',
-                 'quantization', 'tokens', 'remove', 'dtype', 'device'):
+                 'quantization', 'tokens', 'remove', 'tracking_size', 'dtype', 'device'):
         value = getattr(options, name)
         if value not in (None, '', 'auto'):
             words += ['--' + name.replace('_', '-'), str(value)]
     if options.camera_iterations != ITERATIONS:
         words += ['--camera-iterations', str(options.camera_iterations)]
+    if options.keyframe_stride > 1:
+        words += ['--keyframe-stride', str(options.keyframe_stride)]
     return shlex.join(words)

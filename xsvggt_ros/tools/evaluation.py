@@ -85,12 +85,14 @@ class Prediction:
 
 def predict(loaded: LoadedModel, setting: Setting, stream: EvalStream, device: torch.device,
             dtype: torch.dtype, frame_done: Callable[[], None],
-            lengths: Sequence[int] = ()) -> Prediction:
+            lengths: Sequence[int] = (), keyframe_stride: int = 1,
+            tracking_size: int | None = None) -> Prediction:
     """
     Send a stream through a network with a fresh memory.
 
     The cache's bytes are noted after the last frame and when the stream is as long as `lengths`
-    say.
+    say. Every `keyframe_stride`-th frame is remembered; the network sees the others at the width
+    `tracking_size`.
     """
     width = stream.images[0].shape[1]
     if setting.removed:
@@ -100,12 +102,13 @@ def predict(loaded: LoadedModel, setting: Setting, stream: EvalStream, device: t
         engine = StreamEngine(loaded.model, CacheConfig(
             policy=setting.policy, quantization=setting.quantization, max_tokens=tokens,
             camera_max_tokens=None if setting.policy == 'full' else CacheConfig().camera_max_tokens
-        ), device, dtype, width, head_dtype=dtype if device.type == 'cpu' else torch.float32)
+        ), device, dtype, width, head_dtype=dtype if device.type == 'cpu' else torch.float32,
+            tracking_size=tracking_size)
         engine.want_points(False)
     depths, poses, cameras, times, cache_bytes = [], [], [], [], {}
-    for image in stream.images:
+    for number, image in enumerate(stream.images):
         start = time.perf_counter()
-        result = engine.step(image)
+        result = engine.step(image, remember=number % keyframe_stride == 0)
         engine.finish_frame()
         # Copying the pose to the host waits for the device.
         poses.append(result.camera_from_world.double().cpu())
@@ -219,7 +222,7 @@ class _ForgetfulEngine:
         self._frames = 0
 
     @torch.inference_mode()
-    def step(self, image: np.ndarray) -> _ForgetfulResult:
+    def step(self, image: np.ndarray, remember: bool) -> _ForgetfulResult:
         for memory in (self.tokens, self.camera):
             memory.frame = self._frames
         predict_frame = self._model.step if self._frames else self._model.first_frame

@@ -36,6 +36,23 @@ class Steps(Protocol):
         """Reconstruct a frame, uint8 [H, W, 3] RGB."""
 
 
+class Keyframes:
+    """An engine that remembers every n-th frame only."""
+
+    def __init__(self, engine: StreamEngine, stride: int) -> None:
+        """Take an engine whose stream has not begun."""
+        self._engine = engine
+        self._stride = stride
+
+    def step(self, frame: np.ndarray) -> Any:
+        """Reconstruct a frame."""
+        return self._engine.step(frame, remember=self._engine.frames % self._stride == 0)
+
+    def finish_frame(self) -> None:
+        """Do what the engine has left for after the result."""
+        self._engine.finish_frame()
+
+
 @dataclass(frozen=True)
 class Windows:
     """Which frames count, as half-open ranges."""

@@ -19,7 +19,8 @@ from xsvggt_ros.tools import frame_bench
 from xsvggt_ros.tools.bench_run import BUSY
 from xsvggt_ros.tools.cli import package_version
 from xsvggt_ros.tools.errors import ToolError
-from xsvggt_ros.tools.measurement import check_writable, choose_device, write_json
+from xsvggt_ros.tools.measurement import (
+    check_tracking_size, check_writable, choose_device, write_json)
 from xsvggt_ros.tools.progress import ProgressBar
 
 SIZES = {'small': ('small', (112, 84)), 'full': ('random', (224, 168))}  # checkpoint, image
@@ -30,6 +31,10 @@ def run_bench(options: argparse.Namespace) -> None:
     check_writable(options.json)
     if options.frames < 3:
         raise ToolError('--frames: 3 at least, of which the last two count')
+    first, last = frame_bench.Windows.of(options.frames).steady
+    if options.keyframe_stride > last - first:
+        raise ToolError(f'--keyframe-stride {options.keyframe_stride}: only {last - first} frames '
+                        'are measured; raise --frames')
     if options.threads:
         torch.set_num_threads(options.threads)
     device = choose_device(options.device)
@@ -43,21 +48,24 @@ def run_bench(options: argparse.Namespace) -> None:
     patch = loaded.config.patch_size
     if width % patch or height % patch:
         raise ToolError(f'--image: both sides must be multiples of {patch}, got {width}x{height}')
+    check_tracking_size(options.tracking_size, width, options.keyframe_stride, patch)
     runs = [None]
     if options.compare:
         runs.append(_compared(options.compare, loaded, options, (width, height), device))
     loaded.model.fold_scales().camera_head.iterations = options.camera_iterations
     engine, precision = _engine(loaded, options, device)
-    runs[0] = engine
+    runs[0] = frame_bench.Keyframes(engine, options.keyframe_stride)
     images = frame_bench.pictures(height, width)
     if options.compile:
         _compile(engine, images[0])
-    content = _measure(runs, loaded, images, options, device)
+    content = _measure(runs, engine, loaded, images, options, device)
     settings = {'size': options.size, 'model': loaded.description, 'image': f'{width}x{height}',
                 'frames': options.frames, **precision, 'policy': options.policy,
                 'quantization': options.quantization, 'max_tokens': options.max_tokens,
                 'camera_max_tokens': options.camera_tokens,
-                'camera_iterations': options.camera_iterations, 'points': options.points,
+                'camera_iterations': options.camera_iterations,
+                'keyframe_stride': options.keyframe_stride,
+                'tracking_size': options.tracking_size, 'points': options.points,
                 'filled': options.fill}
     content = {'version': package_version(), **settings, **content,
                **engine.acceleration(), 'compile_seconds': round(engine.compile_seconds, 1),
@@ -90,7 +98,8 @@ def _engine(
             loaded.model, cache, device, dtype, head_dtype=heads, kernels=options.kernels,
             graphs=CudaGraphs(device) if graphs else None,
             compiler=Compiler() if options.compile else None,
-            report=lambda line: print(line, file=sys.stderr))
+            report=lambda line: print(line, file=sys.stderr),
+            tracking_size=options.tracking_size)
     except ValueError as error:
         raise ToolError(f'--kernels {options.kernels}: {error}') from error
     engine.want_points(options.points)
@@ -122,11 +131,11 @@ def _compared(
 
 
 def _measure(
-    runs: list[frame_bench.Steps], loaded: LoadedModel, images: list, options: argparse.Namespace,
-    device: torch.device,
+    runs: list[frame_bench.Steps], engine: StreamEngine, loaded: LoadedModel, images: list,
+    options: argparse.Namespace, device: torch.device,
 ) -> dict[str, Any]:
     if options.fill:
-        frame_bench.fill_caches(runs[0], images[0])
+        frame_bench.fill_caches(engine, images[0])
     bar = ProgressBar('measuring', options.frames, sys.stderr)
     loads = []
 
@@ -139,9 +148,9 @@ def _measure(
     bar.close(options.frames)
     windows = frame_bench.Windows.of(options.frames)
     peak = frame_bench.peak_bytes(device)
-    # One frame to create what only a counted frame needs.
-    count = [frame_bench.count_operators(runs[0], images[0]) for _ in range(2)][-1]
-    stages = frame_bench.measure_stages(runs[0], loaded.model, images, device)
+    # One frame to create what only a counted frame needs. All of these are remembered.
+    count = [frame_bench.count_operators(engine, images[0]) for _ in range(2)][-1]
+    stages = frame_bench.measure_stages(engine, loaded.model, images, device)
     first, last = (frames[0][slice(*window)].mean() for window in (windows.first, windows.last))
     content = {
         'latency_ms': frame_bench.summary(frames[0][windows.steady[0]:]),
@@ -152,6 +161,11 @@ def _measure(
         'allocator_growth_bytes': grown['tensors'], 'process_growth_bytes': grown['process'],
         'peak_bytes': peak, 'cache_share': frame_bench.cache_share(stages),
         'stages_ms': stages, 'load_average': round(max(loads), 2)}
+    if options.keyframe_stride > 1:
+        between = np.arange(*windows.steady) % options.keyframe_stride > 0
+        steady = frames[0][windows.steady[0]:]
+        content['keyframes_ms'], content['between_ms'] = (
+            frame_bench.summary(steady[which]) for which in (~between, between))
     if len(runs) > 1:
         other = frames[1][windows.steady[0]:]
         ratios = other / frames[0][windows.steady[0]:]
@@ -190,6 +204,12 @@ def _table(content: dict[str, Any]) -> str:
         lines.insert(2, ', '.join(choices)
                      + f" (compiled in {content['compile_seconds']:.0f} s)"
                      * (content['compile_seconds'] > 0))
+    if 'between_ms' in content:
+        width = content['tracking_size'] or content['image'].partition('x')[0]
+        lines.append(f"keyframes   one in {content['keyframe_stride']}: p50 "
+                     f"{content['keyframes_ms']['p50']:.2f} ms; between, {width} wide: "
+                     f"{content['between_ms']['p50']:.2f} ms; host, cache and stages are a "
+                     "keyframe's")
     if 'compare' in content:
         other = content['compare']
         lines.append(f"compared    {other['with']}: p50 {other['latency_ms']['p50']:.2f} ms, "

@@ -48,6 +48,20 @@ def check_image_size(width: int, patch_size: int) -> None:
                         f'{max(1, round(width / patch_size)) * patch_size}; got {width}')
 
 
+def check_tracking_size(
+    width: int | None, image_width: int, stride: int, patch_size: int,
+) -> None:
+    """Raise ToolError for a `--tracking-size` that cannot be, or that changes nothing."""
+    if width is None:
+        return
+    if stride == 1:
+        raise ToolError('--tracking-size is for frames that are not remembered, and all are: give '
+                        '--keyframe-stride 2 or more')
+    if width % patch_size or width > image_width:
+        raise ToolError(f'--tracking-size must be a multiple of {patch_size}, {image_width} at '
+                        f'most; got {width}')
+
+
 def check_writable(file: Path | None) -> None:
     """Make the folder of the JSON file now: a long run must not end with nothing written."""
     if file is None:
