@@ -78,12 +78,12 @@ def test_copies_to_the_host_are_whole():
     pending = []
     for value in range(6):
         tensor = torch.full((1000, 1000), float(value), device=DEVICE)
-        pending.append(copies.start({'map': tensor}))
+        pending.append(copies.start({'map': tensor.clone}))
         del tensor  # its memory may be used again at once
         torch.full((1000, 1000), -1.0, device=DEVICE)
         if len(pending) == BUFFERS:
             for age, copy in enumerate(pending):
-                result = copy.wait()['map']
+                result = copy['map']
                 assert result.is_pinned()
                 assert (result == value - BUFFERS + 1 + age).all()
             pending.clear()

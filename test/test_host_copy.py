@@ -1,5 +1,6 @@
-"""Copies to the host are there when waited for, and stay for as long as was promised."""
+"""Copies to the host are there when asked for, and stay for as long as was promised."""
 
+import pytest
 import torch
 
 from xsvggt_ros.engine.host_copy import BUFFERS, HostCopy
@@ -36,35 +37,48 @@ class Transfer:
 
 
 def frame(value):
-    return {'depth': torch.full((4, 6), float(value)), 'pose': torch.full((9,), float(value))}
+    return {'depth': lambda: torch.full((4, 6), float(value)),
+            'pose': lambda: torch.full((9,), float(value))}
 
 
-def test_on_the_host_tensors_pass_through():
-    tensors = frame(1)
-    pending = HostCopy.of('cpu').start(tensors)
-    assert pending.is_ready
-    assert all(pending.wait()[name] is tensor for name, tensor in tensors.items())
+def test_on_the_host_tensors_pass_through_when_asked_for():
+    depth, made = torch.ones(4, 6), []
+    pending = HostCopy.of('cpu').start({
+        'depth': lambda: made.append('depth') or depth, 'pose': lambda: pytest.fail('unasked')})
+    assert pending.is_ready and 'pose' in pending and 'rgb' not in pending
+    assert made == []
+    assert pending['depth'] is depth and pending['depth'] is depth
+    assert made == ['depth']
 
 
-def test_a_copy_is_there_when_it_was_waited_for():
+def test_on_a_device_all_is_made_at_once():
+    made = []
+    pending = HostCopy(Late()).start({
+        name: lambda name=name: made.append(name) or torch.ones(3) for name in ('b', 'a')})
+    assert made == ['b', 'a'] and 'a' in pending and 'c' not in pending
+    with pytest.raises(KeyError):
+        pending['c']
+
+
+def test_a_copy_is_there_when_it_was_asked_for():
     pending = HostCopy(Late()).start(frame(3))
-    assert not pending.is_ready and (pending.tensors['depth'] == -1).all()
-    copied = pending.wait()
+    assert not pending.is_ready
+    depth = pending['depth']
     assert pending.is_ready
-    assert (copied['depth'] == 3).all() and (copied['pose'] == 3).all()
-    assert pending.wait()['depth'] is copied['depth']
+    assert (depth == 3).all() and (pending['pose'] == 3).all()
+    assert pending['depth'] is depth
 
 
 def test_all_tensors_of_a_frame_go_at_once():
     backend = Late()
-    HostCopy(backend).start(frame(0)).wait()
+    HostCopy(backend).start(frame(0))
     assert backend.copies == 1
 
 
 def test_memory_is_used_again_in_turn():
     backend = Late()
     copies = HostCopy(backend)
-    results = [copies.start(frame(i)).wait()['depth'] for i in range(10)]
+    results = [copies.start(frame(i))['depth'] for i in range(10)]
     assert backend.allocated == 2 * BUFFERS
     assert len({result.data_ptr() for result in results}) == BUFFERS
     assert (results[-2] == 8).all() and (results[-1] == 9).all()
@@ -72,24 +86,24 @@ def test_memory_is_used_again_in_turn():
 
 def test_a_copy_outlives_the_start_of_the_next():
     copies = HostCopy(Late())
-    first = copies.start(frame(1)).wait()
-    copies.start(frame(2)).wait()
-    assert (first['depth'] == 1).all()
+    first = copies.start(frame(1))['depth']
+    assert (copies.start(frame(2))['depth'] == 2).all()
+    assert (first == 1).all()
 
 
 def test_names_come_and_go_and_shapes_change():
     backend = Late()
     copies = HostCopy(backend)
-    kept = copies.start(frame(1)).wait()['depth']
-    copies.start({'pose': torch.full((9,), 2.0)}).wait()
-    copies.start({'pose': torch.full((9,), 3.0)}).wait()
+    kept = copies.start(frame(1))['depth']
+    for value in (2.0, 3.0):
+        assert (copies.start({'pose': lambda: torch.full((9,), value)})['pose'] == value).all()
     assert (kept == 1).all()  # copies under other names take no turn
-    larger = copies.start({'depth': torch.full((8, 8), 4.0)}).wait()['depth']
+    larger = copies.start({'depth': lambda: torch.full((8, 8), 4.0)})['depth']
     assert larger.shape == (8, 8) and (larger == 4).all()
-    halves = copies.start({'depth': torch.ones(8, 8, dtype=torch.half)}).wait()['depth']
+    halves = copies.start({'depth': lambda: torch.ones(8, 8, dtype=torch.half)})['depth']
     assert halves.dtype == torch.half
 
 
 def test_a_transposed_tensor_is_copied_as_it_reads():
     tensor = torch.arange(6.0).reshape(2, 3).T
-    assert torch.equal(HostCopy(Late()).start({'x': tensor}).wait()['x'], tensor)
+    assert torch.equal(HostCopy(Late()).start({'x': lambda: tensor})['x'], tensor)

@@ -15,7 +15,7 @@ from std_srvs.srv import Trigger
 from stream_harness import make_image, NodeProcess, Robot, write_tiny_checkpoint
 
 from xsvggt_ros.msg import CacheStatus
-from xsvggt_ros.node.frame_outputs import cloud_of, points_in
+from xsvggt_ros.node.frame_outputs import without_gaps
 from xsvggt_ros.node.loading import load_engine, StartError
 from xsvggt_ros.node.messages import point_cloud
 from xsvggt_ros.node.parameters import BY_NAME
@@ -201,13 +201,11 @@ def test_the_map_gets_only_what_is_finite_of_an_organised_cloud():
     packed[1, 1:, :3] = np.nan
     message = point_cloud(Header(), packed)
     assert (message.height, message.width, message.is_dense) == (3, 4, False)
-    outputs = [(None, message)]
-    there = packed[np.isfinite(packed[..., 0])]
-    np.testing.assert_array_equal(cloud_of(outputs, [], [], {}), there)
-    assert points_in(outputs) == len(there) == 9
+    there = without_gaps(packed)
+    np.testing.assert_array_equal(there, packed[np.isfinite(packed[..., 0])])
     flat = point_cloud(Header(), there)
     assert (flat.height, flat.width, flat.is_dense) == (1, 9, True)
-    assert points_in([(None, flat)]) == 9 and points_in([]) == 0
+    assert without_gaps(there) is there
 
 
 def test_a_tracking_size_that_cannot_be_is_named(tmp_path):

@@ -106,7 +106,7 @@ def test_what_the_lens_does_not_show_is_nothing():
     assert torch.equal(outside, torch.isnan(result.points).all(-1))
     assert (result.depth_confidence[outside] == 0).all()
     assert (result.depth_confidence[~outside] >= 1).all()
-    assert result.mean_confidence() == pytest.approx(
+    assert result.mean_confidence().item() == pytest.approx(
         result.depth_confidence[~outside].mean().item())
     inside = int((~outside).sum())
     for source in ('depth', 'points'):

@@ -9,12 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from xsvggt_ros.engine.point_cloud import CloudOptions, pack_cloud
+from xsvggt_ros.engine import point_cloud
+from xsvggt_ros.engine.point_cloud import (
+    _least_on_device, _least_on_host, CloudOptions, lay_out_cloud, pack_cloud
+)
 from xsvggt_ros.engine.stream_engine import BudgetError, FrameError, StreamEngine
 from xsvggt_ros.geometry import transform_points
 from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.model.streamvggt import StreamVGGT
+from xsvggt_ros.tools.operator_count import OperatorCount
 
 CASE = golden_data.load_case('tiny_h1')
 TOKENS = CASE.config['num_register_tokens'] + 1 + 4 * 4
@@ -313,6 +317,62 @@ def test_clouds_are_thinned_as_asked(model):
     near = pack_cloud(result, CloudOptions(max_range=limit))
     assert 0 < len(near) <= 56 * 56 / 2 + 1
     assert near[:, :3].norm(dim=1).max() <= limit
+
+
+def test_a_cloud_lies_in_one_buffer_of_the_same_shape_every_time(model):
+    engine = make_engine(model)
+    for frame in frames(3):
+        result = engine.step(frame)
+        for percentile in (0.0, 33.3, 99.0):
+            options = CloudOptions(stride=2, confidence_percentile=percentile)
+            rows, count = lay_out_cloud([result], [torch.eye(4)], options)
+            assert rows.shape == (28 * 28, 5) and rows.is_contiguous()
+            assert torch.equal(rows[:count], pack_cloud(result, options))
+
+
+def test_frames_of_a_rig_share_a_buffer(model):
+    engine = make_engine(model)
+    results = [engine.step(frame) for frame in frames(3)]
+    moved = torch.eye(4, dtype=torch.float64)
+    moved[:3, 3] = torch.tensor([1.0, 2.0, 3.0])
+    options = CloudOptions(confidence_percentile=30.0)
+    rows, count = lay_out_cloud(results, [torch.eye(4), torch.eye(4), moved], options)
+    assert rows.shape == (3 * 56 * 56, 5)
+    single = [pack_cloud(result, options).clone() for result in results]
+    single[2][:, :3] += moved[:3, 3].float()
+    torch.testing.assert_close(rows[:count], torch.cat(single))
+
+
+@pytest.mark.parametrize('organized', [False, True])
+def test_nothing_waits_for_the_device_between_the_network_and_the_copies(
+        model, monkeypatch, organized):
+    engine = make_engine(model)
+    results = [engine.step(frame) for frame in frames(4)]
+    engine.finish_frame()
+    monkeypatch.setattr(point_cloud, '_least_on_host', _least_on_device)  # as on a device
+    options = CloudOptions(confidence_percentile=20.0, max_range=5.0, organized=organized)
+    with OperatorCount() as count:
+        lay_out_cloud(results[-1:] if organized else results, [torch.eye(4)] * 4, options)
+        results[-1].scaled(2.0).mean_confidence()
+        pending = engine.pending_stats()
+    assert count.waits == 0 and count.operators > 10, count.names
+    assert pending.stats.health is None
+    assert pending.complete(pending.health) == engine.cache_stats()
+    with OperatorCount() as count:
+        pack_cloud(results[0], options)
+    assert organized or count.waits > 0     # the count is able to tell
+
+
+@pytest.mark.parametrize('share', [0.0, 1e-4, 0.2, 0.75, 0.999])
+def test_the_least_confidence_is_the_same_with_and_without_waiting(share):
+    generator = torch.Generator().manual_seed(0)
+    confidence = 1 + torch.rand(5000, generator=generator).mul(50).round()  # with equals
+    for known in (torch.ones(5000, dtype=torch.bool), torch.rand(5000, generator=generator) < 0.3):
+        kept = [confidence[known] >= least(confidence, known, share)
+                for least in (_least_on_host, _least_on_device)]
+        assert torch.equal(*kept) and kept[0].float().mean() >= 1 - share
+    nothing = torch.zeros(5000, dtype=torch.bool)
+    assert _least_on_device(confidence, nothing, share).numel() == 1
 
 
 @pytest.mark.parametrize('source', ['depth', 'points'])

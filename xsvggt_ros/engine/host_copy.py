@@ -1,13 +1,14 @@
 """Results on their way from the device to the host, while both go on working."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 BUFFERS = 2  # sets in turn: one may still be read from while the next one is written
+Maker = Callable[[], Tensor]
 
 
 class Done(Protocol):
@@ -56,23 +57,38 @@ class CudaCopies:
         return event
 
 
-@dataclass(frozen=True)
 class PendingCopy:
-    """Tensors that are being copied."""
+    """Tensors on their way to the host: ask for one by its name, and it is there."""
 
-    tensors: dict[str, Tensor]
-    done: Done | None  # None: nothing is copied, the tensors were on the host
+    def __init__(
+        self, tensors: dict[str, Tensor], done: Done | None,
+        makers: Mapping[str, Maker] = MappingProxyType({}),
+    ) -> None:
+        """
+        Take tensors on the host, and what their copies are waited for with.
+
+        done: None where nothing is copied. makers: of tensors that are made when asked for.
+        """
+        self._tensors = tensors
+        self._done = done
+        self._makers = makers
 
     @property
     def is_ready(self) -> bool:
-        """Return whether `wait` would not wait."""
-        return self.done is None or self.done.query()
+        """Return whether nothing need be waited for."""
+        return self._done is None or self._done.query()
 
-    def wait(self) -> dict[str, Tensor]:
-        """Return the tensors on the host, when they are there."""
-        if self.done is not None:
-            self.done.synchronize()
-        return self.tensors
+    def __contains__(self, name: str) -> bool:
+        """Return whether there is a tensor of this name."""
+        return name in self._tensors or name in self._makers
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Return a tensor on the host, when it is there."""
+        if name not in self._tensors:
+            self._tensors[name] = self._makers[name]()
+        if self._done is not None:
+            self._done.synchronize()
+        return self._tensors[name]
 
 
 class HostCopy:
@@ -95,12 +111,17 @@ class HostCopy:
         device = torch.device(device)
         return cls(CudaCopies(device) if device.type == 'cuda' else None)
 
-    def start(self, tensors: Mapping[str, Tensor]) -> PendingCopy:
-        """Begin to copy; the device goes on, and so does the caller."""
+    def start(self, makers: Mapping[str, Maker]) -> PendingCopy:
+        """
+        Begin to copy what the functions return, all at once; neither device nor caller waits.
+
+        On a device they are called now, so that their work comes before what it is given next.
+        On the host each is called by who first asks for its tensor, in whatever thread that is.
+        """
         if self._backend is None:
-            return PendingCopy(dict(tensors), None)
+            return PendingCopy({}, None, dict(makers))
         # Laid out on the current stream, so that each is one plain transfer.
-        sources = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        sources = {name: make().contiguous() for name, make in makers.items()}
         targets = {name: self._buffer(name, source) for name, source in sources.items()}
         done = self._backend.copy([(sources[name], targets[name]) for name in sources])
         return PendingCopy(targets, done)

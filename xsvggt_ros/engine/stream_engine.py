@@ -115,10 +115,10 @@ class FrameResult:
             points_confidence=self.points_confidence.where(valid, 0))
 
     @torch.inference_mode()
-    def mean_confidence(self) -> float:
-        """Return the mean of depth_confidence over the pixels of which anything is known."""
+    def mean_confidence(self) -> Tensor:
+        """Return the mean of depth_confidence, [], over the pixels of which anything is known."""
         confidence = self.depth_confidence
-        return (confidence.sum() / (confidence > 0).sum().clamp_min(1)).item()
+        return confidence.sum() / (confidence > 0).sum().clamp_min(1)
 
 
 @dataclass(frozen=True)
@@ -140,6 +140,21 @@ class CacheStats:
     health: CacheHealth | None  # what is left of the past; None before the first frame
     # What `StreamEngine.limit_tokens` makes of the budget; the same where nothing is limited
     limit: int | None = None
+
+
+@dataclass(frozen=True)
+class PendingStats:
+    """Statistics of the caches, a part of which is still on the device."""
+
+    stats: CacheStats  # without health
+    health: Tensor | None  # what `CacheHealth.of` reads; None before the first frame
+
+    def complete(self, health: Tensor | None) -> CacheStats:
+        """Return all of it; health: a copy on the host of the one here."""
+        if health is None:
+            return self.stats
+        tokens = max(self.stats.tokens_per_layer)
+        return replace(self.stats, health=CacheHealth.of(health, tokens))
 
 
 class StreamEngine:
@@ -384,16 +399,23 @@ class StreamEngine:
         return self._memory.camera.kept_token_ids() if self._memory else []
 
     def cache_stats(self) -> CacheStats:
-        """Return how full the caches are."""
+        """Return how full the caches are; waits for the device."""
+        pending = self.pending_stats()
+        return pending.complete(pending.health)
+
+    @torch.inference_mode()
+    def pending_stats(self) -> PendingStats:
+        """Return the same without waiting."""
         self.finish_frame()
         if self._memory is None:
             config = self._cache_config
             limited = POLICIES[config.policy].bounded
             budget = config.max_tokens if limited else None
-            return CacheStats(0, 0, (), budget, 0.0, 0, 0, 0, config.camera_max_tokens, 0, 0,
-                              None, budget)
+            return PendingStats(
+                CacheStats(0, 0, (), budget, 0.0, 0, 0, 0, config.camera_max_tokens, 0, 0, None,
+                           budget), None)
         tokens, camera = self._memory.tokens, self._memory.camera
-        return CacheStats(
+        stats = CacheStats(
             frames=self._frames,
             tokens_per_frame=tokens.layout.tokens_per_step,
             tokens_per_layer=(tokens.tokens,) * tokens.layout.layers,
@@ -405,8 +427,9 @@ class StreamEngine:
             camera_budget=camera.budget,
             bytes_used=tokens.bytes_used + camera.bytes_used,
             bytes_reserved=tokens.bytes_reserved + camera.bytes_reserved,
-            health=tokens.health() if self._frames else None,
+            health=None,
             limit=tokens.limit)
+        return PendingStats(stats, tokens.health_numbers() if self._frames else None)
 
     def budget_warning(self) -> str | None:
         """Return what is wrong with the token budget for this frame size, or None."""

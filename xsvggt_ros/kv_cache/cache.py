@@ -37,6 +37,13 @@ class CacheHealth:
     steps: float  # that still have a token
     attention_kept: float  # 0..1
 
+    @classmethod
+    def of(cls, numbers: Tensor, tokens: int) -> 'CacheHealth':
+        """Return what `KVCache.health_numbers` say of a cache with so many tokens a layer."""
+        first, newest, steps, kept = numbers.tolist()
+        return cls(first_tokens=first, newest_tokens=newest,
+                   history_tokens=tokens - first - newest, steps=steps, attention_kept=kept)
+
 
 class KVCache:
     """
@@ -187,6 +194,10 @@ class KVCache:
 
     def health(self) -> CacheHealth:
         """Return what is left of the past; waits for the device."""
+        return CacheHealth.of(self.health_numbers(), self.tokens)
+
+    def health_numbers(self) -> Tensor:
+        """Return what `CacheHealth.of` reads, [4] on the device, which is not waited for."""
         layers, step = self.layout.layers, self.layout.tokens_per_step
         steps = self._token_ids.div(step, rounding_mode='floor')  # -1 where there is none
         first = (steps == 0).sum() / layers
@@ -194,11 +205,7 @@ class KVCache:
         ordered = steps.sort(dim=1).values
         new = (ordered[:, 1:] != ordered[:, :-1]) & (ordered[:, 1:] >= 0)
         present = (new.sum() + (ordered[:, 0] >= 0).sum()) / layers
-        numbers = torch.stack([first, newest, present, self._kept.mean()]).tolist()
-        return CacheHealth(
-            first_tokens=numbers[0], newest_tokens=numbers[1],
-            history_tokens=self.tokens - numbers[0] - numbers[1], steps=numbers[2],
-            attention_kept=numbers[3])
+        return torch.stack([first, newest, present, self._kept.mean()])
 
     @property
     def bytes_used(self) -> int:

@@ -7,7 +7,9 @@ import numpy as np
 from xsvggt_ros.engine.stream_engine import CacheStats
 
 WINDOW = 20  # frames that a change of the history is decided by
-SETTLE = 1  # frames before a changed limit is felt: the next one is followed by the eviction
+# Frames before a changed limit is felt: the network may have begun with the next one already, and
+# the one after that is followed by the eviction.
+SETTLE = 2
 SHRINK, GROW = 0.8, 1.05  # factors of the history
 EASY = 0.8  # share of the deadline below which there is room for a longer history
 

@@ -1,94 +1,97 @@
 """What is seen in a frame: its cloud and its maps, made for those who subscribe to them."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 import numpy as np
 from rclpy.lifecycle import LifecyclePublisher
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 import torch
+from torch import Tensor
 
-from xsvggt_ros.engine.point_cloud import CloudOptions, COLUMNS, pack_cloud
+from xsvggt_ros.engine.host_copy import Maker, PendingCopy
+from xsvggt_ros.engine.point_cloud import CloudOptions, lay_out_cloud
 from xsvggt_ros.engine.stream_engine import FrameResult
 from xsvggt_ros.node import messages
 from xsvggt_ros.node.parameters import Value
 from xsvggt_ros.node.publishers import Publishers
 
 Output = tuple[LifecyclePublisher, Image | CameraInfo | PointCloud2]
+TOPICS = ('points', 'depth', 'depth_info', 'rgb', 'rgb_info', 'confidence')
+
+
+def wanted_topics(publishers: Publishers, cloud_is_due: bool) -> list[str]:
+    """Return which of `TOPICS` somebody subscribes to; no points unless they are due."""
+    return [topic for topic in TOPICS if getattr(publishers, topic).get_subscription_count()
+            and (cloud_is_due or topic != 'points')]
+
+
+def host_makers(
+    results: Sequence[FrameResult], reference_from_camera: Sequence[np.ndarray],
+    values: Mapping[str, Value], topics: Sequence[str],
+) -> dict[str, Maker]:
+    """
+    Return what must come to the host of a set of images, by name, as `HostCopy.start` takes it.
+
+    The cloud, chosen by the parameters `cloud.*`, has what all cameras of the rig see:
+    transforms [4, 4] bring it into the frame of the first one, which alone has the other outputs.
+    It is there for the map as well.
+    """
+    result = results[0]
+    # The parameter may have changed since the network was asked for points, or not.
+    source = values['cloud.source'] if result.points is not None else 'depth'
+    options = CloudOptions(
+        source=source, stride=values['cloud.stride'],
+        confidence_percentile=values['cloud.confidence_percentile'],
+        max_range=values['cloud.max_range'],
+        organized=values['cloud.organized'] and 'points' in topics)
+
+    @cache
+    def cloud() -> tuple[Tensor, Tensor]:
+        return lay_out_cloud(
+            results, [torch.from_numpy(matrix) for matrix in reference_from_camera], options)
+
+    makers = {
+        'intrinsics': lambda: result.intrinsics,
+        'predicted_intrinsics': lambda: result.predicted_intrinsics,
+        'mean_confidence': result.mean_confidence}
+    if 'points' in topics or values['map.enable']:
+        makers |= {'cloud': lambda: cloud()[0], 'cloud_size': lambda: cloud()[1]}
+    maps = {'depth': lambda: result.depth, 'rgb': lambda: result.image,
+            'confidence': lambda: result.depth_confidence}
+    return makers | {name: make for name, make in maps.items() if name in topics}
 
 
 def frame_outputs(
-    publishers: Publishers, header: Header, results: Sequence[FrameResult],
-    reference_from_camera: Sequence[np.ndarray], values: Mapping[str, Value], cloud_is_due: bool,
+    publishers: Publishers, header: Header, host: PendingCopy, size: tuple[int, int],
+    topics: Sequence[str],
 ) -> list[Output]:
     """
     Return cloud, colour, depth, confidence and camera, with the topics they go to.
 
-    The cloud has what all cameras of the rig see, [4, 4] transforms bring it into the frame of the
-    first one, which alone has the other outputs. It is left out unless it is due.
+    host: what `host_makers` named; size: height and width of the maps.
     """
-    result = results[0]
-
-    def image(pixels: torch.Tensor, encoding: str) -> Image:
-        return messages.image(header, pixels.cpu().numpy(), encoding)
+    def image(name: str, encoding: str) -> Image:
+        return messages.image(header, host[name].numpy(), encoding)
 
     def camera() -> CameraInfo:
-        intrinsics = result.intrinsics.to('cpu', torch.float64).numpy()
-        return messages.camera_info(header, *result.depth.shape, intrinsics)
+        return messages.camera_info(header, *size, host['intrinsics'].double().numpy())
 
-    makers = (
-        (publishers.points, lambda: messages.point_cloud(
-            header, packed_cloud(results, reference_from_camera, values,
-                                 values['cloud.organized']))),
-        (publishers.depth, lambda: image(result.depth, '32FC1')),
-        (publishers.depth_info, camera),
-        (publishers.rgb, lambda: image(result.image, 'rgb8')),
-        (publishers.rgb_info, camera),
-        (publishers.confidence, lambda: image(result.depth_confidence, '32FC1')))
-    return [(publisher, make()) for publisher, make in makers
-            if publisher.get_subscription_count()
-            and (cloud_is_due or publisher is not publishers.points)]
+    makers = {
+        'points': lambda: messages.point_cloud(header, cloud_of(host)),
+        'depth': lambda: image('depth', '32FC1'), 'depth_info': camera,
+        'rgb': lambda: image('rgb', 'rgb8'), 'rgb_info': camera,
+        'confidence': lambda: image('confidence', '32FC1')}
+    return [(getattr(publishers, topic), makers[topic]()) for topic in topics]
 
 
-def packed_cloud(
-    results: Sequence[FrameResult], reference_from_camera: Sequence[np.ndarray],
-    values: Mapping[str, Value], organized: bool = False,
-) -> np.ndarray:
-    """
-    Return the cloud [N, 5] of one set of images, chosen by the parameters `cloud.*`.
-
-    organized: the cloud [H, W, 5] of a single image.
-    """
-    # The parameter may have changed since the network was asked for points, or not.
-    source = values['cloud.source'] if results[0].points is not None else 'depth'
-    options = CloudOptions(
-        source=source, stride=values['cloud.stride'],
-        confidence_percentile=values['cloud.confidence_percentile'],
-        max_range=values['cloud.max_range'], organized=organized)
-    clouds = [pack_cloud(result, options).numpy() for result in results]
-    for cloud, transform in zip(clouds[1:], reference_from_camera[1:]):
-        cloud[:, :3] = cloud[:, :3] @ transform[:3, :3].T + transform[:3, 3]
-    return np.concatenate(clouds) if len(clouds) > 1 else clouds[0]
+def cloud_of(host: PendingCopy) -> np.ndarray:
+    """Return the cloud [N, 5], or [H, W, 5] if it is organised; a view of what was copied."""
+    rows = host['cloud'].numpy()
+    return rows if rows.ndim == 3 else rows[:int(host['cloud_size'])]
 
 
-def cloud_of(
-    outputs: list[Output], results: Sequence[FrameResult],
-    reference_from_camera: Sequence[np.ndarray], values: Mapping[str, Value],
-) -> np.ndarray:
-    """Return a set's cloud [N, 5]: what is finite of the one among the outputs, or a new one."""
-    for _, content in outputs:
-        if isinstance(content, PointCloud2):
-            cloud = np.frombuffer(content.data, np.float32).reshape(-1, len(COLUMNS))
-            return cloud if content.is_dense else cloud[np.isfinite(cloud[:, 0])]
-    return packed_cloud(results, reference_from_camera, values)
-
-
-def points_in(outputs: list[Output]) -> int:
-    """Return the points of the cloud among the outputs, 0 if there is none; not the NaN ones."""
-    for _, content in outputs:
-        if isinstance(content, PointCloud2):
-            if content.is_dense:
-                return content.width
-            x = np.frombuffer(content.data, np.float32)[::len(COLUMNS)]
-            return int(np.count_nonzero(np.isfinite(x)))
-    return 0
+def without_gaps(cloud: np.ndarray) -> np.ndarray:
+    """Return the points [N, 5] of a cloud that may be organised."""
+    return cloud if cloud.ndim == 2 else cloud[np.isfinite(cloud[..., 0])]

@@ -151,7 +151,8 @@ class XsvggtNode(LifecycleNode):
             return TransitionCallbackReturn.FAILURE
         self._faults.clear('start')
         super().on_activate(state)
-        self._worker = Worker(self._pipeline.process, self._pipeline.on_error)
+        self._worker = Worker(
+            self._pipeline.process, self._pipeline.on_error, self._pipeline.end)
         self._pipeline.begin(self._worker.mailbox)
         self._active_since = time.monotonic()
         self._state = 'active'
@@ -302,11 +303,9 @@ class XsvggtNode(LifecycleNode):
             response.message = 'the node is not configured'
             return response
         try:
-            def save() -> str:
-                return pipeline.map.save(self._values)
-
             # Without a worker nobody else touches the map.
-            response.message = worker.run(save, SERVICE_TIMEOUT) if worker else save()
+            response.message = (worker.run(pipeline.save_map, SERVICE_TIMEOUT) if worker
+                                else pipeline.save_map())
         except MapError as error:
             response.message = str(error)
         except FutureTimeoutError:
@@ -381,8 +380,8 @@ class XsvggtNode(LifecycleNode):
     def _publish_waiting_map(self) -> None:
         """Have the map published to those who came after the newest image."""
         worker, pipeline = self._worker, self._pipeline
-        if pipeline.busy_since is None and pipeline.map.is_due(self._values):
-            worker.mailbox.put_command(lambda: pipeline.map.publish_if_due(self._values))
+        if pipeline.busy_since is None and pipeline.outputs.map.is_due(self._values):
+            worker.mailbox.put_command(pipeline.publish_waiting_map)
 
     def _snapshot(self) -> Snapshot:
         topic, publishers = self._image_publishers()
@@ -399,7 +398,7 @@ class XsvggtNode(LifecycleNode):
         pipeline = self._pipeline
         if pipeline is None:
             return Snapshot(**common)
-        loaded = pipeline.loaded
+        loaded, outputs = pipeline.loaded, pipeline.outputs
         busy_since = pipeline.busy_since
         return Snapshot(
             **common, paused=not pipeline.enabled, image_age=pipeline.image_meter.age(),
@@ -408,15 +407,15 @@ class XsvggtNode(LifecycleNode):
             image_description=pipeline.image_description,
             calibration=pipeline.calibrations[0].description,
             calibrated_focal=pipeline.calibrations[0].focal, received=pipeline.received,
-            processed=pipeline.processed, dropped=pipeline.dropped, rejected=pipeline.rejected,
+            processed=outputs.processed, dropped=pipeline.dropped, rejected=pipeline.rejected,
             skipped=pipeline.skipped, deadline_fault=pipeline.deadline.fault,
             camera_faults=pipeline.camera_faults(), scale_fault=pipeline.scale_fault(),
             cameras=pipeline.cameras_description(), resets=pipeline.resets,
             last_reset=pipeline.last_reset, scale=pipeline.scale.current,
-            rate_out=pipeline.out_meter.rate(), latencies=list(pipeline.latencies),
+            rate_out=outputs.out_meter.rate(), latencies=list(outputs.latencies),
             busy_for=time.monotonic() - busy_since if busy_since else 0.0,
-            report=pipeline.report, budget_warning=pipeline.budget_warning,
-            map=pipeline.map.report, model=loaded.description,
+            report=outputs.report, budget_warning=pipeline.budget_warning,
+            map=outputs.map.report, model=loaded.description,
             random_weights=loaded.random_weights, device=loaded.device_name,
             acceleration=loaded.engine.acceleration(),
             gpu=GpuMemory.read(loaded.device))

@@ -37,7 +37,9 @@ class MapOutput:
     """
     The map of one stream, in the stream's unit.
 
-    All of it belongs to the worker's thread; only `report` and `is_due` may be asked by others.
+    All of it belongs to one thread at a time, see `StreamOutputs`; only `report` and `is_due` may
+    be asked by others. On a GPU its work has a stream of its own, beside the network's, for which
+    it would otherwise have to wait; that has not run on a GPU yet.
     """
 
     def __init__(
@@ -54,9 +56,12 @@ class MapOutput:
         self._model = model
         self._wanted_size = values['map.voxel_size']
         self._map = None
+        self._stream = torch.cuda.Stream(device) if device.type == 'cuda' else None
         if values['map.enable']:
             try:
-                self._map = PointMap(values['map.max_points'], self._wanted_size, device)
+                with torch.cuda.stream(self._stream):  # of None: nothing
+                    self._map = PointMap(
+                        values['map.max_points'], self._wanted_size, device)
             except RuntimeError as error:
                 raise StartError(
                     f"{device} has no room for a map of {values['map.max_points']} points: lower "
@@ -85,7 +90,8 @@ class MapOutput:
         self._origin = np.zeros(3)
         if self._map is None:
             return
-        self._map.clear()
+        with torch.cuda.stream(self._stream):
+            self._map.clear()
         self._changed = False
         self._faults.clear('map')
         if self._latched:
@@ -106,15 +112,17 @@ class MapOutput:
             return
         start = time.monotonic()
         try:
-            self._follow_unit(metres, np.zeros(3) if centre is None else centre)
-            place = (np.array(pose.position) - self._origin).tolist()
-            stamped = StampedPose(messages.nanoseconds(header), tuple(place), pose.orientation)
-            if values['map.voxel_size'] != self._wanted_size:
-                self._wanted_size = values['map.voxel_size']
-                self._map.resize_voxels(self._wanted_size)
-            self._way.add(stamped)
-            cloud = make_cloud()
-            self._map.add(torch.from_numpy(cloud), torch.from_numpy(stamped.matrix()))
+            with torch.cuda.stream(self._stream):
+                self._follow_unit(metres, np.zeros(3) if centre is None else centre)
+                place = (np.array(pose.position) - self._origin).tolist()
+                stamped = StampedPose(
+                    messages.nanoseconds(header), tuple(place), pose.orientation)
+                if values['map.voxel_size'] != self._wanted_size:
+                    self._wanted_size = values['map.voxel_size']
+                    self._map.resize_voxels(self._wanted_size)
+                self._way.add(stamped)
+                cloud = make_cloud()
+                self._map.add(torch.from_numpy(cloud), torch.from_numpy(stamped.matrix()))
         except Exception as error:  # out of memory, mostly
             self._report('a cloud could not be added to the map', error)
             return
@@ -161,7 +169,8 @@ class MapOutput:
 
     def _points(self) -> np.ndarray:
         """Return all points [N, 5] in the odometry frame."""
-        points = self._map.points().numpy()
+        with torch.cuda.stream(self._stream):
+            points = self._map.points().numpy()
         points[:, :3] += self._origin.astype(np.float32)
         return points
 

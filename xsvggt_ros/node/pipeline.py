@@ -1,12 +1,24 @@
 """
 The way a frame takes: image message in, published reconstruction out.
 
-`on_image` runs in the executor's thread and only stores what came; `process`, `reset` and
-`on_error` run in the worker's thread, which owns the engine.
+Three threads, each with a state of its own:
+
+- The executor's stores what comes (`on_image`, `on_camera_info`), and only reads the rest.
+- The worker's owns the engine and all that is decided before an image is published: clock, scale,
+  calibrations, rates, deadline. Once a pose is on the host it hands the image over and goes on:
+  it commits the frame to the cache, decodes the next image and has the network begin with it.
+- The publishing one (`publishing`) owns `outputs`, but only while it publishes an image. It gets
+  what was decided as a `Reconstruction`, which nobody changes any more.
+
+The worker's thread calls `_settle` before it hands over the next image and before anything else
+that touches `outputs`: reset, commands, the end. So image follows image, one command comes after
+all images before it, and the buffers that the next image is copied to are no longer read. What
+publishing found out, how long an image took, is the worker's to act on after that.
 """
 
-from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 import time
 
 import numpy as np
@@ -17,32 +29,30 @@ from std_msgs.msg import Header
 import torch
 
 from xsvggt_ros.engine.camera_model import CameraModel
+from xsvggt_ros.engine.host_copy import HostCopy
 from xsvggt_ros.engine.scale import Scale
 from xsvggt_ros.engine.stream_engine import FrameError, FrameResult
 from xsvggt_ros.msg import StreamStatus
 from xsvggt_ros.node.camera_calibration import CameraCalibration
 from xsvggt_ros.node.camera_sets import CameraImage, CameraSets
 from xsvggt_ros.node.deadline import Deadline
-from xsvggt_ros.node.diagnostics import GpuMemory
-from xsvggt_ros.node.frame_outputs import cloud_of, frame_outputs, points_in
+from xsvggt_ros.node.frame_outputs import host_makers, wanted_topics
 from xsvggt_ros.node.frames import LostError, world_from_optical
-from xsvggt_ros.node.image_codec import decode_compressed, decode_image, ImageError
+from xsvggt_ros.node.image_codec import decode_set, describe_image, ImageError
 from xsvggt_ros.node.loading import is_out_of_memory, LoadedEngine
-from xsvggt_ros.node.map_output import MapOutput
 from xsvggt_ros.node.messages import nanoseconds
 from xsvggt_ros.node.metric_scale import MetricScale
 from xsvggt_ros.node.parameters import Value
-from xsvggt_ros.node.pose_outputs import PoseOutputs
 from xsvggt_ros.node.publishers import Publishers
+from xsvggt_ros.node.publishing import Publishing
 from xsvggt_ros.node.rate_limit import RateLimit
 from xsvggt_ros.node.rig import RigGeometry, seen_transforms
-from xsvggt_ros.node.status_messages import cache_message, fill_report
+from xsvggt_ros.node.status_messages import fill_report
 from xsvggt_ros.node.stream_clock import OutOfOrderError, StreamClock
-from xsvggt_ros.node.stream_statistics import FaultLog, FrameReport, Latency, RateMeter
+from xsvggt_ros.node.stream_outputs import Moments, Reconstruction, StreamOutputs
+from xsvggt_ros.node.stream_statistics import FaultLog, RateMeter
 from xsvggt_ros.node.tf_listener import TfListener
 from xsvggt_ros.node.worker import LatestMailbox
-
-LATENCIES = 200  # frames over which latency statistics are taken
 
 # The images that enter the stream together, the reference camera's first, and when they were there
 ImageSet = tuple[Sequence[CameraImage], float]
@@ -67,16 +77,13 @@ class Pipeline:
         self.values = values
         self.calibrations = calibrations
         self.mailbox = LatestMailbox()
-        self.image_meter, self.out_meter = RateMeter(), RateMeter()
-        self.latencies: deque[float] = deque(maxlen=LATENCIES)
-        self.report: FrameReport | None = None
+        self.image_meter = RateMeter()
         self.budget_warning: str | None = None
         self.image_description = ''
-        self.processed = 0
-        self.rejected = 0
         self.resets = 0
         self.last_reset = ''  # why
         self.deadline = Deadline()
+        self.rejected = 0
         self._late = 0  # images skipped for the deadline, by the worker's thread
         self._passed_over = 0  # images skipped for input.max_rate, by the executor's thread
         self._input_rate, self._cloud_rate = RateLimit(), RateLimit()
@@ -86,11 +93,15 @@ class Pipeline:
         self.sets: CameraSets | None = None  # of a rig
         self._rig = rig
         self._in_work = 0  # images
-        self._last_header = Header()
         self._clock = StreamClock()
         self.scale = MetricScale(logger)
-        self._poses = PoseOutputs(publishers, faults, tf, values['path.max_poses'])
-        self.map = MapOutput(publishers, faults, loaded.device, loaded.description, values)
+        self.outputs = StreamOutputs(
+            loaded, publishers, faults, tf, values, self._status_message)
+        self._copies = HostCopy.of(loaded.device)
+        # On a CPU the network has all cores already: publishing beside it costs it more than that
+        # time (README, Latency).
+        self.overlaps = loaded.device.type == 'cuda'
+        self._publishing = Publishing(overlaps=False)
         self._engine = loaded.engine
         self._publishers = publishers
         self._faults = faults
@@ -129,20 +140,35 @@ class Pipeline:
         self.sets = None if self._rig is None else CameraSets(
             self.topics, values['input.sync_slop'], values['input.camera_timeout'],
             time.monotonic())
-        self.processed = self.rejected = self.resets = 0
+        self.rejected = self.resets = 0
         self._late = self._passed_over = 0
         self._input_rate.forget()
         self.deadline = Deadline()
         self._engine.limit_tokens(None)
         self._engine.reset()
         self._forget()
-        self._poses.forget()
+        self.outputs.begin()
         self.last_reset = ''
+        self._publishing = Publishing(self.overlaps)
+
+    def end(self) -> None:
+        """Let the image that is being published be the last; by the worker, when it ends."""
+        self._publishing.close()
 
     def reset(self) -> None:
         """Forget the stream; the next image begins a new one where the camera was last."""
         self._reset('asked for')
         self._logger.info('stream reset: the next image begins a new one')
+
+    def save_map(self) -> str:
+        """Write the map of all images so far as files; raises MapError."""
+        self._settle()
+        return self.outputs.map.save(self.values)
+
+    def publish_waiting_map(self) -> None:
+        """Publish the map if somebody waits for it."""
+        self._settle()
+        self.outputs.map.publish_if_due(self.values)
 
     @property
     def received(self) -> int:
@@ -177,7 +203,7 @@ class Pipeline:
         fault = self.scale.fault
         if mode == 'baseline' and self._rig.fault:
             fault = self._rig.fault
-        if not fault or self.report is None:
+        if not fault or self.outputs.report is None:
             return ''
         what = 'the scale is not kept up' if known else 'lengths are not in metres yet'
         return f'{what} (scale.mode {mode}): {fault}'
@@ -195,7 +221,22 @@ class Pipeline:
         """Count the images that could not be processed, and say why; the stream goes on."""
         if not rclpy.ok():
             return  # the process is ending, and what was to be published has nowhere to go
-        self.rejected += self._in_work
+        self._settle()
+        self._reject(self._in_work, error)
+        if isinstance(error, LostError) and self.values['reset.on_lost']:
+            self._reset('the predicted pose was not finite')
+            self._logger.warning(
+                f'stream reset: {self.last_reset}; the next image begins a new one')
+        elif self.outputs.processed and self._engine.frames == 0:
+            self._logger.error('the network failed half-way; the next image begins a new stream')
+
+    def _on_unpublished(self, images: int, error: Exception) -> None:
+        """Do the same for images that could not be published; in the thread that publishes."""
+        if rclpy.ok():
+            self._reject(images, error)
+
+    def _reject(self, images: int, error: Exception) -> None:
+        self.rejected += images
         if isinstance(error, (ImageError, FrameError, OutOfOrderError)):
             self._faults.report('image', f'image refused: {error}')
         elif is_out_of_memory(error):
@@ -206,114 +247,99 @@ class Pipeline:
         else:
             self._faults.report(
                 'frame', f'image could not be processed: {type(error).__name__}: {error}')
-        if isinstance(error, LostError) and self.values['reset.on_lost']:
-            self._reset('the predicted pose was not finite')
-            self._logger.warning(
-                f'stream reset: {self.last_reset}; the next image begins a new one')
-        elif self.processed and self._engine.frames == 0:
-            self._logger.error('the network failed half-way; the next image begins a new stream')
 
     def _process(self, images: Sequence[CameraImage], arrival: float) -> None:
         for calibration in self.calibrations:
             calibration.wait()
         start = time.monotonic()
+        if self._publishing.is_settled:
+            self._learn()
         if self.deadline.is_too_late(start - arrival, self.values['deadline_ms']):
             self._late += len(images)
             return
-        headers = [image.content.header for image in images]
-        header, stamp_ns = headers[0], images[0].stamp_ns
-        self._watch_time(stamp_ns)
-        pixels = self._decode(images)
+        self._watch_time(images[0].stamp_ns)
+        pixels = decode_set(
+            [(self.topics[image.camera], image.content) for image in images],
+            is_rig=self.sets is not None)
+        self.image_description = describe_image(images[0].content, pixels[0])
         decoded = time.monotonic()
+        results, place = self._reconstruct(images, pixels)
+        self._clock.advance(images[0].stamp_ns)
+        computed = time.monotonic()
+        done = self._on_its_way(images, results, place, Moments(
+            arrival=arrival, start=start, decoded=decoded, computed=computed, copying=computed,
+            upload=sum(one.upload_seconds for one in results)))
+        self._settle()
+        on_error = partial(self._on_unpublished, len(images))
+        self._publishing.begin(partial(self.outputs.publish, done), on_error)
+        self._engine.finish_frame()
+        if done.begins:
+            self._tell_beginning()
+        cache = self._engine.pending_stats()
+        health = self._copies.start({'health': lambda: cache.health})
+        self._publishing.go_on(partial(self.outputs.account, done, cache, health))
+
+    def _reconstruct(
+        self, images: Sequence[CameraImage], pixels: Sequence[np.ndarray],
+    ) -> tuple[list[FrameResult], np.ndarray]:
+        """Return the results, in metres if possible, and the first camera's place [4, 4]."""
+        size = pixels[0].shape[:2]
         self._engine.want_points(self.values['cloud.source'] == 'points')
         try:
-            self._engine.prepare(*pixels[0].shape[:2])  # refuses what does not suit the stream
-            cameras = self._cameras(images, *pixels[0].shape[:2])
-            known = self.scale.current
+            self._engine.prepare(*size)  # refuses what does not suit the stream
+            cameras = self._cameras(images, *size)
             results = self._measured(
                 [self._engine.step(*one, self._is_keyframe(len(images)))
-                 for one in zip(pixels, cameras)], headers, stamp_ns, cameras[0])
-            result = results[0]
-            place = world_from_optical(result.camera_from_world)  # waits for the device
+                 for one in zip(pixels, cameras)], images, cameras[0])
+            # The one wait for the device: to take the next image sooner would only age it.
+            return results, world_from_optical(results[0].camera_from_world)
         except FrameError as error:
             raise FrameError(f'{error}, with the service ~/reset') from error
-        self._clock.advance(stamp_ns)
-        computed = time.monotonic()
-        transforms = self._transforms(results, headers)
-        cloud_is_due = self._cloud_rate.is_due(stamp_ns, arrival, self.values['cloud.max_rate'])
-        outputs = frame_outputs(
-            self._publishers, header, results, transforms, self.values, cloud_is_due)
-        packed = time.monotonic()
-        if result.frame_index == 0:
-            self._poses.begin_stream()
-        centre = self._rescale(known)
-        pose = self._poses.publish(header, place, self.values)
-        for publisher, content in outputs:
-            publisher.publish(content)
-        published = time.monotonic()
-        self._engine.finish_frame()
-        upload = sum(one.upload_seconds for one in results)
-        latency = Latency(
-            total=published - arrival, decode=decoded - start, upload=upload,
-            inference=computed - decoded - upload, pack=packed - computed,
-            publish=published - packed)
-        self.processed += len(images)
-        points = points_in(outputs)
-        if not cloud_is_due and self.report is not None:
-            points = self.report.points  # those of the last cloud
-        self._account(header, result, latency, points)
-        self._engine.limit_tokens(self.deadline.update(
-            published - start, self.values['deadline_ms'], self.report.cache))
-        self._publish_status(header)
-        # Last, because nobody waits for it.
-        if pose is not None:
-            scale = self.scale.current
-            self.map.add(header, lambda: cloud_of(outputs, results, transforms, self.values),
-                         pose, scale.metres if scale else None, self.values, centre)
-        self.map.publish_if_due(self.values)
+
+    def _on_its_way(
+        self, images: Sequence[CameraImage], results: Sequence[FrameResult], place: np.ndarray,
+        moments: Moments,
+    ) -> Reconstruction:
+        """Begin to copy to the host what is to be published."""
+        values = self.values
+        headers = [image.content.header for image in images]
+        cloud_is_due = self._cloud_rate.is_due(
+            images[0].stamp_ns, moments.arrival, values['cloud.max_rate'])
+        topics = wanted_topics(self._publishers, cloud_is_due)
+        host = self._copies.start(host_makers(
+            results, self._transforms(results, headers), values, topics))
+        return Reconstruction(
+            header=headers[0], images=len(images), begins=results[0].frame_index == 0,
+            world_from_camera=place, scale=self.scale.current, resize=self._engine.resize,
+            host=host, topics=topics, cloud_is_due=cloud_is_due, values=values,
+            moments=replace(moments, copying=time.monotonic()))
+
+    def _settle(self) -> None:
+        """Wait until the image before is published, and learn from it."""
+        self._publishing.settle()
+        self._learn()
+
+    def _learn(self) -> None:
+        """Have the deadline judge how long the image took that was published last."""
+        seconds = self.outputs.take_seconds()
+        if seconds is not None:
+            self._engine.limit_tokens(self.deadline.update(
+                seconds, self.values['deadline_ms'], self.outputs.report.cache))
 
     def _is_keyframe(self, cameras: int) -> bool:
         """Return whether the images of this set are to be remembered."""
         return self._engine.frames // cameras % self.values['input.keyframe_stride'] == 0
 
-    def _decode(self, images: Sequence[CameraImage]) -> list[np.ndarray]:
-        """Return the pixels of all images; raise ImageError unless all are of one size."""
-        decoded = []
-        for image in images:
-            message, topic = image.content, self.topics[image.camera]
-            try:
-                pixels = (decode_compressed(message) if isinstance(message, CompressedImage)
-                          else decode_image(message))
-            except ImageError as error:
-                raise ImageError(f'{topic}: {error}' if self.sets else str(error)) from error
-            if decoded and pixels.shape != decoded[0].shape:
-                sizes = [f'{shape[1]}x{shape[0]}' for shape in (pixels.shape, decoded[0].shape)]
-                raise ImageError(
-                    f'{topic} sends {sizes[0]}, but {self.topics[0]} {sizes[1]}: all cameras of a '
-                    'rig must have one size; resize in the driver, or leave it out of '
-                    'image_topics')
-            decoded.append(pixels)
-        kind = getattr(images[0].content, 'encoding', None) or images[0].content.format
-        self.image_description = f'{kind} {decoded[0].shape[1]}x{decoded[0].shape[0]}'
-        return decoded
-
     def _measured(
-        self, results: Sequence[FrameResult], headers: Sequence[Header], stamp_ns: int,
+        self, results: Sequence[FrameResult], images: Sequence[CameraImage],
         camera: CameraModel | None,
     ) -> list[FrameResult]:
         """Return the results in metres, as soon as the scale is known."""
         positions = None
         if self.values['scale.mode'] == 'baseline' and len(results) > 1:
-            positions = self._rig.positions(headers)
+            positions = self._rig.positions([image.content.header for image in images])
         return self.scale.apply(
-            results, stamp_ns, self.values, self._engine.resize, positions, camera)
-
-    def _rescale(self, known: Scale | None) -> np.ndarray | None:
-        """Let the poses follow a new scale; return about which point [3] all is scaled."""
-        scale = self.scale.current
-        if scale == known:
-            return None
-        return self._poses.rescale(scale.metres / (known.metres if known else 1.0))
+            results, images[0].stamp_ns, self.values, self._engine.resize, positions, camera)
 
     def _transforms(
         self, results: Sequence[FrameResult], headers: Sequence[Header],
@@ -359,24 +385,7 @@ class Pipeline:
             self._restart('; '.join(filter(None, reasons)))
         return cameras
 
-    def _account(
-        self, header: Header, result: FrameResult, latency: Latency, points: int,
-    ) -> None:
-        to_source = torch.linalg.inv(self._engine.resize.model_from_source())
-        intrinsics = to_source @ result.predicted_intrinsics.to('cpu', torch.float64)
-        self.report = FrameReport(
-            latency=latency, cache=self._engine.cache_stats(),
-            confidence_mean=result.mean_confidence(), points=points,
-            predicted_fx=intrinsics[0, 0].item(), predicted_fy=intrinsics[1, 1].item())
-        self._last_header = header
-        self.out_meter.tick()
-        self.latencies.append(latency.total)
-        self._faults.clear('image')
-        self._faults.clear('frame')
-        if result.frame_index == 0:
-            self._begin_stream()
-
-    def _begin_stream(self) -> None:
+    def _tell_beginning(self) -> None:
         resize = self._engine.resize
         self._logger.info(
             f'stream begins: images {resize.source_width}x{resize.source_height}, network '
@@ -385,17 +394,11 @@ class Pipeline:
         if self.budget_warning:
             self._logger.warning(self.budget_warning)
 
-    def _publish_status(self, header: Header) -> None:
-        gpu = GpuMemory.read(self.loaded.device)
-        self._publishers.cache_status.publish(cache_message(header, self.report.cache, gpu))
-        self._publishers.status.publish(
-            self._status_message(header, StreamStatus.TRACKING))
-
     def publish_idle_status(self, silence: float) -> None:
         """Say on ~/status that nothing is tracked, if so; silence: seconds without an image."""
         if not self.enabled:
             state = StreamStatus.PAUSED
-        elif self.report is None:
+        elif self.outputs.report is None:
             state = StreamStatus.DEGRADED if self._is_disturbed() else StreamStatus.WAITING
         elif silence > self.values['diagnostics.image_timeout']:
             state = StreamStatus.WAITING
@@ -403,27 +406,30 @@ class Pipeline:
             state = StreamStatus.DEGRADED
         else:
             return
-        self._publishers.status.publish(self._status_message(self._last_header, state))
+        self._publishers.status.publish(
+            self._status_message(self.outputs.last_header, state, self.scale.current))
 
     def _is_disturbed(self) -> bool:
         return any(self._faults.get(kind) is not None for kind in ('image', 'frame'))
 
-    def _status_message(self, header: Header, state: int) -> StreamStatus:
+    def _status_message(
+        self, header: Header, state: int, scale: Scale | None,
+    ) -> StreamStatus:
+        outputs = self.outputs
         message = StreamStatus(
             header=header, state=state, model=self.loaded.description,
             random_weights=self.loaded.random_weights,
-            frames_processed=self.processed,
+            frames_processed=outputs.processed,
             frames_dropped=self.dropped, frames_rejected=self.rejected,
             frames_skipped=self.skipped,
             frames_received=self.received,  # last: images come meanwhile, and it is never less
-            rate_in=self.image_meter.rate(), rate_out=self.out_meter.rate(),
+            rate_in=self.image_meter.rate(), rate_out=outputs.out_meter.rate(),
             reset_count=self.resets)
-        scale = self.scale.current
         message.metric = scale is not None
         message.scale = scale.metres if scale else 1.0
         message.scale_uncertainty = scale.uncertainty if scale else 0.0
-        if self.report is not None:
-            fill_report(message, self.report, list(self.latencies))
+        if outputs.report is not None:
+            fill_report(message, outputs.report, list(outputs.latencies))
         return message
 
     def _restart(self, reason: str) -> None:
@@ -431,20 +437,18 @@ class Pipeline:
         self._logger.warning(f'stream reset: {reason}; this image begins a new one')
 
     def _reset(self, reason: str) -> None:
+        self._settle()
         self._engine.reset()
         self.last_reset = reason
         self.resets += 1
         self._forget()
 
     def _forget(self) -> None:
-        self.report = None
         self._clock.forget()
-        self._poses.begin_stream()
         self._cloud_rate.forget()
-        self.map.forget(self.values)
         self.scale.forget()
         self.deadline.forget()
-        self.latencies.clear()
+        self.outputs.forget(self.values)
         for kind in ('image', 'frame'):
             self._faults.clear(kind)
 

@@ -74,10 +74,12 @@ class Worker:
 
     def __init__(
         self, process: Callable[[Any], None], on_error: Callable[[Exception], None],
+        on_end: Callable[[], None] = lambda: None,
     ) -> None:
-        """Start the thread."""
+        """Start the thread; ``on_end`` is the last that it calls."""
         self._process = process
         self._on_error = on_error
+        self._on_end = on_end
         self.mailbox = LatestMailbox()
         # A daemon: a network that computes for seconds must not hold up the end of the process.
         self._thread = threading.Thread(target=self._run, name='xsvggt_worker', daemon=True)
@@ -97,6 +99,7 @@ class Worker:
         while True:
             item, commands = self.mailbox.take()
             if item is None and not commands:
+                self._on_end()
                 return
             for command, future in commands:
                 try:
