@@ -1,10 +1,13 @@
 """What only a GPU can confirm: graphs, streams and pinned memory; skipped where there is none."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from xsvggt_ros.engine.cuda_graph import CudaGraphs
 from xsvggt_ros.engine.host_copy import BUFFERS, HostCopy
+from xsvggt_ros.engine.point_cloud import CloudOptions, lay_out_cloud, pack_cloud
 from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.model.checkpoint import load_model
@@ -87,6 +90,26 @@ def test_copies_to_the_host_are_whole():
                 assert result.is_pinned()
                 assert (result == value - BUFFERS + 1 + age).all()
             pending.clear()
+
+
+def test_a_cloud_goes_to_the_host_without_waiting_for_the_device():
+    result = make_engine().step(frames(1)[0])
+    on_host = replace(result, **{name: value.cpu() for name, value in vars(result).items()
+                                 if isinstance(value, torch.Tensor)})
+    options, copies = CloudOptions(confidence_percentile=20.0), HostCopy.of(DEVICE)
+
+    def start():
+        rows, count = lay_out_cloud([result], [torch.eye(4)], options)
+        return copies.start({'rows': lambda: rows, 'count': lambda: count})
+
+    start()  # allocates, which may wait
+    torch.cuda.set_sync_debug_mode('error')
+    try:
+        pending = start()
+    finally:
+        torch.cuda.set_sync_debug_mode('default')
+    cloud = pending['rows'][:int(pending['count'])]
+    torch.testing.assert_close(cloud, pack_cloud(on_host, options), rtol=1e-4, atol=1e-4)
 
 
 def test_two_streams_give_what_one_gives():

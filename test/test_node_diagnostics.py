@@ -86,6 +86,16 @@ def test_overload_names_the_parameter_to_turn():
     assert 'model.image_size' in status.message and '83 %' in status.message
 
 
+def test_shares_of_the_stages_and_of_waiting_make_the_whole():
+    shares = REPORT.latency.shares()
+    assert sum(shares.values()) == pytest.approx(1.0) and shares['waiting'] == pytest.approx(0)
+    values = {v.key: v.value for v in status_of('Inference').values}
+    assert values['shares (%)'] == (
+        'waiting 0, decode 2, upload 4, inference 80, pack 8, publish 6')
+    late = replace(REPORT.latency, total=0.1)
+    assert late.shares()['waiting'] == pytest.approx(0.5)
+
+
 def test_a_network_that_hangs_is_an_error():
     status = status_of('Inference', busy_for=40.0)
     assert status.level == ERROR and '40 s' in status.message

@@ -336,10 +336,19 @@ def test_a_saved_map_has_all_images_so_far(make_stream, tmp_path):
     stream.gates.close(('publish', 2))
     stream.send(2)
     stream.gates.wait_for('publish', 2)
-    thread, answer = stream.in_thread(
-        lambda: stream.worker.run(stream.pipeline.save_map, PATIENCE))
+    save = stream.pipeline.outputs.map.save
+    stream.pipeline.outputs.map.save = lambda values: (
+        stream.gates.pass_through('save'), save(values))[1]
+
+    def ask():
+        stream.gates.pass_through('asked')
+        return stream.pipeline.save_map()
+
+    thread, answer = stream.in_thread(lambda: stream.worker.run(ask, PATIENCE))
+    stream.gates.wait_for('asked')
     stream.gates.open(('publish', 2))
     thread.join(PATIENCE)
+    assert stream.gates.order(('status', 2), ('save',))
     assert '(3 poses)' in answer[0]
     assert stream.worker.stop(PATIENCE)
     assert '(3 poses)' in stream.pipeline.save_map()    # and without a worker
@@ -394,6 +403,21 @@ def test_a_lost_pose_begins_a_new_stream_after_the_image_before(make_stream):
     stream.process(2)
     status = stream.statuses()[-1]
     assert (status.frames_processed, status.frames_rejected, status.reset_count) == (2, 1, 1)
+
+
+@pytest.mark.parametrize('overlaps', [False, True])
+def test_a_unit_that_changes_with_an_image_that_is_refused_is_not_lost(make_stream, overlaps):
+    stream = make_stream(overlaps, **{'scale.mode': 'fixed', 'scale.value': 1.0})
+    stream.process(0, 1)
+    stream.engine.lost.add(2)
+    stream.pipeline.values = stream.pipeline.values | {'scale.value': 2.0}
+    stream.send(2)
+    stream.gates.wait_for('step', 2)
+    stream.process(3)
+    places = [message.pose.pose.position.y for message in stream.topics['odometry'].messages]
+    # Where the camera was stays there; from there it went two units, which are four metres now.
+    assert places == [0.0, -1.0, -5.0]
+    assert [status.scale for status in stream.statuses()] == [1.0, 1.0, 2.0]
 
 
 def test_the_deadline_hears_of_every_image_published(make_stream):

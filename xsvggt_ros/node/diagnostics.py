@@ -172,6 +172,8 @@ def _inference(s: Snapshot) -> Part:
         latency = s.report.latency
         values |= {f'{name} (ms)': f'{1e3 * getattr(latency, name):.1f}'
                    for name in ('total', 'decode', 'upload', 'inference', 'pack', 'publish')}
+        values['shares (%)'] = ', '.join(
+            f'{name} {100 * share:.0f}' for name, share in latency.shares().items())
         values |= {f'latency p{share} (ms)': f'{1e3 * seconds:.1f}'
                    for share, seconds in zip(PERCENTILES, percentiles(s.latencies))}
         values |= {'history limit (tokens)': s.report.cache.limit or 'none',

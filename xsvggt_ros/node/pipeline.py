@@ -291,7 +291,7 @@ class Pipeline:
             results = self._measured(
                 [self._engine.step(*one, self._is_keyframe(len(images)))
                  for one in zip(pixels, cameras)], images, cameras[0])
-            # The one wait for the device: to take the next image sooner would only age it.
+            # Here the device is waited for: an image that is taken sooner would only age.
             return results, world_from_optical(results[0].camera_from_world)
         except FrameError as error:
             raise FrameError(f'{error}, with the service ~/reset') from error

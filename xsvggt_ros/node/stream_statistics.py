@@ -56,6 +56,12 @@ class Latency:
     pack: float
     publish: float
 
+    def shares(self) -> dict[str, float]:
+        """Return what share of the total each part had, 0..1; the rest of it was waiting."""
+        parts = {name: seconds / self.total for name, seconds in vars(self).items()
+                 if name != 'total'}
+        return {'waiting': max(0.0, 1 - sum(parts.values()))} | parts
+
 
 @dataclass(frozen=True)
 class FrameReport:
