@@ -83,3 +83,14 @@ def test_a_closed_mailbox_drops_and_refuses():
     for future in (waiting, mailbox.put_command(lambda: None)):
         with pytest.raises(RuntimeError, match='active'):
             future.result(0)
+
+
+def test_the_end_comes_after_the_item_in_work_and_is_waited_for(gate):
+    ended = []
+    worker = Worker(gate, pytest.fail, lambda: ended.append(list(gate.seen)))
+    worker.mailbox.put(0)
+    assert gate.entered.acquire(timeout=10)
+    assert not worker.stop(0.01) and not ended
+    gate.open.release()
+    assert worker.stop(10)
+    assert ended == [[0]]
