@@ -117,6 +117,13 @@ def test_the_baseline_of_a_rig_makes_results_metric():
     assert scale.current.metres == pytest.approx(TRUE_SCALE, rel=1e-5) and scale.fault == ''
     apart = seen_transforms(results)[1][:3, 3]
     np.testing.assert_allclose(apart, known[0], atol=1e-5)
+    generator = np.random.default_rng(0)
+    while not scale.fault:  # the other camera is seen anywhere: less sure than a baseline must be
+        results = [result_at((0, 0, 0)), result_at(generator.normal(0, 5, 3))]
+        results = scale.apply(results, index, values, RESIZE, known)
+    assert scale.current.metres == pytest.approx(TRUE_SCALE, rel=0.2)
+    unit = results[0].depth.mean() / result_at((0, 0, 0)).depth.mean()
+    assert unit.item() == pytest.approx(scale.current.metres)  # known once, and held
     scale.forget()
     scale.apply([result_at((0.0, 0, 0))], 0, values, RESIZE, None)
     assert scale.current is None and 'sets of images' in scale.fault
