@@ -16,7 +16,7 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia import compiler as nvidia
 from triton.compiler import ASTSource
 
-from xsvggt_ros.kernels import packed, qkv
+from xsvggt_ros.kernels import gemv, packed, qkv
 
 SHARED_BYTES = {80: 163 << 10, 87: 163 << 10, 89: 99 << 10, 90: 227 << 10}
 POINTERS = {
@@ -25,9 +25,10 @@ POINTERS = {
     'key_payload': 'u8', 'key_scale': 'fp16', 'key_minimum': 'fp16',
     'value_payload': 'u8', 'value_scale': 'fp16', 'value_minimum': 'fp16',
     'query_weight': 'fp32', 'query_bias': 'fp32', 'key_weight': 'fp32', 'key_bias': 'fp32',
-    'cosines': 'fp32', 'sines': 'fp32'}
+    'cosines': 'fp32', 'sines': 'fp32', 'weights': 'i8'}
 # In the precision that is computed in.
-FLOATS = ('query', 'key', 'value', 'out', 'keys', 'values', 'packed')
+FLOATS = ('query', 'key', 'value', 'out', 'keys', 'values', 'packed', 'x', 'scales', 'bias',
+          'plus')
 
 
 def build(function, constants, kind, capability, warps):
@@ -74,6 +75,8 @@ def main():
         build(packed._attend, tile, kind, capability, 8)
         build(qkv._split, {'NORM': True, 'ROTARY': True, 'DIM': 64, 'TOKENS': qkv.TOKENS},
               kind, capability, 4)
+        build(gemv._product, {'BIAS': True, 'GELU': True, 'PLUS': True, 'OUTPUTS': gemv.OUTPUTS,
+                              'INPUTS': gemv.INPUTS}, kind, capability, 4)
 
 
 if __name__ == '__main__':

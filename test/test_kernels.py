@@ -28,6 +28,7 @@ if reason := why_not(DEVICE, 64):
     pytest.skip(reason, allow_module_level=True)
 
 from xsvggt_ros.kernels import packed as kernels  # noqa: E402, I100
+from xsvggt_ros.kernels.gemv import product as gemv_product  # noqa: E402, I100
 from xsvggt_ros.kernels.qkv import split_qkv  # noqa: E402
 
 # 23 patches in one frame, fewer than a tile, and a history of four frames: no whole tiles.
@@ -246,6 +247,42 @@ def test_split_without_norms_only_moves():
         assert torch.equal(part, expected)
 
 
+@pytest.mark.parametrize('dtype, tolerance', [(torch.float32, 2e-6), (torch.float16, 2e-3),
+                                              (torch.bfloat16, 1.6e-2)])
+@pytest.mark.parametrize('after', ['nothing', 'bias', 'gelu', 'plus'])
+@pytest.mark.parametrize('inputs, outputs', [(96, 40), (1100, 300)])  # no whole tiles
+def test_a_token_through_int8_weights(inputs, outputs, after, dtype, tolerance):
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape):
+        return torch.randn(*shape, generator=generator).to(DEVICE, dtype)
+
+    weights = torch.randint(-127, 128, (outputs, inputs), generator=generator,
+                            dtype=torch.int8).to(DEVICE)
+    scales = (random(outputs, 1).abs() + 0.1).float() / 127 / inputs ** 0.5
+    x, bias = random(1, inputs), None if after == 'nothing' else random(outputs)
+    plus = random(1, outputs).float() if after == 'plus' else None
+    out = gemv_product(x, weights, scales, bias, after == 'gelu', plus)
+    expected = x.double() @ (weights.double() * scales.double()).T
+    if bias is not None:
+        expected = expected + bias.double()
+    if after == 'gelu':
+        expected = torch.nn.functional.gelu(expected)
+    if plus is not None:
+        expected = expected + plus.double()
+    assert out.dtype == (torch.float32 if after == 'plus' else dtype) and out.shape == (1, outputs)
+    torch.testing.assert_close(out.double(), expected, rtol=tolerance, atol=tolerance)
+
+
+def test_int8_weights_take_one_token_only():
+    weights = torch.ones(4, 8, dtype=torch.int8, device=DEVICE)
+    scales = torch.ones(4, 1, device=DEVICE)
+    with pytest.raises(ValueError, match='one token of 8'):
+        gemv_product(torch.ones(2, 8, device=DEVICE), weights, scales)
+    with pytest.raises(ValueError, match='contiguous'):
+        gemv_product(torch.ones(1, 4, device=DEVICE), weights.T, scales)
+
+
 LAYOUT = CacheLayout(layers=2, heads=HEADS, head_dim=DIM, tokens_per_step=TOKENS,
                      special_tokens=SPECIAL)
 
@@ -285,10 +322,11 @@ def test_the_fused_kernel_is_used_for_large_caches_only(monkeypatch):
     assert counts == [0, 2, 4]
 
 
-def test_a_stream_with_kernels_is_the_portable_one():
+@pytest.mark.parametrize('weights', ['float', 'int8_camera'])
+def test_a_stream_with_kernels_is_the_portable_one(weights):
     config = CacheConfig(policy='full', quantization='int4')
-    engines = [StreamEngine(load_model('small').model, config, DEVICE, image_size=56, kernels=way)
-               for way in ('portable', 'triton')]
+    engines = [StreamEngine(load_model('small', weights=weights).model, config, DEVICE,
+                            image_size=56, kernels=way) for way in ('portable', 'triton')]
     generator = torch.Generator().manual_seed(0)
     for _ in range(2):
         frame = torch.randint(0, 256, (42, 56, 3), generator=generator, dtype=torch.uint8)

@@ -21,7 +21,7 @@ def load(
     name: str, choice: str, device: torch.device | str, head_dim: int,
 ) -> ModuleType | None:
     """
-    Return the module of kernels, 'packed' or 'qkv', or None for what PyTorch does by itself.
+    Return a module of kernels, 'packed', 'qkv' or 'gemv', or None for what PyTorch does itself.
 
     choice: one of `CHOICES`. On the device 'meta' there is nothing to run. Raises ValueError for
     'triton' where it does not run.

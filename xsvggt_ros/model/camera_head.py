@@ -45,7 +45,7 @@ class CameraHead(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Return the precision of the matrix products."""
-        return self.poseLN_modulation[1].weight.dtype
+        return self.poseLN_modulation[1].dtype
 
     def forward(self, camera_token: Tensor, memory: AttentionMemory) -> Tensor:
         """

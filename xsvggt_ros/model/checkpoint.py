@@ -13,11 +13,13 @@ from typing import Any
 from safetensors import safe_open, SafetensorError
 from safetensors.torch import save_file
 import torch
-from torch import Tensor
+from torch import nn, Tensor
 
 from xsvggt_ros.model.config import DPT_LEVELS, ModelConfig
+from xsvggt_ros.model.layers import Block
 from xsvggt_ros.model.random_weights import random_weight
 from xsvggt_ros.model.streamvggt import StreamVGGT
+from xsvggt_ros.model.weight_quantization import check_weights, quantise_weights
 
 RANDOM = 'random'
 ASSETS = Path(__file__).parents[1] / 'assets'
@@ -65,26 +67,30 @@ class _Source:
 
 
 def load_model(source: str, size: str = 'auto', device: torch.device | str = 'cpu',
-               dtype: torch.dtype = torch.float32) -> LoadedModel:
+               dtype: torch.dtype = torch.float32, weights: str = 'float') -> LoadedModel:
     """
     Return the network whose weights are at `source`, on `device`, its aggregator in `dtype`.
 
     `source` is a .safetensors, .pt or .pth file, the name of one that comes with the package
     (`SHIPPED`), or 'random' for seeded random weights. `size` is
     'small', 'full' or 'auto': what the file says it is, and small for random weights. Weights are
-    converted one by one, so that no second copy of the network is ever held. Raises
-    CheckpointError.
+    converted one by one, so that no second copy of the network is ever held. `weights`: how they
+    are stored, one of `weight_quantization.WEIGHTS`; if not as floats, scales are folded before
+    (`StreamVGGT.fold_scales`). Raises CheckpointError, and ValueError for weights that the device
+    cannot have.
     """
+    check_weights(weights, device)
     if size != 'auto' and size not in SIZES:
         raise CheckpointError(f'the model size must be auto, {" or ".join(SIZES)}, got {size!r}')
     if source == RANDOM:
-        return _random_model('small' if size == 'auto' else size, device, dtype)
+        return _random_model('small' if size == 'auto' else size, device, dtype, weights)
     with _open_checkpoint(SHIPPED.get(source, Path(source).expanduser())) as opened:
         config = _find_config(opened) if size == 'auto' else SIZES[size]()
         model = _empty_model(config, dtype)
         _check_keys(opened, model)
-        _fill(model, opened.read, device)
-    description = f'{opened.path.name} ({_size_text(config, model)})'
+        size_text = _size_text(config, model, weights)
+        _fill(model, opened.read, device, weights)
+    description = f'{opened.path.name} ({size_text})'
     if opened.training:
         description += f', trained in {opened.training}'
     return LoadedModel(model, config, description, False)
@@ -281,13 +287,28 @@ def _empty_model(config: ModelConfig, dtype: torch.dtype) -> StreamVGGT:
     return model.set_dtype(dtype).eval()
 
 
-def _fill(model: StreamVGGT, read: Callable[[str], Tensor], device: torch.device | str) -> None:
-    """Give a network without memory its weights, one at a time."""
-    weights: dict[str, Tensor] = {}
-    for key, empty in model.state_dict().items():
-        # A copy even where nothing is to convert: the tensor read may be a window into the file.
-        weights[key] = torch.empty_like(empty, device=device).copy_(read(key))
-    model.load_state_dict(weights, strict=True, assign=True)
+def _fill(model: StreamVGGT, read: Callable[[str], Tensor], device: torch.device | str,
+          stored: str) -> None:
+    """Give a network without memory its weights, one at a time, and store them as was chosen."""
+    blocks = {name: part for name, part in model.named_modules() if isinstance(part, Block)}
+    inside = tuple(f'{name}.' for name in blocks)
+
+    def load(part: nn.Module, prefix: str, keys: list[str]) -> None:
+        weights: dict[str, Tensor] = {}
+        for key in keys:
+            # A copy even if nothing is to convert: the tensor read may be a window into the file.
+            empty = part.get_parameter(key)
+            weights[key] = torch.empty_like(empty, device=device).copy_(read(prefix + key))
+        part.load_state_dict(weights, strict=bool(prefix), assign=True)
+
+    load(model, '', [key for key in model.state_dict() if not key.startswith(inside)])
+    # Block by block, so that no more than one is held as floats that are to go.
+    for name, block in blocks.items():
+        load(block, f'{name}.', list(block.state_dict()))
+        if stored != 'float':
+            block.fold()
+            quantise_weights(model, stored, name)
+    quantise_weights(model, stored)
 
 
 def _check_keys(source: _Source, model: StreamVGGT) -> None:
@@ -316,19 +337,20 @@ def _listed(kind: str, entries: list[str]) -> str:
 
 
 def _random_model(size: str, device: torch.device | str, dtype: torch.dtype,
-                  seed: int = 0) -> LoadedModel:
+                  weights: str = 'float', seed: int = 0) -> LoadedModel:
     """Return a network of seeded random weights."""
     config = SIZES[size]()
     model = _empty_model(config, dtype)
     shapes = {key: tuple(weight.shape) for key, weight in model.state_dict().items()}
-    _fill(model, lambda key: random_weight(key, shapes[key], seed), device)
+    size_text = _size_text(config, model, weights)
+    _fill(model, lambda key: random_weight(key, shapes[key], seed), device, weights)
     return LoadedModel(model, config, f'RANDOM WEIGHTS, results mean nothing '
-                       f'({size}: {_size_text(config, model)})', True)
+                       f'({size}: {size_text})', True)
 
 
-def _size_text(config: ModelConfig, model: StreamVGGT) -> str:
+def _size_text(config: ModelConfig, model: StreamVGGT, weights: str = 'float') -> str:
     """Return the size of a network for a person."""
     millions = sum(weight.numel() for weight in model.parameters()) / 1e6
     precision = str(model.dtype).removeprefix('torch.')
     return (f'embed_dim {config.embed_dim}, depth {config.depth}, {millions:.1f} M parameters, '
-            f'{precision}')
+            f'{precision}' + (f', weights {weights}' if weights != 'float' else ''))

@@ -305,7 +305,7 @@ def parts(model: StreamVGGT, on_cpu: bool) -> Iterator[Part]:
     single = set(model.camera_head.trunk)  # blocks that one token at a time goes through
     for block in (module for module in model.modules() if isinstance(module, Block)):
         place = 'camera head' if block in single else 'blocks'
-        few = block.mlp.fc1.weight.numel() < onednn.FEW_WEIGHTS
+        few = block.mlp.fc1.in_features * block.mlp.fc1.out_features < onednn.FEW_WEIGHTS
         if not on_cpu or (block in single and few):
             if block.attn.fused is None or block.attn.q_norm is None:
                 yield Part(place, block, 'before')

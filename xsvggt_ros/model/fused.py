@@ -1,5 +1,6 @@
 """Linear layers and convolutions, together with what comes after them where one call does both."""
 
+import torch
 from torch import nn, Tensor
 import torch.nn.functional as F
 
@@ -8,6 +9,11 @@ from xsvggt_ros import onednn
 
 class Linear(nn.Linear):
     """A linear layer; its parameters are those of `nn.Linear`."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Return the precision in which the layer computes, which its input must have."""
+        return self.weight.dtype
 
     def forward(self, x: Tensor, gelu: bool = False, plus: Tensor | None = None) -> Tensor:
         """

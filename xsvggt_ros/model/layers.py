@@ -107,7 +107,7 @@ class Attention(nn.Module):
     def join(self, read: Tensor, plus: Tensor | None = None) -> Tensor:
         """Return [..., tokens, dim] of what [..., heads, tokens, head_dim] was read."""
         read = read.transpose(-3, -2).flatten(-2)
-        return self.proj(read.to(self.proj.weight.dtype), plus=plus)
+        return self.proj(read.to(self.proj.dtype), plus=plus)
 
     def _place(self, packed: Tensor, weight: Tensor, bias: Tensor, *rope: Tensor) -> Tensor:
         """
@@ -164,10 +164,11 @@ class Block(nn.Module):
         Multiply the layer scales into the weights before them, and leave ones in their place.
 
         The block computes the same, to rounding, with fewer operators. Not for training, where
-        the scales have gradients of their own, and not for weights that were rounded to 16 bits.
+        the scales have gradients of their own, and not for weights that were rounded before.
         """
         pairs = (self.attn.proj, self.ls1), (self.mlp.fc2, self.ls2)
-        if any(layer.weight.dtype != torch.float32 for layer, _ in pairs):
+        if any(not isinstance(layer, Linear) or layer.dtype != torch.float32
+               for layer, _ in pairs):
             return
         for layer, scale in pairs:
             layer.weight *= scale.gamma[:, None]
@@ -187,11 +188,11 @@ class Block(nn.Module):
 
     def before(self, x: Tensor, *tables: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values; tables: `Attention.tables`. A function of tensors."""
-        return self.attn.split(self.norm1(x).to(self.attn.qkv.weight.dtype), *tables)
+        return self.attn.split(self.norm1(x).to(self.attn.qkv.dtype), *tables)
 
     def after(self, x: Tensor, read: Tensor) -> Tensor:
         """Return the block's output of its input and of what was read. A function of tensors."""
-        dtype = self.attn.qkv.weight.dtype
+        dtype = self.attn.qkv.dtype
         if self._folded:
             x = self.attn.join(read, plus=x)
             return self.mlp(self.norm2(x).to(dtype), plus=x)

@@ -16,6 +16,7 @@ from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.model.dpt_head import DPTHead
 from xsvggt_ros.model.layers import Attention, Block
 from xsvggt_ros.model.side_stream import side_by_side
+from xsvggt_ros.model.weight_quantization import Int8Linear, QuantisedLinear
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # Runs a part of a frame: its name, a function of tensors that returns tensors, and the tensors.
@@ -75,7 +76,7 @@ class StreamVGGT(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Return the precision of the aggregator's matrix products."""
-        return self.aggregator.global_blocks[0].attn.qkv.weight.dtype
+        return self.aggregator.global_blocks[0].attn.qkv.dtype
 
     @property
     def head_dtype(self) -> torch.dtype:
@@ -104,17 +105,20 @@ class StreamVGGT(nn.Module):
 
     def set_kernels(self, choice: str) -> str:
         """
-        Choose what cuts queries, keys and values, one of `availability.CHOICES`.
+        Choose what cuts queries, keys and values and reads int8 weights for one token.
 
-        Call it when the network is where it will run. Returns which it is now, 'triton' or
-        'portable'. Raises ValueError.
+        choice: one of `availability.CHOICES`. Call it when the network is where it will run. Returns
+        which it is now, 'triton' or 'portable'. Raises ValueError.
         """
         device = self.aggregator.camera_token.device
-        module = availability.load('qkv', choice, device, self.config.head_dim)
+        qkv, gemv = (availability.load(name, choice, device, self.config.head_dim)
+                     for name in ('qkv', 'gemv'))
         for part in self.modules():
             if isinstance(part, Attention):
-                part.fused = module.split_qkv if module is not None else None
-        return 'triton' if module is not None else 'portable'
+                part.fused = qkv.split_qkv if qkv is not None else None
+            elif isinstance(part, Int8Linear):
+                part.kernel = gemv.product if gemv is not None else None
+        return 'triton' if qkv is not None else 'portable'
 
     def fold_scales(self) -> 'StreamVGGT':
         """Fold the layer scales into other weights, see `Block.fold`; returns the model itself."""
@@ -218,6 +222,8 @@ def _lower(part: nn.Module, dtype: torch.dtype) -> None:
     for module in part.modules():
         if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
             module.to(dtype)
+        elif isinstance(module, QuantisedLinear):
+            module.set_dtype(dtype)
 
 
 def depth_map(raw: Tensor) -> tuple[Tensor, Tensor]:

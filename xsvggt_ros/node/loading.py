@@ -15,7 +15,8 @@ from xsvggt_ros.model.compiled import Compiler
 from xsvggt_ros.model.precision import automatic_precision
 from xsvggt_ros.node.parameters import Value
 
-GROUPS = {'image_size': 'model.', 'tracking_size': 'input.'}  # of what the engine complains about
+# Of what the engine and the network complain about.
+GROUPS = {'image_size': 'model.', 'weights': 'model.', 'tracking_size': 'input.'}
 
 
 class StartError(RuntimeError):
@@ -58,7 +59,8 @@ def load_engine(
             ".pth), or 'small', which comes with the package")
     try:
         loaded = load_model(
-            values['model.checkpoint'], values['model.size'], device=device, dtype=dtype)
+            values['model.checkpoint'], values['model.size'], device=device, dtype=dtype,
+            weights=values['model.weights'])
         image_size = values['model.image_size'] or loaded.config.img_size
         if device.type == 'cpu':
             heads = dtype

@@ -20,6 +20,7 @@ from xsvggt_ros.kernels.availability import CHOICES as KERNELS
 from xsvggt_ros.kv_cache.config import QUANTIZATIONS, STORAGE_DTYPES
 from xsvggt_ros.kv_cache.quantization import SCHEMES
 from xsvggt_ros.kv_cache.retention import POLICIES
+from xsvggt_ros.model.weight_quantization import WEIGHTS
 
 Value = str | int | float | bool | list[str]
 FRAMES = ('odom_frame', 'map_frame', 'base_frame')
@@ -97,6 +98,10 @@ TABLE: tuple[Parameter, ...] = (
               'in fp32. auto: bf16 or fp16 on a GPU; on a CPU fp32, but bf16 for the full size if '
               'the processor has instructions for it.',
               choices=('auto', 'bf16', 'fp16', 'fp32')),
+    Parameter('model.weights', 'float', 'How weights are stored: float, in model.dtype; '
+              "int8_camera, the camera head's in 8 bits; int8, all transformers', half of the "
+              'memory of bf16; fp8 multiplies in 8 bits too, all but the heads, on a GPU that can '
+              '(Ada, Hopper and newer).', choices=WEIGHTS),
     Parameter('model.camera_iterations', 4, 'How often the pose is refined; fewer are quicker and '
               'less exact.', minimum=1, maximum=4),
     Parameter('model.image_size', 0, 'Width in pixels to which images are resized, a multiple of '

@@ -58,6 +58,11 @@ def _add_frame_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--no-fill', dest='fill', action='store_false',
                         help='begin with empty caches (default: with full ones, so that all '
                              'frames are like those of a stream that has run for long)')
+    parser.add_argument('--weights', choices=('float', 'int8_camera', 'int8', 'fp8'),
+                        default='float',
+                        help="how weights are stored: in 8 bits the camera head's, all of the "
+                             'transformers (int8), or those of the backbone as fp8 on a GPU '
+                             '(default: float)')
     parser.add_argument('--camera-iterations', type=int, choices=range(1, 5), default=4,
                         metavar='1..4', help='how often the pose is refined (default: 4)')
     add_keyframe_arguments(parser)

@@ -9,6 +9,7 @@ import torch
 from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.kv_cache.retention import POLICIES
 from xsvggt_ros.model.checkpoint import LoadedModel
+from xsvggt_ros.model.weight_quantization import weight_bytes
 from xsvggt_ros.tools.bench_report import device_name, markdown_table, text_table, TEXT_WIDTH
 from xsvggt_ros.tools.eval_streams import EvalStream
 from xsvggt_ros.tools.evaluation import to_dict
@@ -66,14 +67,15 @@ def cells(row: 'Row') -> list[str]:
 
 def to_json(rows: Sequence['Row'], base: Sequence['Row'], streams: Sequence[EvalStream],
             loaded: LoadedModel, device: torch.device, command: str,
-            version: str) -> dict[str, Any]:
+            version: str, weights: str = 'float') -> dict[str, Any]:
     """Return what the JSON file holds: the first row's means on top, then all rows."""
     height, width = streams[0].images[0].shape[:2]
     return {
         **to_dict(rows[0].mean), 'baseline': to_dict(base[0].mean),
         'command': command, 'version': version, 'torch': torch.__version__,
         'device': device_name(device), 'threads': torch.get_num_threads(),
-        'model': loaded.description, 'image': f'{width}x{height}',
+        'model': loaded.description, 'weights': weights,
+        'weight_bytes': weight_bytes(loaded.model), 'image': f'{width}x{height}',
         'streams': [{'name': stream.name, 'frames': len(stream.images)} for stream in streams],
         'rows': [{'policy': row.setting.policy, 'quantization': row.setting.quantization,
                   'tokens': row.setting.tokens, 'removed': row.setting.removed,

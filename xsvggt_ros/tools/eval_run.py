@@ -41,7 +41,7 @@ def run_eval(options: argparse.Namespace) -> None:
     settings, lengths = choose_settings(options), read_lengths(options.frames)
     check_writable(options.json)
     device = choose_device(options.device)
-    loaded = load_network(options.checkpoint, options.size, device)
+    loaded = load_network(options.checkpoint, options.size, device, options.weights)
     loaded.model.camera_head.iterations = options.camera_iterations
     dtype = STORAGE_DTYPES.get(options.dtype, choose_dtype(device))
     width = options.image_size or loaded.config.img_size
@@ -80,7 +80,7 @@ def run_eval(options: argparse.Namespace) -> None:
     print(report(rows, base, streams, loaded, device, options.markdown), flush=True)
     if options.json is not None:
         write_json(options.json, to_json(rows, base, streams, loaded, device,
-                                         _command(options), package_version()))
+                                         _command(options), package_version(), options.weights))
 
 
 def make_row(setting: Setting, frames: int, scores: list[Scores]) -> Row:
@@ -160,6 +160,8 @@ def _command(options: argparse.Namespace) -> str:
         value = getattr(options, name)
         if value not in (None, '', 'auto'):
             words += ['--' + name.replace('_', '-'), str(value)]
+    if options.weights != 'float':
+        words += ['--weights', options.weights]
     if options.camera_iterations != ITERATIONS:
         words += ['--camera-iterations', str(options.camera_iterations)]
     if options.keyframe_stride > 1:

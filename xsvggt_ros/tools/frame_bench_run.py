@@ -15,6 +15,9 @@ from xsvggt_ros.kv_cache.config import CacheConfig, STORAGE_DTYPES
 from xsvggt_ros.model.checkpoint import CheckpointError, load_model, LoadedModel
 from xsvggt_ros.model.compiled import Compiler
 from xsvggt_ros.model.precision import automatic_precision
+from xsvggt_ros.model.weight_quantization import (
+    check_weights, quantise_weights, weight_bytes
+)
 from xsvggt_ros.tools import frame_bench
 from xsvggt_ros.tools.bench_run import BUSY
 from xsvggt_ros.tools.cli import package_version
@@ -42,9 +45,14 @@ def run_bench(options: argparse.Namespace) -> None:
     width, height = options.image or (width, height)
     try:
         size = options.size if options.checkpoint is None else 'auto'
-        loaded = load_model(options.checkpoint or checkpoint, size, device)
+        # What is compared takes floats.
+        stored = 'float' if options.compare else options.weights
+        loaded = load_model(options.checkpoint or checkpoint, size, device, weights=stored)
+        check_weights(options.weights, device)
     except (CheckpointError, RuntimeError) as error:
         raise ToolError(str(error)) from error
+    except ValueError as error:
+        raise ToolError(f'--{error}') from error
     patch = loaded.config.patch_size
     if width % patch or height % patch:
         raise ToolError(f'--image: both sides must be multiples of {patch}, got {width}x{height}')
@@ -53,6 +61,7 @@ def run_bench(options: argparse.Namespace) -> None:
     if options.compare:
         runs.append(_compared(options.compare, loaded, options, (width, height), device))
     loaded.model.fold_scales().camera_head.iterations = options.camera_iterations
+    quantise_weights(loaded.model, options.weights)
     engine, precision = _engine(loaded, options, device)
     runs[0] = frame_bench.Keyframes(engine, options.keyframe_stride)
     images = frame_bench.pictures(height, width)
@@ -60,7 +69,8 @@ def run_bench(options: argparse.Namespace) -> None:
         _compile(engine, images[0])
     content = _measure(runs, engine, loaded, images, options, device)
     settings = {'size': options.size, 'model': loaded.description, 'image': f'{width}x{height}',
-                'frames': options.frames, **precision, 'policy': options.policy,
+                'frames': options.frames, **precision, 'weights': options.weights,
+                'weight_bytes': weight_bytes(loaded.model), 'policy': options.policy,
                 'quantization': options.quantization, 'max_tokens': options.max_tokens,
                 'camera_max_tokens': options.camera_tokens,
                 'camera_iterations': options.camera_iterations,
@@ -181,7 +191,8 @@ def _table(content: dict[str, Any]) -> str:
     windows, latency = content['windows'], content['latency_ms']
     lines = [
         f"{content['model']}, {content['image']}, {content['dtype']} (heads "
-        f"{content['head_dtype']}), {content['policy']}, {content['quantization']}, "
+        f"{content['head_dtype']}), weights {content['weights']}, "
+        f"{content['policy']}, {content['quantization']}, "
         f"{content['max_tokens']} tokens",
         f"{machine['device']}, threads: {machine['threads']}, torch {machine['torch']}, "
         f"load {content['load_average']} on {machine['cores']} cores", '',

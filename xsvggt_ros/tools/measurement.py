@@ -31,14 +31,18 @@ def choose_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
-def load_network(checkpoint: str, size: str, device: torch.device) -> LoadedModel:
+def load_network(
+    checkpoint: str, size: str, device: torch.device, weights: str = 'float',
+) -> LoadedModel:
     """Return the network on the device; raise ToolError."""
     try:
-        loaded = load_model(checkpoint, size, device, choose_dtype(device))
+        loaded = load_model(checkpoint, size, device, choose_dtype(device), weights)
         loaded.model.fold_scales()
         return loaded
     except (CheckpointError, RuntimeError) as error:
         raise ToolError(str(error)) from error
+    except ValueError as error:
+        raise ToolError(f'--{error}') from error
 
 
 def check_image_size(width: int, patch_size: int) -> None:

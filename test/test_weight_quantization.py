@@ -1,0 +1,252 @@
+"""Weights in 8 bits: what rounding may change, what it saves, and what is refused."""
+
+import pytest
+import torch
+from torch import nn
+import torch.nn.functional as F
+
+from xsvggt_ros.engine.stream_engine import StreamEngine
+from xsvggt_ros.kv_cache.config import CacheConfig
+from xsvggt_ros.model import weight_quantization
+from xsvggt_ros.model.checkpoint import load_model, save_checkpoint
+from xsvggt_ros.model.config import ModelConfig
+from xsvggt_ros.model.fused import Linear
+from xsvggt_ros.model.streamvggt import StreamVGGT
+from xsvggt_ros.model.weight_quantization import (
+    check_weights, Fp8Linear, Int8Linear, quantise_weights, QuantisedLinear, weight_bytes
+)
+from xsvggt_ros.tools.frame_bench import pictures
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def linear(inputs=96, outputs=48, bias=True, dtype=torch.float32, seed=0):
+    """Return a layer with rows of very different size, and inputs for it."""
+    generator = torch.Generator().manual_seed(seed)
+    layer = Linear(inputs, outputs, bias)
+    with torch.no_grad():
+        layer.weight.copy_(torch.randn(outputs, inputs, generator=generator)
+                           * torch.logspace(-3, 1, outputs)[:, None])
+        if bias:
+            layer.bias.copy_(torch.randn(outputs, generator=generator))
+    return layer.to(dtype).requires_grad_(False), torch.randn(
+        7, inputs, generator=generator).to(dtype)
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_no_weight_moves_by_more_than_half_a_step(seed):
+    layer, _ = linear(seed=seed)
+    values, scale = Int8Linear.round(layer.weight)
+    assert values.dtype == torch.int8 and scale.shape == (layer.out_features, 1)
+    moved = (values.double() * scale.double() - layer.weight.double()).abs()
+    assert (moved <= scale.double() / 2 * (1 + 1e-6)).all()
+    assert values.min() >= -127  # symmetric
+    # No step is wasted: the largest weight of a row is 126 or 127 of them.
+    assert (values.abs().amax(1) >= 126).all()
+    assert torch.equal(scale.bfloat16().float(), scale)
+
+
+def test_rows_of_zeros_and_of_extremes():
+    weight = torch.zeros(5, 64)
+    weight[1] = 1e-35
+    weight[2, 3], weight[2, 4] = 1e30, -1e30
+    weight[3] = -0.5
+    weight[4, 0] = 3e38
+    values, scale = Int8Linear.round(weight)
+    assert not values[0].any() and torch.isfinite(scale).all() and (scale > 0).all()
+    moved = (values.double() * scale.double() - weight.double()).abs()
+    assert (moved <= scale.double() / 2 * (1 + 1e-6)).all()
+    assert values[2, 3] == -values[2, 4] >= 126
+
+
+def reference(layer, x):
+    """Return in fp64 what a layer of rounded weights should give."""
+    weight = layer.values.double() * layer.scale.double()
+    bias = 0 if layer.bias is None else layer.bias.double()
+    return x.double() @ weight.T + bias
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize('dtype, tolerance', [*zip(DTYPES, (1e-5, 2e-2, 2e-3))])
+@pytest.mark.parametrize('rows', [1, 7])
+@pytest.mark.parametrize('bias', [True, False])
+@pytest.mark.parametrize('inputs, outputs', [(96, 48), (9, 20)])
+def test_int8_is_the_product_with_the_rounded_weights(
+        inputs, outputs, bias, rows, dtype, tolerance, monkeypatch):
+    floats, x = linear(inputs, outputs, bias, dtype)
+    layer, x = Int8Linear(floats), x[:rows]
+    for at_once in (weight_quantization.AT_ONCE, 5 * inputs):  # whole, and in pieces
+        monkeypatch.setattr(weight_quantization, 'AT_ONCE', at_once)
+        out = layer(x)
+        assert out.dtype == dtype
+        expected = reference(layer, x)
+        limit = tolerance * expected.abs().amax(0)
+        assert ((out.double() - expected).abs() <= limit + tolerance).all()
+    # What comes after is what the layer of floats does after.
+    residual = torch.randn(rows, outputs)
+    assert torch.equal(layer(x, gelu=True), F.gelu(layer(x)))
+    assert torch.equal(layer(x, plus=residual), residual + layer(x))
+    assert layer(x, plus=residual).dtype == torch.float32
+    batch = x.expand(2, rows, inputs)
+    assert layer(batch).shape == (2, rows, outputs)
+
+
+@torch.inference_mode()
+def test_the_portable_form_is_right_where_torch_has_no_operator(monkeypatch):
+    floats, x = linear(dtype=torch.bfloat16)
+    layer, x = Int8Linear(floats), x[:1]
+    quick = layer(x)
+    monkeypatch.setattr(weight_quantization, 'packed_product_works', lambda: False)
+    torch.testing.assert_close(layer(x), quick, rtol=2e-2, atol=2e-2)
+
+
+@torch.inference_mode()
+def test_large_values_do_not_leave_the_range_of_fp16():
+    floats, _ = linear(2048, 16, dtype=torch.float16)
+    floats.weight.fill_(0.01)
+    layer = Int8Linear(floats)
+    out = layer(torch.full((1, 2048), 4.0, dtype=torch.float16))  # 127 * 2048 * 4 leaves it
+    torch.testing.assert_close(out.float(), 81.92 + floats.bias.float()[None], rtol=1e-2, atol=0.5)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize('dtype', DTYPES)
+@pytest.mark.parametrize('bias', [True, False])
+def test_fp8_rounds_weights_and_tokens(bias, dtype):
+    floats, x = linear(bias=bias, dtype=dtype)
+    x = x * torch.logspace(-2, 2, len(x))[:, None].to(dtype)  # each token has a scale of its own
+    layer = Fp8Linear(floats)
+    values, scale = layer.round(x)
+    assert values.dtype == layer.values.dtype == torch.float8_e4m3fn
+    # Three bits after the point: 1/16 of a number, or of the smallest normal one.
+    moved = (values.double() * scale.double() - x.double()).abs()
+    assert (moved <= torch.maximum(x.double().abs() / 16, scale.double() / 1024) * 1.001).all()
+    try:
+        out = layer(x)
+    except (RuntimeError, NotImplementedError) as error:
+        pytest.skip(f'this torch does not multiply fp8 on a CPU: {error}')
+    assert out.dtype == dtype
+    expected = reference(layer, values.double() * scale.double())
+    torch.testing.assert_close(out.double(), expected, rtol=2e-2, atol=2e-2)
+    exact = floats(x).double()
+    assert (out.double() - exact).norm() < 0.06 * exact.norm()
+
+
+def small_model():
+    """Return the network that comes with the package."""
+    return load_model('small').model.fold_scales()
+
+
+def run(model, dtype=torch.float32, heads=None, frames=4):
+    """Return depths and poses of a few pictures."""
+    engine = StreamEngine(model, CacheConfig(policy='full'), dtype=dtype,
+                          head_dtype=heads or dtype, image_size=56)
+    results = [engine.step(image) for image in pictures(42, 56, frames)]
+    return (torch.stack([result.depth for result in results]),
+            torch.stack([result.pose_encoding for result in results]))
+
+
+# Of depth, relative and in the mean, and of a pose's nine numbers, at most; about three times what
+# was measured. In bf16 most of it is bf16's.
+CLOSE = {('int8_camera', torch.float32): (0, 2e-3), ('int8', torch.float32): (4e-3, 0.012),
+         ('fp8', torch.float32): (0.05, 0.25),
+         ('int8_camera', torch.bfloat16): (6e-3, 7e-3), ('int8', torch.bfloat16): (8e-3, 0.02)}
+
+
+@pytest.mark.parametrize('weights, dtype', CLOSE)
+def test_a_network_of_8_bits_is_close(weights, dtype):
+    expected = run(small_model())
+    model = small_model()
+    quantise_weights(model, weights)
+    try:
+        depth, pose = run(model, dtype)
+    except (RuntimeError, NotImplementedError) as error:
+        if weights != 'fp8':
+            raise
+        pytest.skip(f'this torch does not multiply fp8 on a CPU: {error}')
+    of_depth, of_pose = CLOSE[weights, dtype]
+    off = ((depth - expected[0]).abs() / expected[0]).mean()
+    assert off <= of_depth
+    change = (pose - expected[1]).abs().max()
+    assert 0 < change <= of_pose  # 0: nothing was rounded
+
+
+def test_precisions_may_be_chosen_and_changed_afterwards():
+    model = small_model()
+    quantise_weights(model, 'int8')
+    first = run(model)
+    lowered = run(model, torch.bfloat16, torch.float32)
+    assert model.dtype == torch.bfloat16 and model.head_dtype == torch.float32
+    assert not torch.equal(lowered[0], first[0])
+    again = run(model)  # the scales came back exactly, biases as bf16 left them
+    torch.testing.assert_close(again[0], first[0], rtol=2e-2, atol=2e-2)
+
+
+def layers(model, kind):
+    """Return the names of the layers of a kind."""
+    return {name for name, part in model.named_modules() if isinstance(part, kind)}
+
+
+def test_floats_are_gone():
+    with torch.device('meta'):
+        full = StreamVGGT(ModelConfig.full_size()).set_dtype(torch.bfloat16, torch.bfloat16)
+    # Of the full network, without memory: bytes of bf16, and of what is stored instead.
+    before = weight_bytes(full), weight_bytes(full.camera_head)
+    quantise_weights(full, 'int8_camera')
+    camera = weight_bytes(full.camera_head)
+    assert 0.50 < camera / before[1] < 0.52
+    assert before[0] - weight_bytes(full) == before[1] - camera > 210e6
+    quantise_weights(full, 'int8')
+    assert 0.50 < weight_bytes(full) / before[0] < 0.54
+    # What is left are the pose's own small layers.
+    assert layers(full, nn.Linear) == {
+        'camera_head.embed_pose', 'camera_head.pose_branch.fc1', 'camera_head.pose_branch.fc2'}
+
+
+@pytest.mark.parametrize('source', ['small', 'random'])
+def test_a_network_is_loaded_in_8_bits(source):
+    loaded = load_model(source, weights='int8')
+    expected = load_model(source).model.fold_scales()
+    assert weight_bytes(loaded.model) < 0.45 * weight_bytes(expected)
+    quantise_weights(expected, 'int8')
+    for name in layers(expected, QuantisedLinear):
+        one, other = loaded.model.get_submodule(name), expected.get_submodule(name)
+        assert torch.equal(one.values, other.values) and torch.equal(one.scale, other.scale)
+    assert layers(loaded.model, QuantisedLinear) == layers(expected, QuantisedLinear)
+    assert 'weights int8' in loaded.description
+    millions = load_model(source).description.split(' M parameters')[0].split()[-1]
+    assert f' {millions} M parameters' in loaded.description
+    assert torch.equal(run(loaded.model)[1], run(expected)[1])
+
+
+def test_what_was_rounded_is_no_checkpoint(tmp_path):
+    model = load_model('small', weights='int8_camera').model
+    with pytest.raises(RuntimeError, match='cannot be saved'):
+        save_checkpoint(model, tmp_path / 'rounded.safetensors')
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(RuntimeError, match='takes no other weights'):
+        model.load_state_dict(small_model().state_dict())
+
+
+def test_scales_are_not_folded_into_rounded_weights():
+    model = small_model()
+    quantise_weights(model, 'int8')
+    values = model.camera_head.trunk[0].mlp.fc2.values.clone()
+    assert torch.equal(model.fold_scales().camera_head.trunk[0].mlp.fc2.values, values)
+
+
+def test_what_cannot_be_is_refused(monkeypatch):
+    for choice in ('float', 'int8_camera', 'int8'):
+        check_weights(choice, 'cpu')
+    with pytest.raises(ValueError, match="weights must be one of float, .* got 'int4'"):
+        check_weights('int4', 'cpu')
+    with pytest.raises(ValueError, match='weights fp8 needs a GPU .* run on cpu'):
+        load_model('small', weights='fp8')
+    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda device: 'Orin')
+    for capability in ((8, 7), (8, 9), (9, 0)):
+        monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: capability)
+        if capability == (8, 7):
+            with pytest.raises(ValueError, match='Orin does not'):
+                check_weights('fp8', 'cuda')
+        else:
+            check_weights('fp8', 'cuda')

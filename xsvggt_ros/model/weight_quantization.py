@@ -1,0 +1,235 @@
+"""
+Linear layers whose weights are stored in 8 bits, one scale for each output channel.
+
+int8 is about the weights alone: what goes through a layer keeps its precision, and the numbers are
+made floats again on the way. fp8 rounds what goes through as well, one scale for each token, and
+multiplies in 8 bits; it has been computed on a CPU only, where torch has the same operator.
+"""
+
+from collections.abc import Callable
+from functools import cache
+
+import torch
+from torch import nn, Tensor
+import torch.nn.functional as F
+
+from xsvggt_ros import onednn
+from xsvggt_ros.model.fused import Linear
+
+FP8 = torch.float8_e4m3fn
+FP8_MAX = 448.0
+FP8_CAPABILITY = (8, 9)  # of a CUDA device: Ada, Hopper and newer multiply fp8
+# So many weights are made floats at once on a CPU: what they are made of stays in its caches.
+# 2048 x 8192 for one token in fp32, two cores of a Zen 5: 1.0 ms, 1.8 ms with stored floats.
+AT_ONCE = 1 << 21
+# `kernels.gemv.product` on a GPU, one token through int8 weights.
+Product = Callable[..., Tensor]
+
+
+class QuantisedLinear(nn.Module):
+    """
+    A linear layer that keeps no floats of its weights; it is called like `fused.Linear`.
+
+    dtype: the precision in which it computes. It has no state dict: what was rounded is not a
+    checkpoint, and what is loaded must be rounded anew.
+    """
+
+    def __init__(self, linear: Linear) -> None:
+        """Round the weights of a layer; its precision is kept."""
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.dtype = linear.weight.dtype
+        values, scale = self.round(linear.weight.detach())
+        self.register_buffer('values', values, persistent=False)  # [out, in]
+        self.register_buffer('scale', scale, persistent=False)  # [out, 1]
+        bias = None if linear.bias is None else linear.bias.detach()
+        self.register_buffer('bias', bias, persistent=False)
+        self.set_dtype(self.dtype)
+
+    def set_dtype(self, dtype: torch.dtype) -> None:
+        """Compute in this precision; the weights stay as they are."""
+        self.dtype = dtype
+        if self.bias is not None:
+            self.bias = self.bias.to(dtype)
+
+    @staticmethod
+    def round(weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Return weights [out, in] as 8-bit numbers, and their scales [out, 1]."""
+        raise NotImplementedError
+
+    def product(self, x: Tensor) -> Tensor:
+        """Return x [rows, in] through the layer, bias added, [rows, out]."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, gelu: bool = False, plus: Tensor | None = None) -> Tensor:
+        """
+        Return [..., out] for x [..., in], after an exact (erf) GELU or with ``plus`` added.
+
+        plus may be more precise, and the result then is.
+        """
+        out = self.product(x.reshape(-1, self.in_features)).view(*x.shape[:-1], self.out_features)
+        if plus is not None:
+            return plus + out
+        return F.gelu(out) if gelu else out
+
+    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
+        raise RuntimeError(f'{prefix[:-1]} is stored in 8 bits, and a network like that cannot be '
+                           'saved or copied by its weights; keep the checkpoint it was made from')
+
+    def _load_from_state_dict(
+        self, state_dict: dict, prefix: str, local_metadata: dict, strict: bool,
+        missing_keys: list, unexpected_keys: list, error_msgs: list,
+    ) -> None:
+        if any(key.startswith(prefix) for key in state_dict):
+            error_msgs.append(f'{prefix[:-1]} is stored in 8 bits and takes no other weights; '
+                              'load them into a new network')
+
+
+class Int8Linear(QuantisedLinear):
+    """A linear layer with int8 weights, symmetric about zero."""
+
+    kernel: Product | None = None  # instead of `product`, for one token
+
+    @staticmethod
+    def round(weight: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        Return int8 [out, in] and scales [out, 1] whose product is off by half a scale at most.
+
+        The scales are the next larger numbers of bf16, so that in bf16 they are the same.
+        """
+        weight = weight.float()
+        least = (weight.abs().amax(1, keepdim=True) / 127).clamp_min(1e-30)
+        scale = least.bfloat16()
+        above = torch.nextafter(scale, torch.full_like(scale, torch.inf))
+        scale = torch.where(scale.float() < least, above, scale).float()
+        return (weight / scale).round_().to(torch.int8), scale
+
+    def set_dtype(self, dtype: torch.dtype) -> None:
+        """Compute in this precision; the weights stay as they are."""
+        super().set_dtype(dtype)
+        self.scale = self.scale.to(torch.bfloat16 if dtype == torch.bfloat16 else torch.float32)
+
+    def forward(self, x: Tensor, gelu: bool = False, plus: Tensor | None = None) -> Tensor:
+        """Return [..., out] for x [..., in], see `QuantisedLinear.forward`."""
+        if self.kernel is not None and x.numel() == self.in_features:
+            return self.kernel(x, self.values, self.scale, self.bias, gelu, plus)
+        return super().forward(x, gelu, plus)
+
+    def product(self, x: Tensor) -> Tensor:
+        """Return x [rows, in] through the layer, bias added, [rows, out]."""
+        scale = self.scale.view(-1)
+        if suits_packed_product(x, self.values):
+            out = torch.ops.aten._weight_int8pack_mm(x.contiguous(), self.values, scale)
+            return out if self.bias is None else out + self.bias
+        if x.dtype == torch.float16:  # whose range sums of 127s leave
+            return F.linear(x, (self.values * self.scale).half(), self.bias)
+        rows = self.out_features
+        if x.device.type == 'cpu':
+            rows = max(1, AT_ONCE // self.in_features)
+        parts = [_linear(x, part.to(x.dtype)) for part in self.values.split(rows)]
+        out = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+        return out * scale if self.bias is None else torch.addcmul(self.bias, out, scale)
+
+
+class Fp8Linear(QuantisedLinear):
+    """A linear layer that multiplies fp8 by fp8 (e4m3), a scale for each token and channel."""
+
+    @staticmethod
+    def round(weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Return fp8 numbers [rows, in] and scales [rows, 1] of weights, or of tokens."""
+        weight = weight.float()
+        scale = (weight.abs().amax(1, keepdim=True) / FP8_MAX).clamp_min(1e-12)
+        return (weight / scale).to(FP8), scale
+
+    def set_dtype(self, dtype: torch.dtype) -> None:
+        """Give results in this precision; the products are in fp8 always."""
+        super().set_dtype(dtype)
+        if self.bias is not None:
+            self.bias = self.bias.bfloat16()  # which CUDA adds to such products
+
+    def product(self, x: Tensor) -> Tensor:
+        """Return x [rows, in] through the layer, bias added, [rows, out]."""
+        values, scale = self.round(x)
+        out = torch._scaled_mm(
+            values, self.values.t(), scale, self.scale.t(), bias=self.bias,
+            out_dtype=torch.bfloat16, use_fast_accum=x.device.type == 'cuda')
+        return out.to(x.dtype)
+
+
+# Which layers each choice stores, by the beginning of their names, and how. Outside of blocks only
+# the camera head has a large one; the small ones around its pose stay as they are.
+STORED: dict[str, dict[str, type[QuantisedLinear]]] = {
+    'float': {},
+    'int8_camera': {'camera_head.trunk.': Int8Linear,
+                    'camera_head.poseLN_modulation.': Int8Linear},
+    'int8': {'camera_head.trunk.': Int8Linear, 'camera_head.poseLN_modulation.': Int8Linear,
+             'aggregator.': Int8Linear},
+    'fp8': {'aggregator.': Fp8Linear}}
+WEIGHTS = tuple(STORED)
+
+
+def check_weights(choice: str, device: torch.device | str) -> None:
+    """Raise ValueError unless weights can be stored like that for a device."""
+    if choice not in WEIGHTS:
+        raise ValueError(f"weights must be one of {', '.join(WEIGHTS)}; got '{choice}'")
+    device = torch.device(device)
+    if choice != 'fp8':
+        return
+    if device.type != 'cuda':
+        raise ValueError(f'weights fp8 needs a GPU that multiplies fp8 (Ada, Hopper or newer), '
+                         f'and the network is to run on {device}; choose int8_camera, int8 or '
+                         'float')
+    if torch.cuda.get_device_capability(device) < FP8_CAPABILITY:
+        raise ValueError(f'weights fp8 needs a GPU that multiplies fp8 (Ada, Hopper or newer), '
+                         f'and {torch.cuda.get_device_name(device)} does not; choose int8_camera, '
+                         'int8 or float')
+
+
+def quantise_weights(model: nn.Module, choice: str, under: str = '') -> None:
+    """
+    Replace a network's linear layers, one by one, by those of a choice in `WEIGHTS`.
+
+    under: only those in the part of this name. Fold the layer scales before. Layers that are
+    stored in 8 bits already are left alone.
+    """
+    kinds = STORED[choice]
+    inside = f'{under}.' if under else ''
+    linear = [name for name, part in model.named_modules()
+              if isinstance(part, Linear) and name.startswith(inside)]
+    for name in linear:
+        for start, kind in kinds.items():
+            if name.startswith(start):
+                parent, _, own = name.rpartition('.')
+                setattr(model.get_submodule(parent), own, kind(model.get_submodule(name)))
+
+
+def weight_bytes(model: nn.Module) -> int:
+    """Return the bytes of a network's weights, scales included."""
+    return sum(tensor.nbytes for tensors in (model.parameters(), model.buffers())
+               for tensor in tensors)
+
+
+def _linear(x: Tensor, weight: Tensor) -> Tensor:
+    """Return x through floats, without a bias."""
+    if onednn.suits_linear(x, weight):
+        return onednn.linear(x, weight)
+    return F.linear(x, weight)
+
+
+def suits_packed_product(x: Tensor, values: Tensor) -> bool:
+    """Return whether torch has an operator that reads int8 weights for x, and it is quicker."""
+    return (x.device.type == 'cpu' and x.dtype == torch.bfloat16 and len(x) == 1
+            and not (values.shape[0] % 16 or values.shape[1] % 16) and packed_product_works())
+
+
+@cache
+def packed_product_works() -> bool:
+    """Try torch's operator once: it is there, but promised to nobody."""
+    try:
+        with torch.inference_mode():
+            x = torch.ones(1, 32, dtype=torch.bfloat16)
+            values = torch.full((32, 32), 2, dtype=torch.int8)
+            out = torch.ops.aten._weight_int8pack_mm(x, values, x[0] / 4)
+            return bool((out == 16).all())
+    except (AttributeError, RuntimeError, TypeError):
+        return False
