@@ -13,6 +13,7 @@ from xsvggt_ros.kv_cache.retention import POLICIES
 from xsvggt_ros.model.config import (
     CameraHeadConfig, DPTHeadConfig, ModelConfig, PatchEmbedConfig)
 from xsvggt_ros.model.streamvggt import StreamVGGT
+from xsvggt_ros.model.weight_quantization import quantise_weights
 from xsvggt_ros.tools.cli import main
 from xsvggt_ros.tools.frame_bench import (
     count_operators, fill_caches, memory_in_use, pictures, Windows)
@@ -69,6 +70,15 @@ def test_a_steady_frame_waits_for_nothing_and_keeps_nothing(deep, policy, quanti
     assert memory_in_use(torch.device('cpu'))['tensors'] == before
 
 
+@pytest.mark.parametrize('heads', [torch.float32, torch.bfloat16])
+def test_weights_in_8_bits_wait_for_nothing_either(heads):
+    model = StreamVGGT(DEEP).fold_scales()
+    quantise_weights(model, 'int8')
+    engine = StreamEngine(model, CacheConfig(max_tokens=100), head_dtype=heads)
+    engine.step(IMAGE)
+    assert count_operators(engine, IMAGE).waits == 0
+
+
 def test_operators_are_counted_down_to_the_last():
     with torch.inference_mode(), OperatorCount() as count:
         x = torch.ones(3, 4)
@@ -104,13 +114,15 @@ def test_the_command_writes_all_it_measured(tmp_path, capsys, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     file = tmp_path / 'bench.json'
     assert main(['bench', '--size', 'small', '--image', '56x56', '--frames', '9', '--device',
-                 'cpu', '--compare', f'{__name__}:still', '--json', str(file)]) == 0
+                 'cpu', '--compare', f'{__name__}:still', '--weights', 'int8', '--json',
+                 str(file)]) == 0
     shown = capsys.readouterr().out
     written = json.loads(file.read_text())
     assert set(written['latency_ms']) == {'mean', 'p50', 'p95', 'p99'}
     for name in ('latency_first_ms', 'latency_last_ms', 'ops_per_frame', 'peak_bytes'):
         assert written[name] > 0
     assert written['windows'] == {'steady': [3, 9], 'first': [3, 6], 'last': [6, 9]}
+    assert written['weights'] == 'int8' and 5e6 < written['weight_bytes'] < 8e6
     assert written['syncs_per_frame'] == 0
     assert written['allocator_growth_bytes'] == 0
     assert 0 < written['cache_share'] < 1
@@ -154,7 +166,8 @@ def test_frames_between_keyframes_are_measured_for_themselves(tmp_path, capsys):
     (('--image', '57x56'), 'multiples of 14'), (('--frames', '2'), '3 at least'),
     (('--compare', 'nowhere:at_all'), 'MODULE:FACTORY'), (('--policy', 'best'), 'policy'),
     (('--device', 'cpu', '--graphs', 'on'), 'need a GPU'),
-    (('--device', 'cpu', '--kernels', 'triton'), 'Triton does not run on the device cpu')])
+    (('--device', 'cpu', '--kernels', 'triton'), 'Triton does not run on the device cpu'),
+    (('--device', 'cpu', '--weights', 'fp8'), '--weights fp8 needs a GPU')])
 def test_what_cannot_be_measured_is_named(arguments, word, capsys, monkeypatch):
     monkeypatch.delenv('TRITON_INTERPRET', raising=False)
     assert main(['bench', *arguments]) == 1

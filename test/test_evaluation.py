@@ -227,6 +227,8 @@ def test_the_command_reads_a_data_set(weights, tmp_path, capsys):
     common = ['eval', '--checkpoint', str(weights), '--frames', '5', '--json']
     assert main([*common, str(tmp_path / 'data.json'), '--data', str(sequence)]) == 0
     assert main([*common, str(tmp_path / 'world.json'), '--streams', '1', '--rate', '3']) == 0
+    assert main([*common, str(tmp_path / 'int8.json'), '--streams', '1', '--rate', '3',
+                 '--weights', 'int8']) == 0
     capsys.readouterr()
     data, world = (json.loads((tmp_path / f'{name}.json').read_text())
                    for name in ('data', 'world'))
@@ -234,6 +236,10 @@ def test_the_command_reads_a_data_set(weights, tmp_path, capsys):
     for name in ('depth_abs_rel', 'ate_ratio', 'rotation_deg', 'rpe_translation'):
         assert data[name] == pytest.approx(world[name], rel=2e-3), name
     assert data['streams'] == [{'name': 'rgbd_dataset_freiburg3_tiny', 'frames': 5}]
+    rounded = json.loads((tmp_path / 'int8.json').read_text())
+    assert rounded['weights'] == 'int8' and rounded['weight_bytes'] < world['weight_bytes']
+    assert rounded['depth_abs_rel'] == pytest.approx(world['depth_abs_rel'], rel=0.05)
+    assert '--weights int8' in rounded['command'] and '--weights' not in world['command']
 
 
 @pytest.mark.parametrize('arguments, code, words', [
@@ -247,6 +253,7 @@ def test_the_command_reads_a_data_set(weights, tmp_path, capsys):
     (['--tracking-size', '14'], 1, '--keyframe-stride 2 or more'),
     (['--keyframe-stride', '2', '--tracking-size', '20'], 1, 'multiple of 14'),
     (['--keyframe-stride', '2', '--remove', 'first'], 2, 'leave --keyframe-stride out'),
+    (['--weights', 'fp8', '--device', 'cpu'], 1, '--weights fp8 needs a GPU'),
     (['--data', 'nowhere'], 1, 'nowhere'),
 ])
 def test_what_is_wrong_is_named(weights, arguments, code, words, capsys):

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from xsvggt_ros.model.weight_quantization import weight_bytes
+from xsvggt_ros.node.loading import load_engine, StartError
 from xsvggt_ros.node.parameters import BY_NAME, check_change, TABLE
 from xsvggt_ros.tools import parameter_docs
 
@@ -85,3 +87,12 @@ def test_lists_of_names(given, expected, faulty):
     assert [fault.startswith('image_topics') for fault in faults] == [True] * faulty
     node.destroy_node()
     rclpy.shutdown(context=context)
+
+
+def test_weights_are_stored_as_the_parameter_says():
+    values = {parameter.name: parameter.default for parameter in TABLE} | {'model.device': 'cpu'}
+    sizes = [weight_bytes(load_engine(values | {'model.weights': choice}).engine._model)
+             for choice in ('float', 'int8_camera', 'int8')]
+    assert sizes == sorted(sizes, reverse=True) and sizes[2] < 0.4 * sizes[0]
+    with pytest.raises(StartError, match=r'^model\.weights fp8 needs a GPU'):
+        load_engine(values | {'model.weights': 'fp8'})

@@ -304,6 +304,8 @@ def parts(model: StreamVGGT, on_cpu: bool) -> Iterator[Part]:
     """Take the place of the methods that are worth it there."""
     single = set(model.camera_head.trunk)  # blocks that one token at a time goes through
     for block in (module for module in model.modules() if isinstance(module, Block)):
+        if getattr(block.mlp.fc1, 'kernel', None) is not None and block in single:
+            continue  # a kernel does most of it already, and cannot be exported
         place = 'camera head' if block in single else 'blocks'
         few = block.mlp.fc1.in_features * block.mlp.fc1.out_features < onednn.FEW_WEIGHTS
         if not on_cpu or (block in single and few):

@@ -107,8 +107,8 @@ class StreamVGGT(nn.Module):
         """
         Choose what cuts queries, keys and values and reads int8 weights for one token.
 
-        choice: one of `availability.CHOICES`. Call it when the network is where it will run. Returns
-        which it is now, 'triton' or 'portable'. Raises ValueError.
+        choice: one of `availability.CHOICES`. Call it when the network is where it will run.
+        Returns which it is now, 'triton' or 'portable'. Raises ValueError.
         """
         device = self.aggregator.camera_token.device
         qkv, gemv = (availability.load(name, choice, device, self.config.head_dim)
