@@ -16,6 +16,7 @@ from xsvggt_ros.model import compiled
 from xsvggt_ros.model.compiled import cause, Compiler, inductor, Part, PartModule
 from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.model.streamvggt import StreamVGGT
+from xsvggt_ros.model.weight_quantization import quantise_weights
 
 CASE = golden_data.load_case('tiny_h1')
 NAMES = ('pose_encoding', 'depth', 'depth_confidence', 'points', 'points_confidence')
@@ -48,11 +49,12 @@ def lines():
     return []
 
 
-def engine(compiler=None, lines=None, **settings):
+def engine(compiler=None, lines=None, weights='float', **settings):
     model = StreamVGGT(ModelConfig.from_dict(CASE.config))
     model.load_state_dict(CASE.weights, strict=True)
+    quantise_weights(model.fold_scales(), weights)
     cache = CacheConfig(max_tokens=66, camera_max_tokens=24, policy='xstream')
-    return StreamEngine(model.fold_scales(), cache, compiler=compiler,
+    return StreamEngine(model, cache, compiler=compiler,
                         report=[].append if lines is None else lines.append, **settings)
 
 
@@ -77,13 +79,14 @@ def test_compiled_frames_are_the_others_to_rounding(lines):
     check_stream(lines)
 
 
-def test_what_a_gpu_compiles_is_the_same_to_rounding(as_on_a_gpu, lines):
-    check_stream(lines)
+@pytest.mark.parametrize('weights', ['float', 'int8'])
+def test_what_a_gpu_compiles_is_the_same_to_rounding(weights, as_on_a_gpu, lines):
+    check_stream(lines, weights=weights)
 
 
-def check_stream(lines):
+def check_stream(lines, **settings):
     compiler = Compiler(exported)
-    plain, other = engine(), engine(compiler, lines)
+    plain, other = engine(**settings), engine(compiler, lines, **settings)
     for index in range(9):
         assert_same(other.step(frame(index)), plain.step(frame(index)))
         other.finish_compilation()

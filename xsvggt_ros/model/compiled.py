@@ -195,6 +195,7 @@ class PartModule(nn.Module):
         weights = state(part.module)
         spared: dict[int, Any] = {
             id(x): nn.Parameter(torch.empty_like(x, device='meta'), requires_grad=False)
+            if isinstance(x, nn.Parameter) else torch.empty_like(x, device='meta')
             for x in weights.values()}
         for module in part.module.modules():
             for member in vars(module).values():
@@ -305,7 +306,7 @@ def parts(model: StreamVGGT, on_cpu: bool) -> Iterator[Part]:
     single = set(model.camera_head.trunk)  # blocks that one token at a time goes through
     for block in (module for module in model.modules() if isinstance(module, Block)):
         if getattr(block.mlp.fc1, 'kernel', None) is not None and block in single:
-            continue  # a kernel does most of it already, and cannot be exported
+            continue  # its kernel cannot be exported
         place = 'camera head' if block in single else 'blocks'
         few = block.mlp.fc1.in_features * block.mlp.fc1.out_features < onednn.FEW_WEIGHTS
         if not on_cpu or (block in single and few):
