@@ -70,12 +70,16 @@ def group_index(sizes: list[int], device: torch.device) -> Tensor:
 
 def quantise(x: Tensor, bits: int, dim: int) -> Block:
     """Return x [..., n] quantised with one scale and minimum along ``dim``; n must be even."""
-    x = x.float()
+    return quantise_(x.to(torch.float32, copy=True), bits, dim)
+
+
+def quantise_(x: Tensor, bits: int, dim: int) -> Block:
+    """As `quantise`, for fp32 that is not needed any more: new memory costs a CPU most of it."""
     levels = 2 ** bits - 1
     minimum = x.amin(dim, keepdim=True).half()
     scale = (x.amax(dim, keepdim=True) - minimum.float()) / levels
     scale = scale.clamp_min(torch.finfo(torch.half).tiny).half()
-    q = (x - minimum.float()).div_(scale.float()).round_().clamp_(0, levels).byte()
+    q = x.sub_(minimum.float()).div_(scale.float()).round_().clamp_(0, levels).byte()
     return Block(pack(q) if bits == 4 else q, scale, minimum)
 
 
@@ -222,8 +226,9 @@ class Centres:
     def encode(self, keys: Tensor, values: Tensor, rows: Tensor, bits: int) -> PackedKV:
         """Return tokens [heads, tokens, head_dim] centred, scaled and packed."""
         key_centres, value_centres = self._at(rows)
-        return PackedKV(quantise((keys.float() - key_centres).div_(self.spread), bits, -1),
-                        quantise(values.float() - value_centres, bits, -1))
+        keys = torch.sub(keys.float(), key_centres, out=key_centres).div_(self.spread)
+        values = torch.sub(values.float(), value_centres, out=value_centres)
+        return PackedKV(quantise_(keys, bits, -1), quantise_(values, bits, -1))
 
     def uncentre(self, keys: Tensor, values: Tensor, rows: Tensor) -> None:
         """Undo, in place, what `encode` did before it packed."""

@@ -2,6 +2,7 @@
 
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from functools import partial
+import gc
 import signal
 import time
 
@@ -137,6 +138,9 @@ class XsvggtNode(LifecycleNode):
             self.get_logger().warning(
                 'input.tracking_size has no effect while every image is remembered: set '
                 'input.keyframe_stride to 2 or more')
+        # What is there now stays: all threads stand still while it is searched for garbage.
+        gc.collect()
+        gc.freeze()
         self._state = 'inactive'
         return TransitionCallbackReturn.SUCCESS
 
@@ -194,6 +198,8 @@ class XsvggtNode(LifecycleNode):
         if self._pipeline is not None:
             self._pipeline.loaded.engine.close()
         self._outputs = self._pipeline = self._tf = None
+        gc.unfreeze()
+        gc.collect()  # the network may be in circles, and its memory is wanted
 
     # Topics --------------------------------------------------------------------------------------
 
