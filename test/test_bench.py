@@ -10,6 +10,7 @@ from xsvggt_ros import onednn
 from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.kv_cache.retention import POLICIES
+from xsvggt_ros.model.checkpoint import load_model
 from xsvggt_ros.model.config import (
     CameraHeadConfig, DPTHeadConfig, ModelConfig, PatchEmbedConfig)
 from xsvggt_ros.model.streamvggt import StreamVGGT
@@ -21,8 +22,8 @@ from xsvggt_ros.tools.operator_count import OperatorCount
 
 # As deep as the public network, hence as many operators, but narrow.
 DEEP = ModelConfig(
-    img_size=56, embed_dim=64, depth=24, num_heads=1,
-    patch_embed=PatchEmbedConfig('dinov2', num_heads=1), camera_head=CameraHeadConfig(num_heads=1),
+    img_size=56, embed_dim=64, depth=24, num_heads=2,
+    patch_embed=PatchEmbedConfig('dinov2', num_heads=2), camera_head=CameraHeadConfig(num_heads=2),
     dpt_head=DPTHeadConfig(features=16, out_channels=(8, 8, 16, 16),
                            intermediate_layer_idx=(4, 11, 17, 23)))
 IMAGE = pictures(56, 56, 1)[0]
@@ -33,23 +34,26 @@ def deep():
     return StreamVGGT(DEEP).fold_scales()
 
 
-def steady_engine(model, frames=6, **settings):
+def steady_engine(model, dtype=torch.float32, **settings):
     """Return an engine whose caches are full."""
     cache = {'max_tokens': 100, 'camera_max_tokens': 16} | settings
-    engine = StreamEngine(model, CacheConfig(**cache))
+    engine = StreamEngine(model, CacheConfig(**cache), dtype=dtype, head_dtype=dtype)
     engine.want_points(False)
-    for _ in range(frames):
-        engine.step(IMAGE)
+    fill_caches(engine, IMAGE)
+    engine.step(IMAGE)
     engine.finish_frame()
     return engine
 
 
-@pytest.mark.parametrize('policy', ('xstream', 'frame_coverage'))
-def test_a_frame_of_the_full_depth_takes_few_operators(deep, policy, monkeypatch):
+@pytest.mark.parametrize('dtype', (torch.float32, torch.bfloat16))
+@pytest.mark.parametrize('policy', sorted(set(POLICIES) - {'full'}))
+def test_a_frame_of_the_full_depth_takes_few_operators(policy, dtype, monkeypatch):
+    if not onednn.works(dtype):
+        pytest.skip(f'oneDNN has no {dtype} on this processor')
     monkeypatch.setattr(onednn, 'FEW_WEIGHTS', 0)  # narrow layers as if they were wide
     # Enough tokens that attention takes the way it takes at full size.
     budget = onednn.MANY_KEYS + 42
-    engine = steady_engine(deep, 28, policy=policy, max_tokens=budget, camera_max_tokens=2048)
+    engine = steady_engine(StreamVGGT(DEEP).fold_scales(), dtype, policy=policy, max_tokens=budget)
     assert engine.cache_stats().tokens_per_layer[0] >= onednn.MANY_KEYS
     count = count_operators(engine, IMAGE)
     assert 600 < count.operators < 1300, count.names
@@ -59,7 +63,7 @@ def test_a_frame_of_the_full_depth_takes_few_operators(deep, policy, monkeypatch
 @pytest.mark.parametrize('quantization', ('none', 'int4'))
 @pytest.mark.parametrize('policy', sorted(set(POLICIES) - {'full'}))
 def test_a_steady_frame_waits_for_nothing_and_keeps_nothing(deep, policy, quantization):
-    engine = steady_engine(deep, 6, policy=policy, quantization=quantization)
+    engine = steady_engine(deep, policy=policy, quantization=quantization)
     counts = [count_operators(engine, IMAGE) for _ in range(2)]
     assert [count.waits for count in counts] == [0, 0]
     assert counts[0].operators == counts[1].operators
@@ -232,3 +236,17 @@ def test_full_caches_are_those_of_a_long_stream(quantization):
     after = engine.cache_stats()
     assert after.evicted_this_frame == after.tokens_per_frame
     assert (after.tokens_per_layer, after.camera_tokens) == (before.tokens_per_layer, 40)
+
+
+def test_bf16_on_a_cpu_stays_near_fp32():
+    loaded = load_model('small')
+    frames = pictures(56, 56, 4)
+    results = []
+    for dtype in (torch.float32, torch.bfloat16):
+        engine = StreamEngine(loaded.model.fold_scales(), CacheConfig(), dtype=dtype,
+                              head_dtype=dtype)
+        results.append([engine.step(frame) for frame in frames])
+    for exact, rounded in zip(*results):
+        assert ((rounded.depth - exact.depth).abs() / exact.depth).mean() < 0.02
+        torch.testing.assert_close(rounded.pose_encoding, exact.pose_encoding, atol=0.1, rtol=0.05)
+        assert not torch.equal(rounded.depth, exact.depth)

@@ -6,6 +6,8 @@ frame. Optical frames have x right, y down, z forward (REP-103 `_optical`); FLU 
 forward, y left, z up. Pixel coordinates are the integers 0..width-1 and 0..height-1.
 """
 
+from functools import cache, lru_cache
+
 import torch
 from torch import Tensor
 
@@ -25,15 +27,31 @@ def quaternion_to_matrix(quaternion: Tensor) -> Tensor:
 
     The quaternion need not have unit length; a zero quaternion gives the identity.
     """
-    x, y, z, w = quaternion.unbind(-1)
-    norm = (quaternion * quaternion).sum(-1)
-    s = torch.where(norm > 0, 2.0 / norm.clamp_min(torch.finfo(norm.dtype).tiny), 0.0)
-    rows = (
-        1 - s * (y * y + z * z), s * (x * y - z * w), s * (x * z + y * w),
-        s * (x * y + z * w), 1 - s * (x * x + z * z), s * (y * z - x * w),
-        s * (x * z - y * w), s * (y * z + x * w), 1 - s * (x * x + y * y),
-    )
-    return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
+    pairs, signs, identity = _rotation_terms(quaternion.device, quaternion.dtype)
+    products = quaternion[..., :, None] * quaternion[..., None, :]
+    norm = products.diagonal(dim1=-2, dim2=-1).sum(-1, keepdim=True)
+    s = norm.clamp_min(torch.finfo(norm.dtype).tiny).reciprocal()  # finite: products may be 0
+    terms = products.flatten(-2)[..., pairs] * signs  # [..., 2, 9]
+    return (identity + s * terms.sum(-2)).unflatten(-1, (3, 3))
+
+
+@cache
+def _rotation_terms(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """
+    Return what makes a rotation of the 16 products of a quaternion's components (x, y, z, w).
+
+    Of each of the nine elements: the two products [2, 9] that are added, twice their signs [2, 9],
+    and the identity [9].
+    """
+    x, y, z, w = range(4)
+    terms = (((y, y, -1), (z, z, -1)), ((x, y, 1), (z, w, -1)), ((x, z, 1), (y, w, 1)),
+             ((x, y, 1), (z, w, 1)), ((x, x, -1), (z, z, -1)), ((y, z, 1), (x, w, -1)),
+             ((x, z, 1), (y, w, -1)), ((y, z, 1), (x, w, 1)), ((x, x, -1), (y, y, -1)))
+    with torch.inference_mode(False):
+        pairs = torch.tensor([[4 * one + other for one, other, _ in two] for two in terms])
+        signs = torch.tensor([[2 * sign for *_, sign in two] for two in terms], dtype=dtype)
+        identity = torch.eye(3, dtype=dtype).flatten()
+        return pairs.T.to(device), signs.T.to(device), identity.to(device)
 
 
 def matrix_to_quaternion(rotation: Tensor) -> Tensor:
@@ -58,9 +76,14 @@ def matrix_to_quaternion(rotation: Tensor) -> Tensor:
 def make_transform(rotation: Tensor, translation: Tensor) -> Tensor:
     """Return the transforms [..., 4, 4] of rotations [..., 3, 3] and translations [..., 3]."""
     top = torch.cat([rotation, translation[..., None]], dim=-1)
-    bottom = torch.zeros_like(top[..., :1, :])
-    bottom[..., 3] = 1
+    bottom = _bottom_row(top.device, top.dtype).expand(*top.shape[:-2], 1, 4)
     return torch.cat([top, bottom], dim=-2)
+
+
+@cache
+def _bottom_row(device: torch.device, dtype: torch.dtype) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.tensor(((0, 0, 0, 1),), dtype=dtype).to(device)
 
 
 def invert_transform(transform: Tensor) -> Tensor:
@@ -88,15 +111,22 @@ def pose_encoding_to_camera(
     rotation = quaternion_to_matrix(pose_encoding[..., 3:7])
     camera_from_world = make_transform(rotation, pose_encoding[..., :3])
     fov = pose_encoding[..., 7:9].clamp_min(MIN_FIELD_OF_VIEW)
-    size = fov.new_tensor((height, width))
-    fy, fx = ((size / 2) / torch.tan(fov / 2)).unbind(-1)
-    intrinsics = fov.new_zeros((*fov.shape[:-1], 3, 3))
+    middle, rest = _image_terms(height, width, fov.device, fov.dtype)
+    fy, fx = (middle / torch.tan(fov / 2)).unbind(-1)
+    intrinsics = rest.expand(*fov.shape[:-1], 3, 3).clone()
     intrinsics[..., 0, 0] = fx
     intrinsics[..., 1, 1] = fy
-    intrinsics[..., 0, 2] = width / 2
-    intrinsics[..., 1, 2] = height / 2
-    intrinsics[..., 2, 2] = 1
     return camera_from_world, intrinsics
+
+
+@lru_cache(maxsize=8)
+def _image_terms(
+    height: int, width: int, device: torch.device, dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    """Return the middle (y, x) of an image, [2], and intrinsics [3, 3] of focal length 0."""
+    with torch.inference_mode(False):
+        rest = torch.tensor(((0, 0, width / 2), (0, 0, height / 2), (0, 0, 1)), dtype=dtype)
+        return rest[:2, 2].flip(0).to(device), rest.to(device)
 
 
 def unproject_depth(depth: Tensor, intrinsics: Tensor) -> Tensor:

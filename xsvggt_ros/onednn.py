@@ -56,7 +56,8 @@ def convolve(
 def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Return softmax attention of queries [heads, tokens, d]; by oneDNN where that is quicker."""
     tokens = query.shape[1]
-    if tokens == 1 or key.shape[1] < MANY_KEYS or not (suits(query) and takes_products()):
+    if (tokens == 1 or key.shape[1] < MANY_KEYS or query.dtype != torch.float32
+            or not (suits(query) and takes_products())):
         return _fused_attention(query, key, value)
     settings = torch.backends.mkldnn.matmul
     before = settings.fp32_precision

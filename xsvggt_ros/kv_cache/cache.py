@@ -72,8 +72,12 @@ class KVCache:
         layers, step = layout.layers, layout.tokens_per_step
         self._token_ids = torch.full((layers, store.slots), -1, device=device)
         self._scores = torch.zeros(layers, store.slots, device=device)
+        self._latest = self._scores
         self._attention = torch.zeros(layers, store.slots if watched else 0, device=device)
         self._pooled = torch.zeros(layers, layout.heads, layout.head_dim, device=device)
+        # Queries of a step of one token, which need no pooling and are scored together.
+        single = step == 1 and isinstance(store, DenseStore)
+        self._singles: list[Tensor | None] = [None] * layers if single else []
         self._kept = torch.ones(layers, device=device)
         self._offsets = torch.arange(step, device=device)
         self._next_slots = torch.zeros(layers, step, dtype=torch.int64, device=device)
@@ -95,7 +99,10 @@ class KVCache:
             self.policy.remember(layer, key, self.steps)
         observe = None
         if self.limit is not None and used > self.limit:
-            self.policy.pooled_query(query, out=self._pooled[layer])
+            if self._singles:
+                self._singles[layer] = query
+            else:
+                self.policy.pooled_query(query, out=self._pooled[layer])
             observe = partial(self._score, slice(layer, layer + 1))
         step = Step(self.steps, self._next_slots[layer], used, self._token_ids[layer, :used])
         return self._store.attend(layer, step, query, key, value, observe)
@@ -138,8 +145,11 @@ class KVCache:
     def end_step(self) -> None:
         """Commit the step and evict what is above the budget; no host synchronisation."""
         step = self.layout.tokens_per_step
-        new_ids = (self._offsets + self.steps * step).expand(self.layout.layers, step)
-        self._token_ids.scatter_(1, self._next_slots, new_ids)
+        if step == 1:
+            self._token_ids.scatter_(1, self._next_slots, self.steps)
+        else:
+            new_ids = (self._offsets + self.steps * step).expand(self.layout.layers, step)
+            self._token_ids.scatter_(1, self._next_slots, new_ids)
         if self.budget is not None:
             self.policy.commit(self.steps)
         self.steps += 1
@@ -147,11 +157,16 @@ class KVCache:
         used = self.tokens
         self.evicted_last = 0 if self.limit is None else max(0, used - self.limit)
         if self.evicted_last:
+            if self._singles:
+                self._pooled = torch.stack([query[:, 0] for query in self._singles]).float()
             for layers, keys, values in self._store.floats(used):
                 self._score(layers, slice(self.layout.heads), keys, values)
         self._gaps = self.evicted_last
-        # In place: a captured step reads its slots from here.
-        self._next_slots.copy_(self._free_slots(used, self.evicted_last))
+        slots = self._free_slots(used, self.evicted_last)
+        if self._singles:
+            self._next_slots = slots
+        else:  # in place: a captured step reads its slots from here
+            self._next_slots.copy_(slots)
         self.evicted_total += self.evicted_last
         self.tokens -= self.evicted_last
 
@@ -229,15 +244,16 @@ class KVCache:
         keys, values: [layers, heads, used, head_dim].
         """
         used, pooled = keys.shape[2], self._pooled[layers]
-        sums = [(self._scores, self.policy.score(pooled, heads, keys, values))]
+        score = self.policy.score(pooled, heads, keys, values)
+        self._latest = self._scores[:, :used]
+        whole = heads.stop - (heads.start or 0) == self.layout.heads
+        if score is not None and whole and len(score) == self.layout.layers:
+            self._latest = score
+        elif score is not None:
+            _add_up(self._latest[layers], score, heads)
         if self._attention.numel():
-            attention = pooled_attention(pooled[:, heads], keys)
-            sums.append((self._attention, attention.sum(dim=1)))
-        for total, part in sums:
-            if part is not None and heads.start:
-                total[layers, :used] += part
-            elif part is not None:
-                total[layers, :used] = part
+            attention = pooled_attention(pooled[:, heads], keys).sum(dim=1)
+            _add_up(self._attention[layers, :used], attention, heads)
 
     # Slots ---------------------------------------------------------------------------------------
 
@@ -252,8 +268,8 @@ class KVCache:
             # Room for the next step, and for those that come before anything is evicted again.
             steps = 1 + -(-(self.budget - self.limit) // step)
             must_leave = self._store.must_leave(
-                ids, self.policy.protected(ids, self.steps), steps)
-        losers = self.policy.losers(self._scores[:, :used], ids, self.steps, count, must_leave)
+                ids, lambda: self.policy.protected(ids, self.steps), steps)
+        losers = self.policy.losers(self._latest, ids, self.steps, count, must_leave)
         self._token_ids.scatter_(1, losers, -1)
         if self._attention.numel():
             lost = self._attention.gather(1, losers).sum(dim=1)
@@ -262,6 +278,8 @@ class KVCache:
             self._fill(losers, used - count)
             self._gaps = 0
             return self._free_slots(used - count, 0)
+        if count == step:
+            return losers
         fresh = (self._offsets[:step - count] + used).expand(layers, step - count)
         return torch.cat([losers, fresh], dim=1)
 
@@ -308,6 +326,14 @@ class Onlooker:
 
     def end_step(self) -> None:
         """Do nothing: there is nothing to commit."""
+
+
+def _add_up(total: Tensor, part: Tensor, heads: slice) -> None:
+    """Begin a sum over the heads with the first ones, or add the next ones to it."""
+    if heads.start:
+        total += part
+    else:
+        total.copy_(part)
 
 
 def build_cache(

@@ -59,6 +59,7 @@ class RetentionPolicy:
         """
         if self._pooling.device != query.device:
             self._pooling = self._pooling.to(query.device)
+        # Of one token it is the query itself, as `KVCache` knows.
         weights = self._pooling.expand(query.shape[0], 1, -1)
         return torch.bmm(weights, query.float(), out=None if out is None else out[:, None])[:, 0]
 
@@ -84,10 +85,10 @@ class RetentionPolicy:
 
     def protected(self, token_ids: Tensor, steps: int) -> Tensor:
         """Return which slots hold tokens that always stay, as bool; steps as in `losers`."""
-        first = token_ids < self.tokens_per_step
-        if not self.protects_newest:
-            return first
-        return first | (token_ids >= (steps - 1) * self.tokens_per_step)
+        first, newest = self.tokens_per_step, (steps - 1) * self.tokens_per_step
+        if not self.protects_newest or newest <= first:  # then there are no others
+            return token_ids < (first if not self.protects_newest else newest + first)
+        return token_ids.clamp(first, newest - 1) != token_ids
 
     def losers(
         self, scores: Tensor, token_ids: Tensor, steps: int, count: int,
@@ -156,8 +157,10 @@ class XStream(RetentionPolicy):
 
     def score(self, pooled: Tensor, heads: slice, keys: Tensor, values: Tensor) -> Tensor:
         """Return <pooled query, key>, both averaged over heads, as far as these heads go."""
-        mean = pooled.mean(dim=-2, keepdim=True) / pooled.shape[-2]
-        return weighted_key_sum(mean, keys)
+        products = dot_products(pooled.mean(dim=-2, keepdim=True), keys)
+        if products.shape[-2] == pooled.shape[-2]:
+            return products.mean(dim=-2)
+        return products.sum(dim=-2) / pooled.shape[-2]
 
     def rank(self, scores: Tensor, token_ids: Tensor) -> Tensor:
         """Rank by score."""
@@ -169,7 +172,7 @@ class XStreamPerHead(XStream):
 
     def score(self, pooled: Tensor, heads: slice, keys: Tensor, values: Tensor) -> Tensor:
         """Return <pooled query, key>, summed over these heads."""
-        return weighted_key_sum(pooled[..., heads, :], keys)
+        return dot_products(pooled[..., heads, :], keys).sum(dim=-2)
 
 
 class ValueAware(XStream):
@@ -235,18 +238,20 @@ class FrameCoverage(RetentionPolicy):
     ) -> Tensor:
         """Return all slots of the frames, in each layer, that the others make up for best."""
         unit = torch.nn.functional.normalize(self._described, dim=2)
-        distance = 1 - unit @ unit.transpose(1, 2)
+        one = unit.new_ones(())
+        distance = torch.baddbmm(one, unit, unit.transpose(1, 2), alpha=-1)  # 1 - cosine
         distance.diagonal(dim1=1, dim2=2).fill_(torch.inf)
         frame_of = token_ids // self.tokens_per_step
-        leaves = torch.zeros_like(token_ids, dtype=torch.bool)
+        leaves = None
         for _ in range(count // self.tokens_per_step):
             others = distance.masked_fill((self._frame < 0)[:, None], torch.inf)
             near = others.topk(min(2, distance.shape[1] - 1), dim=2, largest=False).values
             stays = (self._frame <= 0) | (self._frame == steps - 1)
             entry = near.mean(dim=2).masked_fill(stays, torch.inf).argmin(dim=1, keepdim=True)
-            leaves |= frame_of == self._frame.gather(1, entry)
+            leaving = frame_of == self._frame.gather(1, entry)
+            leaves = leaving if leaves is None else leaves | leaving
             self._frame.scatter_(1, entry, -1)
-        return leaves.byte().argsort(dim=1, descending=True, stable=True)[:, :count]
+        return leaves.argsort(dim=1, descending=True, stable=True)[:, :count]
 
 
 def pooling_weights(tokens: int, special_tokens: int, pool_size: int) -> Tensor:
@@ -258,11 +263,6 @@ def pooling_weights(tokens: int, special_tokens: int, pool_size: int) -> Tensor:
         pools.append(patches % pool_size)
     weights = [1.0] * special + [1.0 / size for size in pools for _ in range(size)]
     return torch.tensor(weights) / (special + len(pools))
-
-
-def weighted_key_sum(weights: Tensor, keys: Tensor) -> Tensor:
-    """Return the sum over heads of weights [..., heads, d] times keys [..., heads, tokens, d]."""
-    return dot_products(weights, keys).sum(dim=-2)
 
 
 def pooled_attention(pooled: Tensor, keys: Tensor) -> Tensor:

@@ -64,12 +64,14 @@ class TokenStore(Protocol):
     def floats(self, used: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Yield layers and their keys and values, [layers, heads, used, head_dim], if floats."""
 
-    def must_leave(self, token_ids: Tensor, protected: Tensor, steps: int) -> Tensor | None:
+    def must_leave(
+        self, token_ids: Tensor, protected: Callable[[], Tensor], steps: int,
+    ) -> Tensor | None:
         """
         Return which slots the store cannot keep, [layers, tokens] bool, or None for no such.
 
         token_ids: [layers, tokens] int64 of the occupied slots, the newest step included;
-        protected: bool, tokens that stay in any case; steps: how many must find room before the
+        protected: returns which, bool, stay in any case; steps: how many must find room before the
         next eviction.
         """
 
@@ -107,7 +109,9 @@ class DenseStore:
         """Return the bytes of the tokens remembered."""
         return self.nbytes // self.slots * tokens
 
-    def must_leave(self, token_ids: Tensor, protected: Tensor, steps: int) -> None:
+    def must_leave(
+        self, token_ids: Tensor, protected: Callable[[], Tensor], steps: int,
+    ) -> None:
         """Return None: there is room for whatever is kept."""
 
     def copy(self, sources: Tensor, targets: Tensor) -> None:
@@ -219,7 +223,9 @@ class PackedStore:
         live = self._rows_in_use(self._group, token_ids >= 0).count_nonzero().item()
         return used + live * row_bytes + self._group.nbytes // slots * tokens
 
-    def must_leave(self, token_ids: Tensor, protected: Tensor, steps: int) -> Tensor | None:
+    def must_leave(
+        self, token_ids: Tensor, protected: Callable[[], Tensor], steps: int,
+    ) -> Tensor | None:
         """
         Return the tokens of the emptiest groups, as many as the next steps need rows.
 
@@ -231,7 +237,7 @@ class PackedStore:
         in_use = counts > 0
         rows = counts.shape[1]
         wanted = in_use.sum(dim=1, keepdim=True) + steps * len(self._sizes) - rows
-        stays = self._rows_in_use(self._group, protected) > 0
+        stays = self._rows_in_use(self._group, protected()) > 0
         emptiest = counts.masked_fill(~in_use | stays, self.slots + 1).argsort(dim=1, stable=True)
         leaves = torch.zeros_like(in_use).scatter_(
             1, emptiest, torch.arange(rows, device=counts.device) < wanted)

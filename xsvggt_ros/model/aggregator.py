@@ -9,7 +9,8 @@ from torch import nn, Tensor
 
 from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.model.dinov2 import DinoVisionTransformer, PatchEmbed
-from xsvggt_ros.model.layers import Block, grid_rotary_table, RotaryTable, TableCache
+from xsvggt_ros.model.layers import (
+    Block, grid_rotary_table, residual_stream, RotaryTable, TableCache)
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)  # of ImageNet, RGB
 IMAGE_STD = (0.229, 0.224, 0.225)
@@ -21,6 +22,8 @@ class FrameTables:
 
     image_mean: Tensor  # [3, 1, 1]
     image_std: Tensor  # [3, 1, 1]
+    scale: Tensor  # [3, 1, 1], 1 / image_std
+    shift: Tensor  # [3, 1, 1], -image_mean / image_std
     rope: RotaryTable  # of all tokens of a frame
 
 
@@ -50,7 +53,8 @@ class Aggregator(nn.Module):
         self.register_token = nn.Parameter(torch.zeros(1, 2, config.num_register_tokens, dim))
         for name in ('frame_blocks', 'global_blocks'):
             self.add_module(name, nn.ModuleList(
-                Block(dim, config.num_heads, config.mlp_ratio, qk_norm=True)
+                Block(dim, config.num_heads, config.mlp_ratio, qk_norm=True,
+                      inside=name == 'frame_blocks')
                 for _ in range(config.depth)))
         self._tables = TableCache()
 
@@ -68,6 +72,7 @@ class Aggregator(nn.Module):
         """
         tables = self.frame_tables(*image.shape[-2:], stream_size)
         x = self.embed(image, tables, first_frame)  # [special + patches, dim]
+        x = residual_stream(x, self.frame_blocks[0].attn.qkv.dtype)
         kept = {}
         for layer, (frame_block, global_block) in enumerate(
                 zip(self.frame_blocks, self.global_blocks)):
@@ -75,12 +80,13 @@ class Aggregator(nn.Module):
             x = global_block(inside, partial(remember, layer), tables.rope)
             if layer in layers:
                 kept[layer] = torch.cat([inside, x], dim=-1)
-        return AggregatedTokens(kept, torch.cat([inside[:1], x[:1]], dim=-1))
+        last = kept[layer] if layer in kept else torch.cat([inside[:1], x[:1]], dim=-1)
+        return AggregatedTokens(kept, last[:1])
 
     def embed(self, image: Tensor, tables: FrameTables, first_frame: bool) -> Tensor:
         """Return the tokens [special + patches, dim] that the first block gets."""
         image = image.to(tables.image_mean.dtype)
-        patches = self.patch_embed((image - tables.image_mean) / tables.image_std)
+        patches = self.patch_embed(torch.addcmul(tables.shift, image, tables.scale))
         index = 0 if first_frame else 1
         return torch.cat([self.camera_token[0, index], self.register_token[0, index], patches])
 
@@ -102,9 +108,11 @@ class Aggregator(nn.Module):
             cosines, sines = grid_rotary_table(
                 height // config.patch_size, width // config.patch_size,
                 config.special_tokens, config.head_dim, config.rope_freq, extent)
+            mean, std = (torch.tensor(values, dtype=torch.float64)[:, None, None]
+                         for values in (IMAGE_MEAN, IMAGE_STD))
             return FrameTables(
-                image_mean=torch.tensor(IMAGE_MEAN).to(like)[:, None, None],
-                image_std=torch.tensor(IMAGE_STD).to(like)[:, None, None],
+                image_mean=mean.to(like), image_std=std.to(like),
+                scale=(1 / std).to(like), shift=(-mean / std).to(like),
                 rope=(cosines.to(like), sines.to(like)))
 
         return self._tables.get((height, width, extent, like.device, like.dtype), compute)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.model.fused import Linear
-from xsvggt_ros.model.layers import Block, Mlp
+from xsvggt_ros.model.layers import Block, Mlp, residual_stream, TableCache, version
 
 POSE_CHANNELS = 9  # translation (3), quaternion xyzw (4), field of view of height and width (2)
 ITERATIONS = 4  # each refines the pose of the one before
@@ -40,6 +40,7 @@ class CameraHead(nn.Module):
         self.embed_pose = Linear(POSE_CHANNELS, dim)
         self.poseLN_modulation = nn.Sequential(nn.SiLU(), Linear(dim, 3 * dim))
         self.pose_branch = Mlp(dim, dim // 2, POSE_CHANNELS)
+        self._tables = TableCache(limit=1)
         self.iterations = ITERATIONS  # fewer are quicker and less exact
 
     @property
@@ -54,21 +55,37 @@ class CameraHead(nn.Module):
         Every iteration is a step of `memory`: it sees all iterations of all earlier frames and the
         earlier ones of its own frame. The last row is the prediction.
         """
-        token = self.token_norm(camera_token)
+        token = self.token_norm(residual_stream(camera_token, self.dtype))
         normed = F.layer_norm(token, token.shape[-1:], eps=1e-6)
         pose = self.empty_pose_tokens[0]  # [1, 9]
         poses = []
         for iteration in range(self.iterations):
-            modulation = self.poseLN_modulation(self.embed_pose(pose).to(self.dtype)).float()
-            shift, scale, gate = modulation.chunk(3, dim=-1)
-            x = torch.addcmul(token, gate, torch.addcmul(shift, normed, 1 + scale))
+            if iteration == 0:  # always of the same pose
+                shift, scale, gate = self._first_modulation(token.dtype)
+            else:
+                shift, scale, gate = self._modulation(pose, token.dtype)
+            x = torch.addcmul(token, gate, torch.addcmul(shift, normed, scale))
             for layer, block in enumerate(self.trunk):
                 x = block(x, partial(memory.attend, layer))
             memory.end_step()
-            change = self.pose_branch(self.trunk_norm(x))
+            change = self.pose_branch(self.trunk_norm(x.float()))
             pose = change if iteration == 0 else pose + change
             poses.append(pose)
         return _activate(torch.stack(poses).squeeze(-2))
+
+    def _modulation(self, pose: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what a pose adds to a token, multiplies it by, and weighs that with."""
+        modulation = self.poseLN_modulation(self.embed_pose(pose).to(self.dtype))
+        shift, scale, gate = modulation.to(dtype).chunk(3, dim=-1)
+        return shift, 1 + scale, gate
+
+    def _first_modulation(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+        if torch.is_grad_enabled():
+            return self._modulation(self.empty_pose_tokens[0], dtype)
+        parts = self.embed_pose, self.poseLN_modulation
+        weights = [weight for part in parts for weight in (*part.parameters(), *part.buffers())]
+        key = dtype, *map(version, (self.empty_pose_tokens, *weights))
+        return self._tables.get(key, lambda: self._modulation(self.empty_pose_tokens[0], dtype))
 
 
 def _activate(pose: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.model.fused import Conv2d
-from xsvggt_ros.model.layers import Block, TableCache, version
+from xsvggt_ros.model.layers import Block, residual_stream, TableCache, version
 
 
 class PatchEmbed(nn.Module):
@@ -21,7 +21,7 @@ class PatchEmbed(nn.Module):
         """Return tokens [..., patches, dim], row by row, of normalised images [..., 3, H, W]."""
         images = image.reshape(-1, *image.shape[-3:]).to(self.proj.weight.dtype)
         patches = self.proj(images).flatten(2).transpose(1, 2)  # [images, patches, dim]
-        return patches.to(image.dtype).reshape(*image.shape[:-3], *patches.shape[1:])
+        return patches.reshape(*image.shape[:-3], *patches.shape[1:])
 
 
 class DinoVisionTransformer(nn.Module):
@@ -41,7 +41,7 @@ class DinoVisionTransformer(nn.Module):
         self.mask_token = nn.Parameter(torch.zeros(1, dim), requires_grad=False)
         self.patch_embed = PatchEmbed(config.patch_size, dim)
         self.blocks = nn.ModuleList(
-            Block(dim, vit.num_heads, vit.mlp_ratio, eps=1e-6, layer_scale=1.0)
+            Block(dim, vit.num_heads, vit.mlp_ratio, eps=1e-6, inside=True, layer_scale=1.0)
             for _ in range(vit.depth))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self._positions = TableCache()
@@ -49,22 +49,31 @@ class DinoVisionTransformer(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Return tokens [..., patches, dim], row by row, of normalised images [..., 3, H, W]."""
         rows, columns = (side // self.patch_size for side in image.shape[-2:])
-        positions = self._position_table(rows, columns)  # [1 + patches, dim]
-        patches = self.patch_embed(image) + positions[1:]
-        special = torch.cat([self.cls_token[0] + positions[:1],
-                             self.register_tokens[0]])  # registers stand nowhere
+        special, positions = self._position_table(rows, columns)
+        patches = self.patch_embed(image) + positions
         x = torch.cat([special.expand(*patches.shape[:-2], -1, -1), patches], dim=-2)
+        x = residual_stream(x, self.blocks[0].attn.qkv.dtype)
         for block in self.blocks:
             x = block(x)
         return self.norm(x[..., self.special_tokens:, :])
 
-    def _position_table(self, rows: int, columns: int) -> Tensor:
-        """Return the positions [1 + patches, dim] for this grid, from the cache if they can be."""
-        weight = self.pos_embed
-        if torch.is_grad_enabled() and weight.requires_grad:
-            return resize_positions(weight[0], rows, columns)  # training wants the gradient
-        key = (rows, columns, *version(weight))
-        return self._positions.get(key, lambda: resize_positions(weight[0], rows, columns))
+    def _position_table(self, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+        """
+        Return special tokens [1 + registers, dim] and positions [patches, dim] for this grid.
+
+        They come from the cache if they can.
+        """
+        weights = self.pos_embed, self.cls_token, self.register_tokens
+
+        def compute() -> tuple[Tensor, Tensor]:
+            positions = resize_positions(self.pos_embed[0], rows, columns)
+            special = torch.cat([self.cls_token[0] + positions[:1],
+                                 self.register_tokens[0]])  # registers stand nowhere
+            return special, positions[1:]
+
+        if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
+            return compute()  # training wants the gradient
+        return self._positions.get((rows, columns, *map(version, weights)), compute)
 
 
 def resize_positions(positions: Tensor, rows: int, columns: int) -> Tensor:

@@ -64,9 +64,15 @@ class Mlp(nn.Module):
 class Attention(nn.Module):
     """Multi-head attention that leaves open what is attended to."""
 
-    def __init__(self, dim: int, heads: int, qk_norm: bool) -> None:
-        """Build projections of `dim` channels; `qk_norm` normalises queries and keys per head."""
+    def __init__(self, dim: int, heads: int, qk_norm: bool, inside: bool = False) -> None:
+        """
+        Build projections of `dim` channels.
+
+        qk_norm: normalise queries and keys per head. inside: what is attended to is the tokens'
+        own frame.
+        """
         super().__init__()
+        self.inside = inside
         self.heads = heads
         self.head_dim = dim // heads
         self.qkv = Linear(dim, 3 * dim)
@@ -74,7 +80,7 @@ class Attention(nn.Module):
         self.q_norm = nn.LayerNorm(self.head_dim, eps=QK_EPS) if qk_norm else None
         self.k_norm = nn.LayerNorm(self.head_dim, eps=QK_EPS) if qk_norm else None
         self.fused: SplitQKV | None = None  # instead of `_split`, where there are norms
-        self._tables = TableCache(limit=1)
+        self._tables = TableCache(limit=2)
 
     def forward(self, x: Tensor, attend: Attend, rope: RotaryTable | None = None,
                 plus: Tensor | None = None) -> Tensor:
@@ -82,8 +88,20 @@ class Attention(nn.Module):
         return self.join(attend(*self.split(x, *self.tables(rope))), plus)
 
     def tables(self, rope: RotaryTable | None = None) -> tuple[Tensor, ...]:
-        """Return what `split` takes beside x: weight and bias of the norms, then the positions."""
-        return (() if self.q_norm is None else self._norms()) + (rope or ())
+        """
+        Return what `split` takes beside x.
+
+        Weight and bias of the norms, then the positions; on a CPU one table of both, see `placed`,
+        whose three parts take three operators instead of four.
+        """
+        if self.q_norm is None:
+            return rope or ()
+        if rope is None or self.fused is not None or torch.is_grad_enabled() or \
+                rope[0].device.type != 'cpu':
+            return self._norms() + (rope or ())
+        dtype = self._attention_dtype(self.qkv.dtype, len(rope[0]))
+        key = *map(version, (*self._norm_weights(), *rope)), dtype
+        return self._tables.get(key, lambda: placed(self._norms(), rope, dtype))
 
     def split(self, x: Tensor, *tables: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values [..., heads, tokens, head_dim] of x."""
@@ -98,26 +116,40 @@ class Attention(nn.Module):
         """Return queries, keys and values of their product. A function of tensors."""
         packed = packed.unflatten(-1, (3, self.heads, self.head_dim))
         if packed.device.type == 'cpu':
-            packed = packed.float()  # attention in bf16 gains nothing there
+            packed = packed.to(self._attention_dtype(packed.dtype, packed.shape[-4]))
         query, key, value = packed.unbind(-3)  # [..., tokens, heads, head_dim]
         if self.q_norm is not None:
             query, key = self._place(packed, *tables).unbind(-3)
         return tuple(part.transpose(-3, -2) for part in (query, key, value))
 
+    def _attention_dtype(self, dtype: torch.dtype, tokens: int) -> torch.dtype:
+        """
+        Return the precision of attention on a CPU, for projections of this one.
+
+        fp32, in which caches are kept there; bf16 inside small frames, which saves two
+        conversions. For large ones fp32 is quicker: see `onednn.attention`.
+        """
+        small = self.inside and tokens < onednn.MANY_QUERIES and not torch.is_grad_enabled()
+        return dtype if small and dtype == torch.bfloat16 else torch.float32
+
     def join(self, read: Tensor, plus: Tensor | None = None) -> Tensor:
         """Return [..., tokens, dim] of what [..., heads, tokens, head_dim] was read."""
-        read = read.transpose(-3, -2).flatten(-2)
-        return self.proj(read.to(self.proj.dtype), plus=plus)
+        # One copy, if any, before the heads are joined.
+        read = read.transpose(-3, -2).to(self.proj.dtype, memory_format=torch.contiguous_format)
+        return self.proj(read.flatten(-2), plus=plus)
 
-    def _place(self, packed: Tensor, weight: Tensor, bias: Tensor, *rope: Tensor) -> Tensor:
+    def _place(self, packed: Tensor, *tables: Tensor) -> Tensor:
         """
         Return queries and keys, normalised and turned, [..., tokens, 2, heads, head_dim].
 
         packed: [..., tokens, 3, heads, head_dim]. The values are normalised with the others and
         left behind, which takes less than to set the others apart first.
         """
-        # The norm and the turn stay fp32, also in a bf16 model.
-        normal = F.layer_norm(packed.to(weight.dtype), (self.head_dim,), eps=QK_EPS)
+        # On a GPU the norm and the turn stay fp32, also in a bf16 model.
+        normal = F.layer_norm(packed.to(tables[0].dtype), (self.head_dim,), eps=QK_EPS)
+        if len(tables) == 3:
+            return turn(normal[..., :2, :, :], *tables)
+        weight, bias, *rope = tables
         x = torch.addcmul(bias, normal[..., :2, :, :], weight)
         if rope:
             x = apply_rotary(x, tuple(table[:, None, None] for table in rope))
@@ -125,33 +157,36 @@ class Attention(nn.Module):
 
     def _norms(self) -> tuple[Tensor, Tensor]:
         """Return weight and bias of the norms, [2, 1, head_dim] each: queries', then keys'."""
-        weights = self.q_norm.weight, self.k_norm.weight
-        biases = self.q_norm.bias, self.k_norm.bias
+        parts = self._norm_weights()
 
         def compute() -> tuple[Tensor, Tensor]:
-            return tuple(torch.stack(parts)[:, None] for parts in (weights, biases))
+            return tuple(torch.stack(pair)[:, None] for pair in (parts[:2], parts[2:]))
 
         if torch.is_grad_enabled():
             return compute()
-        return self._tables.get(tuple(map(version, weights + biases)), compute)
+        return self._tables.get(tuple(map(version, parts)), compute)
+
+    def _norm_weights(self) -> tuple[Tensor, ...]:
+        return self.q_norm.weight, self.k_norm.weight, self.q_norm.bias, self.k_norm.bias
 
 
 class Block(nn.Module):
     """
     A pre-norm transformer block.
 
-    The residual stream keeps the precision of the norms (fp32) while the linear layers may have
-    been lowered to bf16 or fp16, as under autocast.
+    The residual stream keeps the precision it comes in: fp32, as under autocast, while the linear
+    layers may have been lowered to bf16 or fp16, or lower where `residual_stream` says so.
     """
 
     def __init__(self, dim: int, heads: int, mlp_ratio: float, *, eps: float = 1e-5,
-                 qk_norm: bool = False, layer_scale: float = 0.01) -> None:
-        """Build a block for tokens of `dim` channels."""
+                 qk_norm: bool = False, inside: bool = False,
+                 layer_scale: float = 0.01) -> None:
+        """Build a block for tokens of `dim` channels; inside: see `Attention`."""
         super().__init__()
         # A ratio may come from dividing two widths, and the product just miss a whole number.
         hidden = int(dim * mlp_ratio + 1e-6)
         self.norm1 = nn.LayerNorm(dim, eps=eps)
-        self.attn = Attention(dim, heads, qk_norm)
+        self.attn = Attention(dim, heads, qk_norm, inside)
         self.ls1 = LayerScale(dim, layer_scale)
         self.norm2 = nn.LayerNorm(dim, eps=eps)
         self.mlp = Mlp(dim, hidden, dim)
@@ -200,6 +235,18 @@ class Block(nn.Module):
         return self.ls2(x, self.mlp(self.norm2(x).to(dtype)))
 
 
+def residual_stream(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """
+    Return tokens in the precision in which blocks of the precision ``dtype`` add to them.
+
+    fp32; on a CPU bf16 for blocks of bf16, which saves them four operators of seventeen: oneDNN
+    adds to what it is given.
+    """
+    if x.device.type == 'cpu' and dtype == torch.bfloat16 and not torch.is_grad_enabled():
+        return x.to(dtype)
+    return x
+
+
 def rotary_table(positions: Tensor, head_dim: int, base: float) -> RotaryTable:
     """
     Return the rotary tables for positions [tokens, 2] of (y, x).
@@ -234,10 +281,34 @@ def grid_rotary_table(rows: int, columns: int, special_tokens: int, head_dim: in
     return rotary_table(torch.cat([special, patches]), head_dim, base)
 
 
+def placed(
+    norms: tuple[Tensor, Tensor], rope: RotaryTable, dtype: torch.dtype,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """
+    Return the tables of `turn`: weight and bias of norms, and then a turn, in one.
+
+    norms: as `Attention.tables` gives them. [tokens, 2, 1, head_dim] each.
+    """
+    weight, bias = norms
+    cosines, sines = (table[:, None, None].to(weight.dtype) for table in rope)
+    shift = apply_rotary(bias.expand(len(cosines), -1, -1, -1), (cosines, sines))
+    partner = weight.unflatten(-1, (2, 2, -1)).flip(-2).flatten(-3)
+    return tuple(table.to(dtype) for table in (weight * cosines, shift, partner * sines))
+
+
 def apply_rotary(x: Tensor, table: RotaryTable) -> Tensor:
     """Return x [..., tokens, head_dim], each pair of channels turned by its token's position."""
     cosines, sines = table
-    out = x * cosines
+    return _add_partners(x * cosines, x, sines)
+
+
+def turn(x: Tensor, scale: Tensor, shift: Tensor, partner: Tensor) -> Tensor:
+    """Return x [..., tokens, 2, heads, head_dim], normalised, with weights and positions."""
+    return _add_partners(torch.addcmul(shift, x, scale), x, partner)
+
+
+def _add_partners(out: Tensor, x: Tensor, sines: Tensor) -> Tensor:
+    """Add to each channel, in place, its partner times a factor."""
     # [..., axis, partner, channel]
     turned, partners, sines = (part.unflatten(-1, (2, 2, -1)) for part in (out, x, sines))
     for one in (0, 1):
@@ -272,8 +343,8 @@ def add_uv(x: Tensor, embedding: tuple[Tensor, Tensor]) -> Tensor:
     """Add a `uv_embedding` to x [..., channels, height, width] in place and return x."""
     columns, rows = embedding
     half = columns.shape[0]
-    x[..., :half, :, :] += columns
-    x[..., half:, :, :] += rows
+    x[..., :half, :, :].add_(columns)
+    x[..., half:, :, :].add_(rows)
     return x
 
 

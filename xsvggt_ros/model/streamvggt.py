@@ -228,7 +228,8 @@ def _lower(part: nn.Module, dtype: torch.dtype) -> None:
 
 def depth_map(raw: Tensor) -> tuple[Tensor, Tensor]:
     """Return depth [..., H, W] and confidence [..., H, W] of raw maps [..., 2, H, W]."""
-    return raw[..., 0, :, :].exp(), 1 + raw[..., 1, :, :].exp()
+    depth, confidence = raw.exp().unbind(-3)
+    return depth, 1 + confidence
 
 
 def point_map(raw: Tensor) -> tuple[Tensor, Tensor]:
