@@ -18,7 +18,8 @@ def test_nothing_that_no_gpu_has_run_is_on_by_default():
         'kernels': 'portable', 'graphs': 'off', 'compile': 'off'}
 
 
-def test_auto_takes_what_there_is():
+def test_auto_takes_what_there_is(monkeypatch):
+    monkeypatch.delenv('TRITON_INTERPRET', raising=False)
     assert load(model__kernels='auto', model__graphs='auto').engine.acceleration() == {
         'kernels': 'portable', 'graphs': 'off', 'compile': 'off'}
 

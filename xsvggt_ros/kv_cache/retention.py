@@ -251,7 +251,7 @@ class FrameCoverage(RetentionPolicy):
             leaving = frame_of == self._frame.gather(1, entry)
             leaves = leaving if leaves is None else leaves | leaving
             self._frame.scatter_(1, entry, -1)
-        return leaves.argsort(dim=1, descending=True, stable=True)[:, :count]
+        return leaves.byte().argsort(dim=1, descending=True, stable=True)[:, :count]
 
 
 def pooling_weights(tokens: int, special_tokens: int, pool_size: int) -> Tensor:

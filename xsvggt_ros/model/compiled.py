@@ -173,9 +173,12 @@ class Part:
 
     def signature(self) -> tuple:
         """Return what decides about the code: equal ones share what was compiled."""
+        lowered = any((x.dtype, x.device.type) == (torch.bfloat16, 'cpu')
+                      for x in state(self.module).values())
         plain = tuple(
             (name, tuple((key, value) for key, value in vars(module).items()
-                         if isinstance(value, (int, float, str, tuple, type(None)))))
+                         if isinstance(value, (int, float, str, tuple, type(None)))
+                         and (lowered or key != 'inside')))  # matters to no others
             for name, module in self.module.named_modules())
         weights = tuple((name, Shape.of(x)) for name, x in state(self.module).items())
         return type(self.module), self.method, plain, weights, self.seen

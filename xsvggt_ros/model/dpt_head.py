@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from xsvggt_ros.model.config import DPT_LEVELS, ModelConfig
 from xsvggt_ros.model.fused import Conv2d
-from xsvggt_ros.model.layers import add_uv, TableCache, uv_embedding
+from xsvggt_ros.model.layers import add_uv, residual_stream, TableCache, uv_embedding
 
 
 class ResidualConvUnit(nn.Module):
@@ -124,6 +124,7 @@ class DPTHead(nn.Module):
         for tokens, project, resize, position in zip(
                 layers, self.projects, self.resize_layers, positions):
             # [N, patches, dim] -> [N, dim, rows, columns], a view: channels last in memory
+            tokens = residual_stream(tokens, project.weight.dtype)
             x = self.norm(tokens).unflatten(1, (rows, columns)).permute(0, 3, 1, 2)
             x = x.to(project.weight.dtype)
             levels.append(resize(add_uv(project(x), position)))

@@ -80,7 +80,7 @@ class Attention(nn.Module):
         self.q_norm = nn.LayerNorm(self.head_dim, eps=QK_EPS) if qk_norm else None
         self.k_norm = nn.LayerNorm(self.head_dim, eps=QK_EPS) if qk_norm else None
         self.fused: SplitQKV | None = None  # instead of `_split`, where there are norms
-        self._tables = TableCache(limit=2)
+        self._tables = TableCache()
 
     def forward(self, x: Tensor, attend: Attend, rope: RotaryTable | None = None,
                 plus: Tensor | None = None) -> Tensor:
@@ -96,8 +96,8 @@ class Attention(nn.Module):
         """
         if self.q_norm is None:
             return rope or ()
-        if rope is None or self.fused is not None or torch.is_grad_enabled() or \
-                rope[0].device.type != 'cpu':
+        if (rope is None or self.fused is not None or rope[0].device.type != 'cpu'
+                or torch.is_grad_enabled() or is_traced()):
             return self._norms() + (rope or ())
         dtype = self._attention_dtype(self.qkv.dtype, len(rope[0]))
         key = *map(version, (*self._norm_weights(), *rope)), dtype
@@ -162,7 +162,7 @@ class Attention(nn.Module):
         def compute() -> tuple[Tensor, Tensor]:
             return tuple(torch.stack(pair)[:, None] for pair in (parts[:2], parts[2:]))
 
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or is_traced():
             return compute()
         return self._tables.get(tuple(map(version, parts)), compute)
 
@@ -242,9 +242,11 @@ def residual_stream(x: Tensor, dtype: torch.dtype) -> Tensor:
     fp32; on a CPU bf16 for blocks of bf16, which saves them four operators of seventeen: oneDNN
     adds to what it is given.
     """
-    if x.device.type == 'cpu' and dtype == torch.bfloat16 and not torch.is_grad_enabled():
+    if torch.is_grad_enabled():
+        return x
+    if x.device.type == 'cpu' and dtype == torch.bfloat16:
         return x.to(dtype)
-    return x
+    return x.float() if x.dtype == torch.bfloat16 else x
 
 
 def rotary_table(positions: Tensor, head_dim: int, base: float) -> RotaryTable:
@@ -346,6 +348,11 @@ def add_uv(x: Tensor, embedding: tuple[Tensor, Tensor]) -> Tensor:
     x[..., :half, :, :].add_(columns)
     x[..., half:, :, :].add_(rows)
     return x
+
+
+def is_traced() -> bool:
+    """Return whether somebody follows what is computed: keys of tables would be nonsense then."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 def version(weight: Tensor) -> tuple:

@@ -90,8 +90,9 @@ class StreamVGGT(nn.Module):
         Set the precision of matrix products and convolutions, and of what is remembered.
 
         dtype: of the aggregator's; the residual stream, the norms and the positions stay fp32, as
-        in the published evaluation. heads: of the heads', which stay fp32 there. What goes in and
-        out of the heads, and their poses, are fp32 always. Returns the model itself.
+        in the published evaluation, but on a CPU those of bf16 are bf16 (`residual_stream`).
+        heads: of the heads', which stay fp32 there. Maps and poses are fp32 always. Returns the
+        model itself.
         """
         for choice in (dtype, heads):
             if choice not in DTYPES:
@@ -228,8 +229,7 @@ def _lower(part: nn.Module, dtype: torch.dtype) -> None:
 
 def depth_map(raw: Tensor) -> tuple[Tensor, Tensor]:
     """Return depth [..., H, W] and confidence [..., H, W] of raw maps [..., 2, H, W]."""
-    depth, confidence = raw.exp().unbind(-3)
-    return depth, 1 + confidence
+    return raw[..., 0, :, :].exp(), 1 + raw[..., 1, :, :].exp()
 
 
 def point_map(raw: Tensor) -> tuple[Tensor, Tensor]:
