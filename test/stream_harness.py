@@ -9,18 +9,18 @@ import threading
 import time
 
 from diagnostic_msgs.msg import DiagnosticArray
-import golden_data
 from nav_msgs.msg import Odometry
 import numpy as np
+from rcl_interfaces.srv import SetParameters
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from tf2_msgs.msg import TFMessage
+from tiny_stream import make_model
 
 from xsvggt_ros.model.checkpoint import save_checkpoint
-from xsvggt_ros.model.config import ModelConfig
-from xsvggt_ros.model.streamvggt import StreamVGGT
 from xsvggt_ros.msg import CacheStatus, StreamStatus
 
 ROOT = Path(__file__).parents[1]
@@ -31,10 +31,7 @@ LOST = 6  # seconds after which an image that was not received is sent again
 
 def write_tiny_checkpoint(path):
     """Save the tiny golden network, a few milliseconds a frame, as a checkpoint file."""
-    case = golden_data.load_case('tiny_h1')
-    model = StreamVGGT(ModelConfig.from_dict(case.config))
-    model.load_state_dict(case.weights, strict=True)
-    save_checkpoint(model, path)
+    save_checkpoint(make_model(), path)
     return path
 
 
@@ -187,6 +184,12 @@ class Robot:
             return status if status and all(word in status.message for word in words) else None
 
         return self.wait(found, f'diagnostics "{name}" to say {words}', node)
+
+    def set_parameter(self, name, value):
+        """Change a parameter of the node; return the result."""
+        request = SetParameters.Request(
+            parameters=[Parameter(name, value=value).to_parameter_msg()])
+        return self.call(SetParameters, '/xsvggt/set_parameters', request).results[0]
 
     def call(self, kind, service, request):
         """Call a service and return its response."""

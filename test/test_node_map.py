@@ -9,8 +9,6 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 import numpy as np
 import pytest
-from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
-from rcl_interfaces.srv import SetParameters
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header
@@ -68,18 +66,9 @@ def node(running, robot, folder):
     """Return the node with an empty map and the settings it was started with."""
     for name, value in (('map.save_directory', str(folder / 'maps')), ('map.voxel_size', 0.0),
                         ('scale.value', 1.0)):
-        assert change(robot, name, value).successful
+        assert robot.set_parameter(name, value).successful
     assert robot.call(Trigger, '/xsvggt/reset', Trigger.Request()).success
     return running
-
-
-def change(robot, name, value):
-    if isinstance(value, str):
-        value = ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=value)
-    else:
-        value = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=value)
-    request = SetParameters.Request(parameters=[Parameter(name=name, value=value)])
-    return robot.call(SetParameters, '/xsvggt/set_parameters', request).results[0]
 
 
 def save(robot):
@@ -171,11 +160,11 @@ def test_a_folder_that_cannot_be_written_is_named_and_nothing_is_lost(robot, nod
     robot.process(node, make_image(400))
     before, _ = saved_files(save(robot))
     for name in (str(folder / 'file'), str(folder / 'file' / 'maps'), '/proc/maps'):
-        assert change(robot, 'map.save_directory', name).successful
+        assert robot.set_parameter('map.save_directory', name).successful
         answer = save(robot)
         assert not answer.success
         assert 'map.save_directory' in answer.message and name in answer.message
-    assert change(robot, 'map.save_directory', str(folder / 'other' / 'maps')).successful
+    assert robot.set_parameter('map.save_directory', str(folder / 'other' / 'maps')).successful
     after, _ = saved_files(save(robot))
     np.testing.assert_array_equal(after, before)
     assert len(list((folder / 'other' / 'maps').iterdir())) == 2
@@ -200,7 +189,7 @@ def test_a_reset_empties_the_map_for_late_subscribers_too(robot, node):
 def test_a_map_of_another_unit_or_voxel_size_is_the_same_map(robot, node):
     robot.process(node, make_image(600))
     first, way = saved_files(save(robot))
-    assert change(robot, 'scale.value', 2.5).successful
+    assert robot.set_parameter('scale.value', 2.5).successful
     robot.process(node, make_image(601))
     cloud, scaled_way = saved_files(save(robot))
     camera = np.array(way[-1].position)  # where it is, all is scaled about it
@@ -213,7 +202,7 @@ def test_a_map_of_another_unit_or_voxel_size_is_the_same_map(robot, node):
     nearest = np.linalg.norm(expected[:, None] - after, axis=-1).min(axis=1)
     assert np.mean(nearest < 1e-3) > 0.5
     size = 0.5 * np.ptp(cloud['x'])
-    assert change(robot, 'map.voxel_size', float(size)).successful
+    assert robot.set_parameter('map.voxel_size', float(size)).successful
     robot.process(node, make_image(602))
     coarse, _ = saved_files(save(robot))
     points = np.stack([coarse[name] for name in 'xyz'], -1).astype(np.float64)

@@ -7,8 +7,6 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 import numpy as np
 import pytest
-from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
-from rcl_interfaces.srv import SetParameters
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
@@ -57,12 +55,7 @@ def node(running, robot):
 
 
 def change(robot, name, value):
-    if isinstance(value, bool):
-        value = ParameterValue(type=ParameterType.PARAMETER_BOOL, bool_value=value)
-    else:
-        value = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=value)
-    request = SetParameters.Request(parameters=[Parameter(name=name, value=value)])
-    result = robot.call(SetParameters, '/xsvggt/set_parameters', request).results[0]
+    result = robot.set_parameter(name, value)
     assert result.successful, result.reason
 
 

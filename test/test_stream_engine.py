@@ -4,37 +4,26 @@ from dataclasses import replace
 import gc
 import weakref
 
-import golden_data
 import numpy as np
 import pytest
+from tiny_stream import CASE, make_engine, make_model
 import torch
 
 from xsvggt_ros.engine import point_cloud
 from xsvggt_ros.engine.point_cloud import (
     _least_on_device, _least_on_host, CloudOptions, lay_out_cloud, pack_cloud
 )
-from xsvggt_ros.engine.stream_engine import BudgetError, FrameError, StreamEngine
+from xsvggt_ros.engine.stream_engine import BudgetError, FrameError
 from xsvggt_ros.geometry import transform_points
-from xsvggt_ros.kv_cache.config import CacheConfig
-from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.model.streamvggt import StreamVGGT
 from xsvggt_ros.tools.operator_count import OperatorCount
 
-CASE = golden_data.load_case('tiny_h1')
 TOKENS = CASE.config['num_register_tokens'] + 1 + 4 * 4
 
 
 @pytest.fixture
 def model():
-    model = StreamVGGT(ModelConfig.from_dict(CASE.config))
-    model.load_state_dict(CASE.weights, strict=True)
-    return model
-
-
-def make_engine(model, **settings):
-    cache = {'policy': 'xstream', 'max_tokens': 60, 'camera_max_tokens': 24}
-    cache |= {k: settings.pop(k) for k in list(settings) if k in CacheConfig.__dataclass_fields__}
-    return StreamEngine(model, CacheConfig(**cache), **settings)
+    return make_model()
 
 
 def frames(count=None):

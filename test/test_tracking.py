@@ -1,10 +1,11 @@
 """Smaller frames that are not remembered: they see all that is remembered, and nothing else."""
 
 from dataclasses import replace
+from functools import partial
 
-import golden_data
 import pytest
 from test_cuda_graph import stream, TapeGraphs
+import tiny_stream
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -12,19 +13,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from xsvggt_ros.engine.camera_model import CameraModel
 from xsvggt_ros.engine.enlarge import EDGE, enlarge
 from xsvggt_ros.engine.preprocess import Resize
-from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.kv_cache.cache import build_cache
 from xsvggt_ros.kv_cache.config import CacheConfig, CacheLayout
 from xsvggt_ros.kv_cache.retention import POLICIES
-from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.model.layers import grid_rotary_table, rotary_table
-from xsvggt_ros.model.streamvggt import FramePrediction, StreamVGGT
+from xsvggt_ros.model.streamvggt import FramePrediction
 
 LAYOUT = CacheLayout(layers=3, heads=2, head_dim=8, tokens_per_step=12, special_tokens=5)
 FEW = 7  # tokens of a smaller step
 STORES = [('none', 'token', 'fp32'), ('none', 'token', 'bf16'), ('int8', 'token', 'fp32'),
           ('int8', 'kcvt', 'fp32')]
-CASE = golden_data.load_case('tiny_h1')  # 56x56: a patch is 14 pixels
 
 
 def make_cache(policy, budget=40, **settings):
@@ -206,15 +204,10 @@ def test_nothing_hangs_in_the_air_between_a_thing_and_the_wall_behind_it():
 
 @pytest.fixture
 def model():
-    model = StreamVGGT(ModelConfig.from_dict(CASE.config))
-    model.load_state_dict(CASE.weights, strict=True)
-    return model
+    return tiny_stream.make_model()
 
 
-def make_engine(model, **settings):
-    cache = {'policy': 'xstream', 'max_tokens': 60, 'camera_max_tokens': 24}
-    cache |= {k: settings.pop(k) for k in list(settings) if k in CacheConfig.__dataclass_fields__}
-    return StreamEngine(model, CacheConfig(**cache), image_size=56, **settings)
+make_engine = partial(tiny_stream.make_engine, image_size=56)  # a patch is 14 pixels
 
 
 @pytest.mark.parametrize('policy', ['xstream', 'value_aware', 'frame_coverage', 'random',

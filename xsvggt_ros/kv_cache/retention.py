@@ -238,8 +238,7 @@ class FrameCoverage(RetentionPolicy):
     ) -> Tensor:
         """Return all slots of the frames, in each layer, that the others make up for best."""
         unit = torch.nn.functional.normalize(self._described, dim=2)
-        one = unit.new_ones(())
-        distance = torch.baddbmm(one, unit, unit.transpose(1, 2), alpha=-1)  # 1 - cosine
+        distance = 1 - unit @ unit.transpose(1, 2)
         distance.diagonal(dim1=1, dim2=2).fill_(torch.inf)
         frame_of = token_ids // self.tokens_per_step
         leaves = None

@@ -20,11 +20,13 @@ IMAGE_STD = (0.229, 0.224, 0.225)
 class FrameTables:
     """What the aggregator needs to know about a frame size."""
 
-    image_mean: Tensor  # [3, 1, 1]
-    image_std: Tensor  # [3, 1, 1]
-    scale: Tensor  # [3, 1, 1], 1 / image_std
-    shift: Tensor  # [3, 1, 1], -image_mean / image_std
+    image_scale: Tensor  # [3, 1, 1], 1 / standard deviation
+    image_shift: Tensor  # [3, 1, 1], -mean / standard deviation
     rope: RotaryTable  # of all tokens of a frame
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """Return images [..., 3, H, W] in [0, 1] as the patch embedding expects them."""
+        return torch.addcmul(self.image_shift, image.to(self.image_scale.dtype), self.image_scale)
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,7 @@ class Aggregator(nn.Module):
 
     def embed(self, image: Tensor, tables: FrameTables, first_frame: bool) -> Tensor:
         """Return the tokens [special + patches, dim] that the first block gets."""
-        image = image.to(tables.image_mean.dtype)
-        patches = self.patch_embed(torch.addcmul(tables.shift, image, tables.scale))
+        patches = self.patch_embed(tables.normalise(image))
         index = 0 if first_frame else 1
         return torch.cat([self.camera_token[0, index], self.register_token[0, index], patches])
 
@@ -111,8 +112,7 @@ class Aggregator(nn.Module):
             mean, std = (torch.tensor(values, dtype=torch.float64)[:, None, None]
                          for values in (IMAGE_MEAN, IMAGE_STD))
             return FrameTables(
-                image_mean=mean.to(like), image_std=std.to(like),
-                scale=(1 / std).to(like), shift=(-mean / std).to(like),
+                image_scale=(1 / std).to(like), image_shift=(-mean / std).to(like),
                 rope=(cosines.to(like), sines.to(like)))
 
         return self._tables.get((height, width, extent, like.device, like.dtype), compute)

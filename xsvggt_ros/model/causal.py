@@ -60,7 +60,7 @@ def _aggregate(model: StreamVGGT, images: Tensor) -> tuple[dict[int, Tensor], Te
     aggregator, config = model.aggregator, model.config
     batch, frames = images.shape[:2]
     tables = aggregator.frame_tables(*images.shape[-2:])
-    patches = aggregator.patch_embed((images - tables.image_mean) / tables.image_std)
+    patches = aggregator.patch_embed(tables.normalise(images))
     special = torch.cat([aggregator.camera_token[0], aggregator.register_token[0]], dim=1)
     index = [0] + [1] * (frames - 1)
     x = torch.cat([special[index].expand(batch, -1, -1, -1), patches], dim=2)  # [B, S, P, dim]

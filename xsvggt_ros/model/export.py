@@ -35,12 +35,12 @@ class Patches(nn.Module):
         self.embed = model.aggregator.patch_embed
         if isinstance(self.embed, DinoVisionTransformer):
             self.embed = _with_fixed_positions(self.embed, height, width)
-        self.register_buffer('mean', tables.image_mean)
-        self.register_buffer('deviation', tables.image_std)
+        self.register_buffer('scale', tables.image_scale)
+        self.register_buffer('shift', tables.image_shift)
 
     def forward(self, image: Tensor) -> Tensor:
         """Return [patches, dim] of an image [3, H, W] in [0, 1]."""
-        return self.embed((image - self.mean) / self.deviation)
+        return self.embed(torch.addcmul(self.shift, image, self.scale))
 
 
 def _with_fixed_positions(
@@ -133,7 +133,7 @@ def parts(model: StreamVGGT, height: int, width: int) -> Iterator[Part]:
     tables = aggregator.frame_tables(height, width)
 
     def example(*shape: int) -> Tensor:
-        return torch.rand(shape, device=tables.image_mean.device)
+        return torch.rand(shape, device=tables.image_scale.device)
 
     yield Part('patches', Patches(model, height, width), {'image': example(3, height, width)},
                ('tokens',))

@@ -42,6 +42,17 @@ def positive_float(text: str) -> float:
     return value
 
 
+def add_priced_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add choices of the network that have a price."""
+    parser.add_argument('--weights', choices=('float', 'int8_camera', 'int8', 'fp8'),
+                        default='float',
+                        help="how weights are stored: in 8 bits the camera head's, all of the "
+                             'transformers (int8), or those of the backbone as fp8 on a GPU '
+                             '(default: float)')
+    parser.add_argument('--camera-iterations', type=int, choices=range(1, 5), default=4,
+                        metavar='1..4', help='how often the pose is refined (default: 4)')
+
+
 def add_keyframe_arguments(parser: argparse.ArgumentParser) -> None:
     """Add which frames are remembered, and how the network sees the others."""
     parser.add_argument('--keyframe-stride', type=positive_int, default=1, metavar='N',

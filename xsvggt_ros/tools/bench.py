@@ -5,7 +5,7 @@ from pathlib import Path
 import sys
 
 from xsvggt_ros.tools.arguments import (
-    add_keyframe_arguments, image_size, positive_int, seed)
+    add_keyframe_arguments, add_priced_arguments, image_size, positive_int, seed)
 from xsvggt_ros.tools.errors import ChoiceError, ToolError
 from xsvggt_ros.tools.processes import interrupt_on_signals
 from xsvggt_ros.tools.synthetic_world import DEMO_SEED
@@ -58,13 +58,7 @@ def _add_frame_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--no-fill', dest='fill', action='store_false',
                         help='begin with empty caches (default: with full ones, so that all '
                              'frames are like those of a stream that has run for long)')
-    parser.add_argument('--weights', choices=('float', 'int8_camera', 'int8', 'fp8'),
-                        default='float',
-                        help="how weights are stored: in 8 bits the camera head's, all of the "
-                             'transformers (int8), or those of the backbone as fp8 on a GPU '
-                             '(default: float)')
-    parser.add_argument('--camera-iterations', type=int, choices=range(1, 5), default=4,
-                        metavar='1..4', help='how often the pose is refined (default: 4)')
+    add_priced_arguments(parser)
     add_keyframe_arguments(parser)
     parser.add_argument('--points', action='store_true', help='run the point head as well')
     parser.add_argument('--kernels', choices=('portable', 'triton', 'auto'), default='portable',

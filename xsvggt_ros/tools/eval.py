@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 import sys
 
-from xsvggt_ros.tools.arguments import add_keyframe_arguments, positive_float, positive_int
+from xsvggt_ros.tools.arguments import (
+    add_keyframe_arguments, add_priced_arguments, positive_float, positive_int)
 from xsvggt_ros.tools.errors import ChoiceError, ToolError
 from xsvggt_ros.tools.processes import interrupt_on_signals
 
@@ -58,13 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--dtype', choices=('auto', 'fp32', 'bf16', 'fp16'), default='auto',
                         help='precision of the network, on a CPU of its heads too (default: 16 '
                              'bits on a GPU, fp32 on a CPU)')
-    parser.add_argument('--weights', choices=('float', 'int8_camera', 'int8', 'fp8'),
-                        default='float',
-                        help="how weights are stored: in 8 bits the camera head's, all of the "
-                             'transformers (int8), or those of the backbone as fp8 on a GPU '
-                             '(default: float)')
-    parser.add_argument('--camera-iterations', type=int, choices=range(1, 5), default=4,
-                        metavar='1..4', help='how often the pose is refined (default: 4)')
+    add_priced_arguments(parser)
     add_keyframe_arguments(parser)
     parser.add_argument('--device', default='auto',
                         help='cpu, cuda or cuda:N (default: a GPU if there is one)')

@@ -1,0 +1,24 @@
+"""The tiny network of the golden data, and engines for it."""
+
+import golden_data
+
+from xsvggt_ros.engine.stream_engine import StreamEngine
+from xsvggt_ros.kv_cache.config import CacheConfig
+from xsvggt_ros.model.config import ModelConfig
+from xsvggt_ros.model.streamvggt import StreamVGGT
+
+CASE = golden_data.load_case('tiny_h1')
+
+
+def make_model():
+    """Return the network, a few milliseconds a frame."""
+    model = StreamVGGT(ModelConfig.from_dict(CASE.config))
+    model.load_state_dict(CASE.weights, strict=True)
+    return model
+
+
+def make_engine(model, **settings):
+    """Return an engine with small caches; settings: of the caches and of the engine."""
+    cache = {'policy': 'xstream', 'max_tokens': 60, 'camera_max_tokens': 24}
+    cache |= {k: settings.pop(k) for k in list(settings) if k in CacheConfig.__dataclass_fields__}
+    return StreamEngine(model, CacheConfig(**cache), **settings)
