@@ -219,6 +219,7 @@ def message_sources() -> list[str]:
     """Return the names and contents of all that the build of the messages reads."""
     files = [ROOT / 'CMakeLists.txt', ROOT / 'package.xml', ROOT / 'ci' / 'ros_wheels.cmake',
              *sorted((ROOT / 'msg').glob('*.msg')),
+             *sorted((ROOT / 'xsvggt_ros' / 'kernels').glob('*.cpp')),
              *sorted((ROOT / 'ci' / 'tf2_msgs').rglob('*.*'))]
     return [*map(str, files), *map(content, files)]
 

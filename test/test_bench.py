@@ -8,6 +8,7 @@ import torch
 
 from xsvggt_ros import onednn
 from xsvggt_ros.engine.stream_engine import StreamEngine
+from xsvggt_ros.kernels import native
 from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.kv_cache.retention import POLICIES
 from xsvggt_ros.model.checkpoint import load_model
@@ -50,7 +51,9 @@ def steady_engine(model, dtype=torch.float32, **settings):
 def test_a_frame_of_the_full_depth_takes_few_operators(policy, dtype, monkeypatch):
     if not onednn.works(dtype):
         pytest.skip(f'oneDNN has no {dtype} on this processor')
-    monkeypatch.setattr(onednn, 'FEW_WEIGHTS', 0)  # narrow layers as if they were wide
+    for module, limit in ((onednn, 'FEW_WEIGHTS'), (native, 'MOST_WEIGHTS'),
+                          (native, 'MOST_PRODUCTS')):
+        monkeypatch.setattr(module, limit, 0)  # narrow layers as if they were wide
     # Enough tokens that attention takes the way it takes at full size.
     budget = onednn.MANY_KEYS + 42
     engine = steady_engine(StreamVGGT(DEEP).fold_scales(), dtype, policy=policy, max_tokens=budget)

@@ -11,6 +11,7 @@ from xsvggt_ros.engine.cuda_graph import (
     CudaGraphs, Recording, steady_state, SteadyStep, WARM_UP
 )
 from xsvggt_ros.engine.stream_engine import StreamEngine
+from xsvggt_ros.kernels import native
 from xsvggt_ros.kv_cache.cache import build_cache
 from xsvggt_ros.kv_cache.config import CacheConfig, CacheLayout
 from xsvggt_ros.model.config import ModelConfig
@@ -20,6 +21,12 @@ from xsvggt_ros.model.streamvggt import StreamVGGT
 aten = torch.ops.aten
 # What makes the host wait for a device, for a number or a shape.
 WAITS = {aten.item, aten._local_scalar_dense, aten.nonzero, aten.masked_select, aten.equal}
+
+
+@pytest.fixture(autouse=True)
+def plainly(monkeypatch):
+    """Ask PyTorch for everything: a tape has only that."""
+    monkeypatch.setattr(native, 'library', lambda: None)
 
 
 def storages(values):

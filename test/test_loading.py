@@ -2,11 +2,13 @@
 
 import pytest
 
+from xsvggt_ros.kernels import native
 from xsvggt_ros.node.loading import load_engine, StartError
 from xsvggt_ros.node.parameters import TABLE
 
 DEFAULTS = {parameter.name: parameter.default for parameter in TABLE} | {
     'model.checkpoint': 'random', 'model.device': 'cpu', 'model.image_size': 56}
+KERNELS = 'portable' + (', native for small layers' if native.library() else '')
 
 
 def load(**values):
@@ -15,13 +17,13 @@ def load(**values):
 
 def test_nothing_that_no_gpu_has_run_is_on_by_default():
     assert load().engine.acceleration() == {
-        'kernels': 'portable', 'graphs': 'off', 'compile': 'off'}
+        'kernels': KERNELS, 'graphs': 'off', 'compile': 'off'}
 
 
 def test_auto_takes_what_there_is(monkeypatch):
     monkeypatch.delenv('TRITON_INTERPRET', raising=False)
     assert load(model__kernels='auto', model__graphs='auto').engine.acceleration() == {
-        'kernels': 'portable', 'graphs': 'off', 'compile': 'off'}
+        'kernels': KERNELS, 'graphs': 'off', 'compile': 'off'}
 
 
 @pytest.mark.parametrize('parameter, value, words', [
@@ -35,7 +37,8 @@ def test_what_needs_a_gpu_is_refused_by_name_without_one(parameter, value, words
     assert parameter in message and all(word in message for word in words), message
 
 
-def test_the_compiler_waits_for_a_frame():
+def test_the_compiler_waits_for_a_frame(monkeypatch):
+    monkeypatch.setattr(native, 'library', lambda: None)  # or there is nothing to compile
     loaded = load(model__compile=True)
     assert loaded.engine.acceleration()['compile'] == 'begins with the first frame'
     loaded.engine.close()

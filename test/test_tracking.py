@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from xsvggt_ros.engine.camera_model import CameraModel
 from xsvggt_ros.engine.enlarge import EDGE, enlarge
 from xsvggt_ros.engine.preprocess import Resize
+from xsvggt_ros.kernels import native
 from xsvggt_ros.kv_cache.cache import build_cache
 from xsvggt_ros.kv_cache.config import CacheConfig, CacheLayout
 from xsvggt_ros.kv_cache.retention import POLICIES
@@ -23,6 +24,12 @@ LAYOUT = CacheLayout(layers=3, heads=2, head_dim=8, tokens_per_step=12, special_
 FEW = 7  # tokens of a smaller step
 STORES = [('none', 'token', 'fp32'), ('none', 'token', 'bf16'), ('int8', 'token', 'fp32'),
           ('int8', 'kcvt', 'fp32')]
+
+
+@pytest.fixture(autouse=True)
+def plainly(monkeypatch):
+    """Ask PyTorch for everything: a tape has only that."""
+    monkeypatch.setattr(native, 'library', lambda: None)
 
 
 def make_cache(policy, budget=40, **settings):

@@ -15,6 +15,7 @@ from xsvggt_ros.engine.enlarge import enlarge
 from xsvggt_ros.engine.preprocess import Resize, to_network_input
 from xsvggt_ros.engine.rectify import CameraView
 from xsvggt_ros.geometry import pose_encoding_to_camera
+from xsvggt_ros.kernels import native
 from xsvggt_ros.kv_cache.cache import build_cache, CacheHealth, KVCache, Onlooker
 from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.kv_cache.retention import POLICIES
@@ -347,7 +348,10 @@ class StreamEngine:
         graphs, steady = 'off', self._steady.get(True)
         if self._graphs is not None:
             graphs = 'begin when the cache is full' if steady is None else steady.description
-        return {'kernels': self._kernels_used, 'graphs': graphs,
+        kernels = self._kernels_used
+        if self._device.type == 'cpu' and native.library() is not None:
+            kernels += ', native for small layers'
+        return {'kernels': kernels, 'graphs': graphs,
                 'compile': 'off' if self._compiler is None else self._compiler.description}
 
     def want_points(self, wanted: bool) -> None:

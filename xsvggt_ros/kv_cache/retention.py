@@ -9,6 +9,8 @@ Scores are fp32, and ties keep the older token, so that a choice can be repeated
 import torch
 from torch import Tensor
 
+from xsvggt_ros.kernels import native
+
 
 class RetentionPolicy:
     """Rank the tokens of every layer; the lowest ranked leave."""
@@ -271,6 +273,8 @@ def pooled_attention(pooled: Tensor, keys: Tensor) -> Tensor:
 
 def dot_products(vectors: Tensor, keys: Tensor) -> Tensor:
     """Return each head's vector [..., heads, d] times its keys [..., heads, tokens, d]."""
+    if native.takes_products(vectors, keys):
+        return native.products(vectors, keys)
     # The vector from the left: as a column from the right, MKL takes ten times as long.
     return (vectors[..., None, :] @ keys.float().transpose(-1, -2))[..., 0, :]
 

@@ -368,11 +368,13 @@ class Compiler:
         self._parts: list[Part] = []
         self._job: _Job | None = None
         self._stopped = False
+        self._needless = False  # what would be compiled is quicker as it is
 
     def attach(self, model: StreamVGGT) -> None:
         """Watch a network, where it will run and in the precision that it will have."""
         on_cpu = model.aggregator.camera_token.device.type == 'cpu'
-        self._parts = list(parts(model, on_cpu))
+        self._needless = on_cpu and model.aggregator.global_blocks[0].is_native
+        self._parts = [] if self._needless else list(parts(model, on_cpu))
 
     @property
     def working(self) -> bool:
@@ -382,6 +384,8 @@ class Compiler:
     @property
     def description(self) -> str:
         """Return how things stand, in a few words."""
+        if self._needless:
+            return "nothing to do: the package's own kernels for small networks are quicker"
         if self.working:
             return 'compiling; frames are served without it'
         called = [part for part in self._parts if part.is_compiled or part.seen]

@@ -4,6 +4,7 @@ import torch
 from torch import nn, Tensor
 import torch.nn.functional as F
 
+from xsvggt_ros import onednn
 from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.model.fused import Conv2d
 from xsvggt_ros.model.layers import Block, residual_stream, TableCache, version
@@ -19,7 +20,13 @@ class PatchEmbed(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Return tokens [..., patches, dim], row by row, of normalised images [..., 3, H, W]."""
-        images = image.reshape(-1, *image.shape[-3:]).to(self.proj.weight.dtype)
+        weight, side = self.proj.weight, self.proj.kernel_size[0]
+        image = image.to(weight.dtype)
+        if image.dim() == 3 and onednn.suits(image):  # half of a convolution's time
+            cut = image.unflatten(2, (-1, side)).unflatten(1, (-1, side))
+            cut = cut.permute(1, 3, 0, 2, 4).reshape(-1, weight[0].numel())
+            return onednn.linear(cut, weight.flatten(1), self.proj.bias)
+        images = image.reshape(-1, *image.shape[-3:])
         patches = self.proj(images).flatten(2).transpose(1, 2)  # [images, patches, dim]
         return patches.reshape(*image.shape[:-3], *patches.shape[1:])
 

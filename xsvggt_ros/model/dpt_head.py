@@ -6,6 +6,7 @@ import torch
 from torch import nn, Tensor
 import torch.nn.functional as F
 
+from xsvggt_ros.kernels import native
 from xsvggt_ros.model.config import DPT_LEVELS, ModelConfig
 from xsvggt_ros.model.fused import Conv2d
 from xsvggt_ros.model.layers import add_uv, residual_stream, TableCache, uv_embedding
@@ -118,6 +119,11 @@ class DPTHead(nn.Module):
     def decode(self, height: int, width: int, *tensors: Tensor) -> Tensor:
         """Return the maps of the layers' tokens and the `tables`. A function of tensors."""
         layers, tables = tensors[:DPT_LEVELS], tensors[DPT_LEVELS:]
+        if height * width <= native.MOST_PIXELS and len(layers[0]) == 1 \
+                and all(map(native.suits, layers)):
+            weights = self._native_weights(tables)
+            if weights:
+                return self._decode_natively(height, width, layers, weights)
         positions = list(zip(tables[::2], tables[1::2]))
         rows, columns = height // self.patch_size, width // self.patch_size
         levels = []
@@ -131,6 +137,44 @@ class DPTHead(nn.Module):
         x = _resize(self.scratch.fuse(levels), (height, width))
         first, _, last = self.scratch.output_conv2
         return last(first(add_uv(x, positions[-1]), relu=True)).float()
+
+    def _decode_natively(
+        self, height: int, width: int, layers: Sequence[Tensor], weights: list[Tensor],
+    ) -> Tensor:
+        first, _, last = self.scratch.output_conv2
+        widths = [project.out_channels for project in self.projects]
+        widths += (self.scratch.output_conv1.in_channels, first.in_channels, first.out_channels)
+        size = height // self.patch_size, width // self.patch_size
+        return native.dense(layers, size, self.patch_size, widths, last.out_channels, weights,
+                            self.norm.eps)
+
+    def _native_weights(self, tables: tuple[Tensor, ...]) -> list[Tensor] | None:
+        """Return weights and positions in the order of native.cpp, or None if it takes no such."""
+        stack = self.scratch
+        first, _, last = stack.output_conv2
+        layers = []
+        for level, (project, resize) in enumerate(zip(self.projects, self.resize_layers)):
+            layers.append(project)
+            if not isinstance(resize, nn.Identity):
+                layers.append(resize)
+            layers.append(tables[2 * level:2 * level + 2])
+        layers += (getattr(stack, f'layer{level}_rn') for level in range(1, DPT_LEVELS + 1))
+        for level in range(DPT_LEVELS, 0, -1):
+            fusion = getattr(stack, f'refinenet{level}')
+            for unit in ('resConfUnit1', 'resConfUnit2'):
+                if hasattr(fusion, unit):
+                    layers += getattr(fusion, unit).conv1, getattr(fusion, unit).conv2
+            layers.append(fusion.out_conv)
+        layers += stack.output_conv1, tables[-2:], first, last
+        weights = [self.norm.weight, self.norm.bias]
+        kernels = []
+        for layer in layers:
+            if isinstance(layer, nn.Module):
+                kernels.append(layer.weight)
+                weights += (layer.weight,) if layer.bias is None else (layer.weight, layer.bias)
+            else:
+                weights += layer
+        return weights if native.small_convolutions(kernels) else None
 
     def _position(
         self, channels: int, height: int, width: int, ratio: float,

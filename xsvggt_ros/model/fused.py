@@ -5,6 +5,7 @@ from torch import nn, Tensor
 import torch.nn.functional as F
 
 from xsvggt_ros import onednn
+from xsvggt_ros.kernels import native
 
 
 class Linear(nn.Linear):
@@ -21,6 +22,10 @@ class Linear(nn.Linear):
 
         plus may be more precise, and the result then is.
         """
+        single = x.numel() == x.shape[-1]
+        if single and (plus is None or plus.shape[-1] == len(self.weight)) and native.suits(x) \
+                and native.small((self.weight, self.bias)):
+            return native.row(x, self.weight, self.bias, gelu, plus)
         if onednn.suits_linear(x, self.weight):
             if plus is None or plus.dtype == x.dtype:
                 return onednn.linear(x, self.weight, self.bias, gelu, plus)

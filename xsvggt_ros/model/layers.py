@@ -8,6 +8,7 @@ attention over many frames at once. Leading (batch) dimensions pass through ever
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -15,6 +16,8 @@ from torch import nn, Tensor
 import torch.nn.functional as F
 
 from xsvggt_ros import onednn
+from xsvggt_ros.kernels import native
+from xsvggt_ros.kernels.attention import attention
 from xsvggt_ros.model.fused import Linear
 
 # Queries, keys and values [..., heads, tokens, head_dim] to what was read, of the same shape.
@@ -30,7 +33,7 @@ Table = TypeVar('Table')
 def self_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Return softmax attention of each token over all tokens of its own frame."""
     if query.dim() == 3:
-        return onednn.attention(query, key, value)
+        return attention(query, key, value)
     return F.scaled_dot_product_attention(query, key, value)
 
 
@@ -192,6 +195,10 @@ class Block(nn.Module):
         self.mlp = Mlp(dim, hidden, dim)
         self.ls2 = LayerScale(dim, layer_scale)
         self._folded = False
+        self._before = native.Layers(('norm1',), ('attn', 'qkv'))
+        self._after = native.Layers(('attn', 'proj'), ('norm2',), ('mlp', 'fc1'), ('mlp', 'fc2'))
+        self._hidden = hidden
+        self._lanes = TableCache(limit=2)
 
     @torch.no_grad()
     def fold(self) -> None:
@@ -216,6 +223,12 @@ class Block(nn.Module):
         self._folded = False
         super()._load_from_state_dict(*arguments, **named)
 
+    @property
+    def is_native(self) -> bool:
+        """Return whether `native` computes what lies around the attention, in fp32 on a CPU."""
+        return (native.library() is not None and self._folded
+                and None not in (self._before.pointers(self), self._after.pointers(self)))
+
     def forward(self, x: Tensor, attend: Attend = self_attention,
                 rope: RotaryTable | None = None) -> Tensor:
         """Return [..., tokens, dim] for x of the same shape."""
@@ -223,10 +236,19 @@ class Block(nn.Module):
 
     def before(self, x: Tensor, *tables: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values; tables: `Attention.tables`. A function of tensors."""
+        if x.dim() == 2 and len(tables) in (0, 3) and native.suits(x):
+            weights = self._before.pointers(self)
+            if weights is not None:
+                lanes = self._lanes.get(tables, partial(native.lanes, tables)) if tables else None
+                return native.before(x, self.attn.heads, weights, self.norm1.eps, lanes, QK_EPS)
         return self.attn.split(self.norm1(x).to(self.attn.qkv.dtype), *tables)
 
     def after(self, x: Tensor, read: Tensor) -> Tensor:
         """Return the block's output of its input and of what was read. A function of tensors."""
+        if self._folded and x.dim() == 2 and native.suits(x):
+            weights = self._after.pointers(self)
+            if weights is not None:
+                return native.after(x, read, self._hidden, weights, self.norm2.eps)
         dtype = self.attn.qkv.dtype
         if self._folded:
             x = self.attn.join(read, plus=x)

@@ -1,9 +1,12 @@
 """Counts what the host asks of the device: operators, and waiting for results."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from xsvggt_ros.kernels import native
 
 # These hand a value, or a size that depends on values, to the host, which waits for it.
 WAITING = frozenset((
@@ -16,7 +19,11 @@ FREE = frozenset(('empty', 'empty_like', 'empty_strided', 'new_empty', '_unsafe_
 
 
 class OperatorCount(TorchDispatchMode):
-    """While it is entered, `operators` counts operators that compute, `waits` those that wait."""
+    """
+    While it is entered, `operators` counts operators that compute, `waits` those that wait.
+
+    A call of the package's own kernels on a CPU, which torch does not see, is an operator too.
+    """
 
     def __init__(self) -> None:
         """Begin at zero."""
@@ -24,6 +31,29 @@ class OperatorCount(TorchDispatchMode):
         self.operators = 0
         self.waits = 0
         self.names: dict[str, int] = {}
+        self._depth = 0  # an operator made of others enters once more
+
+    def __enter__(self) -> 'OperatorCount':
+        """Begin to count."""
+        if self._depth == 0:
+            self._library, native.library = native.library, self._counted
+        self._depth += 1
+        return super().__enter__()
+
+    def __exit__(self, *details: Any) -> None:
+        """Count no longer."""
+        super().__exit__(*details)
+        self._depth -= 1
+        if self._depth == 0:
+            native.library = self._library
+
+    def _counted(self) -> Any:
+        library = self._library()
+        return library if library is None else _Counted(library, self._add)
+
+    def _add(self, name: str) -> None:
+        self.operators += 1
+        self.names[name] = self.names.get(name, 0) + 1
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None,
@@ -39,11 +69,22 @@ class OperatorCount(TorchDispatchMode):
                 return result
         result = func(*args, **kwargs)
         if not func.is_view and name not in FREE:
-            self.operators += 1
-            self.names[name] = self.names.get(name, 0) + 1
+            self._add(name)
         if name in WAITING or (name in COPIES and _to_host(args, result)):
             self.waits += 1
         return result
+
+
+class _Counted:
+    """A library whose functions are counted when they are asked for."""
+
+    def __init__(self, library: Any, count: Callable[[str], None]) -> None:
+        self._library = library
+        self._count = count
+
+    def __getattr__(self, name: str) -> Any:
+        self._count(name)
+        return getattr(self._library, name)
 
 
 def _to_host(args: tuple, result: Any) -> bool:

@@ -1,0 +1,840 @@
+// What a small network asks of one core of a CPU: few tokens through narrow layers, and attention
+// over a cache. A frame of such a network is hundreds of operators of a few microseconds each, and
+// half of its time went into calling them; here what lies between two attentions is one call.
+//
+// Tokens lie in lanes: 64 tokens are the columns of every matrix, so that products, norms, positions
+// and the softmax are all the same arithmetic on whole vectors, and no weight has to be repacked.
+// A single token goes through the rows of the weights instead.
+//
+// fp32, row-major; sums are taken in another order than PyTorch's. No headers but the standard
+// library's: `native.py` loads this with ctypes. Nothing is checked here.
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <condition_variable>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int WIDTH = 16, COLUMNS = 4;  // floats of a vector; vectors that a row of a tile has
+#elif defined(__AVX2__)
+constexpr int WIDTH = 8, COLUMNS = 2;
+#else
+constexpr int WIDTH = 4, COLUMNS = 4;
+#endif
+constexpr int ROWS = 4;     // of a tile: ROWS * COLUMNS sums are in registers
+constexpr int LANES = 64;   // tokens side by side
+constexpr int BLOCK = 128;  // keys at a time
+constexpr int AHEAD = 2048;  // floats, of a matrix that goes by
+constexpr long SHARED_WEIGHTS = 1 << 14;  // a product of fewer is not worth sharing
+
+typedef float Vector __attribute__((vector_size(WIDTH * 4)));
+typedef int32_t Integers __attribute__((vector_size(WIDTH * 4)));
+typedef Vector Loose __attribute__((aligned(4), may_alias));
+
+inline Vector load(const float *from) { return *reinterpret_cast<const Loose *>(from); }
+inline void store(float *to, Vector x) { *reinterpret_cast<Loose *>(to) = x; }
+inline Vector all(float x) { return x - Vector{}; }
+inline Vector larger(Vector a, Vector b) { return a < b ? b : a; }  // a, if that is no number
+
+// Have memory fetched that is read soon: the processor by itself does not look beyond a page.
+inline void fetch(const float *from, long floats) {
+  for (long i = 0; i < floats; i += 16) __builtin_prefetch(from + i);
+}
+
+inline float sum(Vector x) {
+  float total = 0;
+  for (int i = 0; i < WIDTH; i++) total += x[i];
+  return total;
+}
+
+inline Vector root(Vector x) {
+  for (int i = 0; i < WIDTH; i++) x[i] = std::sqrt(x[i]);
+  return x;
+}
+
+// Cephes' expf, for x <= 88: relative error 1e-7.
+inline Vector exponential(Vector x) {
+  x = larger(x, all(-87.3f));
+  Vector whole = x * 1.44269504f + 12582912.f - 12582912.f;  // rounds to the nearest integer
+  x = x - whole * 0.693359375f;
+  x = x + whole * 2.12194440e-4f;
+  Vector y = all(1.9875691500e-4f);
+  y = y * x + 1.3981999507e-3f;
+  y = y * x + 8.3334519073e-3f;
+  y = y * x + 4.1665795894e-2f;
+  y = y * x + 1.6666665459e-1f;
+  y = y * x + 5.0000001201e-1f;
+  y = y * x * x + x + 1.f;
+  Integers power = __builtin_convertvector(whole, Integers) << 23;
+  return reinterpret_cast<Vector>(reinterpret_cast<Integers>(y) + power);
+}
+
+// x / 2 (1 + erf(x / sqrt 2)), erf by Abramowitz and Stegun 7.1.26: absolute error 1.5e-7.
+inline Vector gelu(Vector x) {
+  Vector z = larger(x, -x) * 0.70710678f;
+  Vector t = 1.f / (1.f + 0.3275911f * z);
+  Vector y = all(1.061405429f);
+  y = y * t - 1.453152027f;
+  y = y * t + 1.421413741f;
+  y = y * t - 0.284496736f;
+  y = y * t + 0.254829592f;
+  y = 1.f - y * t * exponential(-z * z);
+  return 0.5f * x * (1.f + (x < 0 ? -y : y));
+}
+
+// Memory for one call, kept for the next one of the same thread. A call that needs more than those
+// before gets pieces of its own, and the next one has room for all.
+class Room {
+ public:
+  Room() : at_(0), more_(0) {}
+  ~Room() {
+    if (!more_) return;
+    for (auto &piece : kept().pieces) piece.reset();
+    kept().pieces.clear();
+    kept().block.reset(new float[at_ + more_]);
+    kept().size = at_ + more_;
+  }
+  // Not filled.
+  float *take(size_t floats) {
+    if (at_ + floats <= kept().size) return kept().block.get() + (at_ += floats) - floats;
+    more_ += floats;
+    kept().pieces.emplace_back(new float[floats]);
+    return kept().pieces.back().get();
+  }
+
+ private:
+  struct Kept {
+    std::unique_ptr<float[]> block;
+    size_t size = 0;
+    std::vector<std::unique_ptr<float[]>> pieces;
+  };
+  static Kept &kept() {
+    thread_local Kept kept;
+    return kept;
+  }
+  size_t at_, more_;  // taken from the block, and beside it
+};
+
+// Threads that share a call's work. They look out for the next call for a moment before they sleep,
+// because a frame's calls come close together; whoever calls waits for nobody who sleeps, and does
+// the work alone if need be: after a fork, or while another thread has the team.
+class Team {
+ public:
+  static Team &all() {
+    static Team *team = new Team;  // never destroyed: its threads do not end before the process
+    return *team;
+  }
+
+  // work(i) for each i in [0, count), by so many threads, this one included.
+  void share(long threads, int count, const std::function<void(int)> &work) {
+    std::unique_lock<std::mutex> mine(used_, std::defer_lock);
+    if (threads < 2 || count < 2 || !mine.try_lock()) {
+      for (int i = 0; i < count; i++) work(i);
+      return;
+    }
+    for (; helpers_ < std::min(threads, MOST_THREADS) - 1; helpers_++)
+      std::thread([this] { help(); }).detach();
+    work_ = &work, count_ = count, next_ = 0;
+    open_ = true;
+    if (asleep_) {
+      std::lock_guard<std::mutex> lock(sleep_);
+      wake_.notify_all();
+    }
+    take_part();
+    open_ = false;
+    while (inside_) pause();
+  }
+
+ private:
+  static constexpr long MOST_THREADS = 4;  // calls are short
+  static constexpr int PATIENCE = 1000;    // looks before sleep, some tens of microseconds
+
+  static void pause() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+  }
+
+  void take_part() {
+    for (int i; (i = next_++) < count_;) (*work_)(i);
+  }
+
+  void help() {
+    for (int looks = 0;; looks++) {
+      if (open_) {
+        inside_++;
+        if (open_) take_part();  // it stays open, or whoever closes it waits
+        inside_--;
+        looks = 0;
+      }
+      if (looks < PATIENCE) {
+        pause();
+        continue;
+      }
+      std::unique_lock<std::mutex> lock(sleep_);
+      asleep_++;
+      wake_.wait(lock, [this] { return open_.load(); });
+      asleep_--;
+      looks = 0;
+    }
+  }
+
+  std::mutex used_, sleep_;
+  std::condition_variable wake_;
+  std::atomic<bool> open_{false};
+  std::atomic<int> next_{0}, inside_{0}, asleep_{0};
+  const std::function<void(int)> *work_ = nullptr;
+  int count_ = 0;
+  long helpers_ = 0;
+};
+
+// work(first, last) for parts of [0, count), a whole number of `unit` each but the last.
+template <class Work>
+void share_range(long threads, long count, long unit, const Work &work) {
+  if (threads < 2 || count < 2 * unit) return work(0, count);
+  long parts = std::min(2 * threads, count / unit), part = (count / unit + parts - 1) / parts * unit;
+  Team::all().share(threads, int((count + part - 1) / part), [&](int i) {
+    work(i * part, std::min(count, (i + 1) * part));
+  });
+}
+
+inline int tokens_of_tile(long tokens, long from) {
+  return int(tokens - from < LANES ? tokens - from : LANES);
+}
+
+// Tokens in lanes ---------------------------------------------------------------------------------
+
+// out[i][lane] = sum over k of a[i * row + k * step] * b[k][lane], for R rows and C vectors.
+template <int R, int C>
+inline __attribute__((always_inline)) void tile(
+    int n, const float *a, long row, long step, const float *b, float *out, const float *bias,
+    bool add) {
+  Vector sums[R][C];
+  for (int i = 0; i < R; i++)
+    for (int c = 0; c < C; c++)
+      sums[i][c] = (add ? load(out + i * LANES + c * WIDTH) : Vector{}) + (bias ? bias[i] : 0.f);
+  for (int k = 0; k < n; k++) {
+    Vector right[C];
+    for (int c = 0; c < C; c++) right[c] = load(b + k * LANES + c * WIDTH);
+    for (int i = 0; i < R; i++) {
+      float left = a[i * row + k * step];
+      for (int c = 0; c < C; c++) sums[i][c] += left * right[c];
+    }
+  }
+  for (int i = 0; i < R; i++)
+    for (int c = 0; c < C; c++) store(out + i * LANES + c * WIDTH, sums[i][c]);
+}
+
+template <int C>
+void columns(int rows, int n, const float *a, long row, long step, const float *b, float *out,
+             const float *bias, bool add) {
+  int i = 0;
+  for (; i + ROWS <= rows; i += ROWS) {
+    if (step == 1 && i + 3 * ROWS <= rows) fetch(a + (i + 2 * ROWS) * row, ROWS * n);
+    tile<ROWS, C>(n, a + i * row, row, step, b, out + i * LANES, bias ? bias + i : nullptr, add);
+  }
+  for (; i < rows; i++)
+    tile<1, C>(n, a + i * row, row, step, b, out + i * LANES, bias ? bias + i : nullptr, add);
+}
+
+// out [rows][LANES] = a times b [n][LANES], plus a bias for each row, plus itself. The first
+// `lanes` lanes, rounded up to vectors.
+void product(int lanes, int rows, int n, const float *a, long row, long step, const float *b,
+             float *out, const float *bias = nullptr, bool add = false, long threads = 1) {
+  if (threads > 1 && long(rows) * n >= SHARED_WEIGHTS)
+    return share_range(threads, rows, 4 * ROWS, [=](long first, long last) {
+      product(lanes, int(last - first), n, a + first * row, row, step, b, out + first * LANES,
+              bias ? bias + first : nullptr, add);
+    });
+  int vectors = (lanes + WIDTH - 1) / WIDTH;
+  for (int at = 0; at < vectors; at += COLUMNS, b += COLUMNS * WIDTH, out += COLUMNS * WIDTH) {
+    switch (vectors - at) {
+      case 1: columns<1>(rows, n, a, row, step, b, out, bias, add); break;
+      case 2: columns<2>(rows, n, a, row, step, b, out, bias, add); break;
+      case 3: columns<COLUMNS < 3 ? COLUMNS : 3>(rows, n, a, row, step, b, out, bias, add); break;
+      default: columns<COLUMNS>(rows, n, a, row, step, b, out, bias, add);
+    }
+  }
+}
+
+// Lanes of tokens [tokens][channels], whose rows are `row` apart; lanes without a token are zero.
+void into_lanes(int tokens, int channels, const float *x, long row, float *out, float scale = 1) {
+  for (int c = 0; c < channels; c++) {
+    for (int t = 0; t < tokens; t++) out[c * LANES + t] = x[t * row + c] * scale;
+    for (int t = tokens; t < LANES; t++) out[c * LANES + t] = 0;
+  }
+}
+
+void out_of_lanes(int tokens, int channels, const float *x, float *out, long row) {
+  for (int t = 0; t < tokens; t++)
+    for (int c = 0; c < channels; c++) out[t * row + c] = x[c * LANES + t];
+}
+
+// Layer norm over the rows of x [channels][LANES]; weight and bias may be null. out may be x.
+void norm_lanes(int lanes, int channels, const float *x, const float *weight, const float *bias,
+                float eps, float *out) {
+  for (int at = 0; at < lanes; at += WIDTH) {
+    Vector mean{}, variance{};
+    for (int c = 0; c < channels; c++) mean += load(x + c * LANES + at);
+    mean /= float(channels);
+    for (int c = 0; c < channels; c++) {
+      Vector difference = load(x + c * LANES + at) - mean;
+      variance += difference * difference;
+    }
+    Vector scale = 1.f / root(variance / float(channels) + eps);
+    for (int c = 0; c < channels; c++) {
+      Vector y = (load(x + c * LANES + at) - mean) * scale;
+      store(out + c * LANES + at, weight ? y * weight[c] + bias[c] : y);
+    }
+  }
+}
+
+// A normalised head x [channels][LANES] with the norm's weights and the tokens' positions; table:
+// factors, summands and factors of the partner, [3][channels][LANES]. A channel's partner is a
+// quarter of the channels away, within its half.
+void turn_lanes(int lanes, int channels, const float *table, const float *x, float *out) {
+  int quarter = channels / 4;
+  const float *scale = table, *shift = table + channels * LANES,
+              *partner = table + 2 * channels * LANES;
+  for (int c = 0; c < channels; c++) {
+    int other = c / quarter % 2 ? c - quarter : c + quarter;
+    for (int at = 0; at < lanes; at += WIDTH) {
+      int i = c * LANES + at;
+      store(out + i, load(shift + i) + load(x + i) * load(scale + i) +
+                         load(x + other * LANES + at) * load(partner + i));
+    }
+  }
+}
+
+// Softmax attention of lanes of queries [channels][LANES] over keys and values [count][channels], a
+// block of keys at a time: what was read of earlier ones fades when a larger product comes (Milakov
+// and Gimelshein, arXiv 1805.02867). weights: room for [BLOCK][LANES]; read: [channels][LANES].
+void attend_lanes(int lanes, int channels, int count, const float *queries, const float *keys,
+                  const float *values, float *weights, float *read) {
+  Vector most[LANES / WIDTH], total[LANES / WIDTH];
+  int vectors = (lanes + WIDTH - 1) / WIDTH;
+  for (int j = 0; j < vectors; j++) most[j] = all(-3e38f), total[j] = Vector{};
+  std::memset(read, 0, sizeof(float) * channels * LANES);
+  for (int from = 0; from < count; from += BLOCK) {
+    int block = count - from < BLOCK ? count - from : BLOCK;
+    fetch(values + long(from) * channels, long(block) * channels);
+    product(lanes, block, channels, keys + long(from) * channels, channels, 1, queries, weights);
+    for (int j = 0; j < vectors; j++) {
+      float *column = weights + j * WIDTH;
+      Vector now = most[j];
+      for (int k = 0; k < block; k++) now = larger(now, load(column + k * LANES));
+      Vector fade = exponential(most[j] - now), sums = total[j] * fade;
+      for (int k = 0; k < block; k++) {
+        Vector weight = exponential(load(column + k * LANES) - now);
+        sums += weight;
+        store(column + k * LANES, weight);
+      }
+      if (from)
+        for (int c = 0; c < channels; c++) {
+          float *sum = read + c * LANES + j * WIDTH;
+          store(sum, load(sum) * fade);
+        }
+      most[j] = now, total[j] = sums;
+    }
+    product(lanes, channels, block, values + long(from) * channels, 1, channels, weights, read,
+            nullptr, true);
+  }
+  for (int j = 0; j < vectors; j++)
+    for (int c = 0; c < channels; c++) {
+      float *sum = read + c * LANES + j * WIDTH;
+      store(sum, load(sum) / total[j]);
+    }
+}
+
+// Maps --------------------------------------------------------------------------------------------
+
+// A map [channels][height][width], channel by channel, each with a border of zeros a pixel wide, so
+// that a convolution is a product whose columns are pixels, read at nine places.
+struct Map {
+  int channels, height, width;
+  float *data;
+
+  Map(Room &room, int channels, int height, int width)
+      : channels(channels), height(height), width(width) {
+    // Vectors and shifted reads may run over the last channel's end.
+    long end = LANES + 2 * pitch();
+    data = room.take(channels * plane() + end);
+    std::memset(data + channels * plane(), 0, sizeof(float) * end);
+    for (int c = 0; c < channels; c++) {
+      std::memset(row(c, -1) - 1, 0, sizeof(float) * pitch());
+      std::memset(row(c, height) - 1 + pitch(), 0, sizeof(float) * WIDTH);
+    }
+    mend();
+  }
+  int pitch() const { return width + 2; }
+  long plane() const { return long(height + 2) * pitch() + WIDTH; }
+  float *row(int channel, int y) const {  // from the first pixel inside of the border on
+    return data + channel * plane() + (y + 1) * pitch() + 1;
+  }
+  // What vectors have written into the border is zero again.
+  void mend() const {
+    for (int c = 0; c < channels; c++) {
+      for (int y = 0; y < height; y++) row(c, y)[-1] = row(c, y)[width] = 0;
+      std::memset(row(c, height) - 1, 0, sizeof(float) * pitch());
+    }
+  }
+};
+
+// out[i][x] = sum over k of a[i * n + k] * b[k][x], for R rows, `plane` floats apart, and C vectors.
+template <int R, int C>
+inline __attribute__((always_inline)) void tile_of_map(
+    int n, const float *a, const float *const *b, long x, float *out, long plane,
+    const float *bias, const float *plus, bool relu) {
+  Vector sums[R][C];
+  for (int i = 0; i < R; i++)
+    for (int c = 0; c < C; c++)
+      sums[i][c] = (plus ? load(plus + i * plane + x + c * WIDTH) : Vector{}) + (bias ? bias[i] : 0.f);
+  for (int k = 0; k < n; k++) {
+    Vector right[C];
+    for (int c = 0; c < C; c++) right[c] = load(b[k] + x + c * WIDTH);
+    for (int i = 0; i < R; i++)
+      for (int c = 0; c < C; c++) sums[i][c] += a[long(i) * n + k] * right[c];
+  }
+  for (int i = 0; i < R; i++)
+    for (int c = 0; c < C; c++)
+      store(out + i * plane + x + c * WIDTH, relu ? larger(sums[i][c], Vector{}) : sums[i][c]);
+}
+
+template <int C>
+void columns_of_map(int rows, int n, const float *a, const float *const *b, long x, float *out,
+                    long plane, const float *bias, const float *plus, bool relu) {
+  int i = 0;
+  for (; i + ROWS <= rows; i += ROWS)
+    tile_of_map<ROWS, C>(n, a + long(i) * n, b, x, out + i * plane, plane, bias ? bias + i : nullptr,
+                         plus ? plus + i * plane : nullptr, relu);
+  for (; i < rows; i++)
+    tile_of_map<1, C>(n, a + long(i) * n, b, x, out + i * plane, plane, bias ? bias + i : nullptr,
+                      plus ? plus + i * plane : nullptr, relu);
+}
+
+// Convolve with weight [out][side][side][in], side 1 or 3; then add a map, or cut off at zero.
+void convolve(long threads, const Map &in, int side, const float *weight, const float *bias, const Map &out,
+              const Map *plus = nullptr, bool relu = false) {
+  std::vector<const float *> at;
+  for (int y = 0; y < side; y++)
+    for (int x = 0; x < side; x++)
+      for (int c = 0; c < in.channels; c++)
+        at.push_back(in.row(c, y - side / 2) + x - side / 2);
+  int n = int(at.size()), pixels = in.height * in.pitch() - 2;
+  const float *const *from = at.data();
+  float *to = out.row(0, 0);
+  const float *added = plus ? plus->row(0, 0) : nullptr;
+  int rows = out.channels;
+  long plane = out.plane();
+  share_range(threads, pixels, COLUMNS * WIDTH, [=](long first, long last) {
+    for (long x = first; x < last; x += COLUMNS * WIDTH) switch ((last - x + WIDTH - 1) / WIDTH) {
+        case 1: columns_of_map<1>(rows, n, weight, from, x, to, plane, bias, added, relu); break;
+        case 2: columns_of_map<2>(rows, n, weight, from, x, to, plane, bias, added, relu); break;
+        case 3:
+          columns_of_map<COLUMNS < 3 ? COLUMNS : 3>(rows, n, weight, from, x, to, plane, bias, added, relu);
+          break;
+        default: columns_of_map<COLUMNS>(rows, n, weight, from, x, to, plane, bias, added, relu);
+      }
+  });
+  out.mend();
+}
+
+// Resample, corner pixels staying corner pixels.
+void resample(long threads, const Map &in, const Map &out) {
+  std::vector<int> left(out.width);
+  std::vector<float> share(out.width);
+  float step_x = out.width > 1 ? float(in.width - 1) / (out.width - 1) : 0;
+  float step_y = out.height > 1 ? float(in.height - 1) / (out.height - 1) : 0;
+  for (int x = 0; x < out.width; x++) {
+    left[x] = std::min(int(x * step_x), in.width - 1);
+    share[x] = x * step_x - left[x];
+  }
+  share_range(out.width < 64 ? 1 : threads, out.channels, 1, [&](long first, long last) {
+    std::vector<float> line(in.width + 1);
+    for (long i = first * out.height; i < last * out.height; i++) {
+      int c = int(i / out.height), y = int(i % out.height);
+      int above = std::min(int(y * step_y), in.height - 1);
+      float part = y * step_y - above;
+      const float *upper = in.row(c, above), *lower = in.row(c, std::min(above + 1, in.height - 1));
+      for (int x = 0; x < in.width; x++) line[x] = upper[x] + part * (lower[x] - upper[x]);
+      line[in.width] = line[in.width - 1];
+      float *to = out.row(c, y);
+      for (int x = 0; x < out.width; x++)
+        to[x] = line[left[x]] + share[x] * (line[left[x] + 1] - line[left[x]]);
+    }
+  });
+}
+
+// Add positions: columns [channels / 2][width] to the first half, rows [channels / 2][height] to the
+// other.
+void add_positions(const Map &map, const float *columns, const float *rows) {
+  int half = map.channels / 2;
+  for (int c = 0; c < map.channels; c++)
+    for (int y = 0; y < map.height; y++) {
+      float *to = map.row(c, y);
+      for (int x = 0; x < map.width; x++)
+        to[x] += c < half ? columns[c * map.width + x] : rows[(c - half) * map.height + y];
+    }
+}
+
+// The weights of a head, one after the other.
+struct Weights {
+  const float *const *next;
+  const float *take() { return *next++; }
+};
+
+// x + the second of two convolutions of x.
+void residual(long threads, Room &room, const Map &x, Weights &weights, const Map &out, const Map *plus = nullptr) {
+  Map inner(room, x.channels, x.height, x.width);
+  const float *weight = weights.take(), *bias = weights.take();
+  convolve(threads, x, 3, weight, bias, inner, nullptr, true);
+  weight = weights.take(), bias = weights.take();
+  convolve(threads, inner, 3, weight, bias, out, &x);
+  if (!plus) return;
+  for (int c = 0; c < out.channels; c++)
+    for (int y = 0; y < out.height; y++)
+      for (int i = 0; i < out.width; i++)
+        out.row(c, y)[i] = std::max(0.f, out.row(c, y)[i] + plus->row(c, y)[i]);
+}
+
+// One token ---------------------------------------------------------------------------------------
+
+inline float dot(int n, const float *a, const float *b) {
+  Vector sums[4] = {};
+  int k = 0;
+  for (; k + 4 * WIDTH <= n; k += 4 * WIDTH)
+    for (int j = 0; j < 4; j++) sums[j] += load(a + k + j * WIDTH) * load(b + k + j * WIDTH);
+  for (; k + WIDTH <= n; k += WIDTH) sums[0] += load(a + k) * load(b + k);
+  float total = sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
+  for (; k < n; k++) total += a[k] * b[k];
+  return total;
+}
+
+// out[i] = row i of a . x (+ bias, + out), rows `row` apart: four at a time.
+void rows_times(int rows, int n, const float *a, long row, const float *x, float *out,
+                const float *bias = nullptr, bool add = false, long threads = 1) {
+  if (threads > 1 && long(rows) * n >= 2 * SHARED_WEIGHTS)
+    return share_range(threads, rows, 16, [=](long first, long last) {
+      rows_times(int(last - first), n, a + first * row, row, x, out + first,
+                 bias ? bias + first : nullptr, add);
+    });
+  int i = 0;
+  for (; i + 4 <= rows; i += 4) {
+    Vector sums[4] = {};
+    const float *from = a + i * row;
+    if (row == n) fetch(from + AHEAD, 4 * n);
+    int k = 0;
+    for (; k + WIDTH <= n; k += WIDTH) {
+      Vector right = load(x + k);
+      for (int j = 0; j < 4; j++) sums[j] += load(from + j * row + k) * right;
+    }
+    for (int j = 0; j < 4; j++) {
+      float total = sum(sums[j]);
+      for (int rest = k; rest < n; rest++) total += from[j * row + rest] * x[rest];
+      out[i + j] = total + (bias ? bias[i + j] : 0) + (add ? out[i + j] : 0);
+    }
+  }
+  for (; i < rows; i++)
+    out[i] = dot(n, a + i * row, x) + (bias ? bias[i] : 0) + (add ? out[i] : 0);
+}
+
+void norm_row(int n, const float *x, const float *weight, const float *bias, float eps,
+              float *out) {
+  float mean = 0, variance = 0;
+  for (int k = 0; k < n; k++) mean += x[k];
+  mean /= n;
+  for (int k = 0; k < n; k++) variance += (x[k] - mean) * (x[k] - mean);
+  float scale = 1 / std::sqrt(variance / n + eps);
+  for (int k = 0; k < n; k++) out[k] = (x[k] - mean) * scale * weight[k] + bias[k];
+}
+
+void gelu_row(int n, float *x) {
+  int k = 0;
+  for (; k + WIDTH <= n; k += WIDTH) store(x + k, gelu(load(x + k)));
+  for (; k < n; k++) x[k] = gelu(all(x[k]))[0];
+}
+
+// out[0..N vectors] = scale * sum over t of weights[t] * row t, rows `row` apart.
+template <int N>
+inline void add_rows(int count, long row, const float *weights, const float *rows, float scale,
+                     float *out) {
+  Vector sums[N] = {};
+  for (int t = 0; t < count; t++, rows += row) {
+    fetch(rows + AHEAD, N * WIDTH);
+    for (int j = 0; j < N; j++) sums[j] += weights[t] * load(rows + j * WIDTH);
+  }
+  for (int j = 0; j < N; j++) store(out + j * WIDTH, sums[j] * scale);
+}
+
+// weights: room for `count` floats.
+void attend_row(int channels, int count, float scale, const float *query, const float *keys,
+                const float *values, float *weights, float *out) {
+  rows_times(count, channels, keys, channels, query, weights);
+  Vector most = all(-3e38f), total{};
+  float last_most = -3e38f, last_total = 0;
+  int whole = count / WIDTH * WIDTH;
+  for (int t = 0; t < whole; t += WIDTH) most = larger(most, load(weights + t));
+  for (int t = whole; t < count; t++) last_most = std::fmax(last_most, weights[t]);
+  for (int i = 0; i < WIDTH; i++) last_most = std::fmax(last_most, most[i]);
+  for (int t = 0; t < whole; t += WIDTH) {
+    Vector weight = exponential((load(weights + t) - last_most) * scale);
+    total += weight;
+    store(weights + t, weight);
+  }
+  for (int t = whole; t < count; t++)
+    last_total += weights[t] = exponential(all((weights[t] - last_most) * scale))[0];
+  last_total += sum(total);
+  int c = 0;
+  for (; c + 8 * WIDTH <= channels; c += 8 * WIDTH)
+    add_rows<8>(count, channels, weights, values + c, 1 / last_total, out + c);
+  for (; c + WIDTH <= channels; c += WIDTH)
+    add_rows<1>(count, channels, weights, values + c, 1 / last_total, out + c);
+  for (; c < channels; c++) {
+    float sums = 0;
+    for (int t = 0; t < count; t++) sums += weights[t] * values[long(t) * channels + c];
+    out[c] = sums / last_total;
+  }
+}
+
+}  // namespace
+
+extern "C" {
+
+// Grows with every change of what is below.
+int xsvggt_version() { return 1; }
+
+// Queries, keys and values [heads][tokens][channels / heads] of x [tokens][channels]: layer norm,
+// product with weight [3 channels][channels], and, if there is a table [tiles][2][3][head][LANES],
+// each head's own norm and position.
+void xsvggt_before(long threads, long tokens, long channels, long heads, const float *x, const float *norm_weight,
+                   const float *norm_bias, float eps, const float *weight, const float *bias,
+                   const float *table, float head_eps, float *queries, float *keys,
+                   float *values) {
+  int n = int(channels), head = int(channels / heads);
+  float *parts[3] = {queries, keys, values};
+  if (tokens == 1 && !table) {
+    Room room;
+    float *normal = room.take(n), *packed = room.take(3 * n);
+    norm_row(n, x, norm_weight, norm_bias, eps, normal);
+    rows_times(3 * n, n, weight, n, normal, packed, bias, false, threads);
+    for (int part = 0; part < 3; part++)
+      std::memcpy(parts[part], packed + part * n, sizeof(float) * n);
+    return;
+  }
+  Room room;
+  float *normal = room.take(n * LANES), *packed = room.take(3 * n * LANES),
+        *turned = room.take(head * LANES);
+  for (long from = 0; from < tokens; from += LANES) {
+    int lanes = tokens_of_tile(tokens, from);
+    into_lanes(lanes, n, x + from * n, n, normal);
+    norm_lanes(lanes, n, normal, norm_weight, norm_bias, eps, normal);
+    product(lanes, 3 * n, n, weight, n, 1, normal, packed, bias, false, threads);
+    for (int part = 0; part < 3; part++)
+      for (int h = 0; h < heads; h++) {
+        float *one = packed + (part * n + h * head) * LANES;
+        if (table && part < 2) {
+          norm_lanes(lanes, head, one, nullptr, nullptr, head_eps, one);
+          turn_lanes(lanes, head, table + (from / LANES * 2 + part) * 3 * head * LANES, one, turned);
+          one = turned;
+        }
+        out_of_lanes(lanes, head, one, parts[part] + (h * tokens + from) * head, head);
+      }
+  }
+}
+
+// out [tokens][channels] = y + the MLP of its norm, where y = x + the projection of what was read
+// [tokens][channels]. The MLP has `hidden` channels and a GELU inside.
+void xsvggt_after(long threads, long tokens, long channels, long hidden, const float *x, const float *read,
+                  const float *weight, const float *bias, const float *norm_weight,
+                  const float *norm_bias, float eps, const float *weight1, const float *bias1,
+                  const float *weight2, const float *bias2, float *out) {
+  int n = int(channels), wide = int(hidden);
+  if (tokens == 1) {
+    Room room;
+    float *normal = room.take(n), *inner = room.take(wide);
+    std::memcpy(out, x, sizeof(float) * n);
+    rows_times(n, n, weight, n, read, out, bias, true, threads);
+    norm_row(n, out, norm_weight, norm_bias, eps, normal);
+    rows_times(wide, n, weight1, n, normal, inner, bias1, false, threads);
+    gelu_row(wide, inner);
+    rows_times(n, wide, weight2, wide, inner, out, bias2, true, threads);
+    return;
+  }
+  Room room;
+  float *stream = room.take(n * LANES), *normal = room.take(n * LANES),
+        *inner = room.take(wide * LANES);
+  for (long from = 0; from < tokens; from += LANES) {
+    int lanes = tokens_of_tile(tokens, from);
+    into_lanes(lanes, n, x + from * n, n, stream);
+    into_lanes(lanes, n, read + from * n, n, normal);
+    product(lanes, n, n, weight, n, 1, normal, stream, bias, true, threads);
+    norm_lanes(lanes, n, stream, norm_weight, norm_bias, eps, normal);
+    product(lanes, wide, n, weight1, n, 1, normal, inner, bias1, false, threads);
+    for (int c = 0; c < wide; c++)
+      for (int at = 0; at < lanes; at += WIDTH) {
+        float *some = inner + c * LANES + at;
+        store(some, gelu(load(some)));
+      }
+    product(lanes, n, wide, weight2, wide, 1, inner, stream, bias2, true, threads);
+    out_of_lanes(lanes, n, stream, out + from * n, n);
+  }
+}
+
+// out [tokens][heads][head] = softmax(queries . keys * scale) values. Heads and tokens of the
+// queries, and heads of keys and of values, are so many floats apart.
+void xsvggt_attend(long threads, long heads, long tokens, long head, long count, float scale,
+                   const float *queries, long query_head, long query_token, const float *keys,
+                   long key_head, const float *values, long value_head, float *out) {
+  int d = int(head), n = int(count), tiles = int((tokens + LANES - 1) / LANES);
+  Team::all().share(threads, int(heads) * tiles, [=](int i) {
+    long h = i / tiles, from = i % tiles * LANES;
+    const float *own_queries = queries + h * query_head + from * query_token,
+                *own_keys = keys + h * key_head, *own_values = values + h * value_head;
+    Room room;
+    if (tokens == 1)
+      return attend_row(d, n, scale, own_queries, own_keys, own_values, room.take(n), out + h * d);
+    int lanes = tokens_of_tile(tokens, from);
+    float *lane_queries = room.take(d * LANES), *read = room.take(d * LANES);
+    into_lanes(lanes, d, own_queries, query_token, lane_queries, scale);
+    attend_lanes(lanes, d, n, lane_queries, own_keys, own_values, room.take(BLOCK * LANES), read);
+    out_of_lanes(lanes, d, read, out + (from * heads + h) * d, heads * d);
+  });
+}
+
+// out [rows] = weight [rows][n] times x + bias, + plus, then a GELU; bias and plus may be null.
+void xsvggt_row(long threads, long rows, long n, const float *weight, const float *x, const float *bias,
+                const float *plus, int gelu_too, float *out) {
+  if (plus) std::memcpy(out, plus, sizeof(float) * rows);
+  rows_times(int(rows), int(n), weight, n, x, out, bias, plus != nullptr, threads);
+  if (gelu_too) gelu_row(int(rows), out);
+}
+
+// out [layers][heads][count] = vectors . keys; layers and heads of either are so many floats apart.
+void xsvggt_products(long threads, long layers, long heads, long count, long head, const float *vectors,
+                     long vector_layer, long vector_head, const float *keys, long key_layer,
+                     long key_head, float *out) {
+  Team::all().share(threads, int(layers * heads), [=](int i) {
+    long l = i / heads, h = i % heads;
+    rows_times(int(count), int(head), keys + l * key_layer + h * key_head, head,
+               vectors + l * vector_layer + h * vector_head, out + i * count);
+  });
+}
+
+// A dense head: out [channels][height][width] of four layers' tokens [rows * columns][dim], without the
+// final activation. widths: channels of the four levels and of the maps that are fused, then of the
+// map before the last. All weights of convolutions are [out][y][x][in], those of the transposed ones
+// [in][y][x][out]. weights: the norm; for each level its projection, its resizing (none in the third),
+// its positions; for each level the convolution that begins the fusion; from the fourth to the first
+// level the fusion (none of a first unit in the fourth); what comes after, with positions.
+void xsvggt_dense(long threads, long rows, long columns, long patch, long dim, const long *widths, long channels,
+                  const float *const *layers, const float *const *all_weights, float eps,
+                  float *out) {
+  Room room;
+  Weights weights{all_weights};
+  int height = int(rows), width = int(columns), n = int(dim), fused = int(widths[4]);
+  int patches = height * width, tiles = (patches + LANES - 1) / LANES;
+  const float *norm = weights.take(), *norm_bias = weights.take();
+  long widest = std::max({dim, widths[0], widths[1], widths[2], widths[3]});
+  float *lanes = room.take(widest * LANES),
+        *projected = room.take(std::max({widest, 16 * widths[0], 4 * widths[1]}) * LANES);
+  std::vector<Map> levels;
+  for (int level = 0; level < 4; level++) {
+    int wide = int(widths[level]);
+    Map map(room, wide, height, width);
+    const float *weight = weights.take(), *bias = weights.take();
+    for (int t = 0; t < tiles; t++) {
+      int some = tokens_of_tile(patches, t * LANES);
+      into_lanes(some, n, layers[level] + long(t) * LANES * n, n, lanes);
+      norm_lanes(some, n, lanes, norm, norm_bias, eps, lanes);
+      product(some, wide, n, weight, n, 1, lanes, projected, bias);
+      for (int c = 0; c < wide; c++)
+        for (int i = 0; i < some; i++)
+          map.row(c, (t * LANES + i) / width)[(t * LANES + i) % width] = projected[c * LANES + i];
+    }
+    const float *resize = nullptr, *resize_bias = nullptr;
+    if (level != 2) resize = weights.take(), resize_bias = weights.take();
+    const float *position = weights.take();
+    add_positions(map, position, weights.take());
+    if (level < 2) {  // a transposed convolution whose patches do not overlap
+      int side = level ? 2 : 4;
+      Map large(room, wide, side * height, side * width);
+      for (int y = 0; y < height; y++)
+        for (int x = 0; x < width; x += LANES) {
+          int some = tokens_of_tile(width, x);
+          for (int c = 0; c < wide; c++) {
+            std::memcpy(lanes + c * LANES, map.row(c, y) + x, sizeof(float) * some);
+            std::fill(lanes + c * LANES + some, lanes + (c + 1) * LANES, 0.f);
+          }
+          int all_rows = side * side * wide;
+          product(some, all_rows, wide, resize, 1, all_rows, lanes, projected);
+          for (int j = 0; j < all_rows; j++) {
+            int at = j / wide, c = j % wide;
+            float *to = large.row(c, y * side + at / side) + at % side;
+            for (int i = 0; i < some; i++)
+              to[(x + i) * side] = projected[j * LANES + i] + resize_bias[c];
+          }
+        }
+      levels.push_back(large);
+    } else if (level == 2) {
+      levels.push_back(map);
+    } else {  // every second pixel of a convolution
+      Map every(room, wide, height, width), half(room, wide, (height + 1) / 2, (width + 1) / 2);
+      convolve(threads, map, 3, resize, resize_bias, every);
+      for (int c = 0; c < wide; c++)
+        for (int y = 0; y < half.height; y++)
+          for (int x = 0; x < half.width; x++) half.row(c, y)[x] = every.row(c, 2 * y)[2 * x];
+      levels.push_back(half);
+    }
+  }
+  for (Map &level : levels) {
+    Map begun(room, fused, level.height, level.width);
+    convolve(threads, level, 3, weights.take(), nullptr, begun, nullptr, true);
+    level = begun;
+  }
+  Map x = levels[3];
+  for (int level = 3; level >= 0; level--) {
+    const Map &skip = levels[level];
+    if (level < 3) {
+      Map both(room, fused, x.height, x.width);
+      residual(threads, room, skip, weights, both, &x);
+      x = both;
+    }
+    Map inner(room, fused, x.height, x.width), last(room, fused, x.height, x.width);
+    residual(threads, room, x, weights, inner);
+    const float *weight = weights.take(), *bias = weights.take();
+    convolve(threads, inner, 1, weight, bias, last);
+    Map large(room, fused, level ? levels[level - 1].height : 2 * x.height,
+              level ? levels[level - 1].width : 2 * x.width);
+    resample(threads, last, large);
+    x = large;
+  }
+  Map narrow(room, int(widths[5]), x.height, x.width);
+  const float *weight = weights.take(), *bias = weights.take();
+  convolve(threads, x, 3, weight, bias, narrow);
+  Map whole(room, narrow.channels, int(rows * patch), int(columns * patch));
+  resample(threads, narrow, whole);
+  const float *position = weights.take();
+  add_positions(whole, position, weights.take());
+  Map inner(room, int(widths[6]), whole.height, whole.width),
+      result(room, int(channels), whole.height, whole.width);
+  weight = weights.take(), bias = weights.take();
+  convolve(threads, whole, 3, weight, bias, inner, nullptr, true);
+  weight = weights.take(), bias = weights.take();
+  convolve(threads, inner, 1, weight, bias, result);
+  for (int c = 0; c < result.channels; c++)
+    for (int y = 0; y < result.height; y++, out += result.width)
+      std::memcpy(out, result.row(c, y), sizeof(float) * result.width);
+}
+
+}  // extern "C"

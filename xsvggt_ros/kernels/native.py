@@ -1,0 +1,237 @@
+"""
+Small networks on a CPU: what lies between two attentions, and attention, in one call each.
+
+A frame of `small` is hundreds of operators of a few microseconds, and half of its time went into
+calling them. The C++ beside this file takes a few of them at once, in fp32 and on a few threads,
+and gives the same to rounding. CMake builds it, once for each kind of processor; the best one that
+runs here is taken. Without it, with XSVGGT_NATIVE=0 in the environment, and for wide layers, which
+gain nothing, everything is PyTorch.
+"""
+
+from collections.abc import Sequence
+import ctypes
+from functools import cache
+import os
+from pathlib import Path
+
+import torch
+from torch import nn, Tensor
+
+import xsvggt_ros
+
+VERSION = 1  # of the functions in native.cpp
+# Files for a processor, the quickest first, by what PyTorch calls it; others have the plain one.
+FILES = {'AVX512': ('native_x86-64-v4.so', 'native_x86-64-v3.so'),
+         'AVX2': ('native_x86-64-v3.so',)}
+LANES = 64  # tokens side by side in native.cpp
+MOST_WEIGHTS = 1 << 18  # of a layer: wider ones keep more than one core busy
+MOST_PRODUCTS = 1 << 25  # of an attention, queries times keys times channels, for the same reason
+MOST_PIXELS = 1 << 16  # of a map, for the same reason
+
+_POINTER, _LONG, _FLOAT = ctypes.c_void_p, ctypes.c_long, ctypes.c_float
+# What the functions take after the number of threads.
+_ARGUMENTS = {
+    'before': [_LONG] * 3 + [_POINTER] * 3 + [_FLOAT] + [_POINTER] * 3 + [_FLOAT] + [_POINTER] * 3,
+    'after': [_LONG] * 3 + [_POINTER] * 6 + [_FLOAT] + [_POINTER] * 5,
+    'attend': [_LONG] * 4 + [_FLOAT] + [_POINTER, _LONG, _LONG] + [_POINTER, _LONG] * 2
+    + [_POINTER],
+    'row': [_LONG] * 2 + [_POINTER] * 4 + [ctypes.c_int, _POINTER],
+    'dense': [_LONG] * 4 + [_POINTER, _LONG] + [_POINTER] * 2 + [_FLOAT, _POINTER],
+    'products': [_LONG] * 4 + [_POINTER, _LONG, _LONG] * 2 + [_POINTER],
+}
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """Return the compiled functions, or None where there are none, or they are not wanted."""
+    if os.environ.get('XSVGGT_NATIVE', '1') == '0':
+        return None
+    for name in FILES.get(torch.backends.cpu.get_cpu_capability(), ('native.so',)):
+        for folder in xsvggt_ros.__path__:
+            loaded = load(Path(folder) / 'kernels' / name)
+            if loaded is not None:
+                return loaded
+    return None
+
+
+def load(file: Path) -> ctypes.CDLL | None:
+    """Return a library of these functions, or None if it is missing or of another version."""
+    try:
+        loaded = ctypes.CDLL(str(file))
+        if loaded.xsvggt_version() != VERSION:
+            return None
+        for name, arguments in _ARGUMENTS.items():
+            function = getattr(loaded, f'xsvggt_{name}')
+            function.argtypes, function.restype = [_LONG, *arguments], None
+    except (OSError, AttributeError):
+        return None
+    return loaded
+
+
+def suits(x: Tensor) -> bool:
+    """Return whether x is fp32 on a CPU, in order, and nobody traces or trains."""
+    return (x.dtype is torch.float32 and x.is_cpu and x.is_contiguous() and library() is not None
+            and not torch.is_grad_enabled() and not torch.is_autocast_enabled('cpu')
+            and not torch.compiler.is_compiling() and not torch.jit.is_tracing())
+
+
+def small(weights: Sequence[Tensor | None]) -> bool:
+    """Return whether all of these are there, fp32, in order, and few numbers each."""
+    return all(weight is not None and weight.dtype is torch.float32 and weight.is_contiguous()
+               and weight.numel() <= MOST_WEIGHTS for weight in weights)
+
+
+def lanes(tables: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """Return what `before` takes of the tables [tokens, 2, 1, head_dim] of `layers.turn`."""
+    table = torch.stack([table[:, :, 0] for table in tables], dim=2)  # [tokens, 2, 3, head_dim]
+    table = torch.nn.functional.pad(table, (0, 0, 0, 0, 0, 0, 0, -len(table) % LANES))
+    return table.unflatten(0, (-1, LANES)).permute(0, 2, 3, 4, 1).contiguous()
+
+
+class Layers:
+    """Weights and biases of some layers of a module, as the functions here take them."""
+
+    def __init__(self, *paths: tuple[str, ...]) -> None:
+        """Name the layers by their ways through the module."""
+        self._paths = paths
+        self._taken: list[int] = []
+
+    def pointers(self, module: nn.Module) -> list[int] | None:
+        """Return where they are now, two for each layer; None if they are not for `native`."""
+        weights = []
+        for path in self._paths:
+            layer = module
+            for name in path:  # what `layer.name` does, at a tenth of its time
+                layer = layer._modules[name]
+            own = layer._parameters
+            weights += own.get('weight'), own.get('bias')
+        if any(weight is None for weight in weights):
+            return None
+        pointers = [weight.data_ptr() for weight in weights]
+        if pointers != self._taken:
+            if not small(weights):
+                return None
+            self._taken = pointers
+        return pointers
+
+
+def before(
+    x: Tensor, heads: int, weights: Sequence[int], eps: float, table: Tensor | None,
+    head_eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """
+    Return queries, keys and values [heads, tokens, head_dim] of x [tokens, dim].
+
+    weights: `Layers` of the norm before and the projection [3 dim, dim]. table: `lanes`, if heads
+    have norms (head_eps) and positions.
+    """
+    tokens, dim = x.shape
+    out = x.new_empty(3, heads, tokens, dim // heads)
+    start, size = out.data_ptr(), 4 * tokens * dim
+    norm, norm_bias, weight, bias = weights
+    library().xsvggt_before(
+        torch.get_num_threads(), tokens, dim, heads, x.data_ptr(), norm, norm_bias, eps, weight,
+        bias, None if table is None else table.data_ptr(), head_eps, start, start + size,
+        start + 2 * size)
+    return out.unbind()
+
+
+def after(
+    x: Tensor, read: Tensor, hidden: int, weights: Sequence[int], eps: float,
+) -> Tensor:
+    """
+    Return y + MLP(norm(y)) of y = x + projection of read, for x [tokens, dim].
+
+    read: [heads, tokens, head_dim]; weights: `Layers` of the projection, the norm and the two
+    layers of the MLP with so many hidden channels.
+    """
+    tokens, dim = x.shape
+    read = read.transpose(0, 1).contiguous()
+    out = torch.empty_like(x)
+    proj, proj_bias, norm, norm_bias, *mlp = weights
+    library().xsvggt_after(
+        torch.get_num_threads(), tokens, dim, hidden, x.data_ptr(), read.data_ptr(), proj,
+        proj_bias, norm, norm_bias, eps, *mlp, out.data_ptr())
+    return out
+
+
+def takes_attention(query: Tensor, key: Tensor, value: Tensor) -> bool:
+    """Return whether `attend` can be called, and is quicker."""
+    return (query.dtype is torch.float32 and query.is_cpu and key.dtype is torch.float32
+            and query.numel() * key.shape[1] <= MOST_PRODUCTS and query.stride(2) == 1
+            and key.stride()[1:] == value.stride()[1:] == (key.shape[2], 1)
+            and suits(query.new_empty(0)))
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """
+    Return softmax attention of queries [heads, tokens, d] over keys and values [heads, n, d].
+
+    What is returned lies in memory as [tokens, heads, d].
+    """
+    heads, tokens, dim = query.shape
+    out = query.new_empty(tokens, heads, dim)
+    library().xsvggt_attend(
+        torch.get_num_threads(), heads, tokens, dim, key.shape[1], dim ** -0.5, query.data_ptr(),
+        query.stride(0), query.stride(1), key.data_ptr(), key.stride(0), value.data_ptr(),
+        value.stride(0), out.data_ptr())
+    return out.transpose(0, 1)
+
+
+def row(
+    x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool = False, plus: Tensor | None = None,
+) -> Tensor:
+    """Return one x [..., in] through weights [out, in], with ``plus`` added or an erf GELU."""
+    out = x.new_empty(*x.shape[:-1], len(weight))
+    library().xsvggt_row(
+        torch.get_num_threads(), *weight.shape, weight.data_ptr(), x.data_ptr(),
+        None if bias is None else bias.data_ptr(), None if plus is None else plus.data_ptr(), gelu,
+        out.data_ptr())
+    return out
+
+
+def small_convolutions(weights: Sequence[Tensor | None]) -> bool:
+    """Return whether all of these are there, fp32, channels last, and few numbers each."""
+    return all(weight is not None and weight.dtype is torch.float32
+               and weight.numel() <= MOST_WEIGHTS
+               and weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
+
+
+def dense(
+    layers: Sequence[Tensor], size: tuple[int, int], patch: int, widths: Sequence[int],
+    channels: int, weights: Sequence[Tensor], eps: float,
+) -> Tensor:
+    """
+    Return the maps [1, channels, H, W] of four layers' tokens [1, patches, dim].
+
+    size: height and width in patches; widths, weights: see native.cpp.
+    """
+    rows, columns = size
+    out = layers[0].new_empty(1, channels, rows * patch, columns * patch)
+    library().xsvggt_dense(
+        torch.get_num_threads(), rows, columns, patch, layers[0].shape[-1],
+        (_LONG * len(widths))(*widths), channels, _pointers(layers), _pointers(weights), eps,
+        out.data_ptr())
+    return out
+
+
+def _pointers(tensors: Sequence[Tensor]) -> ctypes.Array:
+    return (_POINTER * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
+
+
+def takes_products(vectors: Tensor, keys: Tensor) -> bool:
+    """Return whether `products` can be called."""
+    return (keys.dtype is torch.float32 and vectors.dtype is torch.float32 and keys.is_cpu
+            and keys.dim() == 4 and vectors.dim() == 3 and vectors.stride(2) == 1
+            and keys.stride()[2:] == (keys.shape[3], 1) and suits(keys.new_empty(0)))
+
+
+def products(vectors: Tensor, keys: Tensor) -> Tensor:
+    """Return vectors [layers, heads or 1, d] . keys [layers, heads, n, d], [layers, heads, n]."""
+    layers, heads, count, dim = keys.shape
+    vectors = vectors.expand(layers, heads, dim)
+    out = keys.new_empty(layers, heads, count)
+    library().xsvggt_products(
+        torch.get_num_threads(), layers, heads, count, dim, vectors.data_ptr(), vectors.stride(0),
+        vectors.stride(1), keys.data_ptr(), keys.stride(0), keys.stride(1), out.data_ptr())
+    return out
