@@ -10,7 +10,8 @@ import xsvggt_ros
 from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.kernels import native
 from xsvggt_ros.kernels.attention import attention
-from xsvggt_ros.kv_cache.config import CacheConfig
+from xsvggt_ros.kv_cache.cache import build_cache
+from xsvggt_ros.kv_cache.config import CacheConfig, CacheLayout
 from xsvggt_ros.kv_cache.retention import dot_products
 from xsvggt_ros.model.checkpoint import load_model
 from xsvggt_ros.model.fused import Linear
@@ -172,6 +173,41 @@ def test_scores_are_the_same(library, plainly, heads):
     torch.testing.assert_close(result, plainly(dot_products, vectors, keys), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize('quantization', ['int8', 'int4'])
+@pytest.mark.parametrize('heads, dim, special', [(2, 64, 5), (1, 20, 0), (3, 32, 1)])
+@torch.inference_mode()
+def test_packed_tokens_are_the_same(library, plainly, heads, dim, special, quantization):
+    layout = CacheLayout(layers=2, heads=heads, head_dim=dim, tokens_per_step=17,
+                         special_tokens=special)
+
+    def make():
+        config = CacheConfig(policy='xstream', max_tokens=60, scheme='token')
+        return build_cache(layout, config, 60, torch.float32, 'cpu', quantization)
+
+    def run(cache):
+        read = []
+        for step in range(8):
+            # as the network gives them: heads and tokens exchanged, the channels off zero
+            query, key, value = (
+                random(17, heads, dim, seed=9 * step + part).transpose(0, 1) + part
+                for part in range(3))
+            read += [cache.attend(layer, query, key, value) for layer in range(2)]
+            cache.end_step()
+        return read
+
+    ours, theirs = make(), make()
+    read, calls = count_calls(run, ours)
+    assert calls['xsvggt_insert'] == 16 and calls['xsvggt_decode'] >= 16
+    for one, other in zip(read, plainly(run, theirs)):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    for one, other in zip(ours.kept_token_ids(), theirs.kept_token_ids()):
+        assert torch.equal(one, other)
+    for block, expected in ((ours._store._keys, theirs._store._keys),
+                            (ours._store._values, theirs._store._values)):
+        for name in ('payload', 'scale', 'minimum'):
+            assert torch.equal(getattr(block, name), getattr(expected, name)), name
+
+
 @pytest.mark.parametrize('height, width', [(84, 112), (14, 14), (14, 28), (42, 14), (28, 980)])
 @torch.inference_mode()
 def test_dense_heads_are_the_same(library, plainly, height, width):
@@ -184,12 +220,14 @@ def test_dense_heads_are_the_same(library, plainly, height, width):
                                    rtol=1e-4, atol=1e-4)
 
 
-def test_a_stream_is_the_same(library, plainly):
+@pytest.mark.parametrize('quantization', ['none', 'int4'])
+def test_a_stream_is_the_same(library, plainly, quantization):
     """Through full caches; two frames may exchange a token whose scores differ in the last bit."""
     model = load_model('small', 'auto').model.fold_scales()
 
     def run():
-        engine = StreamEngine(model, CacheConfig(max_tokens=250, camera_max_tokens=20))
+        engine = StreamEngine(model, CacheConfig(
+            max_tokens=250, camera_max_tokens=20, quantization=quantization))
         results = []
         for image in pictures(84, 112, 12):
             results.append(engine.step(image))

@@ -20,6 +20,9 @@
 #include <mutex>
 #include <thread>
 #include <vector>
+#if defined(__F16C__)
+#include <immintrin.h>
+#endif
 
 namespace {
 
@@ -91,37 +94,42 @@ inline Vector gelu(Vector x) {
   return 0.5f * x * (1.f + (x < 0 ? -y : y));
 }
 
-// Memory for one call, kept for the next one of the same thread. A call that needs more than those
-// before gets pieces of its own, and the next one has room for all.
+// Memory for as long as the object lives, kept for the next ones of the same thread. What is taken
+// beyond what there is lies beside it, and is part of it from the next call on.
 class Room {
  public:
-  Room() : at_(0), more_(0) {}
+  Room() : kept_(kept()), begin_(kept_.used) { kept_.rooms++; }
   ~Room() {
-    if (!more_) return;
-    for (auto &piece : kept().pieces) piece.reset();
-    kept().pieces.clear();
-    kept().block.reset(new float[at_ + more_]);
-    kept().size = at_ + more_;
+    kept_.used = begin_;
+    if (--kept_.rooms || kept_.beside.empty()) return;
+    kept_.beside.clear();
+    kept_.block.reset(new float[kept_.size = kept_.wanted]);
   }
+  Room(const Room &) = delete;
+
   // Not filled.
   float *take(size_t floats) {
-    if (at_ + floats <= kept().size) return kept().block.get() + (at_ += floats) - floats;
-    more_ += floats;
-    kept().pieces.emplace_back(new float[floats]);
-    return kept().pieces.back().get();
+    float *begin = kept_.block.get() + kept_.used;
+    kept_.used += floats;
+    if (kept_.used <= kept_.size) return begin;
+    kept_.wanted = std::max(kept_.wanted, kept_.used);
+    kept_.beside.emplace_back(new float[floats]);
+    return kept_.beside.back().get();
   }
 
  private:
   struct Kept {
     std::unique_ptr<float[]> block;
-    size_t size = 0;
-    std::vector<std::unique_ptr<float[]>> pieces;
+    size_t size = 0, used = 0, wanted = 0;  // floats
+    int rooms = 0;
+    std::vector<std::unique_ptr<float[]>> beside;
   };
   static Kept &kept() {
     thread_local Kept kept;
     return kept;
   }
-  size_t at_, more_;  // taken from the block, and beside it
+  Kept &kept_;
+  size_t begin_;
 };
 
 // Threads that share a call's work. They look out for the next call for a moment before they sleep,
@@ -207,6 +215,64 @@ void share_range(long threads, long count, long unit, const Work &work) {
   Team::all().share(threads, int((count + part - 1) / part), [&](int i) {
     work(i * part, std::min(count, (i + 1) * part));
   });
+}
+
+// Packed tokens -----------------------------------------------------------------------------------
+
+typedef uint16_t Half;  // a number in 16 bits
+
+#if defined(__F16C__)
+inline float wide(Half x) { return _cvtsh_ss(x); }
+inline Half narrow(float x) { return _cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT); }
+#elif defined(__aarch64__)
+inline float wide(Half x) {
+  __fp16 half;
+  std::memcpy(&half, &x, sizeof half);
+  return half;
+}
+inline Half narrow(float x) {
+  __fp16 half = x;
+  Half bits;
+  std::memcpy(&bits, &half, sizeof bits);
+  return bits;
+}
+#else
+#error "no 16-bit floats are known for this processor"
+#endif
+
+// One head's keys or values, as `kv_cache.quantization.Block` has them, of the scheme `token`.
+struct Packed {
+  uint8_t *payload;
+  Half *scale, *minimum;
+};
+
+void write_token(int n, int bits, const float *x, const Packed &to, long slot) {
+  float levels = float((1 << bits) - 1), low = x[0], high = x[0];
+  for (int c = 1; c < n; c++) low = std::min(low, x[c]), high = std::max(high, x[c]);
+  Half minimum = narrow(low), scale = narrow(std::max((high - wide(minimum)) / levels, 6.103515625e-5f));
+  to.minimum[slot] = minimum, to.scale[slot] = scale;
+  float from = wide(minimum), step = wide(scale);
+  uint8_t *payload = to.payload + slot * (n * bits / 8);
+  auto integer = [=](float value) {
+    float whole = (value - from) / step + 12582912.f - 12582912.f;  // half to even
+    return int(std::min(std::max(whole, 0.f), levels));
+  };
+  if (bits == 8)
+    for (int c = 0; c < n; c++) payload[c] = uint8_t(integer(x[c]));
+  else
+    for (int c = 0; c < n / 2; c++)
+      payload[c] = uint8_t(integer(x[c]) + 16 * integer(x[c + n / 2]));
+}
+
+void read_token(int n, int bits, const Packed &packed, long slot, float *out) {
+  float scale = wide(packed.scale[slot]), minimum = wide(packed.minimum[slot]);
+  const uint8_t *payload = packed.payload + slot * (n * bits / 8);
+  if (bits == 8) {
+    for (int c = 0; c < n; c++) out[c] = float(payload[c]) * scale + minimum;
+    return;
+  }
+  for (int c = 0; c < n / 2; c++) out[c] = float(payload[c] & 15) * scale + minimum;
+  for (int c = 0; c < n / 2; c++) out[c + n / 2] = float(payload[c] >> 4) * scale + minimum;
 }
 
 inline int tokens_of_tile(long tokens, long from) {
@@ -835,6 +901,79 @@ void xsvggt_dense(long threads, long rows, long columns, long patch, long dim, c
   for (int c = 0; c < result.channels; c++)
     for (int y = 0; y < result.height; y++, out += result.width)
       std::memcpy(out, result.row(c, y), sizeof(float) * result.width);
+}
+
+// Keys and values of a layer as they are packed: `payloads` and `halves` apart are their heads.
+// centres: [rows][head] halves for each head, `tables` apart; spread: [head], `spreads` apart.
+struct xsvggt_layer {
+  uint8_t *key_payload, *value_payload;
+  Half *key_scale, *key_minimum, *value_scale, *value_minimum;
+  const Half *key_centres, *value_centres, *spread;
+  long payloads, halves, tables, spreads, head, bits;
+};
+
+// Pack tokens [heads][tokens][head], each less its row of the centres, into their slots.
+void xsvggt_insert(long threads, const xsvggt_layer *layer, long heads, long tokens,
+                   const int64_t *rows, const int64_t *slots, const float *keys, long key_head,
+                   long key_token, const float *values, long value_head, long value_token) {
+  const xsvggt_layer &l = *layer;
+  int n = int(l.head), bits = int(l.bits);
+  Team::all().share(threads, int(heads), [=](int h) {
+    Room room;
+    float *x = room.take(n);
+    Packed to_keys{l.key_payload + h * l.payloads, l.key_scale + h * l.halves,
+                   l.key_minimum + h * l.halves};
+    Packed to_values{l.value_payload + h * l.payloads, l.value_scale + h * l.halves,
+                     l.value_minimum + h * l.halves};
+    const Half *spread = l.spread + h * l.spreads;
+    for (long t = 0; t < tokens; t++) {
+      const Half *key_centre = l.key_centres + h * l.tables + rows[t] * n,
+                 *value_centre = l.value_centres + h * l.tables + rows[t] * n;
+      const float *key = keys + h * key_head + t * key_token,
+                  *value = values + h * value_head + t * value_token;
+      for (int c = 0; c < n; c++) x[c] = (key[c] - wide(key_centre[c])) / wide(spread[c]);
+      write_token(n, bits, x, to_keys, slots[t]);
+      for (int c = 0; c < n; c++) x[c] = value[c] - wide(value_centre[c]);
+      write_token(n, bits, x, to_values, slots[t]);
+    }
+  });
+}
+
+// Unpack the first `count` slots into keys and values [heads][count][head]. The row of the centres is
+// 0 for a patch, and for the special tokens it depends on the frame, whose tokens are `step` many.
+void xsvggt_decode(long threads, const xsvggt_layer *layer, long heads, long count,
+                   const int64_t *token_ids, long step, long special, float *keys, long key_head,
+                   float *values, long value_head) {
+  constexpr long PART = 256;  // tokens
+  const xsvggt_layer &l = *layer;
+  int n = int(l.head), bits = int(l.bits);
+  long parts = (count + PART - 1) / PART;
+  Team::all().share(threads, int(heads * parts), [=](int i) {
+    long h = i / parts, first = i % parts * PART, last = std::min(count, first + PART);
+    Packed from_keys{l.key_payload + h * l.payloads, l.key_scale + h * l.halves,
+                     l.key_minimum + h * l.halves};
+    Packed from_values{l.value_payload + h * l.payloads, l.value_scale + h * l.halves,
+                       l.value_minimum + h * l.halves};
+    Room room;
+    long rows = 1 + 2 * special;
+    float *key_centres = room.take(rows * n), *value_centres = room.take(rows * n),
+          *spread = room.take(n);
+    for (long c = 0; c < rows * n; c++) {
+      key_centres[c] = wide(l.key_centres[h * l.tables + c]);
+      value_centres[c] = wide(l.value_centres[h * l.tables + c]);
+    }
+    for (int c = 0; c < n; c++) spread[c] = wide(l.spread[h * l.spreads + c]);
+    for (long t = first; t < last; t++) {
+      long index = token_ids[t] < 0 ? special : token_ids[t] % step;
+      long row = index < special ? 1 + index + (token_ids[t] >= step ? special : 0) : 0;
+      float *key = keys + h * key_head + t * n, *value = values + h * value_head + t * n;
+      const float *key_centre = key_centres + row * n, *value_centre = value_centres + row * n;
+      read_token(n, bits, from_keys, t, key);
+      for (int c = 0; c < n; c++) key[c] = key[c] * spread[c] + key_centre[c];
+      read_token(n, bits, from_values, t, value);
+      for (int c = 0; c < n; c++) value[c] += value_centre[c];
+    }
+  });
 }
 
 }  // extern "C"

@@ -36,6 +36,8 @@ _ARGUMENTS = {
     'attend': [_LONG] * 4 + [_FLOAT] + [_POINTER, _LONG, _LONG] + [_POINTER, _LONG] * 2
     + [_POINTER],
     'row': [_LONG] * 2 + [_POINTER] * 4 + [ctypes.c_int, _POINTER],
+    'insert': [_POINTER, _LONG, _LONG] + [_POINTER] * 2 + [_POINTER, _LONG, _LONG] * 2,
+    'decode': [_POINTER, _LONG, _LONG, _POINTER, _LONG, _LONG] + [_POINTER, _LONG] * 2,
     'dense': [_LONG] * 4 + [_POINTER, _LONG] + [_POINTER] * 2 + [_FLOAT, _POINTER],
     'products': [_LONG] * 4 + [_POINTER, _LONG, _LONG] * 2 + [_POINTER],
 }

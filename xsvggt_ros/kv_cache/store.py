@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from xsvggt_ros.kernels import native, native_packed
 from xsvggt_ros.kernels.attention import attention
 from xsvggt_ros.kv_cache.config import CacheLayout
 from xsvggt_ros.kv_cache.quantization import (
@@ -174,6 +175,7 @@ class PackedStore:
         """
         self._layout = layout
         self._kernels = kernels if groups is None else None
+        self._on_cpu = groups is None and device.type == 'cpu' and dtype == torch.float32
         self._bits = bits
         layers, heads, dim = layout.layers, layout.heads, layout.head_dim
         payload = dim * bits // 8
@@ -309,8 +311,9 @@ class PackedStore:
         if step.number <= 1:
             centres.fit_special(key, value, step.number)
         rows = centres.rows(key.shape[1], step.number)
-        if self._kernels is not None:
-            self._kernels.insert(
+        kernels = self._packing()
+        if kernels is not None:
+            kernels.insert(
                 *self._blocks(layer), centres, key, value, rows, step.slots, self._bits)
             return
         packed = centres.encode(key, value, rows, self._bits)
@@ -349,11 +352,12 @@ class PackedStore:
         used = len(token_ids)
         per_step = self._layout.tokens_per_step
         parts = self._scratch.shape[1]
+        kernels = self._packing()
         for start in range(0, self._layout.heads, parts):
             heads = slice(start, min(start + parts, self._layout.heads))
             keys, values = self._scratch[:, :heads.stop - start, :used]
-            if self._kernels is not None:
-                self._kernels.decode(
+            if kernels is not None:
+                kernels.decode(
                     *self._blocks(layer, heads), self._centres[layer].of_heads(heads), token_ids,
                     per_step, self._bits, keys, values)
                 yield heads, keys, values
@@ -365,6 +369,12 @@ class PackedStore:
                 rows = centres.rows_of(token_ids % per_step, token_ids >= per_step)
                 centres.of_heads(heads).uncentre(keys, values, rows)
             yield heads, keys, values
+
+    def _packing(self) -> ModuleType | None:
+        """Return what inserts and decodes, or None for PyTorch."""
+        if self._kernels is None and self._on_cpu and native.library() is not None:
+            return native_packed
+        return self._kernels
 
     def _blocks(self, layer: int, heads: slice = slice(None)) -> tuple[Block, Block]:
         """Return all keys and values of some heads of a layer."""
