@@ -1,8 +1,10 @@
 """What the node loads of what its parameters ask for; without ROS."""
 
 import pytest
+import torch
 
 from xsvggt_ros.kernels import native
+from xsvggt_ros.model.threads import PYTORCH_CHOICE
 from xsvggt_ros.node.loading import load_engine, StartError
 from xsvggt_ros.node.parameters import TABLE
 
@@ -42,3 +44,20 @@ def test_the_compiler_waits_for_a_frame(monkeypatch):
     loaded = load(model__compile=True)
     assert loaded.engine.acceleration()['compile'] == 'begins with the first frame'
     loaded.engine.close()
+
+
+def test_a_small_network_gets_one_thread_unless_somebody_says_otherwise(monkeypatch):
+    monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
+    if native.library() is None:
+        pytest.skip('native.cpp was not built')
+    threads = torch.get_num_threads()
+    try:
+        for expected, values in ((1, {}), (3, {'model__threads': 3}),
+                                 (PYTORCH_CHOICE, {'model__dtype': 'bf16'})):
+            load(**values)
+            assert torch.get_num_threads() == expected
+        monkeypatch.setenv('OMP_NUM_THREADS', '5')
+        load()
+        assert torch.get_num_threads() == PYTORCH_CHOICE
+    finally:
+        torch.set_num_threads(threads)

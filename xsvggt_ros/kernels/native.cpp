@@ -12,13 +12,9 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <condition_variable>
 #include <cstdint>
 #include <cstring>
-#include <functional>
 #include <memory>
-#include <mutex>
-#include <thread>
 #include <vector>
 #if defined(__F16C__)
 #include <immintrin.h>
@@ -125,94 +121,41 @@ class Room {
     std::vector<std::unique_ptr<float[]>> beside;
   };
   static Kept &kept() {
-    thread_local Kept kept;
+    static thread_local Kept kept;
     return kept;
   }
   Kept &kept_;
   size_t begin_;
 };
 
-// Threads that share a call's work. They look out for the next call for a moment before they sleep,
-// because a frame's calls come close together; whoever calls waits for nobody who sleeps, and does
-// the work alone if need be: after a fork, or while another thread has the team.
-class Team {
- public:
-  static Team &all() {
-    static Team *team = new Team;  // never destroyed: its threads do not end before the process
-    return *team;
-  }
+// Starts a team of threads: GOMP_parallel of the OpenMP runtime that PyTorch runs on. Threads of our
+// own, or of a second runtime, would look out for work on the cores that PyTorch's look out on.
+void (*team)(void (*)(void *), void *, unsigned, unsigned) = nullptr;
 
-  // work(i) for each i in [0, count), by so many threads, this one included.
-  void share(long threads, int count, const std::function<void(int)> &work) {
-    std::unique_lock<std::mutex> mine(used_, std::defer_lock);
-    if (threads < 2 || count < 2 || !mine.try_lock()) {
-      for (int i = 0; i < count; i++) work(i);
-      return;
-    }
-    for (; helpers_ < std::min(threads, MOST_THREADS) - 1; helpers_++)
-      std::thread([this] { help(); }).detach();
-    work_ = &work, count_ = count, next_ = 0;
-    open_ = true;
-    if (asleep_) {
-      std::lock_guard<std::mutex> lock(sleep_);
-      wake_.notify_all();
-    }
-    take_part();
-    open_ = false;
-    while (inside_) pause();
-  }
-
- private:
-  static constexpr long MOST_THREADS = 4;  // calls are short
-  static constexpr int PATIENCE = 1000;    // looks before sleep, some tens of microseconds
-
-  static void pause() {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    asm volatile("yield");
-#endif
-  }
-
-  void take_part() {
-    for (int i; (i = next_++) < count_;) (*work_)(i);
-  }
-
-  void help() {
-    for (int looks = 0;; looks++) {
-      if (open_) {
-        inside_++;
-        if (open_) take_part();  // it stays open, or whoever closes it waits
-        inside_--;
-        looks = 0;
-      }
-      if (looks < PATIENCE) {
-        pause();
-        continue;
-      }
-      std::unique_lock<std::mutex> lock(sleep_);
-      asleep_++;
-      wake_.wait(lock, [this] { return open_.load(); });
-      asleep_--;
-      looks = 0;
-    }
-  }
-
-  std::mutex used_, sleep_;
-  std::condition_variable wake_;
-  std::atomic<bool> open_{false};
-  std::atomic<int> next_{0}, inside_{0}, asleep_{0};
-  const std::function<void(int)> *work_ = nullptr;
-  int count_ = 0;
-  long helpers_ = 0;
-};
+// work(i) for each i in [0, count), by so many threads.
+template <class Work>
+void share(long threads, int count, const Work &work) {
+  struct Shared {
+    const Work &work;
+    int count;
+    std::atomic<int> next;
+  } shared{work, count, {0}};
+  auto take_part = [](void *data) {
+    Shared &all = *static_cast<Shared *>(data);
+    for (int i; (i = all.next++) < all.count;) all.work(i);
+  };
+  if (threads < 2 || count < 2 || !team)
+    take_part(&shared);
+  else
+    team(take_part, &shared, unsigned(threads), 0);
+}
 
 // work(first, last) for parts of [0, count), a whole number of `unit` each but the last.
 template <class Work>
 void share_range(long threads, long count, long unit, const Work &work) {
   if (threads < 2 || count < 2 * unit) return work(0, count);
   long parts = std::min(2 * threads, count / unit), part = (count / unit + parts - 1) / parts * unit;
-  Team::all().share(threads, int((count + part - 1) / part), [&](int i) {
+  share(threads, int((count + part - 1) / part), [&](int i) {
     work(i * part, std::min(count, (i + 1) * part));
   });
 }
@@ -680,6 +623,11 @@ extern "C" {
 // Grows with every change of what is below.
 int xsvggt_version() { return 1; }
 
+// Take a GOMP_parallel, or null: then there is one thread.
+void xsvggt_use_team(void *gomp_parallel) {
+  team = reinterpret_cast<void (*)(void (*)(void *), void *, unsigned, unsigned)>(gomp_parallel);
+}
+
 // Queries, keys and values [heads][tokens][channels / heads] of x [tokens][channels]: layer norm,
 // product with weight [3 channels][channels], and, if there is a table [tiles][2][3][head][LANES],
 // each head's own norm and position.
@@ -763,7 +711,7 @@ void xsvggt_attend(long threads, long heads, long tokens, long head, long count,
                    const float *queries, long query_head, long query_token, const float *keys,
                    long key_head, const float *values, long value_head, float *out) {
   int d = int(head), n = int(count), tiles = int((tokens + LANES - 1) / LANES);
-  Team::all().share(threads, int(heads) * tiles, [=](int i) {
+  share(threads, int(heads) * tiles, [=](int i) {
     long h = i / tiles, from = i % tiles * LANES;
     const float *own_queries = queries + h * query_head + from * query_token,
                 *own_keys = keys + h * key_head, *own_values = values + h * value_head;
@@ -790,7 +738,7 @@ void xsvggt_row(long threads, long rows, long n, const float *weight, const floa
 void xsvggt_products(long threads, long layers, long heads, long count, long head, const float *vectors,
                      long vector_layer, long vector_head, const float *keys, long key_layer,
                      long key_head, float *out) {
-  Team::all().share(threads, int(layers * heads), [=](int i) {
+  share(threads, int(layers * heads), [=](int i) {
     long l = i / heads, h = i % heads;
     rows_times(int(count), int(head), keys + l * key_layer + h * key_head, head,
                vectors + l * vector_layer + h * vector_head, out + i * count);
@@ -918,7 +866,7 @@ void xsvggt_insert(long threads, const xsvggt_layer *layer, long heads, long tok
                    long key_token, const float *values, long value_head, long value_token) {
   const xsvggt_layer &l = *layer;
   int n = int(l.head), bits = int(l.bits);
-  Team::all().share(threads, int(heads), [=](int h) {
+  share(threads, int(heads), [=](int h) {
     Room room;
     float *x = room.take(n);
     Packed to_keys{l.key_payload + h * l.payloads, l.key_scale + h * l.halves,
@@ -948,7 +896,7 @@ void xsvggt_decode(long threads, const xsvggt_layer *layer, long heads, long cou
   const xsvggt_layer &l = *layer;
   int n = int(l.head), bits = int(l.bits);
   long parts = (count + PART - 1) / PART;
-  Team::all().share(threads, int(heads * parts), [=](int i) {
+  share(threads, int(heads * parts), [=](int i) {
     long h = i / parts, first = i % parts * PART, last = std::min(count, first + PART);
     Packed from_keys{l.key_payload + h * l.payloads, l.key_scale + h * l.halves,
                      l.key_minimum + h * l.halves};

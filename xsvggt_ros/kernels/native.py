@@ -65,9 +65,19 @@ def load(file: Path) -> ctypes.CDLL | None:
         for name, arguments in _ARGUMENTS.items():
             function = getattr(loaded, f'xsvggt_{name}')
             function.argtypes, function.restype = [_LONG, *arguments], None
+        loaded.xsvggt_use_team.argtypes = [_POINTER]
+        loaded.xsvggt_use_team(_team())
     except (OSError, AttributeError):
         return None
     return loaded
+
+
+def _team() -> int | None:
+    """Return what starts the threads of PyTorch's OpenMP runtime, if it can be seen from here."""
+    try:
+        return ctypes.cast(ctypes.CDLL(None).GOMP_parallel, _POINTER).value
+    except AttributeError:
+        return None
 
 
 def suits(x: Tensor) -> bool:

@@ -13,6 +13,7 @@ from xsvggt_ros.kv_cache.config import CacheConfig, STORAGE_DTYPES
 from xsvggt_ros.model.checkpoint import CheckpointError, load_model
 from xsvggt_ros.model.compiled import Compiler
 from xsvggt_ros.model.precision import automatic_precision
+from xsvggt_ros.model.threads import use_threads
 from xsvggt_ros.node.parameters import Value
 
 # Of what the engine and the network complain about.
@@ -74,6 +75,7 @@ def load_engine(
             graphs=graphs, compiler=compiler, report=report,
             tracking_size=values['input.tracking_size'] or None)
         check_memory(engine, image_size, device)
+        use_threads(values['model.threads'], loaded.model)
         if values['model.warmup']:
             empty = np.zeros((round(image_size * 3 / 4), image_size, 3), np.uint8)
             for remember in (True, False)[:2 if values['input.tracking_size'] else 1]:

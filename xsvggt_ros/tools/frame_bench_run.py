@@ -15,6 +15,7 @@ from xsvggt_ros.kv_cache.config import CacheConfig, STORAGE_DTYPES
 from xsvggt_ros.model.checkpoint import CheckpointError, load_model, LoadedModel
 from xsvggt_ros.model.compiled import Compiler
 from xsvggt_ros.model.precision import automatic_precision
+from xsvggt_ros.model.threads import use_threads
 from xsvggt_ros.model.weight_quantization import (
     check_weights, quantise_weights, weight_bytes
 )
@@ -38,8 +39,6 @@ def run_bench(options: argparse.Namespace) -> None:
     if options.keyframe_stride > last - first:
         raise ToolError(f'--keyframe-stride {options.keyframe_stride}: only {last - first} frames '
                         'are measured; raise --frames')
-    if options.threads:
-        torch.set_num_threads(options.threads)
     device = choose_device(options.device)
     checkpoint, (width, height) = SIZES[options.size]
     width, height = options.image or (width, height)
@@ -63,6 +62,7 @@ def run_bench(options: argparse.Namespace) -> None:
     loaded.model.fold_scales().camera_head.iterations = options.camera_iterations
     quantise_weights(loaded.model, options.weights)
     engine, precision = _engine(loaded, options, device)
+    use_threads(options.threads or 0, loaded.model)
     runs[0] = frame_bench.Keyframes(engine, options.keyframe_stride)
     images = frame_bench.pictures(height, width)
     if options.compile:
