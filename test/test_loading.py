@@ -10,7 +10,8 @@ from xsvggt_ros.node.parameters import TABLE
 
 DEFAULTS = {parameter.name: parameter.default for parameter in TABLE} | {
     'model.checkpoint': 'random', 'model.device': 'cpu', 'model.image_size': 56}
-KERNELS = 'portable' + (', native for small layers' if native.library() else '')
+KERNELS = 'portable' + (
+    ', C++ where layers are small and for packed tokens' if native.library() else '')
 
 
 def load(**values):

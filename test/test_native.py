@@ -100,10 +100,10 @@ def test_other_weights_and_positions_are_noticed(library, plainly):
     x = random(12, 64)
     ropes = [tuple(part.float() for part in grid_rotary_table(*size, 0, 32, 100.0))
              for size in ((3, 4), (4, 3))]
-    for change in range(4):
-        if change == 1:
+    for change in ('none', 'in place', 'others'):
+        if change == 'in place':
             block.attn.q_norm.weight *= 2
-        if change == 2:
+        if change == 'others':
             block.load_state_dict({name: weight.clone() * 0.5 for name, weight
                                    in block.state_dict().items()}, assign=True)
             block.fold()
@@ -111,10 +111,102 @@ def test_other_weights_and_positions_are_noticed(library, plainly):
             torch.testing.assert_close(
                 block(x, self_attention, rope), plainly(block, x, self_attention, rope),
                 rtol=1e-4, atol=1e-4)
-    result, calls = count_calls(block.bfloat16(), x.bfloat16())
-    assert not calls and result.dtype == torch.bfloat16
     wide = make_block(768, 2, 4.0)
     assert 'xsvggt_after' not in count_calls(wide, random(5, 768))[1]
+
+
+@torch.inference_mode()
+def test_each_norm_has_its_own_epsilon(library, plainly):
+    """With inputs so small that it decides."""
+    for norms in (True, False):
+        block = make_block(64, 2, 4.0, qk_norm=norms, eps=1e-2)
+        block.norm2.eps = 1e-4
+        block.attn.qkv.weight *= 1e-2
+        block.attn.qkv.bias *= 1e-2
+        for tokens in (1, 12):
+            x = 1e-2 * random(tokens, 64)
+            rope = tuple(part.float() for part in grid_rotary_table(1, tokens, 0, 32, 100.0))
+            rope = rope if norms else None
+            result, calls = count_calls(block, x, self_attention, rope)
+            assert len(calls) == 3
+            torch.testing.assert_close(
+                result, plainly(block, x, self_attention, rope), rtol=1e-4, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_what_the_kernels_do_not_take_goes_to_torch(library, plainly):
+    block, layer = make_block(64, 2, 4.0), random_weights(Linear(64, 70))
+    x, row, plus = random(5, 64), random(1, 64), random(1, 70)
+    for half in (block.attn.qkv, block.mlp.fc1):
+        assert half.weight.dtype == torch.float32
+        weight, half.weight.data = half.weight.data, half.weight.data.double()
+        assert 'xsvggt_' + ('before' if half is block.attn.qkv else 'after') not in count_calls(
+            lambda: _refused(block, x))[1]
+        half.weight.data = weight
+    read = random(5, 2, 32, seed=1).transpose(0, 1)
+    torch.testing.assert_close(block.after(x, read.double()), plainly(block.after, x, read),
+                               rtol=1e-4, atol=1e-4)
+    for other in (plus.double(), random(70), random(70, 2)[:, :1].t()):
+        assert torch.equal(layer(row, plus=other), plainly(lambda: layer(row, plus=other)))
+    for bad in (lambda: block(random(5, 32)), lambda: layer(random(1, 32))):
+        with pytest.raises(RuntimeError):
+            bad()
+    query, key = random(2, 4, 32), random(2, 9, 32, seed=1)
+    for other in (key.double(), key[:, :5], key[:1]):
+        assert not native.takes_attention(query, key, other)
+    assert not native.takes_attention(query, key[:, :0], key[:, :0])
+    assert not native.takes_attention(query[:1], key, key)
+
+
+def _refused(*call):
+    """Call a function which may fail: of what it asked for there is a count."""
+    try:
+        return call[0](*call[1:])
+    except RuntimeError:
+        return None
+
+
+@torch.inference_mode()
+def test_what_is_no_number_stays_none(library, plainly):
+    store = build_cache(
+        CacheLayout(layers=1, heads=1, head_dim=32, tokens_per_step=6, special_tokens=0),
+        CacheConfig(policy='xstream', max_tokens=60, scheme='token'), 60, torch.float32, 'cpu',
+        'int4')
+    query, key, value = random(3, 1, 6, 32)
+    store.attend(0, query, key, value)
+    store.end_step()
+    value = value.clone()
+    value[0, 2, 5] = torch.nan
+    store.attend(0, query, key, value)
+    store.end_step()
+    assert store.attend(0, query, key, value.nan_to_num()).isnan().all()
+
+
+@torch.inference_mode()
+def test_equal_keys_have_equal_scores(library):
+    keys = random(1, 1, 1, 64).expand(2, 2, 39, 64).contiguous()
+    for row in dot_products(random(2, 2, 64), keys).flatten(0, 1):
+        assert (row == row[0]).all()
+
+
+@torch.inference_mode()
+def test_an_export_is_free_of_them(library, monkeypatch):
+    model = load_model('small', 'auto').model
+    layers = [random(1, 4, 256, seed=seed) for seed in range(4)]
+    result = model.depth_head(layers, 28, 28)
+
+    class Head(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = model.depth_head
+
+        def forward(self, *tokens):
+            return self.head(tokens, 28, 28)
+
+    monkeypatch.setattr(native, 'library', lambda: pytest)  # has none of the functions
+    with torch.no_grad():
+        exported = torch.export.export(Head(), tuple(layers))
+        torch.testing.assert_close(exported.module()(*layers), result, rtol=1e-4, atol=1e-4)
 
 
 def test_nobody_who_trains_gets_a_kernel(library):
@@ -220,14 +312,14 @@ def test_dense_heads_are_the_same(library, plainly, height, width):
                                    rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize('quantization', ['none', 'int4'])
-def test_a_stream_is_the_same(library, plainly, quantization):
-    """Through full caches; two frames may exchange a token whose scores differ in the last bit."""
+@pytest.mark.parametrize('quantization, error, same', [('none', 1e-4, 0.99), ('int4', 1e-2, 0.85)])
+def test_a_stream_is_the_same(library, plainly, quantization, error, same):
+    """Through full caches; sums of another order may turn over an integer or a close choice."""
     model = load_model('small', 'auto').model.fold_scales()
 
     def run():
         engine = StreamEngine(model, CacheConfig(
-            max_tokens=250, camera_max_tokens=20, quantization=quantization))
+            policy='xstream', max_tokens=250, camera_max_tokens=20, quantization=quantization))
         results = []
         for image in pictures(84, 112, 12):
             results.append(engine.step(image))
@@ -236,13 +328,19 @@ def test_a_stream_is_the_same(library, plainly, quantization):
 
     results, kept = run()
     expected, expected_kept = plainly(run)
-    assert all(map(torch.equal, kept, expected_kept))
+    for ids, expected_ids in zip(kept, expected_kept):
+        assert torch.isin(ids, expected_ids).float().mean() > same
     for result, other in zip(results, expected):
-        torch.testing.assert_close(result.depth, other.depth, rtol=1e-3, atol=1e-4)
-        torch.testing.assert_close(result.pose_encoding, other.pose_encoding, rtol=1e-3, atol=1e-3)
+        assert (result.depth / other.depth).log().abs().mean() < error
+        assert (result.pose_encoding - other.pose_encoding).abs().max() < 10 * error
 
 
-def test_a_library_that_does_not_fit_is_left_alone(tmp_path):
+def test_a_library_that_does_not_fit_is_left_alone(tmp_path, monkeypatch):
     assert native.load(tmp_path / 'missing.so') is None
     (tmp_path / 'broken.so').write_text('not a library')
     assert native.load(tmp_path / 'broken.so') is None
+    with monkeypatch.context() as patch:
+        patch.setattr(native, 'VERSION', native.VERSION + 1)
+        assert native.load(BUILT[0]) is None
+    monkeypatch.setenv('XSVGGT_NATIVE', '0')
+    assert native.library.__wrapped__() is None

@@ -350,7 +350,7 @@ class StreamEngine:
             graphs = 'begin when the cache is full' if steady is None else steady.description
         kernels = self._kernels_used
         if self._device.type == 'cpu' and native.library() is not None:
-            kernels += ', native for small layers'
+            kernels += ', C++ where layers are small and for packed tokens'
         return {'kernels': kernels, 'graphs': graphs,
                 'compile': 'off' if self._compiler is None else self._compiler.description}
 

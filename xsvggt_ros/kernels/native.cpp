@@ -2,8 +2,9 @@
 // over a cache. A frame of such a network is hundreds of operators of a few microseconds each, and
 // half of its time went into calling them; here what lies between two attentions is one call.
 //
-// Tokens lie in lanes: 64 tokens are the columns of every matrix, so that products, norms, positions
-// and the softmax are all the same arithmetic on whole vectors, and no weight has to be repacked.
+// Tokens lie in lanes: 64 tokens are the columns of every matrix, so that products, norms,
+// positions and the softmax are all the same arithmetic on whole vectors, and no weight has to be
+// repacked.
 // A single token goes through the rows of the weights instead.
 //
 // fp32, row-major; sums are taken in another order than PyTorch's. No headers but the standard
@@ -128,8 +129,8 @@ class Room {
   size_t begin_;
 };
 
-// Starts a team of threads: GOMP_parallel of the OpenMP runtime that PyTorch runs on. Threads of our
-// own, or of a second runtime, would look out for work on the cores that PyTorch's look out on.
+// Starts a team of threads: GOMP_parallel of the OpenMP runtime that PyTorch runs on. Threads of
+// our own, or of a second runtime, would look out for work on the cores that PyTorch's look out on.
 void (*team)(void (*)(void *), void *, unsigned, unsigned) = nullptr;
 
 // work(i) for each i in [0, count), by so many threads.
@@ -154,7 +155,8 @@ void share(long threads, int count, const Work &work) {
 template <class Work>
 void share_range(long threads, long count, long unit, const Work &work) {
   if (threads < 2 || count < 2 * unit) return work(0, count);
-  long parts = std::min(2 * threads, count / unit), part = (count / unit + parts - 1) / parts * unit;
+  long units = count / unit, parts = std::min(2 * threads, units);
+  long part = (units + parts - 1) / parts * unit;
   share(threads, int((count + part - 1) / part), [&](int i) {
     work(i * part, std::min(count, (i + 1) * part));
   });
@@ -190,15 +192,20 @@ struct Packed {
 };
 
 void write_token(int n, int bits, const float *x, const Packed &to, long slot) {
-  float levels = float((1 << bits) - 1), low = x[0], high = x[0];
-  for (int c = 1; c < n; c++) low = std::min(low, x[c]), high = std::max(high, x[c]);
-  Half minimum = narrow(low), scale = narrow(std::max((high - wide(minimum)) / levels, 6.103515625e-5f));
+  float levels = float((1 << bits) - 1), low = x[0], high = x[0], zero = 0;
+  for (int c = 0; c < n; c++) {
+    low = std::min(low, x[c]), high = std::max(high, x[c]);
+    zero += 0 * x[c];
+  }
+  low += zero;  // no number, if there is one that is none
+  constexpr float smallest = 6.103515625e-5f;  // of 16 bits, normal
+  Half minimum = narrow(low), scale = narrow(std::max(smallest, (high - wide(minimum)) / levels));
   to.minimum[slot] = minimum, to.scale[slot] = scale;
   float from = wide(minimum), step = wide(scale);
   uint8_t *payload = to.payload + slot * (n * bits / 8);
   auto integer = [=](float value) {
     float whole = (value - from) / step + 12582912.f - 12582912.f;  // half to even
-    return int(std::min(std::max(whole, 0.f), levels));
+    return int(std::min(std::max(0.f, whole), levels));  // 0, if it is no number
   };
   if (bits == 8)
     for (int c = 0; c < n; c++) payload[c] = uint8_t(integer(x[c]));
@@ -224,57 +231,80 @@ inline int tokens_of_tile(long tokens, long from) {
 
 // Tokens in lanes ---------------------------------------------------------------------------------
 
-// out[i][lane] = sum over k of a[i * row + k * step] * b[k][lane], for R rows and C vectors.
-template <int R, int C>
-inline __attribute__((always_inline)) void tile(
-    int n, const float *a, long row, long step, const float *b, float *out, const float *bias,
-    bool add) {
+// What is on the left of a product: numbers at weights + i * row + k * step; what is added to its
+// rows: a bias for each, if there are any, and a matrix laid out as the result; and what happens
+// to negative sums.
+struct Left {
+  const float *weights;
+  long row, step;
+  const float *bias = nullptr, *plus = nullptr;
+  bool relu = false;
+};
+
+// out[i * pitch + x] = sum over k of left(i, k) * right(k)[x], for R rows from `first` on and C
+// vectors from x on.
+template <int R, int C, class Right>
+inline __attribute__((always_inline)) void tile(int first, int n, const Left &left, Right right,
+                                                long x, float *out, long pitch) {
+  const float *weights = left.weights + first * left.row;
+  const long row = left.row, step = left.step;
   Vector sums[R][C];
   for (int i = 0; i < R; i++)
-    for (int c = 0; c < C; c++)
-      sums[i][c] = (add ? load(out + i * LANES + c * WIDTH) : Vector{}) + (bias ? bias[i] : 0.f);
+    for (int c = 0; c < C; c++) {
+      long at = (first + i) * pitch + x + c * WIDTH;
+      sums[i][c] = left.plus ? load(left.plus + at) : Vector{};
+      if (left.bias) sums[i][c] += left.bias[first + i];
+    }
   for (int k = 0; k < n; k++) {
-    Vector right[C];
-    for (int c = 0; c < C; c++) right[c] = load(b + k * LANES + c * WIDTH);
+    Vector some[C];
+    for (int c = 0; c < C; c++) some[c] = load(right(k) + x + c * WIDTH);
     for (int i = 0; i < R; i++) {
-      float left = a[i * row + k * step];
-      for (int c = 0; c < C; c++) sums[i][c] += left * right[c];
+      float factor = weights[i * row + k * step];
+      for (int c = 0; c < C; c++) sums[i][c] += factor * some[c];
     }
   }
   for (int i = 0; i < R; i++)
-    for (int c = 0; c < C; c++) store(out + i * LANES + c * WIDTH, sums[i][c]);
+    for (int c = 0; c < C; c++)
+      store(out + (first + i) * pitch + x + c * WIDTH,
+            left.relu ? larger(sums[i][c], Vector{}) : sums[i][c]);
 }
 
-template <int C>
-void columns(int rows, int n, const float *a, long row, long step, const float *b, float *out,
-             const float *bias, bool add) {
+template <int C, class Right>
+void column(int rows, int n, const Left &left, Right right, long x, float *out, long pitch) {
   int i = 0;
   for (; i + ROWS <= rows; i += ROWS) {
-    if (step == 1 && i + 3 * ROWS <= rows) fetch(a + (i + 2 * ROWS) * row, ROWS * n);
-    tile<ROWS, C>(n, a + i * row, row, step, b, out + i * LANES, bias ? bias + i : nullptr, add);
+    if (left.step == 1 && i + 3 * ROWS <= rows)
+      fetch(left.weights + (i + 2 * ROWS) * left.row, ROWS * n);
+    tile<ROWS, C>(i, n, left, right, x, out, pitch);
   }
-  for (; i < rows; i++)
-    tile<1, C>(n, a + i * row, row, step, b, out + i * LANES, bias ? bias + i : nullptr, add);
+  for (; i < rows; i++) tile<1, C>(i, n, left, right, x, out, pitch);
 }
 
-// out [rows][LANES] = a times b [n][LANES], plus a bias for each row, plus itself. The first
-// `lanes` lanes, rounded up to vectors.
-void product(int lanes, int rows, int n, const float *a, long row, long step, const float *b,
-             float *out, const float *bias = nullptr, bool add = false, long threads = 1) {
-  if (threads > 1 && long(rows) * n >= SHARED_WEIGHTS)
-    return share_range(threads, rows, 4 * ROWS, [=](long first, long last) {
-      product(lanes, int(last - first), n, a + first * row, row, step, b, out + first * LANES,
-              bias ? bias + first : nullptr, add);
-    });
-  int vectors = (lanes + WIDTH - 1) / WIDTH;
-  for (int at = 0; at < vectors; at += COLUMNS, b += COLUMNS * WIDTH, out += COLUMNS * WIDTH) {
-    switch (vectors - at) {
-      case 1: columns<1>(rows, n, a, row, step, b, out, bias, add); break;
-      case 2: columns<2>(rows, n, a, row, step, b, out, bias, add); break;
-      case 3: columns<COLUMNS < 3 ? COLUMNS : 3>(rows, n, a, row, step, b, out, bias, add); break;
-      default: columns<COLUMNS>(rows, n, a, row, step, b, out, bias, add);
+// All rows, from x = first until last, which is rounded up to whole vectors.
+template <class Right>
+void tiles(int rows, int n, const Left &left, Right right, long first, long last, float *out,
+           long pitch) {
+  for (long x = first; x < last; x += COLUMNS * WIDTH) switch ((last - x + WIDTH - 1) / WIDTH) {
+      case 1: column<1>(rows, n, left, right, x, out, pitch); break;
+      case 2: column<2>(rows, n, left, right, x, out, pitch); break;
+      case 3: column<std::min(3, COLUMNS)>(rows, n, left, right, x, out, pitch); break;
+      default: column<COLUMNS>(rows, n, left, right, x, out, pitch);
     }
-  }
+}
+
+// out [rows][LANES] = left times b [n][LANES], as far as there are lanes.
+void product(int lanes, int rows, int n, const Left &left, const float *b, float *out,
+             long threads = 1) {
+  auto right = [b](int k) { return b + k * LANES; };
+  if (threads < 2 || long(rows) * n < SHARED_WEIGHTS)
+    return tiles(rows, n, left, right, 0, lanes, out, LANES);
+  share_range(threads, rows, 4 * ROWS, [&](long first, long last) {
+    Left part = left;
+    part.weights += first * left.row;
+    if (left.bias) part.bias += first;
+    if (left.plus) part.plus += first * LANES;
+    tiles(int(last - first), n, part, right, 0, lanes, out + first * LANES, LANES);
+  });
 }
 
 // Lanes of tokens [tokens][channels], whose rows are `row` apart; lanes without a token are zero.
@@ -338,7 +368,7 @@ void attend_lanes(int lanes, int channels, int count, const float *queries, cons
   for (int from = 0; from < count; from += BLOCK) {
     int block = count - from < BLOCK ? count - from : BLOCK;
     fetch(values + long(from) * channels, long(block) * channels);
-    product(lanes, block, channels, keys + long(from) * channels, channels, 1, queries, weights);
+    product(lanes, block, channels, {keys + long(from) * channels, channels, 1}, queries, weights);
     for (int j = 0; j < vectors; j++) {
       float *column = weights + j * WIDTH;
       Vector now = most[j];
@@ -356,8 +386,8 @@ void attend_lanes(int lanes, int channels, int count, const float *queries, cons
         }
       most[j] = now, total[j] = sums;
     }
-    product(lanes, channels, block, values + long(from) * channels, 1, channels, weights, read,
-            nullptr, true);
+    product(lanes, channels, block,
+            {values + long(from) * channels, 1, channels, nullptr, read}, weights, read);
   }
   for (int j = 0; j < vectors; j++)
     for (int c = 0; c < channels; c++) {
@@ -400,61 +430,20 @@ struct Map {
   }
 };
 
-// out[i][x] = sum over k of a[i * n + k] * b[k][x], for R rows, `plane` floats apart, and C vectors.
-template <int R, int C>
-inline __attribute__((always_inline)) void tile_of_map(
-    int n, const float *a, const float *const *b, long x, float *out, long plane,
-    const float *bias, const float *plus, bool relu) {
-  Vector sums[R][C];
-  for (int i = 0; i < R; i++)
-    for (int c = 0; c < C; c++)
-      sums[i][c] = (plus ? load(plus + i * plane + x + c * WIDTH) : Vector{}) + (bias ? bias[i] : 0.f);
-  for (int k = 0; k < n; k++) {
-    Vector right[C];
-    for (int c = 0; c < C; c++) right[c] = load(b[k] + x + c * WIDTH);
-    for (int i = 0; i < R; i++)
-      for (int c = 0; c < C; c++) sums[i][c] += a[long(i) * n + k] * right[c];
-  }
-  for (int i = 0; i < R; i++)
-    for (int c = 0; c < C; c++)
-      store(out + i * plane + x + c * WIDTH, relu ? larger(sums[i][c], Vector{}) : sums[i][c]);
-}
-
-template <int C>
-void columns_of_map(int rows, int n, const float *a, const float *const *b, long x, float *out,
-                    long plane, const float *bias, const float *plus, bool relu) {
-  int i = 0;
-  for (; i + ROWS <= rows; i += ROWS)
-    tile_of_map<ROWS, C>(n, a + long(i) * n, b, x, out + i * plane, plane, bias ? bias + i : nullptr,
-                         plus ? plus + i * plane : nullptr, relu);
-  for (; i < rows; i++)
-    tile_of_map<1, C>(n, a + long(i) * n, b, x, out + i * plane, plane, bias ? bias + i : nullptr,
-                      plus ? plus + i * plane : nullptr, relu);
-}
-
 // Convolve with weight [out][side][side][in], side 1 or 3; then add a map, or cut off at zero.
-void convolve(long threads, const Map &in, int side, const float *weight, const float *bias, const Map &out,
-              const Map *plus = nullptr, bool relu = false) {
+void convolve(long threads, const Map &in, int side, const float *weight, const float *bias,
+              const Map &out, const Map *plus = nullptr, bool relu = false) {
   std::vector<const float *> at;
   for (int y = 0; y < side; y++)
     for (int x = 0; x < side; x++)
       for (int c = 0; c < in.channels; c++)
         at.push_back(in.row(c, y - side / 2) + x - side / 2);
-  int n = int(at.size()), pixels = in.height * in.pitch() - 2;
+  int n = int(at.size());
   const float *const *from = at.data();
-  float *to = out.row(0, 0);
-  const float *added = plus ? plus->row(0, 0) : nullptr;
-  int rows = out.channels;
-  long plane = out.plane();
-  share_range(threads, pixels, COLUMNS * WIDTH, [=](long first, long last) {
-    for (long x = first; x < last; x += COLUMNS * WIDTH) switch ((last - x + WIDTH - 1) / WIDTH) {
-        case 1: columns_of_map<1>(rows, n, weight, from, x, to, plane, bias, added, relu); break;
-        case 2: columns_of_map<2>(rows, n, weight, from, x, to, plane, bias, added, relu); break;
-        case 3:
-          columns_of_map<COLUMNS < 3 ? COLUMNS : 3>(rows, n, weight, from, x, to, plane, bias, added, relu);
-          break;
-        default: columns_of_map<COLUMNS>(rows, n, weight, from, x, to, plane, bias, added, relu);
-      }
+  Left left{weight, n, 1, bias, plus ? plus->row(0, 0) : nullptr, relu};
+  share_range(threads, in.height * in.pitch() - 2, COLUMNS * WIDTH, [&](long first, long last) {
+    tiles(out.channels, n, left, [from](int k) { return from[k]; }, first, last, out.row(0, 0),
+          out.plane());
   });
   out.mend();
 }
@@ -485,8 +474,8 @@ void resample(long threads, const Map &in, const Map &out) {
   });
 }
 
-// Add positions: columns [channels / 2][width] to the first half, rows [channels / 2][height] to the
-// other.
+// Add positions: columns [channels / 2][width] to the first half of the channels, rows
+// [channels / 2][height] to the other.
 void add_positions(const Map &map, const float *columns, const float *rows) {
   int half = map.channels / 2;
   for (int c = 0; c < map.channels; c++)
@@ -504,7 +493,8 @@ struct Weights {
 };
 
 // x + the second of two convolutions of x.
-void residual(long threads, Room &room, const Map &x, Weights &weights, const Map &out, const Map *plus = nullptr) {
+void residual(long threads, Room &room, const Map &x, Weights &weights, const Map &out,
+              const Map *plus = nullptr) {
   Map inner(room, x.channels, x.height, x.width);
   const float *weight = weights.take(), *bias = weights.take();
   convolve(threads, x, 3, weight, bias, inner, nullptr, true);
@@ -519,15 +509,22 @@ void residual(long threads, Room &room, const Map &x, Weights &weights, const Ma
 
 // One token ---------------------------------------------------------------------------------------
 
-inline float dot(int n, const float *a, const float *b) {
-  Vector sums[4] = {};
+// As `rows_times`; a row's sum does not depend on the others'.
+template <int R>
+inline void few_rows(int n, const float *a, long row, const float *x, float *out,
+                     const float *bias, bool add) {
+  Vector sums[R] = {};
+  if (row == n) fetch(a + AHEAD, R * n);
   int k = 0;
-  for (; k + 4 * WIDTH <= n; k += 4 * WIDTH)
-    for (int j = 0; j < 4; j++) sums[j] += load(a + k + j * WIDTH) * load(b + k + j * WIDTH);
-  for (; k + WIDTH <= n; k += WIDTH) sums[0] += load(a + k) * load(b + k);
-  float total = sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
-  for (; k < n; k++) total += a[k] * b[k];
-  return total;
+  for (; k + WIDTH <= n; k += WIDTH) {
+    Vector right = load(x + k);
+    for (int j = 0; j < R; j++) sums[j] += load(a + j * row + k) * right;
+  }
+  for (int j = 0; j < R; j++) {
+    float total = sum(sums[j]);
+    for (int rest = k; rest < n; rest++) total += a[j * row + rest] * x[rest];
+    out[j] = total + (bias ? bias[j] : 0) + (add ? out[j] : 0);
+  }
 }
 
 // out[i] = row i of a . x (+ bias, + out), rows `row` apart: four at a time.
@@ -539,23 +536,10 @@ void rows_times(int rows, int n, const float *a, long row, const float *x, float
                  bias ? bias + first : nullptr, add);
     });
   int i = 0;
-  for (; i + 4 <= rows; i += 4) {
-    Vector sums[4] = {};
-    const float *from = a + i * row;
-    if (row == n) fetch(from + AHEAD, 4 * n);
-    int k = 0;
-    for (; k + WIDTH <= n; k += WIDTH) {
-      Vector right = load(x + k);
-      for (int j = 0; j < 4; j++) sums[j] += load(from + j * row + k) * right;
-    }
-    for (int j = 0; j < 4; j++) {
-      float total = sum(sums[j]);
-      for (int rest = k; rest < n; rest++) total += from[j * row + rest] * x[rest];
-      out[i + j] = total + (bias ? bias[i + j] : 0) + (add ? out[i + j] : 0);
-    }
-  }
+  for (; i + 4 <= rows; i += 4)
+    few_rows<4>(n, a + i * row, row, x, out + i, bias ? bias + i : nullptr, add);
   for (; i < rows; i++)
-    out[i] = dot(n, a + i * row, x) + (bias ? bias[i] : 0) + (add ? out[i] : 0);
+    few_rows<1>(n, a + i * row, row, x, out + i, bias ? bias + i : nullptr, add);
 }
 
 void norm_row(int n, const float *x, const float *weight, const float *bias, float eps,
@@ -618,10 +602,11 @@ void attend_row(int channels, int count, float scale, const float *query, const 
 
 }  // namespace
 
+#pragma GCC visibility push(default)
 extern "C" {
 
-// Grows with every change of what is below.
-int xsvggt_version() { return 1; }
+// Grows when what is below changes its arguments or its meaning.
+int xsvggt_version() { return 2; }
 
 // Take a GOMP_parallel, or null: then there is one thread.
 void xsvggt_use_team(void *gomp_parallel) {
@@ -631,10 +616,10 @@ void xsvggt_use_team(void *gomp_parallel) {
 // Queries, keys and values [heads][tokens][channels / heads] of x [tokens][channels]: layer norm,
 // product with weight [3 channels][channels], and, if there is a table [tiles][2][3][head][LANES],
 // each head's own norm and position.
-void xsvggt_before(long threads, long tokens, long channels, long heads, const float *x, const float *norm_weight,
-                   const float *norm_bias, float eps, const float *weight, const float *bias,
-                   const float *table, float head_eps, float *queries, float *keys,
-                   float *values) {
+void xsvggt_before(long threads, long tokens, long channels, long heads, const float *x,
+                   const float *norm_weight, const float *norm_bias, float eps,
+                   const float *weight, const float *bias, const float *table, float head_eps,
+                   float *queries, float *keys, float *values) {
   int n = int(channels), head = int(channels / heads);
   float *parts[3] = {queries, keys, values};
   if (tokens == 1 && !table) {
@@ -653,13 +638,14 @@ void xsvggt_before(long threads, long tokens, long channels, long heads, const f
     int lanes = tokens_of_tile(tokens, from);
     into_lanes(lanes, n, x + from * n, n, normal);
     norm_lanes(lanes, n, normal, norm_weight, norm_bias, eps, normal);
-    product(lanes, 3 * n, n, weight, n, 1, normal, packed, bias, false, threads);
+    product(lanes, 3 * n, n, {weight, n, 1, bias}, normal, packed, threads);
     for (int part = 0; part < 3; part++)
       for (int h = 0; h < heads; h++) {
         float *one = packed + (part * n + h * head) * LANES;
         if (table && part < 2) {
           norm_lanes(lanes, head, one, nullptr, nullptr, head_eps, one);
-          turn_lanes(lanes, head, table + (from / LANES * 2 + part) * 3 * head * LANES, one, turned);
+          const float *own_table = table + (from / LANES * 2 + part) * 3 * head * LANES;
+          turn_lanes(lanes, head, own_table, one, turned);
           one = turned;
         }
         out_of_lanes(lanes, head, one, parts[part] + (h * tokens + from) * head, head);
@@ -669,38 +655,39 @@ void xsvggt_before(long threads, long tokens, long channels, long heads, const f
 
 // out [tokens][channels] = y + the MLP of its norm, where y = x + the projection of what was read
 // [tokens][channels]. The MLP has `hidden` channels and a GELU inside.
-void xsvggt_after(long threads, long tokens, long channels, long hidden, const float *x, const float *read,
-                  const float *weight, const float *bias, const float *norm_weight,
-                  const float *norm_bias, float eps, const float *weight1, const float *bias1,
-                  const float *weight2, const float *bias2, float *out) {
-  int n = int(channels), wide = int(hidden);
+void xsvggt_after(long threads, long tokens, long channels, long hidden, const float *x,
+                  const float *read, const float *weight, const float *bias,
+                  const float *norm_weight, const float *norm_bias, float eps,
+                  const float *weight1, const float *bias1, const float *weight2,
+                  const float *bias2, float *out) {
+  int n = int(channels), inside = int(hidden);
   if (tokens == 1) {
     Room room;
-    float *normal = room.take(n), *inner = room.take(wide);
+    float *normal = room.take(n), *inner = room.take(inside);
     std::memcpy(out, x, sizeof(float) * n);
     rows_times(n, n, weight, n, read, out, bias, true, threads);
     norm_row(n, out, norm_weight, norm_bias, eps, normal);
-    rows_times(wide, n, weight1, n, normal, inner, bias1, false, threads);
-    gelu_row(wide, inner);
-    rows_times(n, wide, weight2, wide, inner, out, bias2, true, threads);
+    rows_times(inside, n, weight1, n, normal, inner, bias1, false, threads);
+    gelu_row(inside, inner);
+    rows_times(n, inside, weight2, inside, inner, out, bias2, true, threads);
     return;
   }
   Room room;
   float *stream = room.take(n * LANES), *normal = room.take(n * LANES),
-        *inner = room.take(wide * LANES);
+        *inner = room.take(inside * LANES);
   for (long from = 0; from < tokens; from += LANES) {
     int lanes = tokens_of_tile(tokens, from);
     into_lanes(lanes, n, x + from * n, n, stream);
     into_lanes(lanes, n, read + from * n, n, normal);
-    product(lanes, n, n, weight, n, 1, normal, stream, bias, true, threads);
+    product(lanes, n, n, {weight, n, 1, bias, stream}, normal, stream, threads);
     norm_lanes(lanes, n, stream, norm_weight, norm_bias, eps, normal);
-    product(lanes, wide, n, weight1, n, 1, normal, inner, bias1, false, threads);
-    for (int c = 0; c < wide; c++)
+    product(lanes, inside, n, {weight1, n, 1, bias1}, normal, inner, threads);
+    for (int c = 0; c < inside; c++)
       for (int at = 0; at < lanes; at += WIDTH) {
         float *some = inner + c * LANES + at;
         store(some, gelu(load(some)));
       }
-    product(lanes, n, wide, weight2, wide, 1, inner, stream, bias2, true, threads);
+    product(lanes, n, inside, {weight2, inside, 1, bias2, stream}, inner, stream, threads);
     out_of_lanes(lanes, n, stream, out + from * n, n);
   }
 }
@@ -727,17 +714,17 @@ void xsvggt_attend(long threads, long heads, long tokens, long head, long count,
 }
 
 // out [rows] = weight [rows][n] times x + bias, + plus, then a GELU; bias and plus may be null.
-void xsvggt_row(long threads, long rows, long n, const float *weight, const float *x, const float *bias,
-                const float *plus, int gelu_too, float *out) {
+void xsvggt_row(long threads, long rows, long n, const float *weight, const float *x,
+                const float *bias, const float *plus, int gelu_too, float *out) {
   if (plus) std::memcpy(out, plus, sizeof(float) * rows);
   rows_times(int(rows), int(n), weight, n, x, out, bias, plus != nullptr, threads);
   if (gelu_too) gelu_row(int(rows), out);
 }
 
 // out [layers][heads][count] = vectors . keys; layers and heads of either are so many floats apart.
-void xsvggt_products(long threads, long layers, long heads, long count, long head, const float *vectors,
-                     long vector_layer, long vector_head, const float *keys, long key_layer,
-                     long key_head, float *out) {
+void xsvggt_products(long threads, long layers, long heads, long count, long head,
+                     const float *vectors, long vector_layer, long vector_head, const float *keys,
+                     long key_layer, long key_head, float *out) {
   share(threads, int(layers * heads), [=](int i) {
     long l = i / heads, h = i % heads;
     rows_times(int(count), int(head), keys + l * key_layer + h * key_head, head,
@@ -745,13 +732,15 @@ void xsvggt_products(long threads, long layers, long heads, long count, long hea
   });
 }
 
-// A dense head: out [channels][height][width] of four layers' tokens [rows * columns][dim], without the
-// final activation. widths: channels of the four levels and of the maps that are fused, then of the
-// map before the last. All weights of convolutions are [out][y][x][in], those of the transposed ones
-// [in][y][x][out]. weights: the norm; for each level its projection, its resizing (none in the third),
-// its positions; for each level the convolution that begins the fusion; from the fourth to the first
-// level the fusion (none of a first unit in the fourth); what comes after, with positions.
-void xsvggt_dense(long threads, long rows, long columns, long patch, long dim, const long *widths, long channels,
+// A dense head: out [channels][height][width] of four layers' tokens [rows * columns][dim], without
+// the final activation. widths: channels of the four levels and of the maps that are fused, then of
+// the map before the last. All weights of convolutions are [out][y][x][in], those of the transposed
+// ones [in][y][x][out]. all_weights: the norm; for each level its projection, its resizing (none in
+// the third) and its positions; for each level the convolution that begins the fusion; from the
+// fourth to the first level the fusion (none of a first unit in the fourth); what comes after, with
+// positions between.
+void xsvggt_dense(long threads, long rows, long columns, long patch, long dim,
+                  const long *widths, long channels,
                   const float *const *layers, const float *const *all_weights, float eps,
                   float *out) {
   Room room;
@@ -764,15 +753,15 @@ void xsvggt_dense(long threads, long rows, long columns, long patch, long dim, c
         *projected = room.take(std::max({widest, 16 * widths[0], 4 * widths[1]}) * LANES);
   std::vector<Map> levels;
   for (int level = 0; level < 4; level++) {
-    int wide = int(widths[level]);
-    Map map(room, wide, height, width);
+    int own = int(widths[level]);
+    Map map(room, own, height, width);
     const float *weight = weights.take(), *bias = weights.take();
     for (int t = 0; t < tiles; t++) {
       int some = tokens_of_tile(patches, t * LANES);
       into_lanes(some, n, layers[level] + long(t) * LANES * n, n, lanes);
       norm_lanes(some, n, lanes, norm, norm_bias, eps, lanes);
-      product(some, wide, n, weight, n, 1, lanes, projected, bias);
-      for (int c = 0; c < wide; c++)
+      product(some, own, n, {weight, n, 1, bias}, lanes, projected);
+      for (int c = 0; c < own; c++)
         for (int i = 0; i < some; i++)
           map.row(c, (t * LANES + i) / width)[(t * LANES + i) % width] = projected[c * LANES + i];
     }
@@ -782,18 +771,18 @@ void xsvggt_dense(long threads, long rows, long columns, long patch, long dim, c
     add_positions(map, position, weights.take());
     if (level < 2) {  // a transposed convolution whose patches do not overlap
       int side = level ? 2 : 4;
-      Map large(room, wide, side * height, side * width);
+      Map large(room, own, side * height, side * width);
       for (int y = 0; y < height; y++)
         for (int x = 0; x < width; x += LANES) {
           int some = tokens_of_tile(width, x);
-          for (int c = 0; c < wide; c++) {
+          for (int c = 0; c < own; c++) {
             std::memcpy(lanes + c * LANES, map.row(c, y) + x, sizeof(float) * some);
             std::fill(lanes + c * LANES + some, lanes + (c + 1) * LANES, 0.f);
           }
-          int all_rows = side * side * wide;
-          product(some, all_rows, wide, resize, 1, all_rows, lanes, projected);
+          int all_rows = side * side * own;
+          product(some, all_rows, own, {resize, 1, all_rows}, lanes, projected);
           for (int j = 0; j < all_rows; j++) {
-            int at = j / wide, c = j % wide;
+            int at = j / own, c = j % own;
             float *to = large.row(c, y * side + at / side) + at % side;
             for (int i = 0; i < some; i++)
               to[(x + i) * side] = projected[j * LANES + i] + resize_bias[c];
@@ -803,9 +792,10 @@ void xsvggt_dense(long threads, long rows, long columns, long patch, long dim, c
     } else if (level == 2) {
       levels.push_back(map);
     } else {  // every second pixel of a convolution
-      Map every(room, wide, height, width), half(room, wide, (height + 1) / 2, (width + 1) / 2);
+      Map every(room, own, height, width),
+          half(room, own, (height + 1) / 2, (width + 1) / 2);
       convolve(threads, map, 3, resize, resize_bias, every);
-      for (int c = 0; c < wide; c++)
+      for (int c = 0; c < own; c++)
         for (int y = 0; y < half.height; y++)
           for (int x = 0; x < half.width; x++) half.row(c, y)[x] = every.row(c, 2 * y)[2 * x];
       levels.push_back(half);
@@ -887,8 +877,8 @@ void xsvggt_insert(long threads, const xsvggt_layer *layer, long heads, long tok
   });
 }
 
-// Unpack the first `count` slots into keys and values [heads][count][head]. The row of the centres is
-// 0 for a patch, and for the special tokens it depends on the frame, whose tokens are `step` many.
+// Unpack the first `count` slots into keys and values [heads][count][head]. The row of the centres
+// is 0 for a patch; for a special token it depends on the frame, of `step` tokens.
 void xsvggt_decode(long threads, const xsvggt_layer *layer, long heads, long count,
                    const int64_t *token_ids, long step, long special, float *keys, long key_head,
                    float *values, long value_head) {

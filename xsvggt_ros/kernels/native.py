@@ -19,7 +19,7 @@ from torch import nn, Tensor
 
 import xsvggt_ros
 
-VERSION = 1  # of the functions in native.cpp
+VERSION = 2  # of the functions in native.cpp
 # Files for a processor, the quickest first, by what PyTorch calls it; others have the plain one.
 FILES = {'AVX512': ('native_x86-64-v4.so', 'native_x86-64-v3.so'),
          'AVX2': ('native_x86-64-v3.so',)}
@@ -27,6 +27,7 @@ LANES = 64  # tokens side by side in native.cpp
 MOST_WEIGHTS = 1 << 18  # of a layer: wider ones keep more than one core busy
 MOST_PRODUCTS = 1 << 25  # of an attention, queries times keys times channels, for the same reason
 MOST_PIXELS = 1 << 16  # of a map, for the same reason
+DENSE_WEIGHTS = 72  # tensors that native.cpp reads for a dense head
 
 _POINTER, _LONG, _FLOAT = ctypes.c_void_p, ctypes.c_long, ctypes.c_float
 # What the functions take after the number of threads.
@@ -80,17 +81,23 @@ def _team() -> int | None:
         return None
 
 
-def suits(x: Tensor) -> bool:
-    """Return whether x is fp32 on a CPU, in order, and nobody traces or trains."""
-    return (x.dtype is torch.float32 and x.is_cpu and x.is_contiguous() and library() is not None
-            and not torch.is_grad_enabled() and not torch.is_autocast_enabled('cpu')
+def allowed() -> bool:
+    """Return whether there are functions, and nobody traces or trains."""
+    return (library() is not None and not torch.is_grad_enabled()
+            and not torch.is_autocast_enabled('cpu')
             and not torch.compiler.is_compiling() and not torch.jit.is_tracing())
 
 
+def suits(x: Tensor) -> bool:
+    """Return whether x is fp32 on a CPU, in order, and nobody traces or trains."""
+    return x.dtype is torch.float32 and x.is_cpu and x.is_contiguous() and allowed()
+
+
 def small(weights: Sequence[Tensor | None]) -> bool:
-    """Return whether all of these are there, fp32, in order, and few numbers each."""
-    return all(weight is not None and weight.dtype is torch.float32 and weight.is_contiguous()
-               and weight.numel() <= MOST_WEIGHTS for weight in weights)
+    """Return whether all of these are there, fp32 on a CPU, in order, and few numbers each."""
+    return all(weight is not None and weight.dtype is torch.float32 and weight.is_cpu
+               and weight.is_contiguous() and weight.numel() <= MOST_WEIGHTS
+               for weight in weights)
 
 
 def lanes(tables: tuple[Tensor, Tensor, Tensor]) -> Tensor:
@@ -101,12 +108,16 @@ def lanes(tables: tuple[Tensor, Tensor, Tensor]) -> Tensor:
 
 
 class Layers:
-    """Weights and biases of some layers of a module, as the functions here take them."""
+    """
+    Weights and biases of some layers of a module, as the functions here take them.
+
+    The layers themselves are not called, nor are their hooks.
+    """
 
     def __init__(self, *paths: tuple[str, ...]) -> None:
         """Name the layers by their ways through the module."""
         self._paths = paths
-        self._taken: list[int] = []
+        self._taken: list[tuple[int, torch.dtype]] = []
 
     def pointers(self, module: nn.Module) -> list[int] | None:
         """Return where they are now, two for each layer; None if they are not for `native`."""
@@ -119,12 +130,12 @@ class Layers:
             weights += own.get('weight'), own.get('bias')
         if any(weight is None for weight in weights):
             return None
-        pointers = [weight.data_ptr() for weight in weights]
-        if pointers != self._taken:
+        taken = [(weight.data_ptr(), weight.dtype) for weight in weights]
+        if taken != self._taken:
             if not small(weights):
                 return None
-            self._taken = pointers
-        return pointers
+            self._taken = taken
+        return [pointer for pointer, _ in taken]
 
 
 def before(
@@ -158,7 +169,7 @@ def after(
     layers of the MLP with so many hidden channels.
     """
     tokens, dim = x.shape
-    read = read.transpose(0, 1).contiguous()
+    read = read.transpose(0, 1).to(x.dtype, memory_format=torch.contiguous_format)
     out = torch.empty_like(x)
     proj, proj_bias, norm, norm_bias, *mlp = weights
     library().xsvggt_after(
@@ -169,10 +180,11 @@ def after(
 
 def takes_attention(query: Tensor, key: Tensor, value: Tensor) -> bool:
     """Return whether `attend` can be called, and is quicker."""
-    return (query.dtype is torch.float32 and query.is_cpu and key.dtype is torch.float32
+    return (query.dtype is key.dtype is value.dtype is torch.float32
+            and query.is_cpu and key.is_cpu and value.is_cpu
+            and key.shape == value.shape and len(key) == len(query) and key.shape[1] > 0
             and query.numel() * key.shape[1] <= MOST_PRODUCTS and query.stride(2) == 1
-            and key.stride()[1:] == value.stride()[1:] == (key.shape[2], 1)
-            and suits(query.new_empty(0)))
+            and key.stride()[1:] == value.stride()[1:] == (query.shape[2], 1) and allowed())
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -190,15 +202,20 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return out.transpose(0, 1)
 
 
+def takes_row(x: Tensor, weight: Tensor, bias: Tensor | None, plus: Tensor | None) -> bool:
+    """Return whether `row` can be called, and is quicker."""
+    return (x.numel() == x.shape[-1] == weight.shape[1] and suits(x) and small((weight, bias))
+            and (plus is None or suits(plus) and plus.shape == (*x.shape[:-1], len(weight))))
+
+
 def row(
-    x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool = False, plus: Tensor | None = None,
+    x: Tensor, weight: Tensor, bias: Tensor, gelu: bool = False, plus: Tensor | None = None,
 ) -> Tensor:
     """Return one x [..., in] through weights [out, in], with ``plus`` added or an erf GELU."""
     out = x.new_empty(*x.shape[:-1], len(weight))
     library().xsvggt_row(
         torch.get_num_threads(), *weight.shape, weight.data_ptr(), x.data_ptr(),
-        None if bias is None else bias.data_ptr(), None if plus is None else plus.data_ptr(), gelu,
-        out.data_ptr())
+        bias.data_ptr(), None if plus is None else plus.data_ptr(), gelu, out.data_ptr())
     return out
 
 
@@ -235,7 +252,7 @@ def takes_products(vectors: Tensor, keys: Tensor) -> bool:
     """Return whether `products` can be called."""
     return (keys.dtype is torch.float32 and vectors.dtype is torch.float32 and keys.is_cpu
             and keys.dim() == 4 and vectors.dim() == 3 and vectors.stride(2) == 1
-            and keys.stride()[2:] == (keys.shape[3], 1) and suits(keys.new_empty(0)))
+            and keys.stride()[2:] == (vectors.shape[2], 1) and allowed())
 
 
 def products(vectors: Tensor, keys: Tensor) -> Tensor:

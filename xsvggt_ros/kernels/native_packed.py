@@ -37,9 +37,10 @@ def insert(
     """
     key, value = (_with_channels_in_order(x.float()) for x in (key, value))
     heads, tokens, dim = key.shape
+    slots = slots.contiguous()
     native.library().xsvggt_insert(
         torch.get_num_threads(), ctypes.byref(_layer(keys, values, centres, dim, bits)), heads,
-        tokens, rows.data_ptr(), slots.contiguous().data_ptr(), key.data_ptr(), *key.stride()[:2],
+        tokens, rows.data_ptr(), slots.data_ptr(), key.data_ptr(), *key.stride()[:2],
         value.data_ptr(), *value.stride()[:2])
 
 

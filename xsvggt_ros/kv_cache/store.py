@@ -372,7 +372,7 @@ class PackedStore:
 
     def _packing(self) -> ModuleType | None:
         """Return what inserts and decodes, or None for PyTorch."""
-        if self._kernels is None and self._on_cpu and native.library() is not None:
+        if self._kernels is None and self._on_cpu and native.allowed():
             return native_packed
         return self._kernels
 

@@ -22,7 +22,9 @@ class PatchEmbed(nn.Module):
         """Return tokens [..., patches, dim], row by row, of normalised images [..., 3, H, W]."""
         weight, side = self.proj.weight, self.proj.kernel_size[0]
         image = image.to(weight.dtype)
-        if image.dim() == 3 and onednn.suits(image):  # half of a convolution's time
+        height, width = image.shape[-2:]
+        if image.dim() == 3 and not (height % side or width % side) and onednn.suits(image):
+            # half of a convolution's time
             cut = image.unflatten(2, (-1, side)).unflatten(1, (-1, side))
             cut = cut.permute(1, 3, 0, 2, 4).reshape(-1, weight[0].numel())
             return onednn.linear(cut, weight.flatten(1), self.proj.bias)

@@ -174,7 +174,8 @@ class DPTHead(nn.Module):
                 weights += (layer.weight,) if layer.bias is None else (layer.weight, layer.bias)
             else:
                 weights += layer
-        return weights if native.small_convolutions(kernels) else None
+        suit = len(weights) == native.DENSE_WEIGHTS and native.small_convolutions(kernels)
+        return weights if suit else None
 
     def _position(
         self, channels: int, height: int, width: int, ratio: float,

@@ -22,9 +22,7 @@ class Linear(nn.Linear):
 
         plus may be more precise, and the result then is.
         """
-        single = x.numel() == x.shape[-1]
-        if single and (plus is None or plus.shape[-1] == len(self.weight)) and native.suits(x) \
-                and native.small((self.weight, self.bias)):
+        if native.takes_row(x, self.weight, self.bias, plus):
             return native.row(x, self.weight, self.bias, gelu, plus)
         if onednn.suits_linear(x, self.weight):
             if plus is None or plus.dtype == x.dtype:

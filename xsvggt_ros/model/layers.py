@@ -197,7 +197,7 @@ class Block(nn.Module):
         self._folded = False
         self._before = native.Layers(('norm1',), ('attn', 'qkv'))
         self._after = native.Layers(('attn', 'proj'), ('norm2',), ('mlp', 'fc1'), ('mlp', 'fc2'))
-        self._hidden = hidden
+        self._dim, self._hidden = dim, hidden
         self._lanes = TableCache(limit=2)
 
     @torch.no_grad()
@@ -223,6 +223,9 @@ class Block(nn.Module):
         self._folded = False
         super()._load_from_state_dict(*arguments, **named)
 
+    def _suits(self, x: Tensor) -> bool:
+        return x.dim() == 2 and x.shape[1] == self._dim and native.suits(x)
+
     @property
     def is_native(self) -> bool:
         """Return whether `native` computes what lies around the attention, in fp32 on a CPU."""
@@ -236,7 +239,7 @@ class Block(nn.Module):
 
     def before(self, x: Tensor, *tables: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values; tables: `Attention.tables`. A function of tensors."""
-        if x.dim() == 2 and len(tables) in (0, 3) and native.suits(x):
+        if self._suits(x) and (not tables or len(tables) == 3 and len(tables[0]) == len(x)):
             weights = self._before.pointers(self)
             if weights is not None:
                 lanes = self._lanes.get(tables, partial(native.lanes, tables)) if tables else None
@@ -245,7 +248,7 @@ class Block(nn.Module):
 
     def after(self, x: Tensor, read: Tensor) -> Tensor:
         """Return the block's output of its input and of what was read. A function of tensors."""
-        if self._folded and x.dim() == 2 and native.suits(x):
+        if self._folded and self._suits(x) and read.numel() == x.numel():
             weights = self._after.pointers(self)
             if weights is not None:
                 return native.after(x, read, self._hidden, weights, self.norm2.eps)
