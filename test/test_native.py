@@ -144,8 +144,9 @@ def test_what_the_kernels_do_not_take_goes_to_torch(library, plainly):
             lambda: _refused(block, x))[1]
         half.weight.data = weight
     read = random(5, 2, 32, seed=1).transpose(0, 1)
-    torch.testing.assert_close(block.after(x, read.double()), plainly(block.after, x, read),
-                               rtol=1e-4, atol=1e-4)
+    for other in (read, read.contiguous(), read.double()):
+        torch.testing.assert_close(block.after(x, other), plainly(block.after, x, read),
+                                   rtol=1e-4, atol=1e-4)
     for other in (plus.double(), random(70), random(70, 2)[:, :1].t()):
         assert torch.equal(layer(row, plus=other), plainly(lambda: layer(row, plus=other)))
     for bad in (lambda: block(random(5, 32)), lambda: layer(random(1, 32))):
@@ -312,8 +313,8 @@ def test_dense_heads_are_the_same(library, plainly, height, width):
                                    rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize('quantization, error, same', [('none', 1e-4, 0.99), ('int4', 1e-2, 0.85)])
-def test_a_stream_is_the_same(library, plainly, quantization, error, same):
+@pytest.mark.parametrize('quantization, error', [('none', 1e-4), ('int4', 1e-3)])
+def test_a_stream_is_the_same(library, plainly, quantization, error):
     """Through full caches; sums of another order may turn over an integer or a close choice."""
     model = load_model('small', 'auto').model.fold_scales()
 
@@ -329,7 +330,7 @@ def test_a_stream_is_the_same(library, plainly, quantization, error, same):
     results, kept = run()
     expected, expected_kept = plainly(run)
     for ids, expected_ids in zip(kept, expected_kept):
-        assert torch.isin(ids, expected_ids).float().mean() > same
+        assert torch.isin(ids, expected_ids).float().mean() > 0.95
     for result, other in zip(results, expected):
         assert (result.depth / other.depth).log().abs().mean() < error
         assert (result.pose_encoding - other.pose_encoding).abs().max() < 10 * error

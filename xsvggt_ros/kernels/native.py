@@ -169,7 +169,7 @@ def after(
     layers of the MLP with so many hidden channels.
     """
     tokens, dim = x.shape
-    read = read.transpose(0, 1).to(x.dtype, memory_format=torch.contiguous_format)
+    read = read.transpose(0, 1).to(x.dtype).contiguous()
     out = torch.empty_like(x)
     proj, proj_bias, norm, norm_bias, *mlp = weights
     library().xsvggt_after(
