@@ -191,18 +191,26 @@ struct Packed {
   Half *scale, *minimum;
 };
 
-void write_token(int n, int bits, const float *x, const Packed &to, long slot) {
+void write_token(int n, int bits, const float *__restrict x, const Packed &to, long slot) {
+  Vector lows = all(x[0]), highs = lows, zeros{};
   float levels = float((1 << bits) - 1), low = x[0], high = x[0], zero = 0;
-  for (int c = 0; c < n; c++) {
-    low = std::min(low, x[c]), high = std::max(high, x[c]);
-    zero += 0 * x[c];
+  int at = 0;
+  for (; at + WIDTH <= n; at += WIDTH) {
+    Vector some = load(x + at);
+    lows = -larger(-lows, -some), highs = larger(highs, some);
+    zeros += 0.f * some;
   }
-  low += zero;  // no number, if there is one that is none
+  for (; at < n; at++) {
+    low = std::min(low, x[at]), high = std::max(high, x[at]);
+    zero += 0 * x[at];
+  }
+  for (int i = 0; i < WIDTH; i++) low = std::min(low, lows[i]), high = std::max(high, highs[i]);
+  low += zero + sum(zeros);  // no number, if there is one that is none
   constexpr float smallest = 6.103515625e-5f;  // of 16 bits, normal
   Half minimum = narrow(low), scale = narrow(std::max(smallest, (high - wide(minimum)) / levels));
   to.minimum[slot] = minimum, to.scale[slot] = scale;
   float from = wide(minimum), step = wide(scale);
-  uint8_t *payload = to.payload + slot * (n * bits / 8);
+  uint8_t *__restrict payload = to.payload + slot * (n * bits / 8);
   auto integer = [=](float value) {
     float whole = (value - from) / step + 12582912.f - 12582912.f;  // half to even
     return int(std::min(std::max(0.f, whole), levels));  // 0, if it is no number
@@ -214,9 +222,9 @@ void write_token(int n, int bits, const float *x, const Packed &to, long slot) {
       payload[c] = uint8_t(integer(x[c]) + 16 * integer(x[c + n / 2]));
 }
 
-void read_token(int n, int bits, const Packed &packed, long slot, float *out) {
+void read_token(int n, int bits, const Packed &packed, long slot, float *__restrict out) {
   float scale = wide(packed.scale[slot]), minimum = wide(packed.minimum[slot]);
-  const uint8_t *payload = packed.payload + slot * (n * bits / 8);
+  const uint8_t *__restrict payload = packed.payload + slot * (n * bits / 8);
   if (bits == 8) {
     for (int c = 0; c < n; c++) out[c] = float(payload[c]) * scale + minimum;
     return;
@@ -858,20 +866,25 @@ void xsvggt_insert(long threads, const xsvggt_layer *layer, long heads, long tok
   int n = int(l.head), bits = int(l.bits);
   share(threads, int(heads), [=](int h) {
     Room room;
-    float *x = room.take(n);
+    float *x = room.take(n), *key_centre = room.take(n), *value_centre = room.take(n),
+          *spread = room.take(n);
     Packed to_keys{l.key_payload + h * l.payloads, l.key_scale + h * l.halves,
                    l.key_minimum + h * l.halves};
     Packed to_values{l.value_payload + h * l.payloads, l.value_scale + h * l.halves,
                      l.value_minimum + h * l.halves};
-    const Half *spread = l.spread + h * l.spreads;
+    for (int c = 0; c < n; c++) spread[c] = wide(l.spread[h * l.spreads + c]);
     for (long t = 0; t < tokens; t++) {
-      const Half *key_centre = l.key_centres + h * l.tables + rows[t] * n,
-                 *value_centre = l.value_centres + h * l.tables + rows[t] * n;
+      if (t == 0 || rows[t] != rows[t - 1]) {
+        const Half *key_row = l.key_centres + h * l.tables + rows[t] * n,
+                   *value_row = l.value_centres + h * l.tables + rows[t] * n;
+        for (int c = 0; c < n; c++)
+          key_centre[c] = wide(key_row[c]), value_centre[c] = wide(value_row[c]);
+      }
       const float *key = keys + h * key_head + t * key_token,
                   *value = values + h * value_head + t * value_token;
-      for (int c = 0; c < n; c++) x[c] = (key[c] - wide(key_centre[c])) / wide(spread[c]);
+      for (int c = 0; c < n; c++) x[c] = (key[c] - key_centre[c]) / spread[c];
       write_token(n, bits, x, to_keys, slots[t]);
-      for (int c = 0; c < n; c++) x[c] = value[c] - wide(value_centre[c]);
+      for (int c = 0; c < n; c++) x[c] = value[c] - value_centre[c];
       write_token(n, bits, x, to_values, slots[t]);
     }
   });
