@@ -4,8 +4,7 @@
 //
 // Tokens lie in lanes: 64 tokens are the columns of every matrix, so that products, norms,
 // positions and the softmax are all the same arithmetic on whole vectors, and no weight has to be
-// repacked.
-// A single token goes through the rows of the weights instead.
+// repacked. A single token goes through the rows of the weights instead.
 //
 // fp32, row-major; sums are taken in another order than PyTorch's. No headers but the standard
 // library's: `native.py` loads this with ctypes. Nothing is checked here.
@@ -142,8 +141,8 @@ void share(long threads, int count, const Work &work) {
     std::atomic<int> next;
   } shared{work, count, {0}};
   auto take_part = [](void *data) {
-    Shared &all = *static_cast<Shared *>(data);
-    for (int i; (i = all.next++) < all.count;) all.work(i);
+    Shared &own = *static_cast<Shared *>(data);
+    for (int i; (i = own.next++) < own.count;) own.work(i);
   };
   if (threads < 2 || count < 2 || !team)
     take_part(&shared);
@@ -459,12 +458,12 @@ void convolve(long threads, const Map &in, int side, const float *weight, const 
 // Resample, corner pixels staying corner pixels.
 void resample(long threads, const Map &in, const Map &out) {
   std::vector<int> left(out.width);
-  std::vector<float> share(out.width);
+  std::vector<float> right(out.width);  // the share of the pixel on the right
   float step_x = out.width > 1 ? float(in.width - 1) / (out.width - 1) : 0;
   float step_y = out.height > 1 ? float(in.height - 1) / (out.height - 1) : 0;
   for (int x = 0; x < out.width; x++) {
     left[x] = std::min(int(x * step_x), in.width - 1);
-    share[x] = x * step_x - left[x];
+    right[x] = x * step_x - left[x];
   }
   share_range(out.width < 64 ? 1 : threads, out.channels, 1, [&](long first, long last) {
     std::vector<float> line(in.width + 1);
@@ -477,7 +476,7 @@ void resample(long threads, const Map &in, const Map &out) {
       line[in.width] = line[in.width - 1];
       float *to = out.row(c, y);
       for (int x = 0; x < out.width; x++)
-        to[x] = line[left[x]] + share[x] * (line[left[x] + 1] - line[left[x]]);
+        to[x] = line[left[x]] + right[x] * (line[left[x] + 1] - line[left[x]]);
     }
   });
 }
@@ -500,7 +499,7 @@ struct Weights {
   const float *take() { return *next++; }
 };
 
-// x + the second of two convolutions of x.
+// x + the second of two convolutions of x; given another map, that too, and cut off at zero.
 void residual(long threads, Room &room, const Map &x, Weights &weights, const Map &out,
               const Map *plus = nullptr) {
   Map inner(room, x.channels, x.height, x.width);
@@ -632,11 +631,11 @@ void xsvggt_before(long threads, long tokens, long channels, long heads, const f
   float *parts[3] = {queries, keys, values};
   if (tokens == 1 && !table) {
     Room room;
-    float *normal = room.take(n), *packed = room.take(3 * n);
+    float *normal = room.take(n);
     norm_row(n, x, norm_weight, norm_bias, eps, normal);
-    rows_times(3 * n, n, weight, n, normal, packed, bias, false, threads);
     for (int part = 0; part < 3; part++)
-      std::memcpy(parts[part], packed + part * n, sizeof(float) * n);
+      rows_times(n, n, weight + part * n * n, n, normal, parts[part], bias + part * n, false,
+                 threads);
     return;
   }
   Room room;
@@ -721,7 +720,7 @@ void xsvggt_attend(long threads, long heads, long tokens, long head, long count,
   });
 }
 
-// out [rows] = weight [rows][n] times x + bias, + plus, then a GELU; bias and plus may be null.
+// out [rows] = weight [rows][n] times x + bias, + plus, then a GELU; plus may be null.
 void xsvggt_row(long threads, long rows, long n, const float *weight, const float *x,
                 const float *bias, const float *plus, int gelu_too, float *out) {
   if (plus) std::memcpy(out, plus, sizeof(float) * rows);
@@ -856,6 +855,13 @@ struct xsvggt_layer {
   Half *key_scale, *key_minimum, *value_scale, *value_minimum;
   const Half *key_centres, *value_centres, *spread;
   long payloads, halves, tables, spreads, head, bits;
+
+  Packed keys(long h) const {
+    return {key_payload + h * payloads, key_scale + h * halves, key_minimum + h * halves};
+  }
+  Packed values(long h) const {
+    return {value_payload + h * payloads, value_scale + h * halves, value_minimum + h * halves};
+  }
 };
 
 // Pack tokens [heads][tokens][head], each less its row of the centres, into their slots.
@@ -868,10 +874,7 @@ void xsvggt_insert(long threads, const xsvggt_layer *layer, long heads, long tok
     Room room;
     float *x = room.take(n), *key_centre = room.take(n), *value_centre = room.take(n),
           *spread = room.take(n);
-    Packed to_keys{l.key_payload + h * l.payloads, l.key_scale + h * l.halves,
-                   l.key_minimum + h * l.halves};
-    Packed to_values{l.value_payload + h * l.payloads, l.value_scale + h * l.halves,
-                     l.value_minimum + h * l.halves};
+    Packed to_keys = l.keys(h), to_values = l.values(h);
     for (int c = 0; c < n; c++) spread[c] = wide(l.spread[h * l.spreads + c]);
     for (long t = 0; t < tokens; t++) {
       if (t == 0 || rows[t] != rows[t - 1]) {
@@ -901,10 +904,7 @@ void xsvggt_decode(long threads, const xsvggt_layer *layer, long heads, long cou
   long parts = (count + PART - 1) / PART;
   share(threads, int(heads * parts), [=](int i) {
     long h = i / parts, first = i % parts * PART, last = std::min(count, first + PART);
-    Packed from_keys{l.key_payload + h * l.payloads, l.key_scale + h * l.halves,
-                     l.key_minimum + h * l.halves};
-    Packed from_values{l.value_payload + h * l.payloads, l.value_scale + h * l.halves,
-                       l.value_minimum + h * l.halves};
+    Packed from_keys = l.keys(h), from_values = l.values(h);
     Room room;
     long rows = 1 + 2 * special;
     float *key_centres = room.take(rows * n), *value_centres = room.take(rows * n),

@@ -93,10 +93,12 @@ def suits(x: Tensor) -> bool:
     return x.dtype is torch.float32 and x.is_cpu and x.is_contiguous() and allowed()
 
 
-def small(weights: Sequence[Tensor | None]) -> bool:
+def small(
+    weights: Sequence[Tensor | None], order: torch.memory_format = torch.contiguous_format,
+) -> bool:
     """Return whether all of these are there, fp32 on a CPU, in order, and few numbers each."""
     return all(weight is not None and weight.dtype is torch.float32 and weight.is_cpu
-               and weight.is_contiguous() and weight.numel() <= MOST_WEIGHTS
+               and weight.is_contiguous(memory_format=order) and weight.numel() <= MOST_WEIGHTS
                for weight in weights)
 
 
@@ -217,13 +219,6 @@ def row(
         torch.get_num_threads(), *weight.shape, weight.data_ptr(), x.data_ptr(),
         bias.data_ptr(), None if plus is None else plus.data_ptr(), gelu, out.data_ptr())
     return out
-
-
-def small_convolutions(weights: Sequence[Tensor | None]) -> bool:
-    """Return whether all of these are there, fp32, channels last, and few numbers each."""
-    return all(weight is not None and weight.dtype is torch.float32
-               and weight.numel() <= MOST_WEIGHTS
-               and weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
 
 
 def dense(

@@ -28,13 +28,7 @@ def insert(
     keys: Block, values: Block, centres: Centres, key: Tensor, value: Tensor, rows: Tensor,
     slots: Tensor, bits: int,
 ) -> None:
-    """
-    Quantise a step's tokens and write them into their slots.
-
-    keys, values: one layer's, [heads, slots, ...] each. key, value: [heads, tokens, head_dim],
-    of any strides and precision. rows: [tokens] int64, of the tables in ``centres``. slots:
-    [tokens] int64.
-    """
+    """Do what `packed.insert` does, of keys and values of any strides and precision."""
     key, value = (_with_channels_in_order(x.float()) for x in (key, value))
     heads, tokens, dim = key.shape
     slots = slots.contiguous()
@@ -48,13 +42,7 @@ def decode(
     keys: Block, values: Block, centres: Centres, token_ids: Tensor, per_step: int, bits: int,
     out_keys: Tensor, out_values: Tensor,
 ) -> None:
-    """
-    Write the floats of some heads' first slots, as many as there are token ids, to two tensors.
-
-    keys, values: [heads, slots, ...]; centres: of the same heads. token_ids: [used] int64, of the
-    slots; what is written for the negative ones means nothing. per_step: tokens of a frame.
-    out_keys, out_values: [heads, used, head_dim] fp32, in order but for the heads.
-    """
+    """Do what `packed.decode` does, to fp32 tensors that are in order but for the heads."""
     heads, used, dim = out_keys.shape
     native.library().xsvggt_decode(
         torch.get_num_threads(), ctypes.byref(_layer(keys, values, centres, dim, bits)), heads,

@@ -174,7 +174,7 @@ class DPTHead(nn.Module):
                 weights += (layer.weight,) if layer.bias is None else (layer.weight, layer.bias)
             else:
                 weights += layer
-        suit = len(weights) == native.DENSE_WEIGHTS and native.small_convolutions(kernels)
+        suit = len(weights) == native.DENSE_WEIGHTS and native.small(kernels, torch.channels_last)
         return weights if suit else None
 
     def _position(

@@ -120,7 +120,9 @@ def run_frames(
     gc.freeze()  # as the node does: what stays is not looked through again and again
     for number in range(frames):
         if number == steady:
+            gc.unfreeze()  # for all tensors to be found
             before = memory_in_use(device)
+            gc.freeze()
         image = images[number % len(images)]
         for run, steps in enumerate(runs):
             start = time.perf_counter()
@@ -131,8 +133,8 @@ def run_frames(
                 torch.cuda.synchronize(device)
             wholes[run, number] = 1e3 * (time.perf_counter() - start)
         frame_done(number + 1)
-    after = memory_in_use(device)
     gc.unfreeze()
+    after = memory_in_use(device)
     return results, wholes, {name: after[name] - before[name] for name in after}
 
 
