@@ -14,9 +14,9 @@ def use_threads(wanted: int, model: StreamVGGT) -> None:
     Set the threads of PyTorch and of the C++ kernels, for the whole process.
 
     model: where it will run and in the precision that it will have. wanted: 0 chooses: one for a
-    small network that the C++ kernels compute, which gains little from more of them and, because
-    its many short calls wait for the slowest, loses much when other programs want the cores;
-    otherwise PyTorch's choice, as in any case if OMP_NUM_THREADS is set.
+    small network that the C++ kernels compute, whose many short calls would wait for the slowest
+    thread when other programs want the cores (docs/speed.md has the times); otherwise PyTorch's
+    choice, as in any case if OMP_NUM_THREADS is set.
     """
     on_cpu = model.aggregator.camera_token.device.type == 'cpu'
     if not wanted and on_cpu and 'OMP_NUM_THREADS' not in os.environ \

@@ -107,9 +107,10 @@ TABLE: tuple[Parameter, ...] = (
     Parameter('model.image_size', 0, 'Width in pixels to which images are resized, a multiple of '
               '14; 0 is the width the model was trained with. Smaller is faster and coarser.',
               minimum=0, maximum=2044),
-    Parameter('model.threads', 0, 'Threads on a CPU. 0: one for a small network, which gains '
-              'little from more and loses much when other programs want the cores; for others all '
-              'cores, or what OMP_NUM_THREADS says.', minimum=0, maximum=256),
+    Parameter('model.threads', 0, 'Threads on a CPU. 0: one for a small network that the C++ '
+              'kernels compute: two gain a fifth on an idle machine, and lose much when other '
+              'programs want the cores; for others all cores, or what OMP_NUM_THREADS says.',
+              minimum=0, maximum=256),
     Parameter('model.kernels', 'portable', 'What works on queries, keys and packed tokens: '
               'portable is PyTorch, triton its own kernels on a GPU, auto these where they run. '
               'These kernels were checked on a CPU only; no GPU has run them yet. Small networks '
