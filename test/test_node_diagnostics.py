@@ -81,6 +81,19 @@ def test_silence_is_explained(publishers, words):
     assert all(word in status.message for word in words)
 
 
+@pytest.mark.parametrize('publishers, words', [
+    ([], ('any more', 'recording has ended')),
+    (['driver (sensor_msgs/msg/Image, reliable)'], ('still published by driver', 'plugged in')),
+])
+def test_images_that_came_and_stopped_are_another_silence(publishers, words):
+    status = status_of('Input', publishers=publishers, image_age=23.0)
+    assert status.level == ERROR and 'no image on /cam for 23 s' in status.message
+    assert all(word in status.message for word in words)
+    # The stream before the node was activated again says nothing of this one.
+    assert 'image_topic:=' in status_of(
+        'Input', publishers=[], image_age=23.0, active_for=20.0).message
+
+
 def test_overload_names_the_parameter_to_turn():
     status = status_of('Inference', rate_out=5.0, processed=50, dropped=250)
     assert 'model.image_size' in status.message and '83 %' in status.message
@@ -141,6 +154,36 @@ def test_a_fault_is_told_again_after_a_while_with_its_count():
     log.report('image', 'bad')
     log.report('image', 'bad')
     assert told == ['bad', 'bad (2 times)']
+
+
+def test_a_fault_that_lasts_is_told_more_and_more_seldom(monkeypatch):
+    now, told = [100.0], []
+    monkeypatch.setattr('time.monotonic', lambda: now[0])
+    log = FaultLog(lambda message: told.append(now[0] - 100))
+    for _ in range(4000):  # an hour and more of a report a second
+        log.report('silence', f'no image for {now[0]} s', key='nobody publishes')
+        now[0] += 1
+    assert told == [0, 10, 30, 70, 150, 310, 630, 1230, 1830, 2430, 3030, 3630]
+
+
+def test_a_fault_that_was_away_is_new(monkeypatch):
+    now, told = [100.0], []
+    monkeypatch.setattr('time.monotonic', lambda: now[0])
+    log = FaultLog(lambda message: told.append(now[0] - 100))
+    for second in [*range(100), *range(120, 135), 150]:
+        now[0] = 100.0 + second
+        log.report('silence', 'no image')
+    assert told == [0, 10, 30, 70, 120, 130, 150]
+
+
+def test_another_cause_is_told_at_once_and_none_of_them_twice(monkeypatch):
+    now, told = [100.0], []
+    monkeypatch.setattr('time.monotonic', lambda: now[0])
+    log = FaultLog(lambda message: told.append((now[0] - 100, message)))
+    for second, cause in enumerate('aaabbbab'):
+        now[0] = 100.0 + second
+        assert log.report('silence', cause) == (told[-1][0] == second)
+    assert told == [(0, 'a'), (3, 'b')]
 
 
 def test_rates(monkeypatch):

@@ -486,7 +486,18 @@ def test_without_a_camera_diagnostics_say_what_to_check(robot, start):
     assert status.level == ERROR
     # The test's own publisher is there and silent.
     assert 'test_robot' in status.message and 'best_effort' in status.message
-    assert 'no image on /cam/image_raw' in node.output()
+    lines = [line for line in node.output().splitlines() if 'no image on /cam/image_raw' in line]
+    assert lines and all('[WARN]' in line for line in lines)
+
+
+def test_images_that_stop_are_told_and_their_return_as_well(robot, start):
+    node = start(diagnostics__image_timeout=0.5)
+    robot.process(node, make_image(0))
+    robot.wait_for_diagnostic(node, 'Input', 'no image', 'still published by test_robot')
+    robot.wait(lambda: 'still published by test_robot' in node.output(), 'the log', node)
+    robot.set_parameter('diagnostics.image_timeout', 60.0)
+    robot.process(node, make_image(1))
+    robot.wait(lambda: 'images arrive on /cam/image_raw' in node.output(), 'the log', node)
 
 
 def test_the_status_tells_the_state(robot, start):

@@ -95,6 +95,11 @@ class Snapshot:
         """Return for how many seconds an active node has had no image."""
         return self.active_for if self.image_age is None else min(self.image_age, self.active_for)
 
+    @property
+    def images_came(self) -> bool:
+        """Return whether there was an image since the node was activated."""
+        return self.image_age is not None and self.image_age < self.active_for
+
 
 def build_statuses(snapshot: Snapshot, prefix: str) -> list[DiagnosticStatus]:
     """Return the statuses, names beginning with ``prefix``."""
@@ -110,14 +115,22 @@ def build_statuses(snapshot: Snapshot, prefix: str) -> list[DiagnosticStatus]:
     return statuses
 
 
-def no_image_message(topic: str, publishers: Sequence[str], seconds: float) -> str:
-    """Return what may be wrong when no image comes."""
+def no_image_message(snapshot: Snapshot) -> str:
+    """Return what may be wrong when no image comes, or none comes any more."""
+    topic, publishers = snapshot.topic, '; '.join(snapshot.publishers)
+    silent = f'no image on {topic} for {snapshot.silence:.0f} s'
+    if snapshot.images_came and not publishers:
+        return (f'{silent}, and nobody publishes it any more: the recording has ended, or the '
+                'driver of the camera has stopped')
+    if snapshot.images_came:
+        return (f'{silent}, though it is still published by {publishers}. Check that the camera '
+                'is plugged in, what its driver says, and the network in between')
     if not publishers:
-        return (f'no image on {topic} for {seconds:.0f} s: nobody publishes this topic; start '
-                f'the camera, or remap it (-r image:=/your/topic, or image_topic:= with launch)')
-    return (f'no image on {topic} for {seconds:.0f} s, though it is published by '
-            + '; '.join(publishers) + '. Check its type (sensor_msgs/msg/Image), its QoS '
-            '(input.reliability), and the middleware profile (config/fastdds.xml)')
+        return (f'{silent}: nobody publishes this topic; start the camera, or remap it '
+                '(-r image:=/your/topic, or image_topic:= with launch)')
+    return (f'{silent}, though it is published by {publishers}. Check its type '
+            '(sensor_msgs/msg/Image), its QoS (input.reliability), and the middleware profile '
+            '(config/fastdds.xml)')
 
 
 def process_memory() -> int:
@@ -140,7 +153,7 @@ def _input(s: Snapshot) -> Part:
     if s.paused:
         return OK, 'paused: images are ignored until ~/enable is called with true', values
     if s.silence > s.image_timeout:
-        return ERROR, no_image_message(s.topic, s.publishers, s.silence), values
+        return ERROR, no_image_message(s), values
     if s.image_fault is not None and s.image_fault.age < RECENT:
         return ERROR, s.image_fault.message, values
     if s.camera_faults:

@@ -57,6 +57,8 @@ class XsvggtNode(LifecycleNode):
         """Declare parameters and start diagnostics; `start` does the rest."""
         super().__init__('xsvggt')
         self._faults = FaultLog(self.get_logger().error)
+        self._silence = FaultLog(self.get_logger().warning)  # the cause is outside of this node
+        self._silence_told = False
         self._parameter_faults = declare_parameters(self)
         for message in unknown_parameters(self):
             self.get_logger().warning(message)
@@ -78,12 +80,17 @@ class XsvggtNode(LifecycleNode):
         self.create_service(Trigger, '~/save_map', self._on_save_map)
         self.create_service(SetBool, '~/enable', self._on_enable)
 
-    def start(self) -> None:
-        """Configure and activate, if the parameter autostart says so."""
+    def start(self) -> bool:
+        """
+        Configure and activate, if the parameter autostart says so.
+
+        Return False if that failed and the process is to end then (exit_on_failure).
+        """
         if not self._values['autostart']:
-            return
-        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
-            self.trigger_activate()
+            return True
+        started = (self.trigger_configure() == TransitionCallbackReturn.SUCCESS
+                   and self.trigger_activate() == TransitionCallbackReturn.SUCCESS)
+        return started or not self._values['exit_on_failure']
 
     def stop(self) -> bool:
         """End the worker; return False if it is busy for longer than anyone would wait."""
@@ -98,8 +105,9 @@ class XsvggtNode(LifecycleNode):
         if self._parameter_faults:
             # Once: after this the wrong values are gone, and configuring again uses the others.
             self._faults.report(
-                'start', '; '.join(self._parameter_faults) + '. The node stays unconfigured; '
-                'correct it and start again, or configure it now with the defaults')
+                'start', '; '.join(self._parameter_faults) + (
+                    '' if self._values['exit_on_failure'] else '. The node stays unconfigured; '
+                    'correct it and start again, or configure it now with the defaults'))
             self._parameter_faults = []
             return TransitionCallbackReturn.FAILURE
         self._values = read_parameters(self)
@@ -355,14 +363,7 @@ class XsvggtNode(LifecycleNode):
 
     def _publish_diagnostics(self) -> None:
         snapshot = self._snapshot()
-        if snapshot.silence > snapshot.image_timeout:
-            self._faults.report(
-                'silence',
-                no_image_message(snapshot.topic, snapshot.publishers, snapshot.silence),
-                key=str(snapshot.publishers))
-        elif self._faults.get('silence') is not None and snapshot.image_age is not None:
-            self._faults.clear('silence')
-            self.get_logger().info(f'images arrive on {snapshot.topic}')
+        self._tell_silence(snapshot)
         if self._state == 'active':
             self._pipeline.publish_idle_status(snapshot.silence)
             self._tell_missing_cameras(snapshot)
@@ -372,6 +373,18 @@ class XsvggtNode(LifecycleNode):
         name = self.get_fully_qualified_name().lstrip('/')  # two nodes must not share theirs
         message.status = build_statuses(snapshot, name)
         self._diagnostics.publish(message)
+
+    def _tell_silence(self, snapshot: Snapshot) -> None:
+        """Say that no images come, more and more seldom, and when they come again."""
+        if snapshot.paused or not snapshot.active_for:
+            return
+        if snapshot.silence > snapshot.image_timeout:
+            self._silence_told |= self._silence.report(
+                'silence', no_image_message(snapshot),
+                key=f'{snapshot.images_came} {snapshot.publishers}')
+        elif self._silence_told and snapshot.images_came:
+            self._silence_told = False
+            self.get_logger().info(f'images arrive on {snapshot.topic}')
 
     def _tell_missing_cameras(self, snapshot: Snapshot) -> None:
         faults = snapshot.camera_faults
@@ -428,10 +441,19 @@ class XsvggtNode(LifecycleNode):
 
 
 def run(args: list[str] | None = None) -> bool:
-    """Run the node until Ctrl-C or shutdown; False if its worker is still busy then."""
+    """
+    Run the node until Ctrl-C or shutdown; return False if its worker is still busy then.
+
+    SystemExit, with code 1: ROS cannot be started, or the node cannot and is not to wait for
+    another try.
+    """
     # A context that a signal shut down would make the node's constructor fail, so rclpy handles
     # signals only when the node stands.
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    except RuntimeError as error:  # a log level that does not exist, a parameter file without one
+        raise SystemExit(f'cannot start ROS 2: {error}') from None
+    started = True
     node = XsvggtNode()
     executor = SingleThreadedExecutor()
     executor.add_node(node)
@@ -446,8 +468,9 @@ def run(args: list[str] | None = None) -> bool:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, end)
         install_signal_handlers()
-        node.start()
-        executor.spin()
+        started = node.start()
+        if started:
+            executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except Exception:
@@ -459,4 +482,6 @@ def run(args: list[str] | None = None) -> bool:
         node.destroy_node()
     if rclpy.ok():
         rclpy.shutdown()
+    if not started:
+        raise SystemExit(1)
     return finished

@@ -235,6 +235,9 @@ TABLE: tuple[Parameter, ...] = (
               'longer remembers less (with cache.policy full it cannot). 0: none.', minimum=0.0,
               maximum=60_000.0, dynamic=True),
     Parameter('autostart', True, 'Configure and activate at once, without a lifecycle manager.'),
+    Parameter('exit_on_failure', False, 'End the process with exit code 1 if autostart cannot '
+              'configure or activate the node; false: it stays, says why on /diagnostics, and can '
+              'be configured again. stream.launch.py sets it to true.'),
     Parameter('diagnostics.image_timeout', 5.0, 'Seconds without an image after which diagnostics '
               'say so.', minimum=0.1, maximum=3600.0, dynamic=True),
 )

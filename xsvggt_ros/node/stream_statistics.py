@@ -89,26 +89,37 @@ class Fault:
         return time.monotonic() - self.last
 
 
+@dataclass
+class _Told:
+    """What is known of a message that was told."""
+
+    when: float  # it was told last
+    wait: float  # seconds until it is told again
+    seen: float  # when it was reported last
+
+
 class FaultLog:
     """
-    Tell each fault when it is new, and then once in ``period`` seconds.
+    Tell each fault when it is new, and more and more seldom while it lasts.
 
-    A message with a changing number in it is new each time: no more than MOST_NEW of a kind are
-    told in one period.
+    A fault that lasts is told again after ``period`` seconds, then after twice as many each time,
+    up to LONGEST; one that was away for ``period`` seconds is new. A message with a changing
+    number in it is new each time: no more than MOST_NEW of a kind are told in one period.
     """
 
     MOST_NEW = 5
+    LONGEST = 600.0  # seconds
 
     def __init__(self, tell: Callable[[str], None], period: float = 10.0) -> None:
         """Pass messages on to ``tell``."""
         self._tell = tell
         self._period = period
-        self._told: dict[str, dict[str, float]] = {}  # kind: message: when
+        self._told: dict[str, dict[str, _Told]] = {}  # kind: message
         self._faults: dict[str, Fault] = {}
 
-    def report(self, kind: str, message: str, key: str | None = None) -> None:
+    def report(self, kind: str, message: str, key: str | None = None) -> bool:
         """
-        Count a fault of this kind, and tell it if it is time.
+        Count a fault of this kind, and tell it if it is time; return whether it was told.
 
         key: what makes two messages the same one, if they have numbers in them.
         """
@@ -117,12 +128,21 @@ class FaultLog:
         fault = self._faults.get(kind)
         count = fault.count + 1 if fault is not None and fault.message == message else 1
         self._faults[kind] = Fault(message, count, now)
-        told = {name: when for name, when in self._told.get(kind, {}).items()
-                if now - when < self._period}
-        if key not in told and len(told) < self.MOST_NEW:
-            told[key] = now
-            self._tell(message + (f' ({count} times)' if count > 1 else ''))
+        told = {name: past for name, past in self._told.get(kind, {}).items()
+                if now - past.seen < self._period}
         self._told[kind] = told
+        past = told.get(key)
+        if past is None:
+            if sum(now - other.when < self._period for other in told.values()) >= self.MOST_NEW:
+                return False
+            past = told[key] = _Told(now, self._period, now)
+        else:
+            past.seen = now
+            if now - past.when < past.wait:
+                return False
+            past.when, past.wait = now, min(2 * past.wait, max(self.LONGEST, self._period))
+        self._tell(message + (f' ({count} times)' if count > 1 else ''))
+        return True
 
     def clear(self, kind: str) -> None:
         """Forget a kind of fault: it is mended."""

@@ -1,0 +1,43 @@
+"""A node that cannot start says why in one line, and ends if it was told so."""
+
+import subprocess
+import sys
+
+import pytest
+from stream_harness import DEADLINE, NodeProcess, ROOT
+
+
+def ended(tmp_path, **parameters):
+    """Return exit code and output of a node that ends by itself."""
+    node = NodeProcess(tmp_path / 'node.log', **parameters)
+    try:
+        return node.process.wait(DEADLINE), node.output()
+    finally:
+        node.process.kill()
+
+
+@pytest.mark.parametrize('parameters, words', [
+    ({'cache__policy': 'best'}, ('cache.policy', 'sliding_window', "'best'")),
+    ({'model__image_size': 'wide'}, ('model.image_size', 'int', "'wide'")),
+    ({'model__checkpoint': '/nowhere/weights.pth'}, ('model.checkpoint', '/nowhere/weights.pth')),
+    ({'scale__mode': 'baseline'}, ('scale.mode', 'image_topics')),
+], ids=lambda value: next(iter(value), '') if isinstance(value, dict) else '')
+def test_a_node_that_cannot_start_ends_with_one_line(tmp_path, parameters, words):
+    code, output = ended(tmp_path, exit_on_failure=True, **parameters)
+    line, = [line for line in output.splitlines() if '[ERROR]' in line]
+    assert code == 1 and all(word in line for word in words)
+    assert 'Traceback' not in output and 'stays unconfigured' not in output
+
+
+@pytest.mark.parametrize('arguments, words', [
+    (['--log-level', 'verbose'], ('--log-level verbose',)),
+    (['--params-file', '/nowhere.yaml'], ('--params-file /nowhere.yaml',)),
+    (['-p', 'model.image_size'], ('-p model.image_size',)),
+])
+def test_arguments_that_ros_cannot_read_are_no_traceback(arguments, words):
+    run = subprocess.run(
+        [sys.executable, '-m', 'xsvggt_ros.node.stream_node', '--ros-args', *arguments],
+        cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE)
+    assert run.returncode == 1 and 'Traceback' not in run.stderr
+    line = run.stderr.splitlines()[-1]
+    assert 'cannot start ROS 2' in line and all(word in line for word in words)
