@@ -19,14 +19,13 @@ def load(**values):
 
 
 def test_nothing_that_no_gpu_has_run_is_on_by_default():
-    assert load().engine.acceleration() == {
-        'kernels': KERNELS, 'graphs': 'off', 'compile': 'off'}
+    assert load().engine.acceleration() == {'kernels': KERNELS, 'graphs': 'off'}
 
 
 def test_auto_takes_what_there_is(monkeypatch):
     monkeypatch.delenv('TRITON_INTERPRET', raising=False)
-    assert load(model__kernels='auto', model__graphs='auto').engine.acceleration() == {
-        'kernels': KERNELS, 'graphs': 'off', 'compile': 'off'}
+    engine = load(model__kernels='auto', model__graphs='auto').engine
+    assert engine.acceleration() == {'kernels': KERNELS, 'graphs': 'off'}
 
 
 @pytest.mark.parametrize('parameter, value, words', [
@@ -38,13 +37,6 @@ def test_what_needs_a_gpu_is_refused_by_name_without_one(parameter, value, words
         load(**{parameter.replace('.', '__'): value})
     message = str(refused.value)
     assert parameter in message and all(word in message for word in words), message
-
-
-def test_the_compiler_waits_for_a_frame(monkeypatch):
-    monkeypatch.setattr(native, 'library', lambda: None)  # or there is nothing to compile
-    loaded = load(model__compile=True)
-    assert loaded.engine.acceleration()['compile'] == 'begins with the first frame'
-    loaded.engine.close()
 
 
 def test_a_small_network_gets_one_thread_unless_somebody_says_otherwise(monkeypatch):

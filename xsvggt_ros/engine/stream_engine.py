@@ -19,7 +19,6 @@ from xsvggt_ros.kernels import native
 from xsvggt_ros.kv_cache.cache import build_cache, CacheHealth, KVCache, Onlooker
 from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.kv_cache.retention import POLICIES
-from xsvggt_ros.model.compiled import Compiler
 from xsvggt_ros.model.streamvggt import FramePrediction, StreamLayout
 
 MOST_VIEWS = 8  # cameras of which the maps are kept
@@ -170,7 +169,7 @@ class StreamEngine:
         self, model: StreamModel, cache: CacheConfig, device: torch.device | str = 'cpu',
         dtype: torch.dtype = torch.float32, image_size: int | None = None,
         head_dtype: torch.dtype = torch.float32, kernels: str = 'portable',
-        graphs: GraphBackend | None = None, compiler: Compiler | None = None,
+        graphs: GraphBackend | None = None,
         report: Callable[[str], None] = lambda line: None, tracking_size: int | None = None,
     ) -> None:
         """
@@ -181,9 +180,7 @@ class StreamEngine:
         kernels: one of `kernels.availability.CHOICES`; anything but 'portable' asks for a model
         with `set_kernels`. graphs: what captures the steady part of a frame, `CudaGraphs` on a
         GPU; None runs every frame eagerly. It asks for a model whose `step` takes a `run`, as
-        `StreamVGGT` does. compiler: has parts of a `StreamVGGT` compiled while frames are served;
-        None runs it as it was written. With both, graphs are captured when the compiled parts are
-        in. report: is told in a line when something is put in, or given up.
+        `StreamVGGT` does. report: is told in a line when graphs are captured, or given up.
         tracking_size: width at which the network sees frames that are not to be remembered, a
         multiple of the patch size; their maps are brought to the size of the others. None, or
         the stream's width: as the others. It asks for a model whose `step` takes a `stream_size`.
@@ -206,9 +203,6 @@ class StreamEngine:
         if kernels != 'portable':
             self._kernels_used = self._model.set_kernels(kernels)
         self._kernels = kernels
-        self._compiler = compiler
-        if compiler is not None:
-            compiler.attach(self._model)
         self._graphs = graphs
         self._report = report
         self._steady: dict[bool, SteadyFrame] = {}  # by whether a frame is remembered
@@ -326,33 +320,15 @@ class StreamEngine:
             self._unfinished = False
             self._settle()
 
-    def finish_compilation(self) -> None:
-        """Wait until all is compiled that the frames so far have called; for measurements."""
-        self.finish_frame()
-        while self._compiler is not None and self._compiler.working:
-            self._compiler.wait()
-            self._settle()
-
-    @property
-    def compile_seconds(self) -> float:
-        """Return how long compiling has taken."""
-        return 0.0 if self._compiler is None else self._compiler.seconds
-
-    def close(self) -> None:
-        """Let go of the network: nothing is compiled for it any more."""
-        if self._compiler is not None:
-            self._compiler.stop()
-
     def acceleration(self) -> dict[str, str]:
-        """Return how kernels, graphs and compiled parts stand, in words; from any thread."""
+        """Return how kernels and graphs stand, in words; from any thread."""
         graphs, steady = 'off', self._steady.get(True)
         if self._graphs is not None:
             graphs = 'begin when the cache is full' if steady is None else steady.description
         kernels = self._kernels_used
         if self._device.type == 'cpu' and native.library() is not None:
             kernels += ', C++ where layers are small and for packed tokens'
-        return {'kernels': kernels, 'graphs': graphs,
-                'compile': 'off' if self._compiler is None else self._compiler.description}
+        return {'kernels': kernels, 'graphs': graphs}
 
     def want_points(self, wanted: bool) -> None:
         """
@@ -477,13 +453,7 @@ class StreamEngine:
     # Parts ---------------------------------------------------------------------------------------
 
     def _settle(self) -> None:
-        """Put in what is ready: first what is compiled, then the graphs of it."""
-        if self._compiler is not None:
-            if self._compiler.settle(self._report):
-                for steady in self._steady.values():
-                    steady.invalidate('the network is a compiled one now')
-            if self._compiler.working:
-                return  # while a graph is captured, nobody else may wait for the device
+        """Put in the graphs that are ready to be captured."""
         for steady in self._steady.values():
             steady.settle()
 

@@ -87,7 +87,7 @@ class Snapshot:
     model: str = ''
     random_weights: bool = False
     device: str = ''
-    acceleration: Mapping[str, str] = field(default_factory=dict)  # kernels, graphs, compile
+    acceleration: Mapping[str, str] = field(default_factory=dict)  # kernels, graphs
     gpu: GpuMemory = GpuMemory()
 
     @property

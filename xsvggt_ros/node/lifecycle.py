@@ -94,8 +94,6 @@ class XsvggtNode(LifecycleNode):
 
     def stop(self) -> bool:
         """End the worker; return False if it is busy for longer than anyone would wait."""
-        if self._pipeline is not None:
-            self._pipeline.loaded.engine.close()  # what it has begun to compile
         return self._stop_worker(STOP_TIMEOUT)
 
     # Transitions ---------------------------------------------------------------------------------
@@ -203,8 +201,6 @@ class XsvggtNode(LifecycleNode):
             self._outputs.destroy()
         if self._tf is not None:
             self._tf.destroy()
-        if self._pipeline is not None:
-            self._pipeline.loaded.engine.close()
         self._outputs = self._pipeline = self._tf = None
         gc.unfreeze()
         gc.collect()  # the network may be in circles, and its memory is wanted

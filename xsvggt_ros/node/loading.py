@@ -11,7 +11,6 @@ from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.kernels import availability
 from xsvggt_ros.kv_cache.config import CacheConfig, STORAGE_DTYPES
 from xsvggt_ros.model.checkpoint import CheckpointError, load_model
-from xsvggt_ros.model.compiled import Compiler
 from xsvggt_ros.model.precision import automatic_precision
 from xsvggt_ros.model.threads import use_threads
 from xsvggt_ros.node.parameters import Value
@@ -47,11 +46,10 @@ def load_engine(
     """
     Load the network that the parameters ask for; raise StartError if that cannot be.
 
-    report: is told, while frames are served, what becomes of graphs and compiled parts.
+    report: is told, while frames are served, what becomes of graphs.
     """
     device = choose_device(values['model.device'])
     graphs = choose_graphs(values['model.graphs'], device)
-    compiler = make_compiler() if values['model.compile'] else None
     dtype = choose_dtype(values['model.dtype'], device)
     heads = torch.float32
     if not values['model.checkpoint']:
@@ -72,7 +70,7 @@ def load_engine(
         engine = StreamEngine(
             loaded.model.fold_scales(), cache_config(values), device=device, dtype=dtype,
             image_size=image_size, head_dtype=heads, kernels=values['model.kernels'],
-            graphs=graphs, compiler=compiler, report=report,
+            graphs=graphs, report=report,
             tracking_size=values['input.tracking_size'] or None)
         check_memory(engine, image_size, device)
         use_threads(values['model.threads'], loaded.model)
@@ -80,7 +78,6 @@ def load_engine(
             empty = np.zeros((round(image_size * 3 / 4), image_size, 3), np.uint8)
             for remember in (True, False)[:2 if values['input.tracking_size'] else 1]:
                 engine.step(empty, remember=remember)
-            engine.finish_frame()  # begins to compile, if that is wanted
             engine.reset()
     except CheckpointError as error:
         raise StartError(f'model.checkpoint: {error}') from error
@@ -161,14 +158,6 @@ def choose_graphs(choice: str, device: torch.device) -> CudaGraphs | None:
             f'model.graphs is {choice}, but CUDA graphs need a GPU, and the network runs on '
             f'{device}; use model.graphs:=off, or auto, which takes them where there is a GPU')
     return CudaGraphs(device)
-
-
-def make_compiler() -> Compiler:
-    """Return what compiles parts of the network; raise StartError if this torch cannot."""
-    try:
-        return Compiler()
-    except ValueError as error:
-        raise StartError(f'model.compile: {error}, or set it to false') from error
 
 
 def check_kernels(choice: str, device: torch.device, head_dim: int) -> None:

@@ -119,10 +119,6 @@ TABLE: tuple[Parameter, ...] = (
     Parameter('model.graphs', 'off', 'Replay the steady part of a frame from CUDA graphs once the '
               'cache is full: on needs a GPU, auto does it where there is one. No GPU has run '
               'this yet.', choices=GRAPHS),
-    Parameter('model.compile', False, 'Have parts of the network compiled while frames are served '
-              'without it, which are slower meanwhile, and put in between two of them. Needs a '
-              'C++ compiler, on a GPU Triton. On a CPU it gains 1 %, and nothing for small '
-              'networks; it has not run on a GPU yet.'),
     Parameter('model.warmup', False, 'Reconstruct an empty 4:3 image while the node is being '
               'configured, so that the first real one finds the device ready.'),
     Parameter('cache.policy', 'frame_coverage', 'Which tokens stay when the budget is reached; '

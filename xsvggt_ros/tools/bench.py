@@ -66,8 +66,6 @@ def _add_frame_arguments(parser: argparse.ArgumentParser) -> None:
                              'GPU (default: portable)')
     parser.add_argument('--graphs', choices=('off', 'auto', 'on'), default='off',
                         help='replay the steady part of a frame from CUDA graphs (default: off)')
-    parser.add_argument('--compile', action='store_true',
-                        help='measure with compiled parts of the network; waits for them first')
     parser.add_argument('--threads', type=positive_int, metavar='N',
                         help='threads on a CPU (default: as the node, one for small networks)')
     parser.add_argument('--compare', metavar='MODULE:FACTORY',

@@ -13,7 +13,6 @@ from xsvggt_ros.engine.cuda_graph import CudaGraphs
 from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.kv_cache.config import CacheConfig, STORAGE_DTYPES
 from xsvggt_ros.model.checkpoint import CheckpointError, load_model, LoadedModel
-from xsvggt_ros.model.compiled import Compiler
 from xsvggt_ros.model.precision import automatic_precision
 from xsvggt_ros.model.threads import use_threads
 from xsvggt_ros.model.weight_quantization import (
@@ -65,8 +64,6 @@ def run_bench(options: argparse.Namespace) -> None:
     use_threads(options.threads or 0, loaded.model)
     runs[0] = frame_bench.Keyframes(engine, options.keyframe_stride)
     images = frame_bench.pictures(height, width)
-    if options.compile:
-        _compile(engine, images[0])
     content = _measure(runs, engine, loaded, images, options, device)
     settings = {'size': options.size, 'model': loaded.description, 'image': f'{width}x{height}',
                 'frames': options.frames, **precision, 'weights': options.weights,
@@ -78,7 +75,7 @@ def run_bench(options: argparse.Namespace) -> None:
                 'tracking_size': options.tracking_size, 'points': options.points,
                 'filled': options.fill}
     content = {'version': package_version(), **settings, **content,
-               **engine.acceleration(), 'compile_seconds': round(engine.compile_seconds, 1),
+               **engine.acceleration(),
                'hardware': frame_bench.hardware(device)}
     print(_table(content), flush=True)
     if options.json is not None:
@@ -107,7 +104,6 @@ def _engine(
         engine = StreamEngine(
             loaded.model, cache, device, dtype, head_dtype=heads, kernels=options.kernels,
             graphs=CudaGraphs(device) if graphs else None,
-            compiler=Compiler() if options.compile else None,
             report=lambda line: print(line, file=sys.stderr),
             tracking_size=options.tracking_size)
     except ValueError as error:
@@ -115,13 +111,6 @@ def _engine(
     engine.want_points(options.points)
     return engine, {'dtype': str(dtype).removeprefix('torch.'),
                     'head_dtype': str(heads).removeprefix('torch.')}
-
-
-def _compile(engine: StreamEngine, image: np.ndarray) -> None:
-    """Have all compiled that a frame calls, and begin again."""
-    engine.step(image)
-    engine.finish_compilation()
-    engine.reset()
 
 
 def _compared(
@@ -209,12 +198,10 @@ def _table(content: dict[str, Any]) -> str:
         f"{content['process_growth_bytes'] / 1e6:.1f} MB of the process",
         f"cache       {100 * content['cache_share']:.2f} % of a frame to store, score and evict",
         'stages      ' + ', '.join(f'{name} {ms:.2f}' for name, ms in stages.items()) + ' ms']
-    choices = [f'{name} {content[name]}' for name in ('kernels', 'graphs', 'compile')
+    choices = [f'{name} {content[name]}' for name in ('kernels', 'graphs')
                if content[name] not in ('portable', 'off')]
     if choices:
-        lines.insert(2, ', '.join(choices)
-                     + f" (compiled in {content['compile_seconds']:.0f} s)"
-                     * (content['compile_seconds'] > 0))
+        lines.insert(2, ', '.join(choices))
     if 'between_ms' in content:
         width = content['tracking_size'] or content['image'].partition('x')[0]
         lines.append(f"keyframes   one in {content['keyframe_stride']}: p50 "
