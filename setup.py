@@ -17,7 +17,8 @@ setup(
     # where xsvggt_ros.msg of a ROS installation can join it (see xsvggt_ros/__init__.py).
     package_dir={'': '.'},
     package_data={'xsvggt_ros': ['assets/*']},
-    install_requires=['numpy', 'safetensors', 'torch'],
+    # transforms3d: quaternions and matrices, as tf_transformations, which is no wheel, wraps it.
+    install_requires=['numpy', 'safetensors', 'torch', 'transforms3d'],
     extras_require={'demo': ['matplotlib', 'pillow', 'pyyaml']},
     entry_points={'console_scripts': ['xsvggt = xsvggt_ros.tools.cli:main']},
 )

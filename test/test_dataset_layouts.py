@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from xsvggt_ros.engine.trajectory import quaternion_from_rotation
+from xsvggt_ros.quaternions import quaternion_from_matrix
 from xsvggt_ros.tools.dataset_layouts import LAYOUTS, NoTruthError, open_recordings
 from xsvggt_ros.tools.errors import ChoiceError, ToolError
 
@@ -559,4 +559,4 @@ def test_a_sequence_without_ground_truth(tmp_path, layout, caplog):
 
 def test_quaternions_of_the_tests_are_what_they_claim():
     quaternion = [float(word) for word in TURNED_TUM.split()[3:]]
-    np.testing.assert_allclose(quaternion_from_rotation(TURNED[:3, :3]), quaternion, atol=1e-12)
+    np.testing.assert_allclose(quaternion_from_matrix(TURNED[:3, :3]), quaternion, atol=1e-12)

@@ -111,6 +111,30 @@ def test_nothing_is_guessed_while_the_place_of_the_camera_is_not_known(started):
     robot.wait_for_diagnostic(node, 'Tracking', 'images in this stream')
 
 
+def test_slashes_and_what_tf2_refuses(started):
+    """A transform that was never set is none; the right one counts, whoever writes a slash."""
+    spoilt = edge('base_link', FRAME_ID, (0.3, 0.0, 0.5))
+    spoilt.transform.rotation.w = 0.0
+    robot, node = started(static_edges(spoilt), base_frame='/base_link', tf_timeout=0.05)
+    message = make_image(0)
+    message.header.frame_id = '/' + FRAME_ID
+    robot.process(node, message)
+    robot.wait_for_diagnostic(node, 'Tracking', 'base_link', 'refused', 'never set')
+    assert not robot.received['odometry'] and not edges_of(robot)
+    refused = [line for line in node.output().splitlines() if 'never set' in line]
+    assert any('WARN' in line for line in refused)
+    static_edges(edge('/base_link', '/' + FRAME_ID, (0.3, 0.0, 0.5)))(robot)
+    for index in range(1, 20):
+        message = make_image(index)
+        message.header.frame_id = '/' + FRAME_ID
+        robot.process(node, message)
+        if robot.received['odometry']:
+            break
+    robot.wait(lambda: edges_of(robot), 'TF', node)
+    assert set(edges_of(robot)) == {('xsvggt_odom', 'base_link')}
+    assert robot.received['points'][-1].header.frame_id == FRAME_ID
+
+
 def test_a_frame_never_gets_a_second_parent(started):
     robot, node = started(static_edges(edge('camera_link', FRAME_ID)))
     robot.process(node, make_image(0))

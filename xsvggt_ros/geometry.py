@@ -73,6 +73,22 @@ def matrix_to_quaternion(rotation: Tensor) -> Tensor:
     return torch.where(quaternion[..., 3:] < 0, -quaternion, quaternion)
 
 
+def quaternion_between(first: Tensor, second: Tensor, part: float) -> Tensor:
+    """
+    Return the unit quaternion [..., 4] a part (0 to 1) of the shorter arc between two others.
+
+    first, second: [..., 4] (x, y, z, w), of unit length.
+    """
+    cosine = (first * second).sum(-1, keepdim=True)
+    second = torch.where(cosine < 0, -second, second)
+    angle = cosine.abs().clamp_max(1).acos()
+    # Of turns that are nearly the same the weights would be 0 / 0.
+    weights = [torch.where(angle < 1e-6, share, (share * angle).sin() / angle.sin())
+               for share in (1 - part, part)]
+    turn = weights[0] * first + weights[1] * second
+    return turn / turn.norm(dim=-1, keepdim=True)
+
+
 def make_transform(rotation: Tensor, translation: Tensor) -> Tensor:
     """Return the transforms [..., 4, 4] of rotations [..., 3, 3] and translations [..., 3]."""
     top = torch.cat([rotation, translation[..., None]], dim=-1)

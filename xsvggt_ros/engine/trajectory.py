@@ -1,8 +1,10 @@
-"""Where the camera was: poses with their times, and a way of bounded length. Numpy only."""
+"""Where the camera was: poses with their times, and a way of bounded length. No torch."""
 
 from dataclasses import dataclass
 
 import numpy as np
+
+from xsvggt_ros.quaternions import matrix_from_quaternion, quaternion_from_matrix
 
 MAX_POSES = 2 ** 17   # 8 MB; 72 minutes of every frame at 30 Hz
 
@@ -16,13 +18,9 @@ class StampedPose:
     quaternion: tuple[float, float, float, float]
 
     def matrix(self) -> np.ndarray:
-        """Return odom_from_camera [4, 4], float64."""
-        x, y, z, w = np.asarray(self.quaternion) / np.linalg.norm(self.quaternion)
+        """Return odom_from_camera [4, 4], float64; NaN if the quaternion is no rotation."""
         matrix = np.eye(4)
-        matrix[:3, :3] = [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)]]
+        matrix[:3, :3] = matrix_from_quaternion(self.quaternion)
         matrix[:3, 3] = self.position
         return matrix
 
@@ -30,7 +28,7 @@ class StampedPose:
     def from_matrix(stamp_ns: int, matrix: np.ndarray) -> 'StampedPose':
         """Return the pose whose transform is `matrix` [4, 4]."""
         position = tuple(float(value) for value in matrix[:3, 3])
-        return StampedPose(stamp_ns, position, quaternion_from_rotation(matrix[:3, :3]))
+        return StampedPose(stamp_ns, position, quaternion_from_matrix(matrix[:3, :3]))
 
 
 class Trajectory:
@@ -87,18 +85,3 @@ class Trajectory:
         stamps, numbers = self._stamps[:self._count].tolist(), self._numbers[:self._count].tolist()
         return [StampedPose(stamp, tuple(row[:3]), tuple(row[3:]))
                 for stamp, row in zip(stamps, numbers)]
-
-
-def quaternion_from_rotation(rotation: np.ndarray) -> tuple[float, float, float, float]:
-    """Return the quaternion (x, y, z, w), w >= 0, of a rotation [3, 3]."""
-    m = np.asarray(rotation, np.float64)
-    # The eigenvector of this symmetric matrix to its largest eigenvalue is the quaternion, and
-    # stays well conditioned at every angle (Bar-Itzhack 2000).
-    k = np.array([
-        [m[0, 0] - m[1, 1] - m[2, 2], m[0, 1] + m[1, 0], m[0, 2] + m[2, 0], m[2, 1] - m[1, 2]],
-        [m[0, 1] + m[1, 0], m[1, 1] - m[0, 0] - m[2, 2], m[1, 2] + m[2, 1], m[0, 2] - m[2, 0]],
-        [m[0, 2] + m[2, 0], m[1, 2] + m[2, 1], m[2, 2] - m[0, 0] - m[1, 1], m[1, 0] - m[0, 1]],
-        [m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1], np.trace(m)]]) / 3.0
-    quaternion = np.linalg.eigh(k)[1][:, -1]
-    x, y, z, w = quaternion if quaternion[3] >= 0 else -quaternion
-    return float(x), float(y), float(z), float(w)

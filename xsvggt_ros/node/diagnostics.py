@@ -12,6 +12,7 @@ from xsvggt_ros.node.map_output import MapReport
 from xsvggt_ros.node.stream_statistics import (
     Fault, FrameReport, PERCENTILES, percentiles
 )
+from xsvggt_ros.quaternions import BACKEND as QUATERNIONS
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 RECENT = 10.0  # seconds for which a fault that does not repeat stays visible
@@ -66,6 +67,7 @@ class Snapshot:
     calibration: str = 'none'  # what is made of camera_info, in words
     camera_faults: Sequence[tuple[int, str]] = ()  # of a rig: which camera is missing, and why
     cameras: str = ''  # of a rig: how many, and where their places are known from
+    tf_refused: Sequence[str] = ()  # edges of others, and why
     scale_fault: str = ''  # why lengths are not in metres, or their scale is not kept up
     calibrated_focal: tuple[float, float] | None = None
     camera_info_fault: Fault | None = None
@@ -290,6 +292,9 @@ def _tracking(s: Snapshot) -> Part:
         'scale': f'{s.scale.metres:.4g} m a unit' if s.scale else "the network's own unit"}
     if s.report is not None:
         values['mean confidence'] = f'{s.report.confidence_mean:.3f}'
+    if s.tf_refused:
+        values['TF refused'] = '; '.join(s.tf_refused[-3:])
+        values['TF edges refused'] = len(s.tf_refused)
     if s.tf_fault is not None and s.tf_fault.age < RECENT:
         return WARN, s.tf_fault.message, values
     if s.report is None:
@@ -299,7 +304,8 @@ def _tracking(s: Snapshot) -> Part:
 
 
 def _model(s: Snapshot) -> Part:
-    values = {'weights': s.model or 'not loaded', 'device': s.device, **s.acceleration}
+    values = {'weights': s.model or 'not loaded', 'device': s.device, **s.acceleration,
+              'quaternions': QUATERNIONS}
     if s.start_fault is not None:
         return ERROR, s.start_fault.message, values
     if s.random_weights:

@@ -6,9 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xsvggt_ros.geometry import (
-    flu_from_optical, invert_transform, make_transform, matrix_to_quaternion
-)
+from xsvggt_ros.geometry import flu_from_optical, invert_transform, make_transform
+from xsvggt_ros.quaternions import quaternion_from_matrix
 
 
 class LostError(ValueError):
@@ -25,9 +24,8 @@ class Pose:
     @classmethod
     def from_matrix(cls, matrix: np.ndarray) -> 'Pose':
         """Return the pose of a rigid transform [4, 4]."""
-        rotation = torch.from_numpy(np.ascontiguousarray(matrix[:3, :3]))
         return cls(position=tuple(matrix[:3, 3].tolist()),
-                   orientation=tuple(matrix_to_quaternion(rotation).tolist()))
+                   orientation=quaternion_from_matrix(matrix[:3, :3]))
 
 
 def world_from_optical(camera_from_world: Tensor) -> np.ndarray:
@@ -48,6 +46,11 @@ def level_from_optical() -> np.ndarray:
     """Return the turn [4, 4] from a camera's optical axes to x forward, y left, z up (REP-103)."""
     rotation = flu_from_optical()
     return make_transform(rotation, torch.zeros(3, dtype=rotation.dtype)).numpy()
+
+
+def frame_name(frame_id: str) -> str:
+    """Return a frame's name as TF knows it: tf2 has none with a slash at its front."""
+    return frame_id.lstrip('/')
 
 
 class OdometryFrame:

@@ -409,6 +409,7 @@ class XsvggtNode(LifecycleNode):
             'tf_fault': self._faults.get('tf') or self._faults.get('base'),
             'stamp_fault': self._faults.get('stamp'), 'map_fault': self._faults.get('map'),
             'camera_info_fault': self._faults.get('camera_info'),
+            'tf_refused': self._tf.refusals() if self._tf is not None else (),
             'process_bytes': process_memory()}
         pipeline = self._pipeline
         if pipeline is None:

@@ -21,6 +21,7 @@ from xsvggt_ros.kv_cache.config import QUANTIZATIONS, STORAGE_DTYPES
 from xsvggt_ros.kv_cache.quantization import SCHEMES
 from xsvggt_ros.kv_cache.retention import POLICIES
 from xsvggt_ros.model.weight_quantization import WEIGHTS
+from xsvggt_ros.node.frames import frame_name
 
 Value = str | int | float | bool | list[str]
 FRAMES = ('odom_frame', 'map_frame', 'base_frame')
@@ -52,9 +53,9 @@ class Parameter:
             if len(set(names)) < len(names):
                 return f'{self.name} must be different names; got {value}'
             return None
-        if self.name in FRAMES and (not value or value.startswith('/')):
+        if self.name in FRAMES and not frame_name(value):
             if value or self.name != 'base_frame':
-                return f"{self.name} must be a name without a leading slash; got '{value}'"
+                return f"{self.name} must be the name of a frame; got '{value}'"
         if self.choices and value not in self.choices:
             return f"{self.name} must be one of {', '.join(self.choices)}; got '{value}'"
         if self.minimum is not None and not self.minimum <= value <= self.maximum:
@@ -293,8 +294,9 @@ def unknown_parameters(node: Node) -> list[str]:
 
 
 def read_parameters(node: Node) -> dict[str, Value]:
-    """Return the values of the whole table."""
-    return {name: node.get_parameter(name).value for name in BY_NAME}
+    """Return the values of the whole table; frames by the names that TF has."""
+    values = {name: node.get_parameter(name).value for name in BY_NAME}
+    return values | {name: frame_name(values[name]) for name in FRAMES}
 
 
 def check_change(changes: list[RosParameter], configured: bool) -> SetParametersResult:

@@ -37,7 +37,7 @@ from xsvggt_ros.node.camera_calibration import CameraCalibration
 from xsvggt_ros.node.camera_sets import CameraImage, CameraSets
 from xsvggt_ros.node.deadline import Deadline
 from xsvggt_ros.node.frame_outputs import host_makers, wanted_topics
-from xsvggt_ros.node.frames import LostError, world_from_optical
+from xsvggt_ros.node.frames import frame_name, LostError, world_from_optical
 from xsvggt_ros.node.image_codec import decode_set, describe_image, ImageError
 from xsvggt_ros.node.loading import is_out_of_memory, LoadedEngine
 from xsvggt_ros.node.messages import nanoseconds
@@ -114,6 +114,7 @@ class Pipeline:
         self.image_meter.tick()
         if not self.enabled:
             return
+        message.header.frame_id = frame_name(message.header.frame_id)
         now, stamp_ns = time.monotonic(), nanoseconds(message.header)
         images = ((CameraImage(0, stamp_ns, message),) if self.sets is None
                   else self.sets.add(camera, stamp_ns, message, now))
@@ -126,6 +127,7 @@ class Pipeline:
 
     def on_camera_info(self, message: CameraInfo, camera: int = 0) -> None:
         """Remember a camera's calibration."""
+        message.header.frame_id = frame_name(message.header.frame_id)
         self.calibrations[camera].on_message(message)
         if self._rig is not None:
             self._rig.on_camera_info(message)

@@ -108,8 +108,10 @@ class PoseOutputs:
                     continue
                 self._faults.report(
                     'base', f"it is not known where the camera is on '{values['base_frame']}': "
-                    f'{error}. No TF, odometry and map until it is: start the '
-                    'robot_state_publisher, check base_frame, or leave it empty', key='base')
+                    f'{error}. No TF, odometry and map until it is: publish where '
+                    f"'{header.frame_id}' is (robot_state_publisher, or the camera's driver), "
+                    'check base_frame and the frame_id of the images, or leave base_frame empty',
+                    key='base')
                 return None
             self._faults.clear('base')
             return found
@@ -137,10 +139,10 @@ class PoseOutputs:
 
     def _is_free(self, parent: str, child: str) -> bool:
         """Return whether TF can have this edge from us; say so if not."""
-        if not child or child == parent or child.startswith('/'):
+        if not child or child == parent:
             self._faults.report(
                 'tf', f"TF cannot have the frame '{child}' below '{parent}'; set a frame_id in "
-                'the camera driver (no leading slash). This edge is not published')
+                'the camera driver. This edge is not published')
             return False
         other = self._tf.other_parent(child)
         if other is None:

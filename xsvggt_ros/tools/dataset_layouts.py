@@ -210,8 +210,7 @@ class Tum(RgbdRecording):
         nearest = self._pose_of[index]
         if nearest is None:
             return None
-        with np.errstate(invalid='ignore'):   # a quaternion of zeros
-            return self._poses[nearest].matrix()
+        return self._poses[nearest].matrix()  # NaN for a quaternion of zeros
 
 
 class Bonn(Tum):
