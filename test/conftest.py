@@ -10,6 +10,8 @@ PROFILE = str(Path(__file__).parents[1] / 'config' / 'fastdds.xml')
 os.environ.setdefault('ROS_DOMAIN_ID', str(30 + os.getpid() % 70))
 os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
 os.environ.setdefault('FASTDDS_DEFAULT_PROFILES_FILE', PROFILE)
+# rclpy publishes nonsense for fields of a wrong type unless it is told to check them.
+os.environ.setdefault('ROS_PYTHON_CHECK_FIELDS', '1')
 
 # Triton decides when it is imported whether it compiles kernels or interprets them.
 if not any(map(os.path.exists, ('/dev/nvidiactl', '/dev/nvhost-gpu', '/dev/nvgpu'))):

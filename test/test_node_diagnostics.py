@@ -5,6 +5,7 @@ import time
 
 from diagnostic_msgs.msg import DiagnosticStatus
 import pytest
+from rclpy.serialization import deserialize_message, serialize_message
 
 from xsvggt_ros.engine.point_map import MapFill
 from xsvggt_ros.engine.stream_engine import CacheStats
@@ -42,6 +43,7 @@ def status_of(name, **changes):
 def test_a_healthy_node_is_ok_everywhere():
     for status in build_statuses(HEALTHY, 'xsvggt'):
         assert status.level == OK, status
+        assert deserialize_message(serialize_message(status), DiagnosticStatus) == status
 
 
 def test_predicted_and_calibrated_focal_lengths_are_both_shown():

@@ -9,6 +9,7 @@ import torch
 
 from xsvggt_ros.engine.scale import Scale
 from xsvggt_ros.node.map_output import MapReport
+from xsvggt_ros.node.message_fields import fill
 from xsvggt_ros.node.stream_statistics import (
     Fault, FrameReport, PERCENTILES, percentiles
 )
@@ -111,8 +112,9 @@ def build_statuses(snapshot: Snapshot, prefix: str) -> list[DiagnosticStatus]:
     statuses = []
     for name, build in parts.items():
         level, message, values = build(snapshot)
-        statuses.append(DiagnosticStatus(
-            level=level, name=f'{prefix}: {name}', message=message, hardware_id=snapshot.device,
+        statuses.append(fill(
+            DiagnosticStatus(), level=level, name=f'{prefix}: {name}', message=message,
+            hardware_id=snapshot.device,
             values=[KeyValue(key=key, value=str(value)) for key, value in values.items()]))
     return statuses
 

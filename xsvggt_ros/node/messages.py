@@ -13,6 +13,7 @@ from tf2_msgs.msg import TFMessage
 
 from xsvggt_ros.engine.point_cloud import COLUMNS
 from xsvggt_ros.node.frames import Pose
+from xsvggt_ros.node.message_fields import fill, fill_xyz
 
 POINT_STEP = 4 * len(COLUMNS)
 UNKNOWN_VARIANCE = 1e4  # of a twist that is not estimated, (m/s)^2 and (rad/s)^2
@@ -42,43 +43,27 @@ def point_cloud(header: Header, packed: np.ndarray) -> PointCloud2:
     packed: [N, 5], or [H, W, 5] for an organised cloud, which has points that are not finite.
     """
     organized = packed.ndim == 3
-    message = PointCloud2()
-    message.header = header
-    message.height, message.width = packed.shape[:2] if organized else (1, len(packed))
-    message.fields = [
-        PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1)
-        for i, name in enumerate(COLUMNS)]
-    message.is_bigendian = False
-    message.point_step = POINT_STEP
-    message.row_step = POINT_STEP * message.width
-    message.is_dense = not organized
-    message.data = byte_array(packed) if len(packed) else array('B')
-    return message
+    height, width = packed.shape[:2] if organized else (1, len(packed))
+    fields = [PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1)
+              for i, name in enumerate(COLUMNS)]
+    return fill(
+        PointCloud2(), header=header, height=height, width=width, fields=fields,
+        is_bigendian=False, point_step=POINT_STEP, row_step=POINT_STEP * width,
+        is_dense=not organized, data=byte_array(packed) if len(packed) else array('B'))
 
 
 def image(header: Header, pixels: np.ndarray, encoding: str) -> Image:
     """Return pixels [H, W] or [H, W, channels] as an image without padding."""
-    message = Image()
-    message.header = header
-    message.height, message.width = pixels.shape[:2]
-    message.encoding = encoding
-    message.is_bigendian = False
-    message.step = pixels.nbytes // message.height
-    message.data = byte_array(pixels)
-    return message
+    height, width = pixels.shape[:2]
+    return fill(Image(), header=header, height=height, width=width, encoding=encoding,
+                is_bigendian=0, step=pixels.nbytes // height, data=byte_array(pixels))
 
 
 def camera_info(header: Header, height: int, width: int, intrinsics: np.ndarray) -> CameraInfo:
     """Return a pinhole camera with `intrinsics` [3, 3], in pixels, and no distortion."""
-    message = CameraInfo()
-    message.header = header
-    message.height, message.width = height, width
-    message.distortion_model = 'plumb_bob'
-    message.d = [0.0] * 5
-    message.k = intrinsics.ravel()
-    message.r = np.eye(3).ravel()
-    message.p = np.hstack([intrinsics, np.zeros((3, 1))]).ravel()
-    return message
+    return fill(CameraInfo(), header=header, height=height, width=width,
+                distortion_model='plumb_bob', d=[0.0] * 5, k=intrinsics, r=np.eye(3),
+                p=np.hstack([intrinsics, np.zeros((3, 1))]))
 
 
 def transforms(header: Header, edges: Iterable[tuple[str, str, Pose]]) -> TFMessage:
@@ -89,9 +74,8 @@ def transforms(header: Header, edges: Iterable[tuple[str, str, Pose]]) -> TFMess
         edge.header.stamp = header.stamp
         edge.header.frame_id = parent
         edge.child_frame_id = child
-        translation, rotation = edge.transform.translation, edge.transform.rotation
-        translation.x, translation.y, translation.z = pose.position
-        rotation.x, rotation.y, rotation.z, rotation.w = pose.orientation
+        fill_xyz(edge.transform.translation, pose.position)
+        fill_xyz(edge.transform.rotation, pose.orientation)
         message.transforms.append(edge)
     return message
 
@@ -127,12 +111,11 @@ def odometry(
     message.child_frame_id = child_frame_id
     _fill_pose(message.pose.pose, pose)
     variances = [position_variance] * 3 + [orientation_variance] * 3
-    message.pose.covariance = np.diag(variances).ravel()
-    message.twist.covariance = np.diag([UNKNOWN_VARIANCE] * 6).ravel()
+    fill(message.pose, covariance=np.diag(variances))
+    fill(message.twist, covariance=np.diag([UNKNOWN_VARIANCE] * 6))
     return message
 
 
 def _fill_pose(message: PoseMsg, pose: Pose) -> None:
-    position, orientation = message.position, message.orientation
-    position.x, position.y, position.z = pose.position
-    orientation.x, orientation.y, orientation.z, orientation.w = pose.orientation
+    fill_xyz(message.position, pose.position)
+    fill_xyz(message.orientation, pose.orientation)

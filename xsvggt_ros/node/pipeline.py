@@ -40,6 +40,7 @@ from xsvggt_ros.node.frame_outputs import host_makers, wanted_topics
 from xsvggt_ros.node.frames import frame_name, LostError, world_from_optical
 from xsvggt_ros.node.image_codec import decode_set, describe_image, ImageError
 from xsvggt_ros.node.loading import is_out_of_memory, LoadedEngine
+from xsvggt_ros.node.message_fields import fill
 from xsvggt_ros.node.messages import nanoseconds
 from xsvggt_ros.node.metric_scale import MetricScale
 from xsvggt_ros.node.parameters import Value
@@ -418,18 +419,17 @@ class Pipeline:
         self, header: Header, state: int, scale: Scale | None,
     ) -> StreamStatus:
         outputs = self.outputs
-        message = StreamStatus(
-            header=header, state=state, model=self.loaded.description,
+        message = fill(
+            StreamStatus(), header=header, state=state, model=self.loaded.description,
             random_weights=self.loaded.random_weights,
             frames_processed=outputs.processed,
             frames_dropped=self.dropped, frames_rejected=self.rejected,
             frames_skipped=self.skipped,
             frames_received=self.received,  # last: images come meanwhile, and it is never less
             rate_in=self.image_meter.rate(), rate_out=outputs.out_meter.rate(),
-            reset_count=self.resets)
-        message.metric = scale is not None
-        message.scale = scale.metres if scale else 1.0
-        message.scale_uncertainty = scale.uncertainty if scale else 0.0
+            reset_count=self.resets, metric=scale is not None,
+            scale=scale.metres if scale else 1.0,
+            scale_uncertainty=scale.uncertainty if scale else 0.0)
         if outputs.report is not None:
             fill_report(message, outputs.report, list(outputs.latencies))
         return message

@@ -10,6 +10,7 @@ from std_msgs.msg import Header
 
 from xsvggt_ros.node import messages
 from xsvggt_ros.node.frames import level_from_optical, OdometryFrame, Pose
+from xsvggt_ros.node.message_fields import fill_xyz
 from xsvggt_ros.node.parameters import Value
 from xsvggt_ros.node.publishers import Publishers
 from xsvggt_ros.node.stream_statistics import FaultLog
@@ -51,8 +52,7 @@ class PoseOutputs:
         centre = self._frame.rescale(factor)
         for stamped in self._path:
             place = stamped.pose.position
-            place.x, place.y, place.z = (
-                centre + factor * (np.array((place.x, place.y, place.z)) - centre)).tolist()
+            fill_xyz(place, centre + factor * (np.array((place.x, place.y, place.z)) - centre))
         return centre
 
     def publish(

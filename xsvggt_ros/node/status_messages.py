@@ -7,23 +7,23 @@ from std_msgs.msg import Header
 from xsvggt_ros.engine.stream_engine import CacheStats
 from xsvggt_ros.msg import CacheStatus, StreamStatus
 from xsvggt_ros.node.diagnostics import GpuMemory
+from xsvggt_ros.node.message_fields import fill
 from xsvggt_ros.node.stream_statistics import FrameReport, percentiles
 
 
 def fill_report(message: StreamStatus, report: FrameReport, latencies: Sequence[float]) -> None:
     """Fill in what is known of the last frame and of the times of the last ones."""
-    for name, seconds in vars(report.latency).items():
-        setattr(message, f'latency_{name}', seconds)
-    message.latency_p50, message.latency_p95, message.latency_p99 = percentiles(latencies)
-    message.confidence_mean = report.confidence_mean
-    message.points_published = report.points
+    parts = {f'latency_{name}': seconds for name, seconds in vars(report.latency).items()}
+    median, most, nearly_all = percentiles(latencies)
+    fill(message, **parts, latency_p50=median, latency_p95=most, latency_p99=nearly_all,
+         confidence_mean=report.confidence_mean, points_published=report.points)
 
 
 def cache_message(header: Header, cache: CacheStats, gpu: GpuMemory) -> CacheStatus:
     """Return the message of a cache's statistics."""
-    return CacheStatus(
-        header=header, frame_index=cache.frames - 1, layers=len(cache.tokens_per_layer),
-        tokens_per_frame=cache.tokens_per_frame,
+    return fill(
+        CacheStatus(), header=header, frame_index=cache.frames - 1,
+        layers=len(cache.tokens_per_layer), tokens_per_frame=cache.tokens_per_frame,
         tokens_used=max(cache.tokens_per_layer, default=0), tokens_budget=cache.budget or 0,
         tokens_limit=cache.limit or 0,
         occupancy=cache.occupancy, tokens_evicted=cache.evicted_this_frame,

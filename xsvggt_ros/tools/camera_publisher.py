@@ -5,7 +5,6 @@ import time
 
 from geometry_msgs.msg import TransformStamped
 from nav_msgs.msg import Odometry
-import numpy as np
 import rclpy
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
@@ -16,6 +15,7 @@ from tf2_msgs.msg import TFMessage
 
 from xsvggt_ros.engine.map_files import format_stamp
 from xsvggt_ros.engine.trajectory import StampedPose
+from xsvggt_ros.node.message_fields import fill_xyz
 from xsvggt_ros.tools.frame_source import FramesAhead, FrameSource, looped, Motion, SourceFrame
 from xsvggt_ros.tools.processes import ignore_signals
 from xsvggt_ros.tools.ros_messages import camera_info_message, image_message, to_stamp, TRUTH_TOPIC
@@ -79,15 +79,15 @@ class CameraPublisher(Node):
         edge = TransformStamped()
         edge.header.stamp = to_stamp(stamp_ns)
         edge.header.frame_id, edge.child_frame_id = 'ground_truth_odom', 'ground_truth_camera'
-        _fill(edge.transform.translation, pose.position)
-        _fill(edge.transform.rotation, pose.quaternion)
+        fill_xyz(edge.transform.translation, pose.position)
+        fill_xyz(edge.transform.rotation, pose.quaternion)
         self._tf.publish(TFMessage(transforms=[edge]))
 
         odometry = Odometry(header=edge.header, child_frame_id=edge.child_frame_id)
-        _fill(odometry.pose.pose.position, pose.position)
-        _fill(odometry.pose.pose.orientation, pose.quaternion)
-        _fill(odometry.twist.twist.linear, motion.linear)
-        _fill(odometry.twist.twist.angular, motion.angular)
+        fill_xyz(odometry.pose.pose.position, pose.position)
+        fill_xyz(odometry.pose.pose.orientation, pose.quaternion)
+        fill_xyz(odometry.twist.twist.linear, motion.linear)
+        fill_xyz(odometry.twist.twist.angular, motion.angular)
         self._odometry.publish(odometry)
 
 
@@ -178,9 +178,3 @@ def _announce(source: FrameSource, options: CameraOptions) -> None:
     if source.calibration is None:
         print('no CameraInfo: the folder has no camera_info.yaml, calibration.yaml or sensor.yaml '
               'and --calibration names none', flush=True)
-
-
-def _fill(target: object, values: np.ndarray | tuple[float, ...]) -> None:
-    """Set x, y, z and maybe w of a message."""
-    for name, value in zip('xyzw', values):
-        setattr(target, name, float(value))
