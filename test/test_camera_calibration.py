@@ -1,5 +1,6 @@
 """What the node makes of CameraInfo messages, good and bad, in time and late."""
 
+import copy
 import threading
 import time
 
@@ -8,7 +9,7 @@ import pytest
 from sensor_msgs.msg import CameraInfo
 
 from xsvggt_ros.node import camera_calibration
-from xsvggt_ros.node.camera_calibration import CameraCalibration
+from xsvggt_ros.node.camera_calibration import CameraCalibration, SAME
 
 K = [100.0, 0.0, 32.0, 0.0, 102.0, 24.0, 0.0, 0.0, 1.0]
 FRAME = 'camera_optical'
@@ -107,6 +108,131 @@ def test_a_zoom_is_a_change_and_noise_is_none():
         reasons = calibration.restart_reason()
         assert (reasons is None) == (step < 3), step
     assert 'has changed' in reasons
+
+
+def breathing(width):
+    """Return focal lengths as those of an autofocus lens that stands still."""
+    return 1200 * width / 1920 + np.random.default_rng(3).uniform(-0.05, 0.05, 50)
+
+
+@pytest.mark.parametrize('width, height', [(1920, 1080), (640, 360)])
+def test_a_lens_that_breathes_has_one_map(width, height):
+    calibration, cameras = make(), set()
+    for focal in breathing(width):
+        k = [focal, 0, width / 2, 0, focal, height / 2, 0, 0, 1]
+        calibration.on_message(info(d=[-0.28, 0.07], k=k, size=(width, height)))
+        cameras.add(calibration.camera(FRAME, width, height))
+        calibration.restart_reason()
+    assert len(cameras) == 1 and calibration.fault is None
+
+
+def test_small_steps_that_add_up_are_a_new_map():
+    calibration, cameras = make(), []
+    for step in range(101):  # 0.05 pixels at the border with each message
+        focal = 1200 * (1 + step * 0.05 / 960)
+        calibration.on_message(
+            info(d=[-0.28], k=[focal, 0, 960, 0, focal, 540, 0, 0, 1], size=(1920, 1080)))
+        camera = calibration.camera(FRAME, 1920, 1080)
+        assert abs(camera.camera_matrix[0, 0] - focal) * 960 / 1200 < SAME
+        cameras.append(camera)
+    assert 10 < len(set(cameras)) < 40
+
+
+def test_a_real_change_is_taken_at_once():
+    calibration = make()
+    calibration.on_message(info(d=[-0.2]))
+    before = calibration.camera(*IMAGE)
+    for message in (info(d=[-0.24]), info(d=[-0.2], k=zoomed(1.02)),
+                    info(d=[-0.2], k=[*K[:2], 33.0, *K[3:]])):
+        calibration.on_message(message)
+        now = calibration.camera(*IMAGE)
+        assert now is not before
+        before = now
+
+
+@pytest.mark.parametrize('k', [[1, 0, 32, 0, 1, 24, 0, 0, 1], [1, 0, 0, 0, 1, 0, 0, 0, 1]])
+def test_a_placeholder_is_no_calibration_and_no_fault(k):
+    calibration = make()
+    calibration.on_message(info(k=k))
+    assert calibration.camera(*IMAGE) is None and calibration.focal is None
+    assert calibration.description.startswith('none: K is a placeholder')
+    assert calibration.fault is None
+    calibration.on_message(info())
+    camera = calibration.camera(*IMAGE)
+    assert camera is not None
+    calibration.on_message(info(k=k))  # a driver that has lost its file
+    assert calibration.camera(*IMAGE) is camera
+    assert 'not used any more' in calibration.fault and 'placeholder' in calibration.fault
+
+
+def test_p_of_an_identity_beside_a_real_k_is_a_fault():
+    message = info()
+    message.p = np.eye(3, 4).ravel()
+    calibration = make()
+    calibration.on_message(message)
+    assert calibration.camera(*IMAGE) is None
+    assert 'P has focal lengths of 1 and 1' in calibration.fault
+
+
+@pytest.mark.parametrize('model', ['none', '', 'pinhole'])
+def test_a_pinhole_by_any_name(model):
+    calibration = make()
+    calibration.on_message(info(model=model, d=[0.0] * 5))
+    assert not calibration.camera(*IMAGE).needs_rectification
+    assert calibration.description == 'pinhole' and calibration.fault is None
+    calibration.on_message(info(model=model))
+    assert not calibration.camera(*IMAGE).needs_rectification
+
+
+def spoilt(**changes):
+    message = info()
+    for name, value in changes.items():
+        if name in ('width', 'height', 'x_offset', 'y_offset'):
+            setattr(message.roi, name, value)
+        else:
+            setattr(message, name, value)
+    return message
+
+
+@pytest.mark.parametrize('bad, word', [
+    (info(k=[100, 100, 32, 100, 100, 24, 0, 0, 1]), 'K is no camera matrix'),
+    (spoilt(p=np.array([9, 9, 32, 0, 9, 9, 24, 0, 0, 0, 1, 0.0])), 'P is no camera matrix'),
+    (spoilt(binning_x=10 ** 6, binning_y=10 ** 6), 'binning'),
+    (spoilt(width=64, height=48, x_offset=1), 'region of interest'),
+    (spoilt(width=2 ** 32 - 1, height=2 ** 32 - 1), 'region of interest'),
+    (info(k=[float('nan')] * 9), 'K has no positive focal'),
+    (info(d=[float('nan')]), 'distortion coefficients'),
+    (spoilt(r=np.full(9, np.nan)), 'R is not a rotation'),
+    (spoilt(p=np.full(12, np.nan)), 'P has no positive focal'),
+])
+def test_no_image_is_lost_to_a_camera_that_is_none(bad, word):
+    calibration = make()
+    calibration.on_message(bad)
+    for _ in range(3):  # and it is said for as long as it lasts
+        assert calibration.camera(*IMAGE) is None
+        assert word in calibration.fault and '/cam/camera_info' in calibration.fault
+        assert calibration.description.startswith('none: ')
+        assert calibration.restart_reason() is None
+    calibration.on_message(info())
+    assert calibration.camera(*IMAGE) is not None and calibration.fault is None
+
+
+def test_of_two_cameras_on_one_topic_the_one_with_the_images_clock_counts():
+    calibration = make()
+    stamp, other = 1000 * 10 ** 9, 1010 * 10 ** 9
+    mine, others = info(), info(k=zoomed(2))
+    cameras = set()
+    for index in range(10):
+        for message, start in ((mine, stamp), (others, other)):
+            message = copy.deepcopy(message)
+            message.header.stamp.sec = (start + index * 10 ** 8) // 10 ** 9
+            message.header.stamp.nanosec = (start + index * 10 ** 8) % 10 ** 9
+            calibration.on_message(message)
+        cameras.add(calibration.camera(*IMAGE, stamp + index * 10 ** 8))
+        assert calibration.focal == (100.0, 102.0)
+    assert len(cameras) == 1
+    # With a clock that is not the images', the newest counts.
+    assert calibration.camera(*IMAGE, 5) is not None and calibration.focal == (200.0, 204.0)
 
 
 def test_rectify_off_takes_the_images_as_rectified():

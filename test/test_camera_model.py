@@ -1,9 +1,11 @@
 """Lenses against OpenCV's numbers and against themselves; calibrations for other images."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from xsvggt_ros.engine.camera_model import CameraError, CameraModel, LENSES
+from xsvggt_ros.engine.camera_model import CameraError, CameraModel, LENSES, PlaceholderError
 
 SIZE = (752, 480)
 K = (458.654, 0, 367.215, 0, 457.296, 248.375, 0, 0, 1)
@@ -158,10 +160,61 @@ def test_a_region_of_interest_moves_the_principal_point():
     ({'d': (1e300,)}, 'would show nothing'),
     ({'p': (458, 0, 1e7, 0, 0, 458, 240, 0, 0, 0, 1, 0)}, 'would show nothing'),
     ({'window': (500, 0, 300, 480)}, 'region of interest'),
+    ({'k': (458, 458, 367, 457, 457, 248, 0, 0, 1)}, 'K is no camera matrix .singular'),
+    ({'p': (430, 430, 360, 0, 430, 430, 250, 0, 0, 0, 1, 0)}, 'P is no camera matrix'),
+    ({'binning': (10 ** 6, 10 ** 6)}, 'leaves nothing of 752x480'),
+    ({'binning': (2, 301), 'window': (0, 0, 300, 300)}, 'leaves nothing of 300x300'),
+    ({'k': (1e300, 0, 1, 0, 1e300, 1, 0, 0, 1)}, 'too long'),
+    ({'k': (458, 0, 1e9, 0, 457, 248, 0, 0, 1), 'd': ()}, 'principal point'),
+    ({'r': (1, 0, 0, 0, 1, 0, 0, 0, -1)}, 'R is not a rotation'),
+    ({'r': (float('nan'),) * 9}, 'R is not a rotation'),
+    ({'d': (0.1,) * 100_000}, '5 distortion coefficients.*99988 more'),
+    ({'lens': 'x' * 10 ** 6, 'd': (0.1,)}, 'not supported'),
 ])
 def test_what_is_no_camera_is_refused(changes, word):
-    with pytest.raises(CameraError, match=word):
+    with pytest.raises(CameraError, match=word) as error:
         camera(**changes)
+    assert len(str(error.value)) < 600
+
+
+@pytest.mark.parametrize('k', [
+    (1, 0, 376, 0, 1, 240, 0, 0, 1), (1, 0, 0, 0, 1, 0, 0, 0, 1),
+    (0.9, 0, 0.5, 0, 1.2, 0.5, 0, 0, 1)])  # the last one in units of the image's sides
+def test_a_placeholder_is_no_calibration(k):
+    with pytest.raises(PlaceholderError, match='placeholder.*not calibrated'):
+        camera(k=k, d=())
+
+
+def test_an_identity_as_p_is_no_calibration_either():
+    with pytest.raises(CameraError, match='P has focal lengths of 1 and 1.*let P be zero'):
+        camera(p=(1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0))
+
+
+@pytest.mark.parametrize('name', ['', 'none', 'None', 'pinhole'])
+def test_a_camera_without_a_lens_by_any_name(name):
+    assert camera(lens=name, d=(0,) * 5).lens == 'plumb_bob'
+    assert not camera(lens=name, d=()).is_distorted
+    with pytest.raises(CameraError, match='not supported'):
+        camera(lens=name, d=(0.1,))
+
+
+@pytest.mark.parametrize('lens, coefficients', [
+    ('plumb_bob', (-0.3,)), ('plumb_bob', (-0.28, 0.07, 0, 0, -0.02)), ('plumb_bob', (0.1, 1e-40)),
+    ('rational_polynomial', COEFFICIENTS['rational_polynomial']),
+    ('rational_polynomial', (0, 0, 0, 0, 0, -0.5, 0, 0)),  # a pole
+    ('equidistant', (-0.3, 0.01, 0, 0)), ('equidistant', COEFFICIENTS['equidistant'])])
+def test_where_a_lens_folds_back_is_where_it_stops_to_grow(lens, coefficients):
+    model = camera(lens, d=coefficients)
+    radii = np.linspace(0, 40, 400_001)
+    radial = replace(model, coefficients=tuple(
+        0.0 if lens != 'equidistant' and i in (2, 3) else c
+        for i, c in enumerate(model.coefficients)))
+    grown = radial.distort(np.stack((radii, np.zeros_like(radii)), -1))[:, 0]
+    falls = np.flatnonzero(np.diff(grown) <= 0)
+    if falls.size:
+        assert model._fold == pytest.approx(radii[falls[0]], abs=3e-4)
+    else:
+        assert model._fold > 40
 
 
 @pytest.mark.parametrize('size', [(640, 480), (752, 470), (480, 752)])
@@ -177,3 +230,8 @@ def test_how_far_two_cameras_are_apart():
     assert 5 <= here.shift_to(moved) < 10
     assert here.shift_to(here.rectified()) > 20  # the lens
     assert here.shift_to(here.for_images(376, 240)) == float('inf')
+    # One sees where the other's lens has folded back.
+    short = {'k': (290, 0, 376, 0, 290, 240, 0, 0, 1),
+             'p': (150, 0, 376, 0, 0, 150, 240, 0, 0, 0, 1, 0)}
+    wide, wider = camera(d=(-0.3,), **short), camera(d=(-0.01,), **short)
+    assert wide.shift_to(wider) == wider.shift_to(wide) == float('inf')

@@ -190,11 +190,11 @@ def test_the_drone_calibration_that_ships_is_readable(request):
     assert calibration.distortion[:2] == (-0.28340811, 0.07395907)
 
 
-def test_a_calibration_of_another_size_is_refused_with_both_sizes(tmp_path):
-    save(tmp_path / '1.png', 1, size=(16, 12))
+def test_a_calibration_of_another_aspect_is_refused_with_both_sizes(tmp_path):
+    save(tmp_path / '1.png', 1, size=(16, 16))
     file = tmp_path / 'other.yaml'
     file.write_text(ROS_CALIBRATION)
-    with pytest.raises(CalibrationError, match='8x6.*16x12'):
+    with pytest.raises(CalibrationError, match='8x6.*16x16'):
         ImageFolder(tmp_path, calibration=file)
 
 

@@ -169,10 +169,15 @@ def test_a_lens_and_borders_that_it_does_not_show(robot, node, shots):
 
 def test_what_cannot_be_used_is_said_and_the_stream_goes_on(robot, node, shots):
     before, _ = see(robot, node, next(shots))
-    for bad, word in ((info(frame_id='left'), "'left'"), (info(size=(140, 140)), '140x140')):
+    binned = info()
+    binned.binning_x = binned.binning_y = 10 ** 6
+    for bad, word in ((info(frame_id='left'), "'left'"), (info(size=(140, 140)), '140x140'),
+                      (info(k=[150, 150, 68, 150, 150, 57, 0, 0, 1]), 'singular'),
+                      (binned, 'binning')):
         calibrate(robot, bad)
         status, outputs = see(robot, node, next(shots))
         assert status.reset_count == before.reset_count
+        assert status.frames_rejected == before.frames_rejected
         assert outputs['info'].k[0] == pytest.approx(37.5)
         robot.wait_for_diagnostic(node, 'Input', 'camera_info', word)
 
@@ -206,6 +211,29 @@ def test_the_first_image_waits_for_the_calibration(robot, start, shots):
     status, outputs = see(robot, node, next(shots))
     assert outputs['info'].k[0] == pytest.approx(75.0)
     assert status.reset_count == 0 and status.frames_processed == 1
+
+
+def test_a_calibration_that_is_none_costs_no_image_and_is_said_while_it_lasts(
+        robot, start, shots):
+    node = start()
+    calibrate(robot, info(k=[150, 150, 68, 150, 150, 57, 0, 0, 1]))
+    for count in (1, 2):
+        status, outputs = see(robot, node, next(shots))
+        assert (status.frames_processed, status.frames_rejected) == (count, 0)
+        assert outputs['info'].k[2] == 35.0  # the network's
+    robot.wait_for_diagnostic(node, 'Input', 'camera_info', 'singular')
+    calibration_value(robot, node, 'none: what comes on')
+    calibrate(robot, info(k=[1, 0, 70, 0, 1, 56, 0, 0, 1]))
+    see(robot, node, next(shots))
+    calibration_value(robot, node, 'none: K is a placeholder')
+    calibrate(robot, info(k=[150.04, *K[1:]]))
+    status, _ = see(robot, node, next(shots))
+    assert status.reset_count == 1
+    for focal in (150.0, 149.96, 150.08):  # a lens that never rests
+        calibrate(robot, info(k=[focal, *K[1:]]))
+        status, outputs = see(robot, node, next(shots))
+        assert status.reset_count == 1 and outputs['info'].k[0] == pytest.approx(75.02)
+    robot.wait(lambda: 'camera_info' not in robot.diagnostic('Input').message, 'no fault', node)
 
 
 def test_a_calibration_that_is_not_wanted(robot, start, shots):

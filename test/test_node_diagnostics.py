@@ -67,6 +67,19 @@ def test_a_calibration_that_cannot_be_used_is_a_warning():
     assert status.level == WARN and status.message == fault.message
 
 
+def test_what_is_wrong_with_a_calibration_is_said_for_as_long_as_it_lasts_beside_all_else():
+    hour = time.monotonic() - 3600
+    status = status_of(
+        'Input', camera_info_fault=Fault('K is singular', 1, hour), scale_fault='no scale yet',
+        stamp_fault=Fault('two images have the same stamp', 1, time.monotonic()))
+    assert status.level == WARN
+    for words in ('K is singular', 'no scale yet', 'the same stamp'):
+        assert words in status.message
+    status = status_of('Input', camera_info_fault=Fault('K is singular', 1, hour),
+                       image_fault=Fault('image refused', 1, time.monotonic()))
+    assert status.level == ERROR and 'K is singular' in status.message
+
+
 def test_images_lost_by_the_middleware_are_noticed():
     status = status_of('Input', image_rate=2.0)
     assert status.level == WARN

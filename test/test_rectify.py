@@ -6,10 +6,10 @@ import pytest
 from test_camera_model import camera, P, R, undistort
 import torch
 
-from xsvggt_ros.engine.camera_model import CameraModel, LENSES
+from xsvggt_ros.engine.camera_model import CameraError, CameraModel, LENSES
 from xsvggt_ros.engine.point_cloud import CloudOptions, pack_cloud
 from xsvggt_ros.engine.preprocess import Resize
-from xsvggt_ros.engine.rectify import CameraView
+from xsvggt_ros.engine.rectify import CameraView, DepthViews, MOST_DEPTH_VIEWS
 from xsvggt_ros.engine.stream_engine import FrameError, StreamEngine
 from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.model.config import ModelConfig
@@ -63,6 +63,39 @@ def test_intrinsics_are_those_of_the_model_image():
     view = CameraView(camera(p=P), resize)
     expected = resize.model_from_source() @ torch.tensor(P).double().view(3, 4)[:, :3]
     torch.testing.assert_close(view.intrinsics, expected.float())
+
+
+def test_depth_of_a_lens_is_rectified_by_the_nearest_pixel():
+    model = camera(r=R, p=(300, 0, 360, 0, 0, 300, 250, 0, 0, 0, 1, 0))
+    depth = np.random.default_rng(0).uniform(1, 9, (480, 752)).astype(np.float32)
+    rectified = DepthViews().rectify(depth, model)
+    sources = model.rectification_map()
+    inside = model.is_inside(sources)
+    assert 0.5 < inside.mean() < 1 and (np.isnan(rectified) == ~inside).all()
+    columns, rows = np.rint(sources[inside]).astype(int).T
+    np.testing.assert_array_equal(rectified[inside],
+                                  depth[rows.clip(0, 479), columns.clip(0, 751)])
+    assert DepthViews().rectify(depth, None) is depth
+    assert DepthViews().rectify(depth, model.rectified()) is depth
+
+
+def test_depth_of_another_size_has_one_map_for_all_images(monkeypatch):
+    made = []
+    original = CameraModel.rectification_rows
+    monkeypatch.setattr(CameraModel, 'rectification_rows',
+                        lambda self: made.append((self.width, self.height)) or original(self))
+    views, model = DepthViews(), camera()
+    sizes = [(752, 480), (376, 240), (188, 120)]
+    for _ in range(5):
+        for width, height in sizes:
+            assert views.rectify(np.ones((height, width), np.float32), model).shape == (
+                height, width)
+    assert made == sizes
+    for _ in range(3 * MOST_DEPTH_VIEWS):  # a lens that zooms must not fill the memory
+        views.rectify(np.ones((120, 188), np.float32), camera())
+    assert len(views._views) == MOST_DEPTH_VIEWS
+    with pytest.raises(CameraError, match='another aspect'):
+        views.rectify(np.ones((100, 100), np.float32), model)
 
 
 # The engine with a calibrated camera -------------------------------------------------------------

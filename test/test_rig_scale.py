@@ -91,6 +91,23 @@ def test_cameras_that_cannot_be_told_apart_are_no_rig():
     assert geometry.positions(HEADERS) is None and 'one place' in geometry.fault
 
 
+def test_a_projection_that_is_not_finite_tells_no_baseline():
+    geometry = RigGeometry(Tf())
+    geometry.on_camera_info(calibration('left'))
+    geometry.on_camera_info(calibration('right', tx=float('nan')))
+    assert geometry.positions(HEADERS) is None and geometry.fault
+
+
+def test_frame_ids_that_count_up_do_not_fill_the_memory():
+    geometry = RigGeometry(Tf())
+    for index in range(1000):
+        geometry.on_camera_info(calibration('left'))
+        geometry.on_camera_info(calibration(f'camera{index}'))
+    geometry.on_camera_info(calibration('right', tx=-48.0))
+    assert len(geometry._infos) <= 64
+    assert geometry.positions(HEADERS) is not None
+
+
 def test_a_turned_stereo_calibration_is_turned_back():
     geometry = RigGeometry(Tf())
     left = calibration('left')

@@ -1,14 +1,19 @@
 """The calibration that comes on `camera_info`, and the camera it makes of an image's sender."""
 
+from collections import deque
 from collections.abc import Callable, Hashable
 import threading
 
 from sensor_msgs.msg import CameraInfo
 
-from xsvggt_ros.engine.camera_model import CameraError, CameraModel
+from xsvggt_ros.engine.camera_model import CameraError, CameraModel, PlaceholderError
+from xsvggt_ros.node.messages import nanoseconds
 from xsvggt_ros.node.stream_statistics import RateMeter
 
 WAIT = 1.0  # seconds the first image waits for its calibration, if somebody publishes one
+REMEMBERED = 4  # messages
+SYNCHRONOUS = 1_000_000_000  # nanoseconds between an image and its calibration, at most
+SAME = 0.25  # pixels; cameras that differ by less have one map: an autofocus lens never rests
 CHANGE = 0.02  # of the image's width; calibrations that differ by less are one camera's
 
 
@@ -17,7 +22,9 @@ class CameraCalibration:
     One camera's CameraInfo, its images' camera, and whether that has become another one.
 
     `on_message` runs in the executor's thread, all else in the worker's. A message that cannot
-    be used changes nothing but `fault`.
+    be used changes nothing but `fault`. One that differs by less than SAME from the camera in use
+    changes nothing either, however many there are: it is compared with the camera that the map
+    was made for, so that no drift escapes.
     """
 
     def __init__(
@@ -31,7 +38,7 @@ class CameraCalibration:
         self._rectify = rectify
         self._is_published = is_published
         self.meter = RateMeter()
-        self._message: CameraInfo | None = None
+        self._messages: deque[CameraInfo] = deque(maxlen=REMEMBERED)
         self._came = threading.Event()
         self._waited = not use
         self._key: Hashable = None  # of what `camera` was made of
@@ -44,7 +51,7 @@ class CameraCalibration:
         """Keep the newest calibration."""
         self.meter.tick()
         if self._use:
-            self._message = message
+            self._messages.append(message)
             self._came.set()
 
     @property
@@ -62,23 +69,30 @@ class CameraCalibration:
             if self._is_published():
                 self._came.wait(WAIT)
 
-    def camera(self, frame_id: str, width: int, height: int) -> CameraModel | None:
-        """Return the camera of an image of this frame and size; None if it is not known."""
-        message = self._message
+    def camera(
+        self, frame_id: str, width: int, height: int, stamp_ns: int = 0,
+    ) -> CameraModel | None:
+        """Return the camera of an image of this frame, size and time; None if it is not known."""
+        message = self._of(stamp_ns)
         if message is None:
             return None
         key = (frame_id, width, height, *_content(message))
         if key == self._key:
             return self._camera
-        self._key = key
-        camera, self.fault = None, None
-        description = 'none'
+        camera, kept, self.fault = None, self._camera, None
+        keeps = kept is not None and (kept.width, kept.height) == (width, height)
         try:
             camera, description = self._build(message, frame_id, width, height)
-        except CameraError as error:
+        except PlaceholderError as error:
+            what = 'a placeholder' if message.k.any() else 'zero'
+            description = f'none: K is {what}, the camera is not calibrated'
+            if keeps:
+                self.fault = f'camera_info on {self._topic} is not used any more: {error}'
+        except (ValueError, ArithmeticError) as error:  # a CameraError is one, and says more
+            description = f'none: what comes on {self._topic} is not used'
             self.fault = f'camera_info on {self._topic} is not used: {error}'
-        kept = self._camera
-        if camera is None and kept is not None and (kept.width, kept.height) == (width, height):
+        self._key = key
+        if keeps and (camera is None or kept.shift_to(camera) < SAME):
             return kept
         self._camera, self.description = camera, description
         return camera
@@ -101,12 +115,30 @@ class CameraCalibration:
         self._stream_camera = now
         return f'the calibration on {self._topic} has changed ({self.description})'
 
+    def _of(self, stamp_ns: int) -> CameraInfo | None:
+        """
+        Return the calibration that belongs to an image of this time: the newest, as a rule.
+
+        If two cameras share the topics, each with a clock of its own, it is the one whose clock
+        is the image's.
+        """
+        messages = list(self._messages)
+        if not messages:
+            return None
+
+        def distance(message: CameraInfo) -> int:
+            return abs(nanoseconds(message.header) - stamp_ns)
+
+        nearest = min(reversed(messages), key=distance)
+        has_stamps = nanoseconds(messages[-1].header) != 0
+        return nearest if has_stamps and distance(nearest) <= SYNCHRONOUS else messages[-1]
+
     def _build(
         self, message: CameraInfo, frame_id: str, width: int, height: int,
-    ) -> tuple[CameraModel | None, str]:
-        """Return the images' camera, None for one without calibration, and what it is in words."""
+    ) -> tuple[CameraModel, str]:
+        """Return the images' camera, and what it is in words; raise CameraError."""
         if not message.k.any():
-            return None, 'none: K is zero, the camera is not calibrated'
+            raise PlaceholderError('K is zero, the camera is not calibrated')
         sender = message.header.frame_id
         if sender and frame_id and sender != frame_id:
             raise CameraError(

@@ -158,16 +158,12 @@ def _input(s: Snapshot) -> Part:
         return OK, 'paused: images are ignored until ~/enable is called with true', values
     if s.silence > s.image_timeout:
         return ERROR, no_image_message(s), values
+    warnings = _input_warnings(s)
     if s.image_fault is not None and s.image_fault.age < RECENT:
-        return ERROR, s.image_fault.message, values
-    if s.camera_faults:
-        level = ERROR if s.camera_faults[0][0] == 0 else WARN  # 0: the reference
-        return level, '; '.join(text for _, text in s.camera_faults), values
-    if s.scale_fault:
-        return WARN, s.scale_fault, values
-    for fault in (s.stamp_fault, s.camera_info_fault):
-        if fault is not None and fault.age < RECENT:
-            return WARN, fault.message, values
+        return ERROR, '; '.join((s.image_fault.message, *warnings)), values
+    if warnings:
+        is_lost = bool(s.camera_faults) and s.camera_faults[0][0] == 0  # 0: the reference
+        return ERROR if is_lost else WARN, '; '.join(warnings), values
     if s.info_rate > 1.0 and s.image_rate < 0.5 * s.info_rate:
         return WARN, (
             f'camera_info arrives at {s.info_rate:.1f} Hz but images at {s.image_rate:.1f} Hz: '
@@ -179,6 +175,18 @@ def _input(s: Snapshot) -> Part:
             f'{100 * FOCAL_DOUBT:.0f} %: the calibration may belong to another resolution or '
             'camera, or the network misjudge this lens; compare both with the data sheet'), values
     return OK, f'{s.image_rate:.1f} images/s', values
+
+
+def _input_warnings(s: Snapshot) -> list[str]:
+    """Return all that is wrong with what comes in; none of it hides another."""
+    warnings = [text for _, text in s.camera_faults]
+    if s.scale_fault:
+        warnings.append(s.scale_fault)
+    if s.stamp_fault is not None and s.stamp_fault.age < RECENT:
+        warnings.append(s.stamp_fault.message)
+    if s.camera_info_fault is not None:  # it lasts until a calibration of use comes
+        warnings.append(s.camera_info_fault.message)
+    return warnings
 
 
 def _inference(s: Snapshot) -> Part:

@@ -421,7 +421,7 @@ class XsvggtNode(LifecycleNode):
             image_rate=pipeline.image_meter.rate(),
             info_rate=pipeline.calibrations[0].meter.rate(),
             image_description=pipeline.image_description,
-            calibration=pipeline.calibrations[0].description,
+            calibration=pipeline.calibration_description(),
             calibrated_focal=pipeline.calibrations[0].focal, received=pipeline.received,
             processed=outputs.processed, dropped=pipeline.dropped, rejected=pipeline.rejected,
             skipped=pipeline.skipped, deadline_fault=pipeline.deadline.fault,

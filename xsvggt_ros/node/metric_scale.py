@@ -10,6 +10,7 @@ from sensor_msgs.msg import Image
 
 from xsvggt_ros.engine.camera_model import CameraModel
 from xsvggt_ros.engine.preprocess import Resize
+from xsvggt_ros.engine.rectify import DepthViews
 from xsvggt_ros.engine.scale import (
     BaselineScale, DepthScale, FEWEST_PIXELS, Scale, TrajectoryScale
 )
@@ -42,7 +43,7 @@ class MetricScale:
         self._unmatched_depth: deque[tuple[int, FrameResult]] = deque()
         self._baseline = BaselineScale()
         self._camera: CameraModel | None = None
-        self._depth_map: tuple[CameraModel, np.ndarray] | None = None
+        self._depth_views = DepthViews()
         self.fault = ''  # why there is no newer scale, empty if all is well
 
     def forget(self) -> None:
@@ -129,29 +130,13 @@ class MetricScale:
         """Compare one frame with a depth image; return what is wrong with that, or nothing."""
         try:
             known = self._depth.add(
-                result.depth, result.depth_confidence, self._rectified(decode_depth(message)),
-                resize)
+                result.depth, result.depth_confidence,
+                self._depth_views.rectify(decode_depth(message), self._camera), resize)
         except (ImageError, ValueError) as error:
             return f'depth image refused: {error}'
         if known < FEWEST_PIXELS:
             return f'the depth image is nearly empty: {known} pixels of use'
         return ''
-
-    def _rectified(self, depth: np.ndarray) -> np.ndarray:
-        """Return a depth image of the raw camera as the rectified one would see it."""
-        camera = self._camera
-        if camera is None or not camera.needs_rectification:
-            return depth
-        height, width = depth.shape
-        camera = camera.for_images(width, height)
-        if self._depth_map is None or self._depth_map[0] != camera:
-            self._depth_map = (camera, camera.rectification_map())
-        sources = self._depth_map[1]
-        inside = camera.is_inside(sources)
-        columns, rows = np.rint(sources[inside]).astype(np.intp).T
-        rectified = np.full(depth.shape, np.nan, depth.dtype)
-        rectified[inside] = depth[rows.clip(0, height - 1), columns.clip(0, width - 1)]
-        return rectified
 
     def _match_odometry(self) -> None:
         """Compare the positions for whose time the other odometry has come by now."""

@@ -143,6 +143,7 @@ class Pipeline:
         self.sets = None if self._rig is None else CameraSets(
             self.topics, values['input.sync_slop'], values['input.camera_timeout'],
             time.monotonic())
+        self._faults.clear('camera_info')  # until an image shows that it is still there
         self.rejected = self.resets = 0
         self._late = self._passed_over = 0
         self._input_rate.forget()
@@ -199,6 +200,13 @@ class Pipeline:
             return ''
         places = f'as predicted: {self._rig.fault}' if self._rig.fault else 'by TF once metric'
         return f'{len(self.topics)}, places {places}'
+
+    def calibration_description(self) -> str:
+        """Return what is made of camera_info, of each camera of a rig."""
+        words = [calibration.description for calibration in self.calibrations]
+        if len(words) == 1:
+            return words[0]
+        return '; '.join(f'{topic}: {text}' for topic, text in zip(self.topics, words))
 
     def scale_fault(self) -> str:
         """Return why there is no scale yet, or none that is kept up; empty if all is well."""
@@ -375,7 +383,8 @@ class Pipeline:
         for image in images:
             calibration = self.calibrations[image.camera]
             described = calibration.description
-            cameras.append(calibration.camera(image.content.header.frame_id, width, height))
+            cameras.append(calibration.camera(
+                image.content.header.frame_id, width, height, image.stamp_ns))
             if calibration.description != described:
                 self._logger.info(f'calibration: {calibration.description}')
             faults.append(calibration.fault)

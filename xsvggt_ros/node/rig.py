@@ -10,6 +10,8 @@ from xsvggt_ros.engine.stream_engine import FrameResult
 from xsvggt_ros.geometry import invert_transform
 from xsvggt_ros.node.tf_listener import LookupError_, TfListener
 
+REMEMBERED = 64  # calibrations; a driver that counts its frame_id up must not fill the memory
+
 
 class RigGeometry:
     """
@@ -25,8 +27,11 @@ class RigGeometry:
         self.fault = ''  # why the last question had no answer
 
     def on_camera_info(self, message: CameraInfo) -> None:
-        """Remember a camera's calibration."""
+        """Remember a camera's calibration, of the cameras heard last."""
+        self._infos.pop(message.header.frame_id, None)
         self._infos[message.header.frame_id] = message
+        if len(self._infos) > REMEMBERED:
+            del self._infos[next(iter(self._infos))]
 
     def transforms(self, headers: Sequence[Header]) -> list[np.ndarray] | None:
         """Return reference_from_camera [4, 4] of each image by TF; None, and the fault, if not."""
@@ -67,7 +72,8 @@ class RigGeometry:
     def _calibrated(self, reference: Header, other: Header) -> np.ndarray | None:
         """Return a camera's position [3] by the projections of a rectified pair."""
         infos = [self._infos.get(header.frame_id) for header in (reference, other)]
-        if None in infos or any(min(info.p[0], info.p[5]) <= 0 for info in infos):
+        if None in infos or not all(
+                np.isfinite(info.p).all() and min(info.p[0], info.p[5]) > 0 for info in infos):
             return None
         # P is [fx' 0 cx' Tx; 0 fy' cy' Ty; 0 0 1 0] with Tx = -fx' * (the camera's x in the
         # rectified frame of the pair), and Ty likewise.

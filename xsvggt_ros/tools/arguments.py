@@ -76,8 +76,8 @@ def add_source_arguments(parser: argparse.ArgumentParser, positional: bool = Fal
                         help='play the images of this folder; names that are times in ns are '
                              'used as stamps')
     parser.add_argument('--calibration', type=Path, metavar='FILE',
-                        help='calibration of the folder: ROS camera_info YAML or ASL sensor.yaml '
-                             '(default: one that lies in the folder or beside it)')
+                        help='calibration of the folder: ROS camera_info, OpenCV, ASL or Kalibr '
+                             'YAML (default: one that lies in the folder or beside it)')
     parser.add_argument('--rate', type=positive_float, metavar='HZ',
                         help='images a second (default: the stamps of the folder, else 10)')
     parser.add_argument('--frames', type=positive_int, metavar='N',

@@ -110,9 +110,7 @@ class ImageFolder:
         file = Path(given) if given is not None else find_calibration(self.files[0].parent)
         if file is None:
             return None
-        calibration = load_calibration(file)
-        calibration.check_size(*self.size)
-        return calibration
+        return load_calibration(file).for_images(*self.size)
 
     def _read(self, index: int) -> FolderFrame | None:
         path = self.files[index]
