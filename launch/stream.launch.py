@@ -3,82 +3,59 @@ Start the stream node on a camera or on a recording, with RViz if wanted.
 
     ros2 launch xsvggt_ros stream.launch.py checkpoint:=weights.safetensors rviz:=true
 
-These are the settings that people change most; the rest is in `config/stream.yaml`. An argument
-that is left empty does not touch what the parameter file says.
+These are the settings that people change most; the rest is in `config/stream.yaml`. What the
+parameter file says counts for every parameter whose argument is not given. The arguments stand in
+`xsvggt_ros/launch_arguments.py`.
+
+The launch ends with exit code 1 if an argument is wrong, the node fails, or the recording cannot
+be played. Included by another launch file it ends what it has started itself and nothing else,
+unless `on_exit:=shutdown`.
 """
 
+from functools import partial
 import os
 from pathlib import Path
+import shutil
 from typing import List
 
+from ament_index_python.packages import get_package_prefix, PackageNotFoundError
+import launch
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from launch.actions import (DeclareLaunchArgument, ExecuteProcess, OpaqueFunction,
                             SetEnvironmentVariable, Shutdown)
-from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
-import yaml
+
+from xsvggt_ros import launch_arguments
+from xsvggt_ros.launch_arguments import camera_info_beside, full_name, PARAMETERS, Value
 
 # This file is installed beside config/, and lies beside it in the source tree.
 CONFIG = Path(__file__).resolve().parents[1] / 'config'
-
-# Argument: parameter of the node, its type, description.
-PARAMETERS = {
-    'checkpoint': ('model.checkpoint', str, 'Weights: path of a .safetensors, .pt or .pth file, '
-                   'or "small", which comes with the package and knows synthetic rooms only'),
-    'device': ('model.device', str, 'Where the network runs: auto, cpu, cuda or cuda:N'),
-    'image_size': ('model.image_size', int, 'Width in pixels to which images are resized, a '
-                   'multiple of 14; smaller is faster and coarser'),
-    'max_tokens': ('cache.max_tokens', int, 'Budget of the KV cache, in tokens per layer'),
-    'policy': ('cache.policy', str, 'Which tokens stay in a full cache: xstream, '
-               'xstream_per_head, value_aware, frame_coverage, sliding_window, random, or full '
-               '(no budget)'),
-    'memory_budget_mb': ('cache.memory_budget_mb', float, 'Memory for the caches in MB, '
-                         'instead of max_tokens'),
-    'quantization': ('cache.quantization', str, 'How the cache is packed: int4, int8 or none'),
-    'image_transport': ('image_transport', str, 'raw, or compressed for '
-                        'sensor_msgs/CompressedImage on <image_topic>/compressed'),
-    'image_topics': ('image_topics', List[str], 'Images of a rig instead of image_topic, the '
-                     "reference camera first: ['/left/image_raw','/right/image_raw']"),
-    'odom_frame': ('odom_frame', str, 'Frame in which the camera is tracked'),
-    'base_frame': ('base_frame', str, 'Frame of the robot whose pose is published, for example '
-                   'base_link; empty: that of the images'),
-    'publish_tf': ('publish_tf', bool, 'Whether to publish the edge from odom_frame to the frame '
-                   'of the images: true or false'),
-    'invert_tf': ('invert_tf', bool, 'Whether odom_frame hangs below the robot: true for robots '
-                  'whose frames have a root already, or false'),
-    'autostart': ('autostart', bool, 'Whether the node configures and activates itself: true, or '
-                  'false if a lifecycle manager does it'),
-    'use_sim_time': ('use_sim_time', bool, 'Whether time comes from /clock: true or false; empty: '
-                     'true if bag is set'),
-}
-
-# Other arguments: default, description.
-OTHERS = {
-    'image_topic': ('/camera/image_raw', 'Images to reconstruct (sensor_msgs/Image)'),
-    'camera_info_topic': ('', 'Calibration of that camera; empty: camera_info beside image_topic'),
-    'params_file': (str(CONFIG / 'stream.yaml'), 'Parameter file of the node'),
-    'namespace': ('', 'Namespace of the node and its topics'),
-    'log_level': ('info', 'Least severity of log messages: debug, info, warn, error or fatal'),
-    'bag': ('', 'Recording (rosbag2) to play; empty: a live camera'),
-    'bag_rate': ('1.0', 'Speed of the recording, 1.0 as recorded'),
-    'bag_delay': ('5.0', 'Seconds before the recording starts: time for loading the weights'),
-    'rviz': ('false', 'Whether to show points, TF and images in RViz: true or false'),
-    'rviz_config': (str(CONFIG / 'stream.rviz'), 'What RViz shows'),
-}
+# Argument: default, description.
+OTHERS = {name: (str(CONFIG / argument.text) if name in launch_arguments.FILES else argument.text,
+                 argument.help) for name, argument in launch_arguments.OTHERS.items()}
+RESPAWN_DELAY = 2.0  # seconds
 
 
 def generate_launch_description() -> LaunchDescription:
     """Return the arguments, and what they start."""
-    arguments = {**{name: (default, text) for name, (default, text) in OTHERS.items()},
-                 **{name: ('', text) for name, (_, _, text) in PARAMETERS.items()}}
+    defaults = {name: (argument.text, argument.help) for name, argument in PARAMETERS.items()}
+    not_given: set[str] = set()
     return LaunchDescription([
-        *(DeclareLaunchArgument(name, default_value=default, description=text)
-          for name, (default, text) in arguments.items()),
+        OpaqueFunction(function=find_not_given, args=[not_given]),
+        *(DeclareLaunchArgument(name, default_value=default, description=text,
+                                choices=choices(name))
+          for name, (default, text) in (OTHERS | defaults).items()),
         *middleware_profile(),
-        OpaqueFunction(function=start),
+        OpaqueFunction(function=start, args=[not_given]),
     ])
+
+
+def choices(name: str) -> list[str] | None:
+    """Return the allowed values, unless they are true and false: launch would refuse True."""
+    allowed = launch_arguments.ALL[name].choices
+    return list(allowed) if allowed and 'true' not in allowed else None
 
 
 def middleware_profile() -> list[LaunchDescriptionEntity]:
@@ -91,43 +68,173 @@ def middleware_profile() -> list[LaunchDescriptionEntity]:
     return [SetEnvironmentVariable(variable, str(CONFIG / 'fastdds.xml'))]
 
 
-def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """Return node, recording and RViz, now that the arguments are known."""
-    argument = {name: LaunchConfiguration(name).perform(context)
-                for name in [*PARAMETERS, *OTHERS]}
-    image = argument['image_topic']
-    camera_info = argument['camera_info_topic'] or f'{image.rpartition("/")[0]}/camera_info'
-    parameters = {parameter: ParameterValue(LaunchConfiguration(name), value_type=kind)
-                  for name, (parameter, kind, _) in PARAMETERS.items() if argument[name]}
-    if argument['bag']:
-        parameters.setdefault('use_sim_time', True)
-    node = Node(
-        package='xsvggt_ros', executable='stream_node', name='xsvggt',
-        namespace=argument['namespace'], output='screen', emulate_tty=True,
-        parameters=[argument['params_file'], *([parameters] if parameters else [])],
-        remappings=[('image', image), ('camera_info', camera_info)],
-        ros_arguments=['--log-level', argument['log_level']],
-        on_exit=Shutdown(reason='the stream node has ended'),
-    )
-    entities = [node, rviz(argument, use_sim_time=parameters.get('use_sim_time', False))]
-    if argument['bag']:
-        entities.append(ExecuteProcess(
-            cmd=['ros2', 'bag', 'play', argument['bag'], '--clock', '--rate', argument['bag_rate'],
-                 '--delay', argument['bag_delay']], output='screen'))
-    return entities
+def find_not_given(context: LaunchContext, not_given: set[str]) -> None:
+    """Collect the arguments that nobody has given, before they are declared with defaults."""
+    not_given.clear()
+    not_given.update(launch_arguments.ALL.keys() - context.launch_configurations.keys())
 
 
-def rviz(argument: dict[str, str], use_sim_time: ParameterValue | bool) -> Node:
-    """Return RViz, its absolute topics and fixed frame led to those of this node."""
-    root = '/'.join(['', *filter(None, argument['namespace'].split('/'))])
-    image = (yaml.safe_load(argument['image_topics']) or [argument['image_topic']])[0]
-    frame = ['-f', argument['odom_frame']] if argument['odom_frame'] else []
+def start(
+    context: LaunchContext, not_given: set[str] = frozenset(),
+) -> list[LaunchDescriptionEntity]:
+    """Return node, recording and RViz, now that the arguments are known, or refuse them."""
+    texts = {name: LaunchConfiguration(name).perform(context) for name in launch_arguments.ALL}
+    for name in not_given:
+        # A default must not pass for given where this file is included once more.
+        context.launch_configurations.pop(name, None)
+    given = {name: text for name, text in texts.items() if text and name not in not_given}
+    defaults = {name: argument.default for name, argument in launch_arguments.OTHERS.items()}
+    defaults |= {name: OTHERS[name][0] for name in launch_arguments.FILES}
+    try:
+        values = defaults | launch_arguments.read(given)
+        launch_arguments.check_files(values)
+        check_programs(values)
+    except ValueError as error:
+        return fail(context, str(error), texts['on_exit'], [])
+    for line in launch_arguments.without_effect(values):
+        launch.logging.get_logger('stream.launch.py').warning(line)
+
+    started: list[ExecuteProcess] = []
+    started += [stream_node(values, started), *recording(values, started),
+                *rviz(context, values)]
+    return started
+
+
+def check_programs(values: dict[str, Value]) -> None:
+    """Raise ValueError for programs that are asked for and not installed."""
+    if values['rviz']:
+        try:
+            get_package_prefix('rviz2')
+        except PackageNotFoundError:
+            distribution = os.environ.get('ROS_DISTRO', '<distribution>')
+            raise ValueError(f'rviz:=true, but RViz is not installed: sudo apt-get install '
+                             f'ros-{distribution}-rviz2, or leave rviz away') from None
+    if values['bag'] and shutil.which('ros2') is None:
+        raise ValueError('bag is given, but there is no program ros2 to play it')
+
+
+def stream_node(values: dict[str, Value], started: list[ExecuteProcess]) -> Node:
+    """Return the node; when it ends, so does all that is in `started` by then."""
+    image = values['image_topic']
+    if values.get('image_transport') == 'compressed':
+        image = image.removesuffix('/compressed')  # the node adds it
+    camera_info = values['camera_info_topic']
     return Node(
-        package='rviz2', executable='rviz2', condition=IfCondition(LaunchConfiguration('rviz')),
-        arguments=['-d', argument['rviz_config'], *frame],
-        parameters=[{'use_sim_time': use_sim_time}],
-        remappings=[('/xsvggt/points', f'{root}/xsvggt/points'),
-                    ('/xsvggt/map_points', f'{root}/xsvggt/map_points'),
-                    ('/xsvggt/odometry', f'{root}/xsvggt/odometry'),
-                    ('/camera/image_raw', image if image[:1] == '/' else f'{root}/{image}')],
-    )
+        package='xsvggt_ros', executable='stream_node', name=values['node_name'],
+        namespace=values['namespace'].rstrip('/'), output='screen', emulate_tty=True,
+        parameters=[launch_arguments.expanded(values['params_file']), node_parameters(values)],
+        remappings=[
+            ('image', image),
+            ('camera_info', camera_info_beside(image) if camera_info == 'auto' else camera_info),
+            ('odom_hint', values['odom_hint_topic']),
+            ('depth_hint', values['depth_hint_topic'])],
+        ros_arguments=['--log-level', values['log_level']],
+        respawn=values['respawn'], respawn_delay=RESPAWN_DELAY,
+        on_exit=partial(when_node_has_ended, values=values, started=started))
+
+
+def node_parameters(values: dict[str, Value]) -> dict[str, ParameterValue]:
+    """Return what overrides the parameter file."""
+    parameters = {
+        argument.parameter: values[name] for name, argument in PARAMETERS.items()
+        if name in values}
+    parameters['exit_on_failure'] = values['exit_on_failure']
+    sim_time = uses_sim_time(values)
+    if sim_time is not None:
+        parameters['use_sim_time'] = sim_time
+    return {name: ParameterValue(value, value_type=List[str] if isinstance(value, list)
+                                 else type(value)) for name, value in parameters.items()}
+
+
+def uses_sim_time(values: dict[str, Value]) -> bool | None:
+    """Return whether time comes from /clock; None: as the parameter file says."""
+    if values['use_sim_time'] == 'auto':
+        return True if values['bag'] else None
+    return values['use_sim_time'] == 'true'
+
+
+def recording(
+    values: dict[str, Value], started: list[ExecuteProcess],
+) -> list[ExecuteProcess]:
+    """Return what plays the recording, if there is one; when it fails, `started` ends."""
+    if not values['bag']:
+        return []
+    return [ExecuteProcess(
+        cmd=['ros2', 'bag', 'play', launch_arguments.expanded(values['bag']), '--clock',
+             '--rate', str(values['bag_rate']), '--delay', str(values['bag_delay']),
+             *(['--loop'] if values['loop'] else [])],
+        output='screen',
+        on_exit=partial(when_recording_has_ended, values=values, started=started))]
+
+
+def rviz(context: LaunchContext, values: dict[str, Value]) -> list[Node]:
+    """Return RViz if it is wanted, its topics and fixed frame led to those of this node."""
+    if not values['rviz']:
+        return []
+    pushed = context.launch_configurations.get('ros_namespace', '')  # by who includes this file
+    name = values['namespace']
+    root = name if name.startswith('/') else full_name(pushed, name)
+    private = full_name(root, values['node_name'])
+    image = (list(filter(None, values.get('image_topics', []))) or [values['image_topic']])[0]
+    frame = ['-f', values['odom_frame']] if 'odom_frame' in values else []
+    return [Node(
+        package='rviz2', executable='rviz2',
+        arguments=['-d', launch_arguments.expanded(values['rviz_config']), *frame],
+        parameters=[{'use_sim_time': bool(uses_sim_time(values))}],
+        remappings=[
+            *((f'/xsvggt/{topic}', f'{private}/{topic}')
+              for topic in ('points', 'map_points', 'odometry')),
+            ('/camera/image_raw', full_name(root, image))])]
+
+
+def when_node_has_ended(
+    event: 'launch.events.process.ProcessExited', context: LaunchContext, *,
+    values: dict[str, Value], started: list[ExecuteProcess],
+) -> list[LaunchDescriptionEntity]:
+    """Stop what was started for the node, and make its failure that of the launch."""
+    if context.is_shutdown or values['respawn']:
+        return []
+    rest = [action for action in started if action is not event.action]
+    if event.returncode != 0:
+        message = f'the node has ended with exit code {event.returncode}'
+        return fail(context, message, values['on_exit'], rest)
+    return stop(values['on_exit'], rest)
+
+
+def when_recording_has_ended(
+    event: 'launch.events.process.ProcessExited', context: LaunchContext, *,
+    values: dict[str, Value], started: list[ExecuteProcess],
+) -> list[LaunchDescriptionEntity]:
+    """Leave the node to those who want to see and save its map, if there was a recording."""
+    if context.is_shutdown:
+        return []
+    if event.returncode != 0:
+        message = (f"bag:='{values['bag']}' cannot be played: ros2 bag has ended with exit code "
+                   f'{event.returncode}')
+        rest = [action for action in started if action is not event.action]
+        return fail(context, message, values['on_exit'], rest)
+    launch.logging.get_logger('stream.launch.py').info(
+        'the recording has ended; the node goes on, so that its map can be seen and saved')
+    return []
+
+
+def fail(
+    context: LaunchContext, message: str, on_exit: str, started: list[ExecuteProcess],
+) -> list[LaunchDescriptionEntity]:
+    """
+    Say what is wrong, in one line, and have the launch end with exit code 1.
+
+    An exception would do that too, but also end a launch that includes this one, and leave
+    processes behind that were started in the same moment.
+    """
+    launch.logging.get_logger('asyncio')  # so that the line looks like launch's others
+    context.asyncio_loop.call_exception_handler({'message': f'stream.launch.py: {message}'})
+    return stop(on_exit, started)
+
+
+def stop(on_exit: str, started: list[ExecuteProcess]) -> list[LaunchDescriptionEntity]:
+    """End what this file has started, or everything; a launch with nothing left ends by itself."""
+    if on_exit == 'shutdown':
+        return [Shutdown(reason='stream.launch.py has ended, and on_exit is shutdown')]
+    return [launch.actions.EmitEvent(event=launch.events.process.ShutdownProcess(
+        process_matcher=launch.events.matches_action(action))) for action in started]

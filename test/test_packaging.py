@@ -6,13 +6,13 @@ import re
 import shlex
 import shutil
 import subprocess
-from types import ModuleType
 import xml.etree.ElementTree as ElementTree
 
 import pytest
 
+from xsvggt_ros import launch_arguments
+
 ROOT = Path(__file__).resolve().parents[1]
-LAUNCH = ROOT / 'launch' / 'stream.launch.py'
 
 ROS_PACKAGES = {
     'ament_index_python', 'builtin_interfaces', 'composition_interfaces', 'cv_bridge',
@@ -48,14 +48,6 @@ def setup_arguments() -> dict[str, ast.expr]:
     calls = [node for node in ast.walk(parse(ROOT / 'setup.py')) if isinstance(node, ast.Call)]
     setup = next(call for call in calls if getattr(call.func, 'id', None) == 'setup')
     return {keyword.arg: keyword.value for keyword in setup.keywords}
-
-
-def launch_table(name: str) -> dict[str, ast.expr]:
-    """Return one of the launch file's tables of arguments, unevaluated."""
-    for node in parse(LAUNCH).body:
-        if isinstance(node, ast.Assign) and node.targets[0].id == name:
-            return {key.value: value for key, value in zip(node.value.keys, node.value.values)}
-    raise AssertionError(f'{LAUNCH} has no {name}')
 
 
 def has_main(path: Path) -> bool:
@@ -159,86 +151,13 @@ def test_rviz_shows_what_the_node_publishes():
             ] == ['/xsvggt/map_points']
     assert topics == {'/xsvggt/points': 'Reliable', '/xsvggt/map_points': 'Reliable',
                       '/xsvggt/odometry': 'Reliable',
-                      ast.literal_eval(launch_table('OTHERS')['image_topic'])[0]: 'Best Effort'}
+                      launch_arguments.OTHERS['image_topic'].default: 'Best Effort'}
 
 
 def parameter_table() -> dict:
     pytest.importorskip('rclpy', reason='the parameter table needs ROS 2')
     from xsvggt_ros.node.parameters import TABLE
     return {parameter.name: parameter for parameter in TABLE}
-
-
-def test_launch_arguments_are_the_nodes_parameters():
-    table = parameter_table()
-    arguments = launch_table('PARAMETERS')
-    assert {'checkpoint', 'device', 'image_size', 'max_tokens', 'memory_budget_mb', 'policy',
-            'quantization', 'use_sim_time', 'odom_frame', 'base_frame', 'publish_tf', 'invert_tf',
-            'image_topics', 'image_transport', 'autostart'} == set(arguments)
-    for argument, value in arguments.items():
-        name, kind = value.elts[0].value, ast.unparse(value.elts[1])
-        if name != 'use_sim_time':  # every node has that one by itself
-            default = table[name].default
-            expected = 'List[str]' if isinstance(default, list) else type(default).__name__
-            assert kind == expected, argument
-
-
-def test_files_of_the_launch_file_are_installed():
-    names = re.findall(r"CONFIG / '([^']+)'", LAUNCH.read_text())
-    assert set(names) == {'stream.yaml', 'stream.rviz', 'fastdds.xml'}
-    assert all((ROOT / 'config' / name).is_file() for name in names)
-
-
-@pytest.fixture
-def launch_file() -> ModuleType:
-    pytest.importorskip('launch_ros', reason='launch is part of a ROS 2 installation only')
-    from launch.launch_description_sources import get_launch_description_from_python_launch_file
-    assert get_launch_description_from_python_launch_file(str(LAUNCH))
-    module = ModuleType('stream_launch')
-    module.__file__ = str(LAUNCH)
-    exec(compile(LAUNCH.read_text(), str(LAUNCH), 'exec'), module.__dict__)
-    return module
-
-
-def started(launch_file: ModuleType, **arguments: str) -> list:
-    """Return the actions that the launch file starts with these arguments."""
-    from launch import LaunchContext
-    context = LaunchContext()
-    for argument in launch_file.generate_launch_description().get_launch_arguments():
-        assert argument.description
-        argument.execute(context)
-    context.launch_configurations.update(arguments)
-    return launch_file.start(context)
-
-
-def test_launch_starts_node_and_rviz(launch_file):
-    node, rviz = started(launch_file)
-    assert (node.node_package, node.node_executable) == ('xsvggt_ros', 'stream_node')
-    assert rviz.condition is not None
-
-
-def test_launch_starts_a_rig(launch_file):
-    node, rviz = started(launch_file, image_topics="['/left/image','/right/image']")
-    assert node.node_package == 'xsvggt_ros' and rviz.node_package == 'rviz2'
-
-
-def test_launch_plays_a_recording(launch_file):
-    *_, player = started(launch_file, bag='/data/flight', bag_rate='0.5', image_size='280')
-    words = [''.join(part.text for part in word) for word in player.cmd]
-    assert words[:4] == ['ros2', 'bag', 'play', '/data/flight']
-    assert words[words.index('--rate') + 1] == '0.5'
-    assert '--clock' in words
-
-
-def test_launch_leaves_a_chosen_middleware_profile_alone(launch_file, monkeypatch):
-    old, new = 'FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'
-    monkeypatch.setenv(new, '/home/user/my.xml')
-    assert launch_file.middleware_profile() == []
-    monkeypatch.delenv(new)
-    monkeypatch.delenv(old, raising=False)
-    for distribution, variable in (('humble', old), ('jazzy', old), ('kilted', new)):
-        monkeypatch.setenv('ROS_DISTRO', distribution)
-        action, = launch_file.middleware_profile()
-        assert ''.join(part.text for part in action.name) == variable
 
 
 CACHE_STATUS = {

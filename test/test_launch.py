@@ -1,0 +1,447 @@
+"""stream.launch.py: what it starts, what it refuses, and what is left when something ends."""
+
+from functools import partial
+import os
+from pathlib import Path
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import List
+
+import fake_launch
+import pytest
+
+from xsvggt_ros import launch_arguments
+from xsvggt_ros.launch_arguments import ALL, OTHERS, PARAMETERS
+
+pytest.importorskip('ament_index_python', reason='the launch file needs ROS 2')
+LAUNCH = fake_launch.LAUNCH
+DEADLINE = 60.0  # seconds a launch may take; far more than it should
+
+
+# Arguments ---------------------------------------------------------------------------------------
+
+
+def test_arguments_are_the_nodes_parameters():
+    pytest.importorskip('rclpy', reason='the parameter table needs ROS 2')
+    from xsvggt_ros.node.parameters import BY_NAME
+    for name, argument in PARAMETERS.items():
+        parameter = BY_NAME[argument.parameter]
+        assert type(argument.default) is type(parameter.default), name
+        assert argument.default == parameter.default, name
+        assert argument.choices == parameter.choices, name
+        assert (argument.minimum, argument.maximum) == (parameter.minimum, parameter.maximum), name
+    assert {argument.parameter for argument in PARAMETERS.values()} >= {
+        'model.checkpoint', 'cache.policy', 'scale.mode', 'deadline_ms', 'publish_map_tf'}
+
+
+def test_every_default_is_a_value_of_its_argument():
+    for name, argument in ALL.items():
+        if argument.text:
+            assert launch_arguments.read({name: argument.text}) == {name: argument.default}
+
+
+@pytest.mark.parametrize('name, text, value', [
+    ('image_size', '280', 280), ('deadline_ms', '80', 80.0), ('publish_tf', 'True', True),
+    ('publish_tf', '0', False), ('policy', 'full', 'full'), ('use_sim_time', 'True', 'true'),
+    ('image_topics', "['/left/image','right']", ['/left/image', 'right']),
+    ('image_topics', '[/left/image, /right/image]', ['/left/image', '/right/image']),
+    ('image_topics', '[]', ['']), ('device', 'cuda:1', 'cuda:1'), ('namespace', '/', '/'),
+    ('namespace', 'robot1/', 'robot1/'), ('image_topic', '~/image', '~/image'),
+    ('scale_value', '1e-3', 1e-3)])
+def test_arguments_are_read(name, text, value):
+    read, = launch_arguments.read({name: text}).values()
+    assert read == value and type(read) is type(value)
+
+
+@pytest.mark.parametrize('name, text, words', [
+    ('image_size', '100', 'a whole number, 0 to 2044, a multiple of 14'),
+    ('image_size', 'abc', 'a whole number'), ('image_size', '28.0', 'a whole number'),
+    ('image_size', '-14', '0 to 2044'), ('deadline_ms', 'nan', 'a number, 0 to 60000'),
+    ('deadline_ms', '80 ms', 'a number'), ('scale_value', '0', '1e-06 to 1000000'),
+    ('max_tokens', '9' * 5000, 'a whole number'), ('publish_tf', 'maybe', 'true or false'),
+    ('policy', 'best', 'sliding_window'), ('log_level', 'verbose', 'debug, info, warn'),
+    ('device', 'gpu', 'cuda:N'), ('device', 'cuda:', 'cuda:N'), ('image_topic', '/a b', 'a topic'),
+    ('image_topic', '/a//b', 'a topic'), ('image_topic', '/a/', 'a topic'),
+    ('camera_info_topic', '2/info', 'a topic'), ('namespace', '/1', 'digit'),
+    ('node_name', 'a/b', 'a name'), ('node_name', 'größe', 'a name'),
+    ('image_topics', '/left', "['/left/image_raw'"), ('image_topics', '[1, 2]', 'a list'),
+    ('image_topics', "['/a b']", 'a list'), ('image_topics', "['/a", 'a list'),
+    ('image_topics', '{a: b}', 'a list')])
+def test_a_wrong_argument_is_named_with_what_is_allowed(name, text, words):
+    with pytest.raises(ValueError, match=name) as caught:
+        launch_arguments.read({name: text})
+    assert words in str(caught.value) and text in str(caught.value)
+    assert '\n' not in str(caught.value)
+
+
+def test_all_wrong_arguments_are_named_at_once():
+    with pytest.raises(ValueError, match='image_size.*; policy'):
+        launch_arguments.read({'image_size': '1', 'policy': 'x', 'device': 'cpu'})
+
+
+@pytest.mark.parametrize('image, info', [
+    ('/camera/image_raw', '/camera/camera_info'), ('image_raw', 'camera_info'),
+    ('/image_raw', '/camera_info'), ('camera/image_raw', 'camera/camera_info'),
+    ('~/image', '~/camera_info')])
+def test_camera_info_is_beside_the_images(image, info):
+    assert launch_arguments.camera_info_beside(image) == info
+
+
+# What would be started ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def launch_file(monkeypatch):
+    """Return a function that visits the launch file with arguments, as launch does."""
+    module, lines = fake_launch.load(monkeypatch)
+
+    def visit(context=None, **arguments):
+        context = context or fake_launch.Context(**arguments)
+        started = []
+        for entity in module.generate_launch_description():
+            if entity.kind == 'DeclareLaunchArgument':
+                context.launch_configurations.setdefault(
+                    entity.args[0], entity.options['default_value'])
+            elif entity.kind == 'OpaqueFunction':
+                started = entity.options['function'](context, *entity.options['args'])
+        return SimpleNamespace(
+            context=context, started=started, lines=lines, failures=context.failures)
+
+    visit.module = module
+    return visit
+
+
+def node_of(launch):
+    """Return the node's options; its parameters by name."""
+    assert not launch.failures
+    options = launch.started[0].options
+    assert launch.started[0].kind == 'Node'
+    file, parameters = options['parameters']
+    values = {name: value for name, (value, _) in parameters.items()}
+    assert all(type(value) is (list if kind == List[str] else kind)
+               for value, kind in parameters.values())
+    return SimpleNamespace(**options, file=file, values=values, topics=dict(options['remappings']))
+
+
+def test_show_args_has_the_real_defaults_and_choices(launch_file):
+    declared = {entity.args[0]: entity.options
+                for entity in launch_file.module.generate_launch_description()
+                if entity.kind == 'DeclareLaunchArgument'}
+    assert declared.keys() == ALL.keys()
+    assert declared['checkpoint']['default_value'] == 'small'
+    assert declared['max_tokens']['default_value'] == '7300'
+    assert declared['publish_tf']['default_value'] == 'true'
+    assert declared['scale_mode']['choices'] == list(PARAMETERS['scale_mode'].choices)
+    assert 'a multiple of 14' in declared['image_size']['description']
+    assert all(options['description'] for options in declared.values())
+    empty = {name for name, options in declared.items() if not options['default_value']}
+    assert empty == {'base_frame', 'namespace', 'bag'}
+    # launch compares texts, and others write True.
+    assert not any(options['choices'] and 'true' in options['choices']
+                   for options in declared.values())
+    for name in launch_arguments.FILES:
+        assert Path(declared[name]['default_value']).is_file()
+
+
+def test_what_is_not_given_is_left_to_the_parameter_file(launch_file):
+    node = node_of(launch_file())
+    assert (node.package, node.executable, node.name) == ('xsvggt_ros', 'stream_node', 'xsvggt')
+    assert node.values == {'exit_on_failure': True} and node.file.endswith('stream.yaml')
+    assert node.topics['image'] == '/camera/image_raw'
+    assert node.topics['camera_info'] == '/camera/camera_info'
+    # A default that is given on purpose is not the same as one that is not.
+    assert node_of(launch_file(checkpoint='small')).values['model.checkpoint'] == 'small'
+
+
+def test_arguments_reach_the_node(launch_file):
+    node = node_of(launch_file(
+        policy='full', image_size='280', deadline_ms='80', scale_mode='odometry',
+        odom_hint_topic='/wheels', depth_hint_topic='depth', publish_map_tf='True', max_rate='5',
+        image_topics="['/l/image','/r/image']", node_name='eye', namespace='robot1/',
+        log_level='debug', exit_on_failure='false', respawn='true', base_frame='base_link'))
+    assert node.values == {
+        'cache.policy': 'full', 'model.image_size': 280, 'deadline_ms': 80.0, 'base_frame':
+        'base_link', 'scale.mode': 'odometry', 'publish_map_tf': True, 'input.max_rate': 5.0,
+        'image_topics': ['/l/image', '/r/image'], 'exit_on_failure': False}
+    assert (node.topics['odom_hint'], node.topics['depth_hint']) == ('/wheels', 'depth')
+    assert (node.name, node.namespace, node.respawn) == ('eye', 'robot1', True)
+    assert node.ros_arguments == ['--log-level', 'debug']
+
+
+@pytest.mark.parametrize('namespace, image, info', [
+    ('', 'image_raw', 'camera_info'), ('robot1', 'image_raw', 'camera_info'),
+    ('robot1', 'camera/image_raw', 'camera/camera_info'), ('robot1', '/image', '/camera_info')])
+def test_camera_info_is_in_the_namespace_of_the_images(launch_file, namespace, image, info):
+    node = node_of(launch_file(namespace=namespace, image_topic=image))
+    assert (node.topics['image'], node.topics['camera_info']) == (image, info)
+
+
+def test_a_given_camera_info_and_a_compressed_topic(launch_file):
+    node = node_of(launch_file(image_topic='/cam/image/compressed', image_transport='compressed',
+                               camera_info_topic='/calibration'))
+    assert (node.topics['image'], node.topics['camera_info']) == ('/cam/image', '/calibration')
+
+
+@pytest.mark.parametrize('bag, argument, expected', [
+    (False, 'auto', None), (True, 'auto', True), (True, 'false', False), (False, 'True', True)])
+def test_time_of_a_recording(launch_file, tmp_path, monkeypatch, bag, argument, expected):
+    with_program(tmp_path, monkeypatch, 'ros2')
+    (tmp_path / 'flight.mcap').touch()
+    arguments = {'bag': str(tmp_path / 'flight.mcap')} if bag else {}
+    values = node_of(launch_file(use_sim_time=argument, **arguments)).values
+    assert values.get('use_sim_time') is expected
+
+
+def test_a_recording_is_played(launch_file, tmp_path, monkeypatch):
+    with_program(tmp_path, monkeypatch, 'ros2')
+    monkeypatch.setenv('HOME', str(tmp_path))
+    (tmp_path / 'flight').mkdir()
+    (tmp_path / 'flight' / 'metadata.yaml').touch()
+    launch = launch_file(bag='~/flight', bag_rate='0.5', loop='true')
+    _, player = launch.started
+    command = player.options['cmd']
+    assert command[:4] == ['ros2', 'bag', 'play', str(tmp_path / 'flight')]
+    assert command[command.index('--rate') + 1] == '0.5'
+    assert '--clock' in command and '--loop' in command
+    _, player = launch_file(bag='~/flight').started
+    assert '--loop' not in player.options['cmd']
+
+
+def test_rviz_follows_namespace_and_name(launch_file, tmp_path, monkeypatch):
+    with_package(tmp_path, monkeypatch, 'rviz2')
+    context = fake_launch.Context(rviz='true', namespace='left', node_name='eye',
+                                  image_topic='image', odom_frame='odom', ros_namespace='/robot')
+    _, rviz = launch_file(context).started
+    topics = dict(rviz.options['remappings'])
+    assert topics['/xsvggt/points'] == '/robot/left/eye/points'
+    assert topics['/camera/image_raw'] == '/robot/left/image'
+    assert rviz.options['arguments'][-2:] == ['-f', 'odom']
+
+
+def test_rviz_that_is_not_installed_is_refused_before_the_node_starts(
+        launch_file, tmp_path, monkeypatch):
+    with_package(tmp_path, monkeypatch, 'xsvggt_ros')
+    launch = launch_file(rviz='true')
+    failure, = launch.failures
+    assert launch.started == [] and 'rviz:=true' in failure and 'apt-get install' in failure
+
+
+@pytest.mark.parametrize('name', ['params_file', 'checkpoint', 'bag', 'rviz_config'])
+def test_a_file_that_is_not_there_is_refused(launch_file, tmp_path, monkeypatch, name):
+    with_program(tmp_path, monkeypatch, 'ros2')
+    with_package(tmp_path, monkeypatch, 'rviz2')
+    launch = launch_file(**{'rviz': 'true', name: '/nowhere/file'})
+    failure, = launch.failures
+    assert launch.started == []
+    assert f"{name}:='/nowhere/file'" in failure and 'no such file' in failure
+    (tmp_path / 'folder').mkdir()
+    failure, = launch_file(**{'rviz': 'true', name: str(tmp_path / 'folder')}).failures
+    assert f'{name}:=' in failure and 'folder' in failure
+
+
+@pytest.mark.parametrize('content, words', [
+    (b'a: [1', 'cannot be read'), (b'\xff\xfe\x00', 'cannot be read'), (b'', 'ros__parameters'),
+    (b'model: {checkpoint: small}', 'ros__parameters'), (b'- 1', 'ros__parameters'),
+    (b'a: 2026-99-99', 'cannot be read')])
+def test_a_parameter_file_without_parameters_is_refused(launch_file, tmp_path, content, words):
+    (tmp_path / 'my.yaml').write_bytes(content)
+    failure, = launch_file(params_file=str(tmp_path / 'my.yaml')).failures
+    assert 'params_file' in failure and words in failure and '\n' not in failure
+
+
+def test_a_parameter_file_of_any_namespace_is_taken(launch_file, tmp_path):
+    (tmp_path / 'my.yaml').write_text('robot: {xsvggt: {ros__parameters: {deadline_ms: 5.0}}}')
+    assert node_of(launch_file(params_file=str(tmp_path / 'my.yaml'))).file == str(
+        tmp_path / 'my.yaml')
+
+
+def test_arguments_without_effect_are_told(launch_file):
+    lines = launch_file(odom_hint_topic='/odom', scale_mode='depth', loop='true').lines
+    assert ['scale_mode:=odometry' in line for line in lines] == [True, False]
+    assert 'bag' in lines[1]
+
+
+def test_defaults_do_not_pass_for_given_where_the_file_is_included_again(launch_file, tmp_path):
+    (tmp_path / 'my.yaml').write_text('/**: {ros__parameters: {deadline_ms: 5.0}}')
+    context = fake_launch.Context(namespace='left')
+    node_of(launch_file(context))
+    context.launch_configurations |= {
+        'namespace': 'right', 'params_file': str(tmp_path / 'my.yaml')}
+    node = node_of(launch_file(context))
+    assert (node.namespace, node.values) == ('right', {'exit_on_failure': True})
+
+
+@pytest.mark.parametrize('code', [0, 1, -9])
+def test_what_was_started_ends_with_the_node_and_nothing_else(launch_file, tmp_path, monkeypatch,
+                                                              code):
+    with_package(tmp_path, monkeypatch, 'rviz2')
+    launch = launch_file(rviz='true')
+    node, rviz = launch.started
+    end = partial(node.options['on_exit'], SimpleNamespace(returncode=code, action=node))
+    stopped, = end(launch.context)
+    assert stopped.kind == 'EmitEvent' and stopped.options['event'] is rviz
+    assert len(launch.failures) == (code != 0)
+    launch.context.is_shutdown = True  # Ctrl-C ends everything without our help
+    assert end(launch.context) == []
+
+
+def test_a_node_that_is_started_again_stops_nothing(launch_file):
+    launch = launch_file(respawn='true')
+    node, = launch.started
+    event = SimpleNamespace(returncode=1, action=node)
+    assert node.options['on_exit'](event, launch.context) == [] and not launch.failures
+
+
+def test_the_whole_launch_ends_if_that_is_wanted(launch_file):
+    launch = launch_file(on_exit='shutdown')
+    node, = launch.started
+    action, = node.options['on_exit'](SimpleNamespace(returncode=0, action=node), launch.context)
+    assert action.kind == 'Shutdown'
+
+
+# The real launch ---------------------------------------------------------------------------------
+
+
+BRINGUP = """
+import sys
+from launch import LaunchDescription, LaunchService
+from launch.actions import ExecuteProcess, IncludeLaunchDescription
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+service = LaunchService()
+service.include_launch_description(LaunchDescription([
+    *[ExecuteProcess(cmd=['sh', '-c', other], output='screen') for other in {others}],
+    IncludeLaunchDescription(
+        PythonLaunchDescriptionSource({file!r}), launch_arguments={arguments}.items())]))
+sys.exit(service.run())
+"""
+
+
+def with_package(prefix, monkeypatch, name):
+    """Have a package found, in a folder of its own."""
+    packages = prefix / 'share' / 'ament_index' / 'resource_index' / 'packages'
+    packages.mkdir(parents=True, exist_ok=True)
+    (packages / name).touch()
+    monkeypatch.setenv('AMENT_PREFIX_PATH', str(prefix))
+
+
+def with_program(folder, monkeypatch, name, text='exit 0'):
+    """Have a program found, a shell script."""
+    (folder / 'bin').mkdir(exist_ok=True)
+    script(folder / 'bin' / name, text)
+    monkeypatch.setenv('PATH', f'{folder / "bin"}{os.pathsep}{os.environ["PATH"]}')
+
+
+def script(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f'#!/bin/sh\n{text}\n')
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def run_launch(tmp_path, monkeypatch):
+    """Run the launch file beside other programs, with a script as the node."""
+    pytest.importorskip('launch_ros', reason='launch is part of a ROS 2 installation only')
+    with_package(tmp_path, monkeypatch, 'xsvggt_ros')
+    monkeypatch.setenv('ROS_LOG_DIR', str(tmp_path / 'log'))
+
+    def run(node, others=(), **arguments):
+        script(tmp_path / 'lib' / 'xsvggt_ros' / 'stream_node', node)
+        program = BRINGUP.format(others=list(others), file=str(LAUNCH), arguments=arguments)
+        process = subprocess.Popen(
+            [sys.executable, '-c', program], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, start_new_session=True)
+        try:
+            output, _ = process.communicate(timeout=DEADLINE)
+        finally:  # what was started must not outlive a test that fails
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.communicate()
+        return process.returncode, output
+
+    return run
+
+
+@pytest.mark.parametrize('code', [0, 3])
+def test_the_launch_ends_with_the_node(run_launch, code):
+    result, output = run_launch(f'echo the node: "$@"; exit {code}', image_topic='image_raw')
+    assert result == (code != 0) and 'camera_info:=camera_info' in output
+    assert ('has ended with exit code 3' in output) == (code != 0)
+    assert 'Traceback' not in output
+
+
+@pytest.mark.parametrize('arguments, words', [
+    ({'image_size': 'abc'}, ('image_size', 'a multiple of 14')),
+    ({'policy': 'best'}, ('policy', 'sliding_window')),
+    ({'log_level': 'verbose'}, ('log_level', 'debug')),
+    ({'checkpoint': '/nowhere.pth'}, ('checkpoint', '/nowhere.pth')),
+    ({'params_file': '/nowhere.yaml'}, ('params_file', '/nowhere.yaml')),
+    ({'bag': '/nowhere.mcap'}, ('bag', '/nowhere.mcap')),
+    ({'rviz': 'true'}, ('rviz', 'not installed')),
+], ids=lambda value: next(iter(value)))
+def test_nothing_is_started_with_a_wrong_argument(run_launch, arguments, words):
+    result, output = run_launch('echo the node', **arguments)
+    assert result == 1 and 'the node' not in output and 'Traceback' not in output
+    assert any(all(word in line for word in words) for line in output.splitlines())
+
+
+@pytest.mark.parametrize('arguments', [{}, {'deadline_ms': 'soon'}], ids=['node', 'argument'])
+def test_a_launch_that_includes_this_one_goes_on(run_launch, tmp_path, arguments):
+    mark = tmp_path / 'mark'
+    wait = f'until [ -e {mark} ]; do sleep 0.05; done; ' * (not arguments)
+    # A second is long enough to be told to end, in case that is done.
+    result, output = run_launch(f'touch {mark}; exit 1', **arguments, others=[
+        f'{wait}sleep 1; echo the other has ended in peace'])
+    assert result == 1 and 'stream.launch.py: ' in output
+    assert 'the other has ended in peace' in output
+
+
+def test_the_whole_real_launch_ends_if_that_is_wanted(run_launch):
+    result, output = run_launch('exit 0', others=['exec sleep 1000'], on_exit='shutdown')
+    assert result == 0 and "'SIGINT' to process[sh-1]" in output
+
+
+def test_rviz_and_recording_end_with_the_node(run_launch, tmp_path, monkeypatch):
+    with_package(tmp_path, monkeypatch, 'rviz2')
+    marks = [tmp_path / 'rviz', tmp_path / 'player']
+    script(tmp_path / 'lib' / 'rviz2' / 'rviz2', f'touch {marks[0]}; exec sleep 1000')
+    with_program(tmp_path, monkeypatch, 'ros2', f'touch {marks[1]}; exec sleep 1000')
+    (tmp_path / 'flight.mcap').touch()
+    wait = f'until [ -e {marks[0]} ] && [ -e {marks[1]} ]; do sleep 0.05; done; exit 5'
+    result, output = run_launch(wait, rviz='true', bag=str(tmp_path / 'flight.mcap'))
+    assert result == 1 and 'exit code 5' in output
+
+
+def test_a_recording_that_cannot_be_played_ends_the_node(run_launch, tmp_path, monkeypatch):
+    with_program(tmp_path, monkeypatch, 'ros2', 'exit 2')
+    (tmp_path / 'flight.mcap').touch()
+    result, output = run_launch('exec sleep 1000', bag=str(tmp_path / 'flight.mcap'))
+    assert result == 1 and 'cannot be played' in output
+
+
+def test_a_node_that_dies_is_started_again(run_launch, tmp_path):
+    count = tmp_path / 'count'
+    result, output = run_launch(
+        f'echo x >> {count}; [ $(wc -l < {count}) = 2 ] && kill -INT $PPID; exit 1',
+        respawn='true')
+    assert count.read_text() == 'x\nx\n', output
+
+
+def test_a_chosen_middleware_profile_is_left_alone(launch_file, monkeypatch):
+    old, new = 'FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'
+    profile = launch_file.module.middleware_profile
+    monkeypatch.setenv(new, '/home/user/my.xml')
+    assert profile() == []
+    monkeypatch.delenv(new)
+    monkeypatch.delenv(old, raising=False)
+    for distribution, variable in (('humble', old), ('jazzy', old), ('kilted', new)):
+        monkeypatch.setenv('ROS_DISTRO', distribution)
+        action, = profile()
+        assert action.args[0] == variable and Path(action.args[1]).is_file()
+
+
+def test_every_file_of_the_launch_file_is_in_config():
+    for name in launch_arguments.FILES:
+        assert (LAUNCH.parents[1] / 'config' / OTHERS[name].text).is_file()

@@ -1,0 +1,309 @@
+"""
+The arguments of stream.launch.py: defaults, what is allowed, and the files they name.
+
+Neither ROS nor torch is imported: `ros2 launch` may run on another Python than the node does.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+import math
+from pathlib import Path
+import re
+
+import yaml
+
+Value = str | int | float | bool | list[str]
+NAME = r'[A-Za-z_]\w*'
+NAMES = f'{NAME}(/{NAME})*'
+TOPIC = f'(~?/)?{NAMES}'
+SHIPPED = ('small', 'random')  # checkpoints that are no files
+A_TOPIC = 'the name of a topic: letters, digits, _ and /, no word beginning with a digit'
+A_LIST = "a list of topics, for example ['/left/image_raw','/right/image_raw']"
+MILLION = 1_000_000
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One argument; the type of its default is its type."""
+
+    default: Value
+    description: str
+    parameter: str = ''  # of the node; empty: meant for the launch file itself
+    choices: tuple[str, ...] = ()
+    minimum: float | None = None
+    maximum: float | None = None
+    multiple: int = 1
+    pattern: str = ''  # a regular expression, and in words:
+    expected: str = ''
+
+    @property
+    def text(self) -> str:
+        """Return the default as it would be given."""
+        return str(self.default).lower() if isinstance(self.default, bool) else str(self.default)
+
+    @property
+    def help(self) -> str:  # noqa: A003
+        """Return what --show-args says, the allowed numbers included."""
+        limits = self._limits()
+        return f'{self.description} ({limits})' if limits else self.description
+
+    def constraints(self) -> str:
+        """Return in words what is allowed."""
+        if self.choices:
+            return 'one of ' + ', '.join(self.choices)
+        if isinstance(self.default, bool):
+            return 'true or false'
+        if isinstance(self.default, list):
+            return A_LIST
+        if isinstance(self.default, str):
+            return self.expected or 'a text'
+        kind = 'a whole number' if isinstance(self.default, int) else 'a number'
+        return ', '.join(filter(None, [kind, self._limits()]))
+
+    def read(self, text: str) -> Value:
+        """Return the value that a text stands for; raise ValueError if it stands for none."""
+        if isinstance(self.default, bool):
+            return {'true': True, '1': True, 'false': False, '0': False}[text.lower()]
+        if isinstance(self.default, (int, float)):
+            return self._number(text)
+        if isinstance(self.default, list):
+            return self._list(text)
+        if self.choices:
+            return self.choices[self.choices.index(text.lower())]
+        if self.pattern and not re.fullmatch(self.pattern, text, re.ASCII):
+            raise ValueError(text)
+        return text
+
+    def _number(self, text: str) -> int | float:
+        value = type(self.default)(text)
+        allowed = math.isfinite(value) and self.minimum <= value <= self.maximum
+        if not allowed or (self.multiple > 1 and value % self.multiple):
+            raise ValueError(text)
+        return value
+
+    def _list(self, text: str) -> list[str]:
+        names = yaml.safe_load(text)
+        if not isinstance(names, list) or not all(
+                isinstance(name, str) and re.fullmatch(f'({TOPIC})?', name, re.ASCII)
+                for name in names):
+            raise ValueError(text)
+        return names or ['']
+
+    def _limits(self) -> str:
+        if self.minimum is None:
+            return ''
+        multiple = f', a multiple of {self.multiple}' if self.multiple > 1 else ''
+        return f'{self.minimum:.7g} to {self.maximum:.7g}{multiple}'
+
+
+# The parameters of the node that people change most.
+PARAMETERS = {
+    'checkpoint': Argument(
+        'small', 'Weights: path of a .safetensors, .pt or .pth file; "small", which comes with '
+        'the package and knows synthetic rooms only; or "random", to test the plumbing',
+        'model.checkpoint'),
+    'device': Argument(
+        'auto', 'Where the network runs: auto, cpu, cuda or cuda:N', 'model.device',
+        pattern=r'auto|cpu|cuda(:\d+)?', expected='auto, cpu, cuda or cuda:N'),
+    'image_size': Argument(
+        0, 'Width in pixels to which images are resized; smaller is faster and coarser. 0: the '
+        'width the network was trained with', 'model.image_size', minimum=0, maximum=2044,
+        multiple=14),
+    'max_tokens': Argument(
+        7300, 'Budget of the KV cache, in tokens per layer', 'cache.max_tokens', minimum=1,
+        maximum=MILLION),
+    'memory_budget_mb': Argument(
+        0.0, 'Memory for the caches in MB, instead of max_tokens. 0: max_tokens counts',
+        'cache.memory_budget_mb', minimum=0, maximum=MILLION),
+    'policy': Argument(
+        'frame_coverage', 'Which tokens stay in a full cache; with full it has no budget',
+        'cache.policy', choices=('full', 'sliding_window', 'random', 'xstream',
+                                 'xstream_per_head', 'frame_coverage', 'value_aware')),
+    'quantization': Argument(
+        'int4', 'How the cache is packed', 'cache.quantization',
+        choices=('none', 'int8', 'int4')),
+    'image_transport': Argument(
+        'raw', 'raw, or compressed for sensor_msgs/CompressedImage on <image_topic>/compressed',
+        'image_transport', choices=('raw', 'compressed')),
+    'image_topics': Argument(
+        [''], 'Images of a rig, in place of image_topic, the reference camera first: '
+        "['/left/image_raw','/right/image_raw']", 'image_topics'),
+    'max_rate': Argument(
+        0.0, 'Images that are taken a second at most. 0: all', 'input.max_rate', minimum=0,
+        maximum=1000),
+    'deadline_ms': Argument(
+        0.0, 'Latency to keep, in ms: late images are skipped, and a network that is too slow '
+        'remembers less. 0: none', 'deadline_ms', minimum=0, maximum=60_000),
+    'scale_mode': Argument(
+        'none', "Where metres come from: none leaves the network's own unit, fixed takes "
+        'scale_value, odometry compares with odom_hint_topic, depth with depth_hint_topic, '
+        'baseline with the places of the cameras of a rig', 'scale.mode',
+        choices=('none', 'fixed', 'odometry', 'depth', 'baseline')),
+    'scale_value': Argument(
+        1.0, "Metres in the network's unit, with scale_mode:=fixed", 'scale.value',
+        minimum=1e-6, maximum=MILLION),
+    'odom_frame': Argument('xsvggt_odom', 'Frame in which the camera is tracked', 'odom_frame'),
+    'base_frame': Argument(
+        '', 'Frame of the robot whose pose is published, for example base_link. Empty: the frame '
+        'of the images', 'base_frame'),
+    'map_frame': Argument('map', 'Parent of odom_frame, with publish_map_tf', 'map_frame'),
+    'publish_tf': Argument(
+        True, 'Whether to publish the edge from odom_frame to base_frame, or to the frame of the '
+        'images: true or false', 'publish_tf'),
+    'invert_tf': Argument(
+        False, 'Whether odom_frame hangs below the robot: true for robots whose frames have a '
+        'root already, or false', 'invert_tf'),
+    'publish_map_tf': Argument(
+        False, 'Whether to publish the edge from map_frame to odom_frame: true or false',
+        'publish_map_tf'),
+    'autostart': Argument(
+        True, 'Whether the node configures and activates itself: true, or false if a lifecycle '
+        'manager does it', 'autostart'),
+}
+
+# What is meant for the launch file. Files are those of the package's folder config/.
+OTHERS = {
+    'image_topic': Argument(
+        '/camera/image_raw', 'Images to reconstruct (sensor_msgs/Image)', pattern=TOPIC,
+        expected=A_TOPIC),
+    'camera_info_topic': Argument(
+        'auto', 'Calibration of that camera. auto: camera_info beside image_topic', pattern=TOPIC,
+        expected=A_TOPIC),
+    'odom_hint_topic': Argument(
+        'odom_hint', 'Odometry in metres (nav_msgs/Odometry), with scale_mode:=odometry',
+        pattern=TOPIC, expected=A_TOPIC),
+    'depth_hint_topic': Argument(
+        'depth_hint', 'Depth in metres (sensor_msgs/Image), registered to the images, with '
+        'scale_mode:=depth', pattern=TOPIC, expected=A_TOPIC),
+    'params_file': Argument(
+        'stream.yaml', 'Parameter file of the node. What it says counts for every parameter whose '
+        'argument is not given'),
+    'namespace': Argument(
+        '', 'Namespace of the node and its relative topics', pattern=f'/|/?{NAMES}/?',
+        expected='names of letters, digits and _ with / between them, none beginning with a '
+        'digit'),
+    'node_name': Argument(
+        'xsvggt', 'Name of the node, and of its topics and services', pattern=NAME,
+        expected='a name of letters, digits and _ that does not begin with a digit'),
+    'use_sim_time': Argument(
+        'auto', 'Whether time comes from /clock: true or false; auto: if a bag is played',
+        choices=('auto', 'true', 'false')),
+    'log_level': Argument(
+        'info', 'Least severity of log messages',
+        choices=('debug', 'info', 'warn', 'error', 'fatal')),
+    'respawn': Argument(
+        False, 'Whether to start the node again, after 2 s, when it has ended: true or false'),
+    'on_exit': Argument(
+        'stop', 'What ends with the node: stop, what this file has started (RViz, the recording), '
+        'or shutdown, the whole launch, with all that includes this file',
+        choices=('stop', 'shutdown')),
+    'exit_on_failure': Argument(
+        True, 'Whether a node that cannot start ends, with exit code 1: true, or false to '
+        'configure it again later'),
+    'bag': Argument('', 'Recording (rosbag2) to play. Empty: a live camera'),
+    'bag_rate': Argument(
+        1.0, 'Speed of the recording, 1.0 as recorded', minimum=0.001, maximum=1000),
+    'bag_delay': Argument(
+        5.0, 'Seconds before the recording starts: time for loading the weights', minimum=0,
+        maximum=86_400),
+    'loop': Argument(False, 'Whether the recording begins again when it has ended: true or false'),
+    'rviz': Argument(False, 'Whether to show points, TF and images in RViz: true or false'),
+    'rviz_config': Argument('stream.rviz', 'What RViz shows'),
+}
+FILES = ('params_file', 'rviz_config')
+ALL = PARAMETERS | OTHERS
+
+
+def read(texts: Mapping[str, str]) -> dict[str, Value]:
+    """Return the values of arguments; raise ValueError that names each one that is wrong."""
+    values, faults = {}, []
+    for name, text in texts.items():
+        try:
+            values[name] = ALL[name].read(text.strip())
+        except (ValueError, KeyError, yaml.YAMLError):
+            faults.append(f"{name}:='{text}' must be {ALL[name].constraints()}")
+    if faults:
+        raise ValueError('; '.join(faults))
+    return values
+
+
+def check_files(values: Mapping[str, Value]) -> None:
+    """Raise ValueError that names each argument whose file is not there or not what it should."""
+    faults = [_missing_parameters(values['params_file'])]
+    checkpoint = values.get('checkpoint', SHIPPED[0])
+    if checkpoint not in SHIPPED:
+        faults.append(_missing('checkpoint', checkpoint, 'or use small, which comes with the '
+                               'package'))
+    if values['bag']:
+        faults.append(_missing_bag(values['bag']))
+    if values['rviz']:
+        faults.append(_missing('rviz_config', values['rviz_config']))
+    if any(faults):
+        raise ValueError('; '.join(filter(None, faults)))
+
+
+def without_effect(values: Mapping[str, Value]) -> list[str]:
+    """Return a line for each argument that was given, and that others leave without effect."""
+    mode = values.get('scale_mode')
+    lines = [
+        f'{hint} has no effect with scale_mode:={mode}; set scale_mode:={wanted}'
+        for hint, wanted in (('odom_hint_topic', 'odometry'), ('depth_hint_topic', 'depth'))
+        if values[hint] != ALL[hint].default and mode is not None and mode != wanted]
+    if values['loop'] and not values['bag']:
+        lines.append('loop has no effect without bag:=<recording>')
+    return lines
+
+
+def expanded(path: str) -> str:
+    """Return a path with ~ replaced, which no shell does behind := ."""
+    return str(Path(path).expanduser())
+
+
+def camera_info_beside(image_topic: str) -> str:
+    """Return the topic camera_info beside that of images: relative if that one is."""
+    return ''.join(image_topic.rpartition('/')[:2]) + 'camera_info'
+
+
+def full_name(namespace: str, topic: str) -> str:
+    """Return the name that a topic has for a node in a namespace."""
+    if topic.startswith('/'):
+        return topic
+    return '/'.join(['', *filter(None, namespace.split('/')), topic])
+
+
+def _missing(name: str, path: str, advice: str = '') -> str | None:
+    file = Path(path).expanduser()
+    if file.is_file():
+        return None
+    what = 'is a folder; a file is needed' if file.is_dir() else 'there is no such file'
+    return ', '.join(filter(None, [f"{name}:='{path}': {what}", advice]))
+
+
+def _missing_bag(path: str) -> str | None:
+    bag = Path(path).expanduser()
+    if not bag.exists():
+        return f"bag:='{path}': there is no such file or folder"
+    kinds = ('metadata.yaml', '*.mcap', '*.db3')
+    if bag.is_dir() and not any(file for kind in kinds for file in bag.glob(kind)):
+        return f"bag:='{path}': there is no recording in this folder (metadata.yaml, .mcap, .db3)"
+    return None
+
+
+def _missing_parameters(path: str) -> str | None:
+    fault = _missing('params_file', path)
+    if fault is not None:
+        return fault
+    try:
+        content = yaml.safe_load(Path(path).expanduser().read_text(encoding='utf-8'))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError) as error:
+        return f"params_file:='{path}' cannot be read: {' '.join(str(error).split())}"
+    if not _has_parameters(content):
+        return (f"params_file:='{path}' has no parameters: it must begin as config/stream.yaml "
+                "does, with '/**:' and below it 'ros__parameters:'")
+    return None
+
+
+def _has_parameters(content: object) -> bool:
+    """Return whether a parameter file's content has parameters of a node, in any namespace."""
+    return isinstance(content, dict) and (
+        'ros__parameters' in content or any(map(_has_parameters, content.values())))
