@@ -1,0 +1,131 @@
+"""Faults of the camera as a whole: silence, rates, bursts, several senders, slow receivers."""
+
+import os
+import signal
+import subprocess
+import sys
+
+from sensor_msgs.msg import Image
+
+from xsvggt_ros.msg import StreamStatus
+from xsvggt_ros.soak.camera import quality, Shot, TOPIC
+from xsvggt_ros.soak.kinds import fault
+from xsvggt_ros.soak.stage import Stage
+from xsvggt_ros.soak.world import RATE
+
+GROUP = 'camera'
+
+
+def silence(shot: Shot, number: int) -> None:
+    """Send nothing."""
+    shot.clear()
+
+
+@fault(GROUP, 'says that no image comes; the stream goes on when one does')
+def camera_stops_and_returns(stage: Stage) -> None:
+    """Send no images until diagnostics say so."""
+    with stage.camera.playing(silence):
+        stage.says('Input', 'no image')
+
+
+@fault(GROUP, 'says that nobody publishes; the stream goes on')
+def camera_flickers(stage: Stage) -> None:
+    """Send every image, none, every image, by turns of a random length."""
+    period = stage.rng.randint(2, 6)
+    stage.play(lambda shot, number: silence(shot, number) if number // period % 2 else None, 30)
+
+
+@fault(GROUP, 'processes every image')
+def rate_of_1_Hz(stage: Stage) -> None:
+    """Send an image a second."""
+    stage.play(None, shots=2, rate=1.0)
+
+
+@fault(GROUP, 'takes the newest images and counts those it drops')
+def rate_of_120_Hz(stage: Stage) -> None:
+    """Send 120 images a second."""
+    stage.play(None, shots=120, rate=120.0)
+
+
+@fault(GROUP, 'takes the newest images and counts those it drops')
+def bursts(stage: Stage) -> None:
+    """Send the images of a second at once, four times."""
+    def burst(shot: Shot, number: int) -> None:
+        for _ in range(int(RATE)):
+            stage.camera.send(stage.camera.shot())
+
+    stage.play(burst, shots=4, rate=4.0)
+
+
+@fault(GROUP, 'says that clocks disagree, and by whom', new_stream=True)
+def two_cameras_on_a_topic(stage: Stage) -> None:
+    """Have another node publish the same images on the same topic, its clock 10 s behind."""
+    with _second_camera(stage) as second:
+        def both(shot: Shot, number: int) -> None:
+            late = stage.camera.shot()['image'][0]
+            late.header.stamp.sec -= 10
+            stage.camera.remember(late)
+            second.publish(late)
+
+        with stage.camera.playing(both):
+            stage.says('Input')
+
+
+@fault(GROUP, 'goes on', new_stream=True)
+def two_cameras_with_one_clock(stage: Stage) -> None:
+    """Have another node publish other images on the same topic under another frame_id."""
+    with _second_camera(stage) as second:
+        def both(shot: Shot, number: int) -> None:
+            other = stage.camera.shot()['image'][0]
+            other.header.frame_id = 'another_optical_frame'
+            other.data = other.data[::-1]
+            stage.camera.remember(other)
+            second.publish(other)
+
+        stage.play(both, 20)
+
+
+class _second_camera:
+    """A node of its own that publishes images, while a block runs."""
+
+    def __init__(self, stage: Stage) -> None:
+        import rclpy
+        self._node = rclpy.create_node('soak_second_camera', context=stage.context)
+        self._publisher = self._node.create_publisher(Image, TOPIC, quality(10, reliable=False))
+        stage.until(lambda: self._publisher.get_subscription_count() > 0,
+                    'the second camera to be connected')
+
+    def __enter__(self) -> object:
+        return self._publisher
+
+    def __exit__(self, *_: object) -> None:
+        self._node.destroy_node()
+
+
+@fault(GROUP, 'goes on at its pace; who does not read holds nobody up')
+def stalled_reliable_subscriber(stage: Stage) -> None:
+    """Stop a process that subscribes to clouds reliably, and kill it later."""
+    before = stage.observer.counts['points']
+    listener = subprocess.Popen(
+        [sys.executable, '-m', 'xsvggt_ros.soak.listener'], stdout=subprocess.PIPE,
+        start_new_session=True)
+    try:
+        listener.stdout.readline()  # it has received a cloud
+        os.kill(listener.pid, signal.SIGSTOP)
+        stage.shots(30)
+        stage.tracked()
+        stage.until(lambda: stage.observer.counts['points'] > before, 'clouds')
+    finally:
+        listener.kill()
+        listener.wait()
+        listener.stdout.close()
+
+
+@fault(GROUP, 'is PAUSED while it is switched off; the stream is kept')
+def switched_off_and_on(stage: Stage) -> None:
+    """Call ~/enable with false, and with true when the node says it is paused."""
+    import time
+    moment = time.monotonic()
+    stage.enable(False)
+    stage.until(lambda: stage.observer.state_since(moment, StreamStatus.PAUSED), 'PAUSED')
+    stage.enable(True)

@@ -1,0 +1,93 @@
+"""A whole run of faults."""
+
+from collections.abc import Callable
+from pathlib import Path
+import tempfile
+import time
+
+from xsvggt_ros.soak import (  # noqa: F401: they register their kinds
+    camera_faults, file_faults, hint_faults, image_faults, inside_faults, lens_faults,
+    process_faults, service_faults, stamp_faults, tf_faults
+)
+from xsvggt_ros.soak.kinds import Crash, Failure, KINDS, SETUPS
+from xsvggt_ros.soak.node_process import floor, NodeProcess, remove_leftovers, Usage
+from xsvggt_ros.soak.report import Injection, Life, Report
+from xsvggt_ros.soak.script import Step
+from xsvggt_ros.soak.stage import Stage
+from xsvggt_ros.soak.trial import run_trial
+from xsvggt_ros.tools.errors import ToolError
+from xsvggt_ros.tools.processes import ignore_signals
+
+
+LOOKS = 5   # after so many faults each, at the beginning and the end, memory is compared
+
+
+class Lives:
+    """Watches what each process of the node uses."""
+
+    def __init__(self) -> None:
+        """Begin without a process."""
+        self.done: list[Life] = []
+        self._pid = 0
+        self._usages: list[Usage] = []
+
+    def look(self, node: NodeProcess) -> None:
+        """Look at the process of now, after a fault that it has recovered from."""
+        if node.pid != self._pid:
+            self.finish()
+            self._pid = node.pid
+        self._usages.append(node.usage())
+
+    def finish(self) -> None:
+        """Note what the process used that has ended, if it lived through enough faults."""
+        usages, self._usages = self._usages, []
+        if len(usages) >= 2 * LOOKS:
+            begin, end = floor(usages[:LOOKS]), floor(usages[-LOOKS:])
+            self.done.append(Life(len(usages), *zip(vars(begin).values(), vars(end).values())))
+
+
+def run_script(
+    steps: list[Step], seed: int, form: str, patience: float, parameters: list[str],
+    say: Callable[[str], None], keep: Path | None = None,
+) -> Report:
+    """
+    Inject the faults of a script and return what came of them; Ctrl-C ends it earlier.
+
+    keep: a folder for the node's logs, which are deleted otherwise.
+    """
+    begin = time.monotonic()
+    injections: list[Injection] = []
+    with tempfile.TemporaryDirectory(prefix='xsvggt_soak_') as folder:
+        stage = Stage(keep or Path(folder), patience, parameters)
+        lives = Lives()
+        try:
+            say('starting the node')
+            stage.camera.start(SETUPS['camera'])
+            stage.start()
+            for number, step in enumerate(steps, 1):
+                one = run_trial(stage, step)
+                injections.append(one)
+                lives.look(stage.node)
+                say(line(number, len(steps), one))
+        except KeyboardInterrupt:
+            ignore_signals()
+            say(f'interrupted after {len(injections)} of {len(steps)} injections')
+        except (Failure, Crash) as failure:
+            output = '' if stage.node is None else stage.node.output()[-1000:]
+            raise ToolError(f'the node cannot be started: {failure}\n{output}') from failure
+        finally:
+            lives.finish()
+            stage.close()
+            leftovers = remove_leftovers(stage.shared)
+    return Report(
+        seed=seed, form=form, seconds=time.monotonic() - begin, machine='', injections=injections,
+        expected={name: kind.expected for name, kind in KINDS.items()},
+        groups={name: kind.group for name, kind in KINDS.items()}, lives=lives.done,
+        leftovers=leftovers)
+
+
+def line(number: int, count: int, one: Injection) -> str:
+    """Return what is said of an injection while a run goes on."""
+    recovery = '-' if one.recovery_s is None else f'{one.recovery_s:.2f} s'
+    words = f'[{number}/{count}] {one.name}: {one.outcome}, {recovery}'
+    return f'{words}  ({one.trouble})' if one.trouble else words

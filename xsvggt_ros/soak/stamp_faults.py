@@ -1,0 +1,140 @@
+"""Faults of the images' stamps, and of the clock that they come from."""
+
+from collections.abc import Callable
+
+from builtin_interfaces.msg import Time
+
+from xsvggt_ros.soak.camera import Shot
+from xsvggt_ros.soak.kinds import fault
+from xsvggt_ros.soak.stage import Stage
+from xsvggt_ros.tools.ros_messages import from_stamp, to_stamp
+
+GROUP = 'stamps'
+SECOND = 10 ** 9
+
+
+def stamped(shot: Shot, change: Callable[[int], int]) -> None:
+    """Give all that a shot holds another stamp; change: from and to nanoseconds."""
+    for messages in shot.values():
+        for message in messages:
+            if hasattr(message, 'header'):
+                message.header.stamp = to_stamp(change(from_stamp(message.header.stamp)))
+
+
+def once(change: Callable[[int], int]) -> Callable[[Shot, int], None]:
+    """Return an edit that changes the stamps of one shot."""
+    shots = []
+
+    def edit(shot: Shot, number: int) -> None:
+        if not shots:
+            stamped(shot, change)
+        shots.append(number)
+
+    return edit
+
+
+@fault(GROUP, 'says that images have no stamp', new_stream=True)
+def stamps_of_zero(stage: Stage) -> None:
+    """Send images without a stamp."""
+    with stage.camera.playing(lambda shot, number: stamped(shot, lambda stamp: 0)):
+        stage.says('Input', 'stamp')
+
+
+@fault(GROUP, 'says that stamps repeat')
+def stamps_that_repeat(stage: Stage) -> None:
+    """Send each image twice, with its stamp."""
+    def twice(shot: Shot, number: int) -> None:
+        shot['image'].append(shot['image'][0])
+
+    with stage.camera.playing(twice, rate=5.0):
+        stage.says('Input', 'stamp', or_log=True)
+
+
+@fault(GROUP, 'says that stamps repeat')
+def a_clock_that_stands(stage: Stage) -> None:
+    """Send a second of images that all have the stamp of the first."""
+    first = []
+
+    def same(shot: Shot, number: int) -> None:
+        first.append(from_stamp(shot['image'][0].header.stamp))
+        stamped(shot, lambda stamp: first[0])
+
+    with stage.camera.playing(same):
+        stage.says('Input', 'stamp')
+
+
+@fault(GROUP, 'refuses what comes too late; the stream goes on')
+def disordered_stamps(stage: Stage) -> None:
+    """Swap the stamps of neighbouring images."""
+    stage.play(lambda shot, number: stamped(
+        shot, lambda stamp: stamp - number % 2 * SECOND // 10), 20)
+
+
+@fault(GROUP, 'refuses the image; the map stays')
+def one_stamp_ahead(stage: Stage) -> None:
+    """Send one image whose stamp is 5 s, or more, ahead."""
+    far = stage.rng.choice((5, 60, 3600, 10 ** 8))
+    stage.play(once(lambda stamp: stamp + far * SECOND), 10)
+
+
+@fault(GROUP, 'refuses the image; the map stays')
+def one_stamp_behind(stage: Stage) -> None:
+    """Send one image whose stamp is 5 s, or more, behind."""
+    far = stage.rng.choice((5, 60, 3600, 10 ** 8))
+    stage.play(once(lambda stamp: stamp - far * SECOND), 10)
+
+
+@fault(GROUP, 'begins a new stream', new_stream=True)
+def a_clock_far_in_the_future(stage: Stage) -> None:
+    """Send images from the year 2036 for a while."""
+    stage.play(lambda shot, number: stamped(
+        shot, lambda stamp: stamp + 10 * 365 * 86400 * SECOND), 20)
+
+
+@fault(GROUP, 'begins a new stream', new_stream=True)
+def a_clock_that_jumps_back(stage: Stage) -> None:
+    """Set the camera's clock back, and right again later."""
+    stage.camera.offset_ns = -stage.rng.choice((1, 10, 3600)) * SECOND
+    stage.shots(20)
+    stage.camera.offset_ns = 0
+    stage.shots(10)
+
+
+@fault(GROUP, 'goes on, or begins a new stream', new_stream=True)
+def a_clock_that_jumps_ahead(stage: Stage) -> None:
+    """Set the camera's clock ahead, and right again later."""
+    stage.camera.offset_ns = stage.rng.choice((1, 10, 3600)) * SECOND
+    stage.shots(20)
+    stage.camera.offset_ns = 0
+    stage.shots(10)
+
+
+@fault(GROUP, 'goes on, or begins a new stream', new_stream=True)
+def a_bag_that_loops(stage: Stage) -> None:
+    """Play the same second of stamps again and again."""
+    first = []
+
+    def loop(shot: Shot, number: int) -> None:
+        stamp = from_stamp(shot['image'][0].header.stamp)
+        first.append(stamp)
+        stamped(shot, lambda stamp: first[0] + (stamp - first[0]) % SECOND)
+
+    stage.play(loop, 45)
+
+
+@fault(GROUP, 'refuses them, or takes them as they are', new_stream=True)
+def stamps_before_1970(stage: Stage) -> None:
+    """Send images with negative seconds."""
+    stage.play(lambda shot, number: stamped(shot, lambda stamp: stamp - 2 ** 31 * SECOND), 10)
+
+
+@fault(GROUP, 'refuses them, or takes them as they are', new_stream=True)
+def stamps_with_too_many_nanoseconds(stage: Stage) -> None:
+    """Send images whose nanoseconds make seconds."""
+    def invalid(shot: Shot, number: int) -> None:
+        for messages in shot.values():
+            for message in messages:
+                message.header.stamp = Time(
+                    sec=message.header.stamp.sec, nanosec=4_000_000_000 + number % 1000)
+
+    stage.play(invalid, 10)

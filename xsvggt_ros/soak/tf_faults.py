@@ -1,0 +1,130 @@
+"""Faults of the transforms that say where the camera is on the robot."""
+
+import time
+
+from geometry_msgs.msg import TransformStamped
+from tf2_msgs.msg import TFMessage
+
+from xsvggt_ros.soak.camera import edge, FRAME, MAST, ROBOT, Shot
+from xsvggt_ros.soak.image_faults import each
+from xsvggt_ros.soak.kinds import Failure, fault
+from xsvggt_ros.soak.stage import Stage
+
+GROUP = 'TF'
+SAYS = 'says what is missing; poses go on when it is there'
+NAN = float('nan')
+MANY = 200           # frames in a message
+MOST_BYTES = 8e6     # that frames which nobody needs may take
+
+
+@fault(GROUP, SAYS, setup='robot')
+def no_transforms(stage: Stage) -> None:
+    """Send no TF of the mast until diagnostics say so."""
+    with stage.camera.playing(lambda shot, number: shot.pop('tf', None)):
+        stage.says('Tracking')
+
+
+@fault(GROUP, SAYS, setup='robot')
+def late_transforms(stage: Stage) -> None:
+    """Send TF whose stamps are 2 s behind those of the images."""
+    def delay(message: TFMessage) -> None:
+        for transform in message.transforms:
+            transform.header.stamp.sec -= 2
+
+    with stage.camera.playing(each(delay, 'tf')):
+        stage.says('Tracking')
+    stage.camera.shots  # what is old is forgotten when newer ones come
+
+
+@fault(GROUP, 'refuses them and says so', setup='robot')
+def transforms_that_turn_nowhere(stage: Stage) -> None:
+    """Send the mast with a quaternion of zero."""
+    def spoil(message: TFMessage) -> None:
+        for transform in message.transforms:
+            _turn(transform, 0.0)
+
+    with stage.camera.playing(each(spoil, 'tf')):
+        stage.says('Tracking')
+
+
+@fault(GROUP, 'refuses them; goes on with those that it has', setup='robot')
+def static_transforms_that_turn_nowhere(stage: Stage) -> None:
+    """Send the camera's place on the mast with a quaternion of zero, or NaN, once a second."""
+    value = stage.rng.choice((0.0, NAN))
+
+    def spoil(message: TFMessage) -> None:
+        for transform in message.transforms:
+            _turn(transform, value)
+
+    stage.play(lambda shot, number: each(spoil, 'static')(shot, number) if 'static' in shot
+               else None, 30)
+
+
+@fault(GROUP, 'refuses them and says what is missing', setup='robot')
+def transforms_that_are_not_finite(stage: Stage) -> None:
+    """Send the mast at NaN."""
+    def spoil(message: TFMessage) -> None:
+        for transform in message.transforms:
+            transform.transform.translation.x = NAN
+
+    with stage.camera.playing(each(spoil, 'tf')):
+        stage.says('Tracking')
+
+
+@fault(GROUP, 'goes on', setup='robot')
+def transforms_that_contradict(stage: Stage) -> None:
+    """Send the mast on the robot in two places, and under two parents, by turns."""
+    def contradict(shot: Shot, number: int) -> None:
+        stamp = time.time_ns()
+        shot['tf'].append(TFMessage(transforms=[
+            edge(stamp, ROBOT, MAST, (9.0, 9.0, 9.0), (0.0, 0.0, 1.0, 0.0)),
+            edge(stamp, 'another_robot', MAST, (0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))]))
+
+    stage.play(contradict, 30)
+
+
+@fault(GROUP, 'goes on', setup='robot')
+def transforms_in_a_circle(stage: Stage) -> None:
+    """Send a robot that stands on its own camera."""
+    def close(shot: Shot, number: int) -> None:
+        shot['tf'].append(TFMessage(transforms=[
+            edge(time.time_ns(), FRAME, ROBOT, (0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))]))
+
+    with stage.camera.playing(close):
+        stage.shots(20)
+    # The circle is mended by giving the robot another parent.
+    stage.camera.send({'tf': [TFMessage(transforms=[
+        edge(time.time_ns(), 'soak_ground', ROBOT, (0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))])]})
+
+
+@fault(GROUP, 'forgets what it does not need', setup='robot')
+def thousands_of_frames(stage: Stage) -> None:
+    """Send 200 new frames with every image."""
+    begin = stage.node.usage().resident
+
+    def flood(shot: Shot, number: int) -> None:
+        shot['tf'].append(TFMessage(transforms=[
+            edge(time.time_ns(), ROBOT, f'frame_{number}_{one}', (1.0, 0.0, 0.0),
+                 (0.0, 0.0, 0.0, 1.0)) for one in range(MANY)]))
+
+    stage.play(flood, 60)
+    stage.tracked()
+    more = stage.node.usage().resident - begin
+    if more > MOST_BYTES:
+        raise Failure('wrong', f'{60 * MANY} frames that nobody needs took {more / 1e6:.0f} MB')
+
+
+@fault(GROUP, 'leaves its edge out and says so', setup='robot')
+def another_odometry_with_this_child(stage: Stage) -> None:
+    """Publish an edge to the robot's frame from an odometry of its own."""
+    def claim(shot: Shot, number: int) -> None:
+        shot['tf'].append(TFMessage(transforms=[
+            edge(time.time_ns(), 'other_odom', ROBOT, (0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))]))
+
+    with stage.camera.playing(claim):
+        stage.says('Tracking')
+
+
+def _turn(transform: TransformStamped, value: float) -> None:
+    turn = transform.transform.rotation
+    turn.x = turn.y = turn.z = turn.w = value
