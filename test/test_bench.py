@@ -249,7 +249,11 @@ def test_bf16_on_a_cpu_stays_near_fp32():
         engine = StreamEngine(loaded.model.fold_scales(), CacheConfig(), dtype=dtype,
                               head_dtype=dtype)
         results.append([engine.step(frame) for frame in frames])
+    # What rounds numbers by half a unit, at most, of the last place may round what comes of all of
+    # them by a few units, whichever way the processor adds.
+    few = 4 * torch.finfo(torch.bfloat16).eps / 2
     for exact, rounded in zip(*results):
-        assert ((rounded.depth - exact.depth).abs() / exact.depth).mean() < 0.02
-        torch.testing.assert_close(rounded.pose_encoding, exact.pose_encoding, atol=0.1, rtol=0.05)
+        assert ((rounded.depth - exact.depth).abs() / exact.depth).mean() < few
+        off = rounded.pose_encoding - exact.pose_encoding
+        assert off.square().mean().sqrt() < few
         assert not torch.equal(rounded.depth, exact.depth)

@@ -106,6 +106,7 @@ def test_a_limit_shrinks_the_history_and_lets_it_grow_again(policy, quantization
     history = torch.empty(2, LAYOUT.layers, LAYOUT.heads, 0, LAYOUT.head_dim)
     kept = [torch.empty(0, dtype=torch.int64)] * LAYOUT.layers
     generator = torch.Generator().manual_seed(0)
+    # In int8 half a step is 1/510 of a block's range, which is up to 8 for keys and values.
     close = {'none': 1e-5, 'int8': 0.05}[quantization]
     for number in range(22):
         if number in LIMITS:
@@ -212,6 +213,7 @@ def test_stored_in_half_precision_the_newest_frame_sees_itself_exactly():
 
 def test_half_precision_history_is_close():
     exact, half = make_cache('sliding_window'), make_cache('sliding_window', storage='bf16')
+    # Half a unit of bf16 is 2 ** -8 of a number, and values are up to 4; the sums are fp32.
     for (*_, expected), (*_, out) in zip(run(exact, 8), run(half, 8)):
         torch.testing.assert_close(out[0], expected[0], atol=2e-2, rtol=2e-2)
 

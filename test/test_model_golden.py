@@ -233,8 +233,11 @@ def test_running_out_of_memory_in_a_head_leaves_the_camera_memory_alone():
     assert memory.camera.tokens == 4
 
 
-@pytest.mark.parametrize('dtype, mean_error', [(torch.bfloat16, 0.05), (torch.float16, 0.01)])
-def test_half_precision_stays_close(dtype, mean_error):
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_half_precision_stays_close(dtype):
+    # All numbers are rounded by half a unit of their last place at most: so many times that may
+    # be off what comes of all of them, whichever way the processor adds.
+    few = 4 * torch.finfo(dtype).eps / 2
     case = load_case('small_h2')
     model = make_model(case).set_dtype(dtype)
     assert model.dtype == dtype
@@ -256,7 +259,8 @@ def test_half_precision_stays_close(dtype, mean_error):
         memory.tokens.end_step()
         assert {value.dtype for value in outputs_of(prediction).values()} == {torch.float32}
         depth, golden = prediction.depth[::stride, ::stride], case.tensors['full/depth'][frame]
-        assert (depth.log() - golden.log()).abs().mean() < mean_error
+        size = golden.log().square().mean().sqrt()
+        assert (depth.log() - golden.log()).abs().mean() < few * size
     assert set(stored) == {torch.float32}  # attention in fewer bits gains nothing on a CPU
     with pytest.raises(ValueError, match='torch.int8'):
         model.set_dtype(torch.int8)

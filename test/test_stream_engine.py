@@ -258,11 +258,15 @@ def test_a_memory_budget_that_is_too_small_names_one_that_is_not(model):
 
 @pytest.mark.parametrize('policy', ['xstream', 'frame_coverage', 'value_aware'])
 def test_a_packed_stream_is_close_and_tells_its_health(model, policy):
-    exact = make_engine(model, policy=policy)
+    exact, unbounded = make_engine(model, policy=policy), make_engine(model, policy='full')
     packed = make_engine(model, policy=policy, quantization='int8')
+    off = torch.zeros(2)
     for frame in frames():
-        difference = packed.step(frame).depth.log() - exact.step(frame).depth.log()
-        assert difference.abs().mean() < 0.02
+        expected, *others = (engine.step(frame).depth.log()
+                             for engine in (exact, packed, unbounded))
+        off += torch.stack([(other - expected).abs().mean() for other in others])
+    # What is remembered counts; its rounding does not, even where a close choice is turned over.
+    assert 0 < off[0] < off[1] / 5
     health = packed.cache_stats().health
     assert health.first_tokens == TOKENS
     total = health.first_tokens + health.history_tokens + health.newest_tokens
@@ -276,7 +280,10 @@ def test_half_precision_is_close(model):
     for frame in frames(3):
         reference, result = exact.step(frame), half.step(frame)
         assert result.depth.dtype == torch.float32
-        assert (result.depth.log() - reference.depth.log()).abs().mean() < 0.1
+        # On the way all numbers are rounded, the logarithms last, which are up to 8: by half a
+        # unit of the last place, at most, of a number like that.
+        half_a_unit = 8 * torch.finfo(torch.bfloat16).eps / 2
+        assert (result.depth.log() - reference.depth.log()).abs().mean() < half_a_unit
 
 
 def test_both_sources_of_a_cloud_lie_in_the_cameras_frame(model):

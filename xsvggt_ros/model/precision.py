@@ -2,6 +2,7 @@
 
 import torch
 
+from xsvggt_ros import onednn
 from xsvggt_ros.model.config import ModelConfig
 
 WIDE = 512  # channels from which bf16 pays on a CPU: small networks are busy with other things
@@ -25,6 +26,6 @@ def automatic_precision(
 
 
 def cpu_multiplies_bf16() -> bool:
-    """Return whether the processor has instructions for it, and torch can tell (since 2.6)."""
-    checks = ('_is_avx512_bf16_supported', '_is_amx_tile_supported')
-    return any(getattr(torch.cpu, check, bool)() for check in checks)
+    """Return whether the processor has instructions for it, and oneDNN may use them."""
+    checks = ('_is_avx512_bf16_supported', '_is_amx_tile_supported')  # of torch since 2.6
+    return any(getattr(torch.cpu, check, bool)() for check in checks) and onednn.multiplies_bf16()
