@@ -5,6 +5,7 @@ import time
 
 from diagnostic_msgs.msg import DiagnosticStatus
 import pytest
+import rclpy
 from rclpy.serialization import deserialize_message, serialize_message
 
 from xsvggt_ros.engine.point_map import MapFill
@@ -244,3 +245,15 @@ def test_how_the_network_runs_is_told_with_the_model():
     values = {v.key: v.value for v in status.values}
     assert (values['kernels'], values['graphs']) == ('portable', 'off')
     assert status.level == OK
+
+
+def test_faults_and_warnings_of_one_node_can_both_be_told():
+    # rclpy refuses a second severity from the same line of the program.
+    rclpy.init()
+    try:
+        node = XsvggtNode()
+        for log in (node._silence, node._faults, node._silence):
+            assert log.report('kind', f'something of {id(log)}') or log is node._silence
+        node.destroy_node()
+    finally:
+        rclpy.shutdown()

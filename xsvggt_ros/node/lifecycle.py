@@ -56,8 +56,10 @@ class XsvggtNode(LifecycleNode):
     def __init__(self) -> None:
         """Declare parameters and start diagnostics; `start` does the rest."""
         super().__init__('xsvggt')
-        self._faults = FaultLog(self.get_logger().error)
-        self._silence = FaultLog(self.get_logger().warning)  # the cause is outside of this node
+        # Not the bound methods: rclpy allows one severity for each place that calls a logger.
+        self._faults = FaultLog(lambda text: self.get_logger().error(text))
+        self._silence = FaultLog(  # the cause is outside of this node
+            lambda text: self.get_logger().warning(text))
         self._silence_told = False
         self._parameter_faults = declare_parameters(self)
         for message in unknown_parameters(self):
