@@ -12,6 +12,7 @@ from xsvggt_ros.engine.point_map import MapFill
 from xsvggt_ros.engine.stream_engine import CacheStats
 from xsvggt_ros.kv_cache.cache import CacheHealth
 from xsvggt_ros.node.diagnostics import build_statuses, GpuMemory, Snapshot
+from xsvggt_ros.node.lifecycle import XsvggtNode
 from xsvggt_ros.node.map_output import full_message, MapReport
 from xsvggt_ros.node.stream_statistics import Fault, FaultLog, FrameReport, Latency, RateMeter
 
