@@ -295,7 +295,8 @@ def test_a_picture_that_breaks_off_is_refused(file_format):
 
 def test_without_pillow_raw_images_can_be_read_still(monkeypatch):
     message = compress(RGB, 'png')
-    monkeypatch.setitem(sys.modules, 'PIL.Image', None)
+    monkeypatch.delitem(sys.modules, 'xsvggt_ros.engine.pictures', raising=False)
+    monkeypatch.setitem(sys.modules, 'PIL', None)
     with pytest.raises(ImageError, match='python3-pil'):
         decode_compressed(message)
     np.testing.assert_array_equal(decode_image(make_image(RGB, 'rgb8')), RGB)

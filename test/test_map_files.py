@@ -59,6 +59,34 @@ def test_ply_of_others_is_read_and_damage_is_named(tmp_path):
         map_files.read_ply(file)
 
 
+@pytest.mark.parametrize('line, words', [
+    (b'element vertex', 'a property of the unknown|first element|no number'),
+    (b'element vertex -1', 'no number of vertices'),
+    (b'element vertex 99999999999999999999', 'no number of vertices'),
+    (b'element vertex 999999999999999', 'cut off after 0 of 999999999999999 points'),
+    (b'element vertex 1\nproperty half x', "unknown type 'half'"),
+    (b'element vertex 1\nproperty list uchar int x', 'a vertex with a list'),
+    (b'element vertex 1', 'first element must be vertex, with properties'),
+    (b'element face 1\nproperty float x\nelement vertex 1', 'first element must be vertex'),
+    (b'element vertex 1\nproperty float x\nproperty float x', 'x'),
+    (b'comment ' + b'x' * 10_000, 'no end'),
+])
+def test_a_ply_header_that_promises_what_is_not_there_is_refused(tmp_path, line, words):
+    file = tmp_path / 'a.ply'
+    last = b'' if b'property' in line or line.endswith(b'1') else b'property float x\n'
+    file.write_bytes(b'ply\nformat binary_little_endian 1.0\n' + line + b'\n' + last
+                     + b'end_header\n')
+    with pytest.raises(ValueError, match=words) as caught:
+        map_files.read_ply(file)
+    assert str(file) in str(caught.value) or 'x' == words
+
+
+def test_a_tum_line_of_other_length_is_named(tmp_path):
+    (tmp_path / 'a.tum').write_text('1.5 0 0 0 0 0 0 1\n2.5 0 0 0\n')
+    with pytest.raises(ValueError, match=r"a\.tum: a pose has 8 numbers, .* line '2.5 0 0 0'"):
+        map_files.read_tum(tmp_path / 'a.tum')
+
+
 def test_tum_keeps_every_nanosecond(tmp_path):
     # Floats would round all of these to the next 238 ns.
     stamps = [1403715273262142976, 1403715273262142977, 1700000000000000001, 5, 999_999_999]

@@ -102,6 +102,35 @@ def test_cloud_without_confidence_and_empty_cloud():
         outputs.read_point_cloud(message(data, fields, 16, 2))
 
 
+@pytest.mark.parametrize('change, words', [
+    ({'row_step': 0, 'height': 2 ** 32 - 1}, 'a row of 1 points of 16 bytes has 0 bytes'),
+    ({'point_step': 0, 'width': 2 ** 32 - 1}, 'does not lie in a point of 0 bytes'),
+    ({'point_step': 12}, "'rgb' of the cloud does not lie in a point of 12 bytes"),
+    ({'fields': [field('x', 0, 99)]}, "'x' of the cloud has the unknown type 99"),
+    ({'fields': [field('x', 0, 7)]}, 'lacks one of the fields'),
+    ({'fields': []}, 'lacks one of the fields'),
+])
+@pytest.mark.usefixtures('no_package')
+def test_a_cloud_that_contradicts_itself_is_refused(change, words):
+    fields = [field('x', 0, 7), field('y', 4, 7), field('z', 8, 7), field('rgb', 12, 7)]
+    cloud = message(bytes(16), fields, 16, 1)
+    for name, value in change.items():
+        setattr(cloud, name, value)
+    with pytest.raises(ValueError, match=words):
+        outputs.cloud_from_message(cloud)
+
+
+def test_another_table_than_the_caches_is_refused(tmp_path):
+    file = tmp_path / 'cache.csv'
+    for text in ('', 'a,b\n1,2\n', 'stamp\n', 'x' * 200_000):
+        file.write_text(text)
+        with pytest.raises(ValueError):
+            outputs.read_cache_csv(file)
+    file.write_text('a,b\n')
+    with pytest.raises(ValueError, match='cache.csv: not a table of the columns stamp, frame_i'):
+        outputs.read_cache_csv(file)
+
+
 @pytest.fixture(params=['own reader', 'sensor_msgs_py'])
 def reader(request, monkeypatch):
     if request.param == 'own reader':

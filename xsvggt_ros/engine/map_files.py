@@ -4,6 +4,7 @@ from collections.abc import Iterable
 import os
 from pathlib import Path
 import time
+from typing import BinaryIO
 
 import numpy as np
 
@@ -16,6 +17,7 @@ _PLY_TYPES = {'float': '<f4', 'float32': '<f4', 'double': '<f8', 'float64': '<f8
               'uchar': 'u1', 'uint8': 'u1', 'char': 'i1', 'int8': 'i1', 'ushort': '<u2',
               'uint16': '<u2', 'short': '<i2', 'int16': '<i2', 'uint': '<u4', 'uint32': '<u4',
               'int': '<i4', 'int32': '<i4'}
+_LONGEST_LINE = 4096  # bytes of a PLY header
 _PLY_NAMES = {'<f4': 'float', '|u1': 'uchar'}
 
 
@@ -62,12 +64,14 @@ def write_tum(path: Path, poses: Iterable[StampedPose]) -> None:
 
 
 def read_tum(path: Path) -> list[StampedPose]:
-    """Return the poses of a TUM trajectory file."""
+    """Return the poses of a TUM trajectory file; raise ValueError for another one, OSError."""
     poses = []
     for line in Path(path).read_text(encoding='ascii').splitlines():
         if not line.strip() or line.startswith('#'):
             continue
         stamp, *rest = line.split()
+        if len(rest) != 7:
+            raise ValueError(f"{path}: a pose has 8 numbers, but there is the line '{line[:80]}'")
         x, y, z, *quaternion = (float(value) for value in rest)
         poses.append(StampedPose(parse_stamp(stamp), (x, y, z), tuple(quaternion)))
     return poses
@@ -126,29 +130,56 @@ def write_ply(path: Path, cloud: np.ndarray, comment: str = '') -> None:
 
 
 def read_ply(path: Path) -> np.ndarray:
-    """Return the vertices of a binary little-endian PLY as a structured array [N]."""
+    """
+    Return the vertices of a binary little-endian PLY as a structured array [N].
+
+    Raises ValueError for another file, or one that is cut off; OSError.
+    """
     with open(path, 'rb') as file:
-        if file.readline().strip() != b'ply':
-            raise ValueError(f'{path}: not a PLY file')
-        count, properties, binary, element = 0, [], False, ''
-        while True:
-            line = file.readline()
-            words = line.decode('utf-8').split()
-            if not line:
-                raise ValueError(f'{path}: the PLY header has no end')
-            if words[:1] == ['format']:
-                binary = words[1] == 'binary_little_endian'
-            elif words[:1] == ['element']:
-                element = words[1]
-                count = int(words[2]) if element == 'vertex' else count
-            elif words[:1] == ['property'] and element == 'vertex':
-                properties.append((words[2], _PLY_TYPES[words[1]]))
-            elif words == ['end_header']:
+        try:
+            count, dtype = _read_ply_header(file)
+        except ValueError as error:
+            raise ValueError(f'{path}: {error}') from error
+        there = (os.fstat(file.fileno()).st_size - file.tell()) // dtype.itemsize
+        if there < count:
+            raise ValueError(f'{path}: cut off after {there} of {count} points')
+        return np.frombuffer(file.read(count * dtype.itemsize), dtype)
+
+
+def _read_ply_header(file: BinaryIO) -> tuple[int, np.dtype]:
+    """Return the number of vertices and what one consists of; raise ValueError."""
+    if file.readline(_LONGEST_LINE).strip() != b'ply':
+        raise ValueError('not a PLY file')
+    count, properties, binary, elements = 0, [], False, []
+    while True:
+        line = file.readline(_LONGEST_LINE)
+        if not line.endswith(b'\n'):
+            raise ValueError('the PLY header has no end')
+        # Comments are in any encoding.
+        match line.decode('ascii', 'replace').split():
+            case ['format', name, _]:
+                binary = name == 'binary_little_endian'
+            case ['element', name, number]:
+                elements.append(name)
+                if name == 'vertex':
+                    count = _ply_count(number)
+            case ['property', kind, name] if elements[-1:] == ['vertex']:
+                if kind not in _PLY_TYPES:
+                    raise ValueError(f"a property of the unknown type '{kind[:40]}'")
+                properties.append((name, _PLY_TYPES[kind]))
+            case ['property', *_] if elements[-1:] == ['vertex']:
+                raise ValueError('a vertex with a list; only single numbers are read')
+            case ['end_header']:
                 break
-        if not binary:
-            raise ValueError(f'{path}: only binary little-endian PLY is read')
-        dtype = np.dtype(properties)
-        data = file.read(count * dtype.itemsize)
-    if len(data) < count * dtype.itemsize:
-        raise ValueError(f'{path}: cut off after {len(data) // dtype.itemsize} of {count} points')
-    return np.frombuffer(data, dtype)
+    if not binary:
+        raise ValueError('only binary little-endian PLY is read')
+    if not properties or elements[0] != 'vertex':
+        raise ValueError('the first element must be vertex, with properties')
+    return count, np.dtype(properties)  # ValueError for two of one name
+
+
+def _ply_count(text: str) -> int:
+    """Return the number of vertices that a header names."""
+    if not (text.isascii() and text.isdecimal() and len(text) < 19):
+        raise ValueError(f"'{text[:40]}' is no number of vertices")
+    return int(text)

@@ -132,19 +132,20 @@ def decode_compressed(message: CompressedImage) -> np.ndarray:
         raise ImageError(
             f"format '{message.format}' is a depth image; subscribe to the colour image's topic")
     try:
-        import PIL.Image  # here, since only compressed images need Pillow
+        # Here, since only compressed images need Pillow.
+        from xsvggt_ros.engine.pictures import opened_picture
     except ImportError as error:
         raise ImageError(
             'compressed images need Pillow; install python3-pil, or subscribe to the raw image'
         ) from error
     try:
-        with PIL.Image.open(io.BytesIO(message.data), formats=('JPEG', 'PNG')) as picture:
+        with opened_picture(io.BytesIO(message.data), ('JPEG', 'PNG')) as picture:
             is_grey = picture.mode in ('1', 'L') or picture.mode.startswith('I')
             if picture.mode.startswith('I'):
                 samples = _to_bytes(np.asarray(picture).astype(np.uint16))
             else:
                 samples = np.array(picture.convert('L' if is_grey else 'RGB'))  # writable
-    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:
+    except ValueError as error:  # PictureError, and Pillow's for modes that it cannot convert
         raise ImageError(
             f"compressed image of format '{message.format}' with {len(message.data)} bytes cannot "
             f'be read as JPEG or PNG ({error}); if that goes on, let the driver compress to one '

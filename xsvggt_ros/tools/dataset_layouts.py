@@ -23,9 +23,9 @@ import re
 from typing import ClassVar
 
 import numpy as np
-from PIL import Image
 
 from xsvggt_ros.engine.map_files import parse_stamp
+from xsvggt_ros.engine.pictures import opened_picture
 from xsvggt_ros.engine.trajectory import StampedPose
 from xsvggt_ros.tools.errors import ChoiceError, ToolError
 from xsvggt_ros.tools.metrics import nearest_rotation
@@ -473,9 +473,9 @@ def _read_depth(path: Path, per_metre: float, unknown: int = 0) -> np.ndarray:
 def _read_pixels(path: Path, mode: str | None = None) -> np.ndarray:
     """Return the pixels of a picture, in PIL's `mode` if given."""
     try:
-        with Image.open(path) as image:
+        with opened_picture(path) as image:
             return np.array(image.convert(mode) if mode else image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except ValueError as error:  # PictureError, and Pillow's for modes that it cannot convert
         raise ToolError(f'{path}: cannot be read as a picture ({error}); unpack it again'
                         ) from error
 

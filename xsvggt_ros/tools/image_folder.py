@@ -7,8 +7,9 @@ from pathlib import Path
 import re
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
+from xsvggt_ros.engine.pictures import opened_picture, upright
 from xsvggt_ros.tools.calibration import Calibration, find_calibration, load_calibration
 from xsvggt_ros.tools.errors import ToolError
 
@@ -115,10 +116,9 @@ class ImageFolder:
     def _read(self, index: int) -> FolderFrame | None:
         path = self.files[index]
         try:
-            with Image.open(path) as image:
-                pixels = self._to_bytes(ImageOps.exif_transpose(image))
-        except (OSError, ValueError, SyntaxError, UnidentifiedImageError,
-                Image.DecompressionBombError) as error:
+            with opened_picture(path) as image:
+                pixels = self._to_bytes(upright(image))
+        except ValueError as error:  # PictureError, and Pillow's for modes it cannot convert
             _log.warning('%s: cannot be read (%s); skipped', path, error)
             return None
         stamp = None if self.stamps_ns is None else self.stamps_ns[index]

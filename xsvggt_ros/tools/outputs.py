@@ -42,11 +42,19 @@ def write_cache_csv(path: Path, rows: Iterable[CacheRow]) -> None:
 
 
 def read_cache_csv(path: Path) -> list[CacheRow]:
-    """Return the rows of a cache.csv."""
-    types = {column.name: column.type for column in fields(CacheRow)}
+    """Return the rows of a cache.csv; raise ValueError for another file, OSError."""
+    columns = fields(CacheRow)
     with open(path, encoding='ascii', newline='') as file:
-        return [CacheRow(**{name: types[name](text) for name, text in line.items()})
-                for line in csv.DictReader(file)]
+        try:
+            names, *lines = csv.reader(file)
+        except csv.Error as error:
+            raise ValueError(f'{path}: {error}') from error
+    if names != [column.name for column in columns] or any(
+            len(line) != len(columns) for line in lines):
+        raise ValueError(f'{path}: not a table of the columns '
+                         f'{", ".join(column.name for column in columns)}')
+    return [CacheRow(*(column.type(text) for column, text in zip(columns, line)))
+            for line in lines]
 
 
 # Cloud: from a message ---------------------------------------------------------------------------
@@ -71,15 +79,12 @@ def read_point_cloud(message: Any) -> np.ndarray:
 
 def read_any_cloud(message: Any) -> np.ndarray:
     """Do what `read_point_cloud` does, without sensor_msgs_py."""
-    order = '>' if message.is_bigendian else '<'
-    dtype = np.dtype({
-        'names': [field.name for field in message.fields],
-        'formats': [(order + _FIELD_TYPES[field.datatype], (field.count,)) if field.count > 1
-                    else order + _FIELD_TYPES[field.datatype] for field in message.fields],
-        'offsets': [field.offset for field in message.fields],
-        'itemsize': message.point_step})
+    dtype = _point_dtype(message)
     if message.width == 0 or message.height == 0:
         return np.empty(0, dtype)
+    if message.row_step < message.width * message.point_step or message.point_step == 0:
+        raise ValueError(f'the cloud says that a row of {message.width} points of '
+                         f'{message.point_step} bytes has {message.row_step} bytes')
     data = np.frombuffer(message.data, np.uint8)
     rows = np.lib.stride_tricks.as_strided(
         _at_least(data, message.row_step * (message.height - 1)
@@ -88,14 +93,41 @@ def read_any_cloud(message: Any) -> np.ndarray:
     return np.ascontiguousarray(rows).reshape(-1).view(dtype)
 
 
+def _point_dtype(message: Any) -> np.dtype:
+    """Return how the fields of a point lie in memory; raise ValueError if they cannot."""
+    order = '>' if message.is_bigendian else '<'
+    formats = []
+    for field in message.fields:
+        kind = _FIELD_TYPES.get(field.datatype)
+        if kind is None:
+            raise ValueError(f"the field '{field.name}' of the cloud has the unknown type "
+                             f'{field.datatype}')
+        if field.offset + max(1, field.count) * int(kind[1:]) > message.point_step:
+            raise ValueError(f"the field '{field.name}' of the cloud does not lie in a point of "
+                             f'{message.point_step} bytes')
+        formats.append((order + kind, (field.count,)) if field.count > 1 else order + kind)
+    return np.dtype({'names': [field.name for field in message.fields], 'formats': formats,
+                     'offsets': [field.offset for field in message.fields],
+                     'itemsize': message.point_step})
+
+
 def cloud_from_message(message: Any) -> np.ndarray:
-    """Return a PointCloud2 with x, y, z, rgb and maybe confidence as `CLOUD_DTYPE` [N]."""
+    """
+    Return a PointCloud2 with x, y, z, rgb and maybe confidence as `CLOUD_DTYPE` [N].
+
+    Raises ValueError for a cloud of other fields, and as `read_point_cloud`.
+    """
     raw = read_point_cloud(message)
+    kinds = {name: raw.dtype[name] for name in raw.dtype.names or ()}
+    if any(kinds.get(name, raw.dtype).kind not in 'fiu' for name in ('x', 'y', 'z')) or (
+            kinds.get('rgb', raw.dtype).itemsize != 4 or kinds['rgb'].shape):
+        raise ValueError('the cloud lacks one of the fields x, y, z, rgb, or has it in another '
+                         f'type; it has {kinds}')
     points = np.stack([raw['x'], raw['y'], raw['z']], axis=-1).astype(np.float32)
     bits = np.ascontiguousarray(raw['rgb'])
     bits = bits.view(bits.dtype.byteorder.replace('|', '=') + 'u4')   # 0x00RRGGBB
     colours = np.stack([bits >> 16 & 255, bits >> 8 & 255, bits & 255], axis=-1)
-    confident = 'confidence' in raw.dtype.names
+    confident = 'confidence' in kinds and not kinds['confidence'].shape
     confidence = raw['confidence'] if confident else np.ones(len(raw), np.float32)
     return make_cloud(points, colours.astype(np.uint8), confidence)
 

@@ -1,0 +1,183 @@
+"""Targets: checkpoint files, of which the beginning, the header and the config are damaged."""
+
+import contextlib
+import io
+import json
+import struct
+
+from fuzz.source import Source
+from fuzz.target import file_with, MEGABYTE, Target
+import torch
+
+from xsvggt_ros.model.checkpoint import CheckpointError, CONFIG_KEY, load_model
+from xsvggt_ros.model.config import ModelConfig
+from xsvggt_ros.model.streamvggt import StreamVGGT
+
+CONFIG = {'img_size': 14, 'patch_size': 14, 'embed_dim': 8, 'depth': 4, 'num_heads': 1,
+          'mlp_ratio': 1.0, 'num_register_tokens': 1, 'rope_freq': 100.0,
+          'patch_embed': {'type': 'conv'},
+          'camera_head': {'trunk_depth': 1, 'num_heads': 1, 'mlp_ratio': 1.0},
+          'dpt_head': {'features': 8, 'out_channels': [4, 4, 4, 4],
+                       'intermediate_layer_idx': [0, 1, 2, 3]}}
+VALUES = (0, 1, 2, 3, 4, 7, 8, 14, 16, 24, 100_000, 10 ** 9, 10 ** 30, -1, 0.5, 1.0, 1e308,
+          float('nan'), float('inf'), True, None, '', 'conv', 'dinov2', '8', [], {}, [1, 2, 3, 4],
+          [8, 8, 8, 8], [0, 0, 0, 10 ** 9], {'type': 'dinov2', 'depth': 100_000})
+DTYPES = ('F32', 'F16', 'BF16', 'F64', 'I8', 'U8', 'BOOL', 'I64', 'C64', 'F8_E4M3', 'Q4')
+
+
+def weights() -> dict[str, torch.Tensor]:
+    """Return the weights of the smallest network that CONFIG can describe."""
+    with torch.device('meta'):
+        model = StreamVGGT(ModelConfig.from_dict(CONFIG))
+    return {key: torch.zeros(weight.shape, dtype=torch.float16)
+            for key, weight in model.state_dict().items()}
+
+
+def safetensors_file(header: object, body: bytes = b'') -> bytes:
+    """Return a .safetensors file with this header."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack('<Q', len(text)) + text + body
+
+
+def header_of(config: object) -> tuple[dict, int]:
+    """Return the header of a file with all weights, and the bytes that follow it."""
+    header, end = {'__metadata__': {CONFIG_KEY: json.dumps(config)}}, 0
+    for key, weight in weights().items():
+        size = 2 * weight.numel()
+        header[key] = {'dtype': 'F16', 'shape': list(weight.shape),
+                       'data_offsets': [end, end + size]}
+        end += size
+    return header, end
+
+
+def check_load(name: str, data: bytes) -> bool:
+    """Load a file; only CheckpointError may come out of it."""
+    path = file_with(name, data)
+    with contextlib.suppress(CheckpointError):
+        loaded = load_model(str(path))
+        assert loaded.description and not loaded.random_weights
+        assert not any(weight.is_meta for weight in loaded.model.parameters())
+        return True
+    return False
+
+
+def read_safetensors(data: bytes) -> bool:
+    """Load a file that begins with these bytes."""
+    return check_load('a.safetensors', data)
+
+
+def read_header(data: bytes) -> bool:
+    """Load a file that begins with the length of these bytes, which are its header."""
+    return check_load('a.safetensors', safetensors_file(data, bytes(64)))
+
+
+def read_config(data: bytes) -> bool:
+    """Load a file that is right but for some values of its config and of its tensors."""
+    source = Source(data)
+    config = json.loads(json.dumps(CONFIG))
+    for _ in range(source.byte() % 4):
+        place = config if source.flag(2) else source.one_of(
+            tuple(part for part in config.values() if isinstance(part, dict)) or (config,))
+        key = source.one_of((*place, 'seed', 'unknown', 'depth', 'mlp_ratio'))
+        place[key] = source.one_of(VALUES)
+    header, size = header_of(config)
+    if source.flag(8):
+        header['__metadata__'][CONFIG_KEY] = source.take(40).decode('latin-1')
+    if source.flag(16):
+        header['__metadata__']['training'] = 'x' * source.whole(0, 100_000)
+    for _ in range(source.byte() % 4):
+        key = source.one_of(tuple(header)[1:])
+        entry = header[key]
+        kind = source.byte() % 5
+        if kind == 0:
+            entry['dtype'] = source.one_of(DTYPES)
+        elif kind == 1:
+            entry['shape'] = [source.whole(0, 9) for _ in range(source.byte() % 5)]
+        elif kind == 2:
+            entry['data_offsets'] = [source.whole(0, 2 ** 40), source.whole(0, 2 ** 40)]
+        elif kind == 3:
+            del header[key]
+            header[source.words(12)] = entry
+        else:
+            entry['dtype'], entry['shape'] = 'F32', [max(0, size // 4)]
+    return check_load('b.safetensors', safetensors_file(header, bytes(size)))
+
+
+def read_inferred(data: bytes) -> bool:
+    """Load a file without a config, whose keys and shapes are damaged."""
+    source = Source(data)
+    header, size = header_of(CONFIG)
+    del header['__metadata__']
+    for _ in range(source.byte() % 4):
+        key = source.one_of(tuple(header))
+        entry = header.pop(key)
+        shape = list(entry['shape'])
+        if shape and source.flag(2):
+            shape[source.byte() % len(shape)] = source.one_of((0, 1, 2, 3, 8, 14, 1 << 20))
+        else:
+            key = source.one_of(('aggregator.patch_embed.patch_embed.proj.weight',
+                                 f'aggregator.global_blocks.{10 ** 9}.norm1.weight',
+                                 'aggregator.patch_embed.pos_embed', source.words(20), key))
+        bytes_ = 2
+        for side in shape:
+            bytes_ *= side
+        if bytes_ <= 2 ** 22:
+            header[key] = {'dtype': 'F16', 'shape': shape, 'data_offsets': [size, size + bytes_]}
+            size += bytes_
+    end = 0
+    for entry in header.values():
+        start, stop = entry['data_offsets']
+        entry['data_offsets'] = [end, end + stop - start]
+        end += stop - start
+    return check_load('c.safetensors', safetensors_file(header, bytes(end)))
+
+
+def read_pickled(data: bytes) -> bool:
+    """Load a .pth file with this content."""
+    return check_load('a.pth', data)
+
+
+def small_pickles() -> list[bytes]:
+    """Return archives of the forms that training scripts write, of few tensors."""
+    tensors = {'a.weight': torch.zeros(2, 3), 'module.b': torch.zeros(1)}
+    seeds = []
+    for content in (tensors, {'model': tensors, 'epoch': 3}, {'state_dict': {}}, [1, 2], 'text',
+                    {'model': {'state_dict': {'x': torch.zeros(2, dtype=torch.int8)}}},
+                    {1: torch.zeros(1)}):
+        for settings in ({}, {'_use_new_zipfile_serialization': False}):
+            stream = io.BytesIO()
+            torch.save(content, stream, **settings)
+            seeds.append(stream.getvalue())
+    return seeds
+
+
+def safetensors_seeds() -> list[bytes]:
+    """Return whole files of few tensors; those of a network are made by `read_config`."""
+    one = {'a': {'dtype': 'F32', 'shape': [2], 'data_offsets': [0, 8]}}
+    return [safetensors_file(one, bytes(8)),
+            safetensors_file({'__metadata__': {CONFIG_KEY: json.dumps(CONFIG)}, **one}, bytes(8))]
+
+
+def header_seeds() -> list[bytes]:
+    """Return headers of few tensors."""
+    return [seed[8:-8] for seed in safetensors_seeds()]
+
+
+SAFETENSORS_TOKENS = (b'"dtype"', b'"shape"', b'"data_offsets"', b'"__metadata__"', b'"F32"',
+                      b'"BF16"', b'"I8"', b'[0,0]', b'[0,8]', b'[]', b'{}', CONFIG_KEY.encode(),
+                      b'18446744073709551615', b'\\u0000', b'\\ud800', b'[[[[[[[[', b'"a":{')
+PICKLE_TOKENS = (b'PK\x03\x04', b'PK\x05\x06', b'PK\x01\x02', b'\x80\x02', b'ctorch\n', b'q\x00',
+                 b'ctorch._utils\n_rebuild_tensor_v2\n', b'ccollections\nOrderedDict\n', b'X',
+                 b'cos\nsystem\n', b'Q', b'R', b'(', b't', b'.', b'0', b'}', b']', b'\x8a',
+                 b'storage', b'FloatStorage', b'cpu', b'data.pkl', b'version', b'byteorder')
+
+TARGETS = (
+    Target('safetensors_file', read_safetensors, safetensors_seeds, SAFETENSORS_TOKENS,
+           512 * MEGABYTE),
+    Target('safetensors_header', read_header, header_seeds, SAFETENSORS_TOKENS, 512 * MEGABYTE),
+    Target('checkpoint_config', read_config, lambda: [bytes(range(i, i + 40)) for i in range(4)],
+           (), 512 * MEGABYTE),
+    Target('checkpoint_keys', read_inferred, lambda: [bytes(range(i, i + 40)) for i in range(4)],
+           (), 512 * MEGABYTE),
+    Target('checkpoint_pickled', read_pickled, small_pickles, PICKLE_TOKENS, 512 * MEGABYTE),
+)
