@@ -8,7 +8,7 @@ hypothesis = pytest.importorskip('hypothesis')
 
 EXECUTIONS = 400
 TARGETS = {name: target for name, target in all_targets().items() if name not in (
-    'tum_lists', 'folder_names', 'calibration_file', 'safetensors_file', 'safetensors_header',
+    'tum_lists', 'folder_names', 'safetensors_file', 'safetensors_header',
     'checkpoint_config', 'checkpoint_keys', 'checkpoint_pickled')}
 
 
