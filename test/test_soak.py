@@ -278,7 +278,7 @@ def test_each_trouble_is_counted_and_fails_the_run(name, outcome, counter):
 
 
 def usage(resident, threads=20):
-    return Usage(resident=resident, shared=0, descriptors=9, threads=threads)
+    return Usage(resident=resident, peak=9, shared=0, descriptors=9, threads=threads)
 
 
 def test_memory_is_compared_by_its_floor():
@@ -289,6 +289,9 @@ def test_memory_is_compared_by_its_floor():
 
         def usage(self):
             return usage(next(sizes))
+
+        def trim(self, patience):
+            pass
 
     sizes = iter([90, 10, 90, 90, 90, 90, 90, 17, 90, 90])
     lives = Lives()
@@ -374,7 +377,8 @@ PAGE = Path(__file__).parents[1] / 'docs' / 'reliability.md'
 
 
 def test_results_are_written_into_the_page():
-    lives = [report.Life(30, (50 * 2 ** 20, 57 * 2 ** 20), (0, 0), (9, 9), (20, 21))]
+    lives = [report.Life(
+        30, (50 * 2 ** 20, 57 * 2 ** 20), (9, 9), (0, 0), (9, 9), (20, 21))]
     faults = whole(GOOD, replace(GOOD, recovery_s=0.75), lives=lives).to_json()
     steady = [(frames, usage(1000)) for frames in range(1, 101)]
     frames = endurance(steady).to_json() | {'machine': 'another machine'}

@@ -27,6 +27,7 @@ INFO_TOPIC = '/soak/camera_info'
 ODOMETRY_TOPIC = '/soak/odometry'
 DEPTH_TOPIC = '/soak/depth'
 FRAME = 'soak_optical_frame'
+MOUNTED = 'soak_mounted_optical_frame'  # of the same camera on a robot
 ROBOT, MAST = 'soak_base', 'soak_mast'  # a mast that turns on a robot, with the camera on it
 _REMEMBERED = 20_000  # stamps
 
@@ -104,7 +105,8 @@ class SoakCamera:
         view, stamp_ns = self._way[self._number], time.time_ns() + self.offset_ns
 
         def header() -> Header:  # one each: an edit may change one of them
-            return Header(stamp=to_stamp(stamp_ns), frame_id=FRAME)
+            frame = MOUNTED if 'static' in self._parts else FRAME
+            return Header(stamp=to_stamp(stamp_ns), frame_id=frame)
 
         makers = {
             'info': lambda: camera_info_message(header(), self._way.calibration),
@@ -239,7 +241,7 @@ def mast(stamp_ns: int, number: int) -> TFMessage:
 def camera_on_mast() -> TFMessage:
     """Return where the camera is on the mast: optical axes, looking ahead."""
     return TFMessage(transforms=[edge(
-        time.time_ns(), MAST, FRAME, (0.05, 0.0, 0.0), (-0.5, 0.5, -0.5, 0.5))])
+        time.time_ns(), MAST, MOUNTED, (0.05, 0.0, 0.0), (-0.5, 0.5, -0.5, 0.5))])
 
 
 def fill(target: Any, values: Any) -> None:

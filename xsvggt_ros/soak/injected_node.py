@@ -2,10 +2,13 @@
 The node as `stream_node` starts it, with faults that can be set off from outside.
 
 `--soak-control FD` names a socket of lines of JSON. It is told `{"arm": POINT, "effect": EFFECT,
-"times": N, "id": I}` or `{"release": true}`, and says `{"armed": I}` and, at each call that it
-spoils, `{"fired": I}`. When whoever holds the other end is gone, the node ends too.
+"times": N, "id": I}`, `{"release": true}` or `{"trim": I}`, and says `{"armed": I}`,
+`{"trimmed": I}` and, at each call that it spoils, `{"fired": I}`. When whoever holds the other
+end is gone, the node ends too.
 """
 
+import ctypes
+import gc
 import json
 import os
 import signal
@@ -48,6 +51,10 @@ def listen(control: socket.socket, patches: Patches) -> None:
             if 'release' in order:
                 patches.release()
                 continue
+            if 'trim' in order:
+                trim()
+                say({'trimmed': order['trim']})
+                continue
             number = order['id']
             try:
                 patches.arm(order['arm'], order['effect'], order['times'],
@@ -57,6 +64,15 @@ def listen(control: socket.socket, patches: Patches) -> None:
                 say({'refused': number, 'why': str(error)})
     patches.release()
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def trim() -> None:
+    """Give memory that is free back to the system, so that what is left is in use."""
+    gc.collect()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except AttributeError:  # not glibc
+        pass
 
 
 if __name__ == '__main__':

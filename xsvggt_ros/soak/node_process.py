@@ -16,6 +16,7 @@ from typing import Any
 from xsvggt_ros.soak.injected_node import OPTION
 
 SHARED = Path('/dev/shm')
+_POLL = 0.002  # seconds
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Usage:
     """What the system says of a process."""
 
     resident: int     # bytes, without `shared`
+    peak: int         # bytes, `shared` included, of all times
     shared: int       # bytes of the middleware's shared memory that were touched; bounded by it
     descriptors: int
     threads: int
@@ -76,13 +78,14 @@ class NodeProcess:
         try:
             lines = (folder / 'status').read_text(encoding='ascii').splitlines()
             kilobytes = {line.partition(':')[0]: line.split()[1] for line in lines
-                         if line.startswith('Rss')}
-            anonymous, file, shared = (
-                1024 * int(kilobytes.get(name, 0)) for name in ('RssAnon', 'RssFile', 'RssShmem'))
-            return Usage(anonymous + file, shared, len(os.listdir(folder / 'fd')),
+                         if line.startswith(('Rss', 'VmHWM'))}
+            anonymous, file, shared, peak = (
+                1024 * int(kilobytes.get(name, 0))
+                for name in ('RssAnon', 'RssFile', 'RssShmem', 'VmHWM'))
+            return Usage(anonymous + file, peak, shared, len(os.listdir(folder / 'fd')),
                          len(os.listdir(folder / 'task')))
         except OSError:
-            return Usage(0, 0, 0, 0)
+            return Usage(0, 0, 0, 0, 0)
 
     def output(self, begin: int = 0) -> str:
         """Return what it wrote, from this byte on."""
@@ -138,6 +141,16 @@ class NodeProcess:
         """Return whether the node knows of it."""
         return bool(self._said[number])
 
+    def trim(self, patience: float) -> None:
+        """Have it give free memory back to the system, if it can so soon."""
+        self._orders += 1
+        number = self._orders
+        self._said[number] = []
+        self._order({'trim': number})
+        deadline = time.monotonic() + patience
+        while not self._said[number] and self.exit_code is None and time.monotonic() < deadline:
+            time.sleep(_POLL)
+
     def release(self) -> None:
         """End what hangs, and forget what is armed."""
         self._order({'release': True})
@@ -153,7 +166,7 @@ class NodeProcess:
             with self._control.makefile('r') as lines:
                 for line in lines:
                     content = json.loads(line)
-                    for word in ('armed', 'fired', 'refused'):
+                    for word in ('armed', 'fired', 'refused', 'trimmed'):
                         if word in content:
                             self._said[content[word]].append(word)
         except (OSError, ValueError):  # it was killed in the middle of a word

@@ -46,7 +46,8 @@ class Life:
     """What one process of the node used after its first and after its last faults."""
 
     injections: int
-    resident: tuple[int, int]     # bytes, without what is shared
+    resident: tuple[int, int]     # bytes in use, without what is shared
+    peak: tuple[int, int]         # bytes
     shared: tuple[int, int]       # bytes
     descriptors: tuple[int, int]
     threads: tuple[int, int]

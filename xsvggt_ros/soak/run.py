@@ -1,6 +1,7 @@
 """A whole run of faults."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 import tempfile
 import time
@@ -19,6 +20,7 @@ from xsvggt_ros.tools.errors import ToolError
 from xsvggt_ros.tools.processes import ignore_signals
 
 
+PATIENCE = 10.0  # seconds that a process has to give free memory back
 LOOKS = 5   # after so many faults each, at the beginning and the end, memory is compared
 
 
@@ -31,12 +33,14 @@ class Lives:
         self._pid = 0
         self._usages: list[Usage] = []
 
-    def look(self, node: NodeProcess) -> None:
-        """Look at the process of now, after a fault that it has recovered from."""
+    def look(self, node: NodeProcess) -> int:
+        """Look at the process of now, after a fault; return the bytes that it has in use."""
         if node.pid != self._pid:
             self.finish()
             self._pid = node.pid
+        node.trim(PATIENCE)
         self._usages.append(node.usage())
+        return self._usages[-1].resident
 
     def finish(self) -> None:
         """Note what the process used that has ended, if it lived through enough faults."""
@@ -65,9 +69,8 @@ def run_script(
             stage.camera.start(SETUPS['camera'])
             stage.start()
             for number, step in enumerate(steps, 1):
-                one = run_trial(stage, step)
+                one = replace(run_trial(stage, step), resident=lives.look(stage.node))
                 injections.append(one)
-                lives.look(stage.node)
                 say(line(number, len(steps), one))
         except KeyboardInterrupt:
             ignore_signals()

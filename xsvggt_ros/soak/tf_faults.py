@@ -5,7 +5,7 @@ import time
 from geometry_msgs.msg import TransformStamped
 from tf2_msgs.msg import TFMessage
 
-from xsvggt_ros.soak.camera import edge, FRAME, MAST, ROBOT, Shot
+from xsvggt_ros.soak.camera import edge, MAST, MOUNTED, ROBOT, Shot
 from xsvggt_ros.soak.image_faults import each
 from xsvggt_ros.soak.kinds import Failure, fault
 from xsvggt_ros.soak.stage import Stage
@@ -88,7 +88,7 @@ def transforms_in_a_circle(stage: Stage) -> None:
     """Send a robot that stands on its own camera."""
     def close(shot: Shot, number: int) -> None:
         shot['tf'].append(TFMessage(transforms=[
-            edge(time.time_ns(), FRAME, ROBOT, (0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))]))
+            edge(time.time_ns(), MOUNTED, ROBOT, (0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))]))
 
     with stage.camera.playing(close):
         stage.shots(20)

@@ -56,8 +56,7 @@ def run_trial(stage: Stage, step: Step) -> Injection:
         for name in ('lost', 'non_finite')}
     return Injection(
         name=kind.name, seed=step.seed, seconds=seconds, recovery_s=recovery, crash=crash,
-        **texts, **heard, answer_s=max(stage.answers, default=None), did=did,
-        resident=stage.node.usage().resident)
+        **texts, **heard, answer_s=max(stage.answers, default=None), did=did)
 
 
 def _mend(stage: Stage, is_broken: bool, is_ill: bool) -> None:
