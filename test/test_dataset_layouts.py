@@ -560,3 +560,51 @@ def test_a_sequence_without_ground_truth(tmp_path, layout, caplog):
 def test_quaternions_of_the_tests_are_what_they_claim():
     quaternion = [float(word) for word in TURNED_TUM.split()[3:]]
     np.testing.assert_allclose(quaternion_from_matrix(TURNED[:3, :3]), quaternion, atol=1e-12)
+
+
+# Times of others ---------------------------------------------------------------------------------
+
+START = 1305031102_175304000   # ns
+
+
+@pytest.mark.parametrize('form', [
+    lambda ns: f'{ns * 1e-9:.18e}', lambda ns: f'{ns * 1e-9:.6f}', lambda ns: f'{ns // 1000}',
+    str, lambda ns: f'{float(ns):.18e}'], ids=['evo', 'plain', 'us', 'ns', 'ns as float'])
+def test_true_poses_may_have_times_in_any_notation(tmp_path, form):
+    stamps = [START + 100_000_000 * number for number in range(4)]
+    pictures = [f'{stamp * 1e-9:.6f}' for stamp in stamps]
+    recording = only(tum(tmp_path / 'a', pictures, pictures, [form(stamp) for stamp in stamps]))
+    places = [recording.frame(index).world_from_camera[0, 3] for index in range(4)]
+    assert places == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize('mark, end', [(b'\xef\xbb\xbf', b'\r\n'), (b'', b'\r')])
+def test_lists_may_come_from_windows(tmp_path, mark, end):
+    folder = tum(tmp_path / 'a', ('10.0', '11.0'), ('10.0', '11.0'), ('10.0', '11.0'))
+    for file in folder.glob('*.txt'):
+        lines = file.read_bytes().splitlines()[3 if 'ground' not in file.name else 1:]
+        file.write_bytes(mark + end.join(lines))
+    recording = only(folder)
+    assert [recording.frame(index).world_from_camera[0, 3] for index in range(2)] == [0, 1]
+    assert recording.frame(1).depth[0, 0] == 2.0
+
+
+def test_poses_that_match_no_picture_are_told_with_both_ranges(tmp_path):
+    folder = tum(tmp_path / 'a', ('10.0', '12.5'), ('10.0',), ('1.305e9', '1.306e9'))
+    assert message(folder) == (
+        f'{folder}/groundtruth.txt: none of its 2 poses is within 20 ms of a picture: pictures '
+        'are from 10.000000000 to 12.500000000 s, poses from 1305000000.000000000 to '
+        '1306000000.000000000 s; take pictures and poses of one recording and one clock')
+
+
+def test_depth_that_matches_no_picture_is_told_with_both_ranges(tmp_path, caplog):
+    folder = tum(tmp_path / 'a', ('10.0',), ('20.0', '21.0'), ('10.0',))
+    with caplog.at_level(logging.WARNING):
+        assert only(folder).frame(0).depth is None
+    assert 'depth.txt: none of its 2 depth maps' in caplog.text
+    assert 'from 20.000000000 to 21.000000000 s; frames have no depth' in caplog.text
+
+
+def test_a_time_that_is_none_is_told_with_its_line(tmp_path):
+    folder = tum(tmp_path / 'a', poses=('10.0', '9' * 30))
+    assert 'groundtruth.txt, line 3: ' in message(folder) and 'too large' in message(folder)

@@ -1,6 +1,13 @@
 """Maps and ways on disk: what is written can be read, exactly, and nothing is overwritten."""
 
+import fcntl
+import os
 import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -83,8 +90,19 @@ def test_a_ply_header_that_promises_what_is_not_there_is_refused(tmp_path, line,
 
 def test_a_tum_line_of_other_length_is_named(tmp_path):
     (tmp_path / 'a.tum').write_text('1.5 0 0 0 0 0 0 1\n2.5 0 0 0\n')
-    with pytest.raises(ValueError, match=r"a\.tum: a pose has 8 numbers, .* line '2.5 0 0 0'"):
+    with pytest.raises(ValueError, match=r'a\.tum, line 2: a pose has 8 numbers, .* 4$'):
         map_files.read_tum(tmp_path / 'a.tum')
+
+
+@pytest.mark.parametrize('comment, line', [
+    ('weights: jürgen/größe.pth', rb'weights: j\xfcrgen/gr\xf6\xdfe.pth'),
+    ('two\nlines\rand\ttab', b'two lines and tab'), ('面', rb'\u9762'),
+    ('broken \udcfc name', b'broken   name')])
+def test_ply_headers_are_ascii(tmp_path, comment, line):
+    file = tmp_path / 'a.ply'
+    map_files.write_ply(file, random_cloud(3), comment)
+    assert b'\ncomment ' + line + b'\nelement' in file.read_bytes()
+    np.testing.assert_array_equal(map_files.read_ply(file), random_cloud(3))
 
 
 def test_tum_keeps_every_nanosecond(tmp_path):
@@ -126,6 +144,127 @@ def test_a_full_disk_leaves_no_half_a_map(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list(tmp_path.iterdir()) == []
     map_files.save_map(tmp_path, random_cloud(5000), [POSE])
+
+
+@pytest.mark.parametrize('error', [MemoryError, KeyboardInterrupt, SystemExit, OSError,
+                                   ValueError, GeneratorExit])
+@pytest.mark.parametrize('place', ['poses', 'link', 'second link'])
+def test_whatever_is_raised_leaves_nothing(tmp_path, monkeypatch, error, place):
+    def poses():
+        yield POSE
+        if place == 'poses':
+            raise error
+
+    real, calls = map_files._move_to_new, []
+
+    def failing(part, file):
+        calls.append(file)
+        if place != 'poses' and len(calls) == (2 if place == 'second link' else 1):
+            raise error
+        real(part, file)
+
+    monkeypatch.setattr(map_files, '_move_to_new', failing)
+    with pytest.raises((error, RuntimeError)):   # Python itself turns some into others
+        map_files.save_map(tmp_path, random_cloud(10), poses())
+    assert list(tmp_path.iterdir()) == []
+
+
+SAVING = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from xsvggt_ros.engine import map_files
+def poses():
+    print('writing', flush=True)
+    sys.stdin.read()
+    return
+    yield
+map_files.save_map(Path(sys.argv[1]), np.zeros(10, map_files.CLOUD_DTYPE), poses())
+"""
+
+
+def start_saving(folder):
+    """Return a process that is in the middle of saving a map to `folder`."""
+    process = subprocess.Popen([sys.executable, '-c', SAVING, folder], stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == 'writing\n'
+    return process
+
+
+@pytest.mark.parametrize('end', [signal.SIGKILL, signal.SIGTERM])
+def test_what_a_dead_process_left_is_removed_by_the_next_save(tmp_path, end):
+    with start_saving(tmp_path) as process:
+        parts = list(tmp_path.iterdir())
+        assert len(parts) == 2
+        assert all(part.suffix == '.part' and f'.{process.pid}.' in part.name for part in parts)
+        process.send_signal(end)
+    assert set(tmp_path.iterdir()) == set(parts)     # nothing that looks like a map
+    saved = map_files.save_map(tmp_path, random_cloud(5), [POSE])
+    assert set(tmp_path.iterdir()) == set(saved)
+
+
+def test_what_a_living_process_writes_is_left_to_it(tmp_path):
+    with start_saving(tmp_path) as process:
+        parts = set(tmp_path.iterdir())
+        saved = map_files.save_map(tmp_path, random_cloud(5), [POSE])
+        assert set(tmp_path.iterdir()) == parts | set(saved)
+        process.stdin.close()
+        assert process.wait(60) == 0
+    files = sorted(tmp_path.iterdir())
+    assert len(files) == 4 and {file.suffix for file in files} == {'.ply', '.tum'}
+
+
+def test_what_others_left_stays(tmp_path):
+    host, dead = map_files._HOST, 2 ** 22 + 1    # no process can have this number
+    names = ['map_20260101_120000.ply.part', 'notes.part', f'map_x.{host}.{dead}.part',
+             f'map_20260101_120000.elsewhere.{dead}.0123abcd.ply.part',
+             f'map_20260101_120000.{host}.{os.getpid()}.0123abcd.ply.part',
+             f'map_20260101_120000.{host}.1.0123abcd.tum.part']
+    own = f'map_20260101_120000.{host}.{dead}.0123abcd.tum.part'
+    for name in [*names, own]:
+        (tmp_path / name).touch()
+    locked = tmp_path / f'map_20260101_120000.{host}.{dead}.ffffffff.ply.part'
+    with open(locked, 'wb') as file:   # as by a container with the same host name
+        fcntl.flock(file, fcntl.LOCK_EX)
+        map_files.save_map(tmp_path, random_cloud(5), [POSE])
+    left = {file.name for file in tmp_path.iterdir()}
+    assert left >= {*names, locked.name} and own not in left
+    assert len(left) == len(names) + 3
+
+
+@pytest.mark.parametrize('links', [True, False])
+def test_maps_saved_at_the_same_time_do_not_replace_each_other(tmp_path, monkeypatch, links):
+    if not links:   # as on a USB stick
+        def refuse(*arguments):
+            raise PermissionError(1, 'Operation not permitted')
+        monkeypatch.setattr(os, 'link', refuse)
+    monkeypatch.setattr(time, 'strftime', lambda form: 'map_20260101_120000')
+    start, results = threading.Barrier(8), {}
+
+    def save(count):
+        start.wait()
+        results[count] = map_files.save_map(tmp_path, random_cloud(count), [POSE] * count)
+
+    threads = [threading.Thread(target=save, args=(count,)) for count in range(1, 9)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(list(tmp_path.iterdir())) == 16
+    for count, (ply, tum) in results.items():
+        assert ply.stem == tum.stem
+        np.testing.assert_array_equal(map_files.read_ply(ply), random_cloud(count))
+        assert len(map_files.read_tum(tum)) == count
+
+
+def test_a_single_file_that_has_the_name_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(time, 'strftime', lambda form: 'map_20260101_120000')
+    (tmp_path / 'map_20260101_120000.tum').write_text('old')
+    (tmp_path / 'map_20260101_120000_2.ply').symlink_to(tmp_path / 'nowhere')
+    ply, tum = map_files.save_map(tmp_path, random_cloud(5), [POSE])
+    assert ply.name == 'map_20260101_120000_3.ply' and tum.exists()
+    assert (tmp_path / 'map_20260101_120000.tum').read_text() == 'old'
+    assert not (tmp_path / 'map_20260101_120000.ply').exists()
 
 
 def test_a_folder_that_cannot_be_made_is_an_os_error(tmp_path):

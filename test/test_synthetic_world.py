@@ -276,3 +276,51 @@ def test_rendered_folder_plays_and_matches_the_world(tmp_path):
         np.testing.assert_allclose(poses[index].matrix(), truth.world_from_camera, atol=1e-6)
         depth = np.load(tmp_path / 'depth' / f'{frame.stamp_ns}.npy')
         np.testing.assert_array_equal(depth, truth.depth)
+
+
+def files_in(folder):
+    return {str(file.relative_to(folder)): file.read_bytes()
+            for file in folder.rglob('*') if file.is_file()}
+
+
+def test_a_shorter_stream_leaves_nothing_of_the_one_before(tmp_path):
+    render = ['world', 'render', '--seed', '2', '--size', '32x24', '--out']
+    assert main([*render, str(tmp_path / 'a'), '--frames', '5', '--rate', '20']) == 0
+    for arguments in (['--frames', '2', '--rate', '20'], ['--frames', '3', '--rate', '7']):
+        assert main([*render, str(tmp_path / 'a'), *arguments]) == 0
+        assert main([*render, str(tmp_path / 'b'), *arguments]) == 0
+        assert files_in(tmp_path / 'a') == files_in(tmp_path / 'b')
+
+
+def test_what_an_interrupted_stream_left_is_known_by_its_poses(tmp_path, monkeypatch):
+    real, calls = SyntheticWorld.frame, []
+
+    def interrupted(self, time):
+        calls.append(time)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return real(self, time)
+
+    render = ['world', 'render', '--seed', '2', '--size', '32x24', '--out', str(tmp_path)]
+    with monkeypatch.context() as patch:
+        patch.setattr(SyntheticWorld, 'frame', interrupted)
+        main([*render, '--frames', '9'])
+    assert len(list((tmp_path / 'images').iterdir())) == 3
+    assert main([*render, '--frames', '2']) == 0
+    assert len(list((tmp_path / 'images').iterdir())) == 2
+
+
+@pytest.mark.parametrize('name', ['images/holiday.png', 'images/1000000100000000.png',
+                                  'depth/notes.txt'])
+@pytest.mark.parametrize('poses', [None, '5.0 0 0 0 0 0 0 1\n', 'no poses'])
+def test_other_files_are_neither_removed_nor_played_with_the_world(tmp_path, capsys, name, poses):
+    (tmp_path / name).parent.mkdir()
+    (tmp_path / name).write_text('precious')
+    if poses is not None:
+        (tmp_path / 'poses.tum').write_text(poses)
+    before = files_in(tmp_path)
+    assert main(['world', 'render', '--size', '32x24', '--frames', '2', '--out',
+                 str(tmp_path)]) == 1
+    words = capsys.readouterr().err
+    assert (tmp_path / name).name in words and '--out' in words
+    assert files_in(tmp_path) == before

@@ -1,8 +1,14 @@
 """What a stream leaves on disk: its map as PLY, its way as TUM, and the readers. Numpy only."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from decimal import Decimal, localcontext
+import fcntl
+from itertools import count
 import os
 from pathlib import Path
+import re
+import secrets
+import socket
 import time
 from typing import BinaryIO
 
@@ -20,6 +26,16 @@ _PLY_TYPES = {'float': '<f4', 'float32': '<f4', 'double': '<f8', 'float64': '<f8
 _LONGEST_LINE = 4096  # bytes of a PLY header
 _PLY_NAMES = {'<f4': 'float', '|u1': 'uchar'}
 
+_NUMBER = re.compile(r'[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?', re.ASCII | re.IGNORECASE)
+# Times from here on are not seconds but thousandths, millionths, billionths of one. As seconds
+# they would lie beyond the year 5000, as what they are taken for they begin in 1973.
+_FINER_UNITS = ((10 ** 17, 0), (10 ** 14, 3), (10 ** 11, 6))   # from, digits to nanoseconds
+
+_ENDINGS = ('.ply', '.tum')
+_HOST = re.sub(r'[^A-Za-z0-9-]', '-', socket.gethostname())[:64] or 'host'
+_PART = re.compile(r'map_\d{8}_\d{6}\.(?P<host>[A-Za-z0-9-]+)\.(?P<pid>\d+)\.[0-9a-f]{8}'
+                   r'\.(ply|tum)\.part', re.ASCII)
+
 
 # A map with its way ------------------------------------------------------------------------------
 
@@ -29,63 +45,171 @@ def save_map(
     """
     Write a cloud [N] and a way under new names, map_DATE_TIME.ply and .tum; return the two files.
 
-    The folder is made if it is missing, nothing is overwritten, and no half a file is left behind.
-    Raises OSError.
+    The folder is made if it is missing. Nothing is overwritten, whoever else saves there. Files
+    have their names only once they are complete: whatever is raised removes what was written, and
+    what the end of the process leaves is called .part, names host and process, and is removed by
+    the next save on this host. Raises OSError.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    name = base = time.strftime('map_%Y%m%d_%H%M%S')
-    number = 1
-    while any((folder / (name + ending)).exists() for ending in ('.ply', '.tum')):
-        number += 1
-        name = f'{base}_{number}'
-    files = folder / f'{name}.ply', folder / f'{name}.tum'
-    parts = [file.with_suffix(file.suffix + '.part') for file in files]
+    _remove_dead_parts(folder)
+    date = time.strftime('map_%Y%m%d_%H%M%S')
+    own = f'{date}.{_HOST}.{os.getpid()}.{secrets.token_hex(4)}'
+    parts = [folder / f'{own}{ending}.part' for ending in _ENDINGS]
+    writers: list[Callable[[BinaryIO], None]] = [
+        lambda file: _write_ply(file, cloud, comment), lambda file: _write_tum(file, poses)]
     try:
-        write_ply(parts[0], cloud, comment)
-        write_tum(parts[1], poses)
-        for part, file in zip(parts, files):
-            os.replace(part, file)
-    except OSError:
+        for part, write in zip(parts, writers):
+            with open(part, 'xb') as file:
+                _lock(file)
+                write(file)
+        return _take_names(folder, date, parts)
+    finally:
         for part in parts:
             part.unlink(missing_ok=True)
+
+
+def _take_names(folder: Path, date: str, parts: list[Path]) -> tuple[Path, Path]:
+    """Give complete files the first pair of names that nobody has, at the same moment or not."""
+    for number in count(1):
+        name = date if number == 1 else f'{date}_{number}'
+        taken: list[Path] = []
+        try:
+            for part, ending in zip(parts, _ENDINGS):
+                file = folder / (name + ending)
+                _move_to_new(part, file)
+                taken.append(file)
+            return taken[0], taken[1]
+        except BaseException as error:
+            # What has a name goes back: the next pair of names is for both, or there is no map.
+            for part, file in zip(parts, taken):
+                os.replace(file, part)
+            if not isinstance(error, FileExistsError):
+                raise
+    raise AssertionError   # count() has no end
+
+
+def _move_to_new(part: Path, file: Path) -> None:
+    """Rename a file; raises FileExistsError if the name is taken, by whatever and whenever."""
+    try:
+        os.link(part, file)
+    except FileExistsError:
         raise
-    return files
+    except OSError:
+        # No hard links: FAT, some network drives. Two may not make the same file there either.
+        open(file, 'xb').close()
+        os.replace(part, file)
+    else:
+        part.unlink()
+
+
+def _lock(file: BinaryIO) -> bool:
+    """Lock a file as long as it is open; return whether it is ours alone, or cannot be locked."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:   # a file system without locks
+        pass
+    return True
+
+
+def _remove_dead_parts(folder: Path) -> None:
+    """Remove what processes of this host that ended in the middle of `save_map` left there."""
+    for part in folder.glob('map_*.part'):
+        name = _PART.fullmatch(part.name)
+        if name is None or name['host'] != _HOST or _is_alive(int(name['pid'])):
+            continue
+        try:
+            # A container may have our host's name but other processes: its lock tells.
+            with open(part, 'rb') as file:
+                if _lock(file):
+                    part.unlink(missing_ok=True)
+        except OSError:   # somebody else's: not worth failing for
+            pass
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):   # another user's
+        pass
+    return True
+
+
+# Text --------------------------------------------------------------------------------------------
+
+def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """
+    Yield number and words of the lines of a text file, but for comments (#) and empty ones.
+
+    It may have any line ends, and begin with a byte order mark. Raises OSError, and ValueError
+    for what is not UTF-8.
+    """
+    for number, line in enumerate(Path(path).read_text('utf-8-sig').splitlines(), 1):
+        words = line.split()
+        if words and not words[0].startswith('#'):
+            yield number, words
+
+
+def format_stamp(stamp_ns: int) -> str:
+    """Return nanoseconds as seconds with nine decimals, exactly (no float on the way)."""
+    seconds, rest = divmod(abs(stamp_ns), 10 ** 9)
+    return f'{"-" if stamp_ns < 0 else ""}{seconds}.{rest:09d}'
+
+
+def parse_stamp(text: str) -> int:
+    """
+    Return the nanoseconds of a time, exactly: a decimal number of seconds, also as 1.305e+09.
+
+    What is too large to be seconds is taken as milli-, micro- or nanoseconds. Raises ValueError
+    for what is no number, and for times that are beyond 64 bits of nanoseconds.
+    """
+    if not _NUMBER.fullmatch(text):
+        raise ValueError(f"'{text[:40]}' is not a time in seconds")
+    with localcontext() as context:
+        context.prec = 60
+        try:
+            value = Decimal(text)
+            if value.adjusted() > 18:
+                raise ValueError(f"'{text[:40]}' is not a time: it is too large")
+            shift = next((digits for least, digits in _FINER_UNITS if abs(value) >= least), 9)
+            stamp_ns = int(value.scaleb(shift))
+        except ArithmeticError as error:   # exponents beyond all bounds
+            raise ValueError(f"'{text[:40]}' is not a time in seconds") from error
+    if abs(stamp_ns) >= 2 ** 63:
+        raise ValueError(f"'{text[:40]}' is not a time: it is too large")
+    return stamp_ns
 
 
 # Trajectory: TUM ---------------------------------------------------------------------------------
 
 def write_tum(path: Path, poses: Iterable[StampedPose]) -> None:
     """Write one line `timestamp tx ty tz qx qy qz qw` per pose."""
-    with open(path, 'w', encoding='ascii') as file:
-        file.write('# timestamp tx ty tz qx qy qz qw\n')
-        for pose in poses:
-            numbers = ' '.join(f'{value:.9g}' for value in (*pose.position, *pose.quaternion))
-            file.write(f'{format_stamp(pose.stamp_ns)} {numbers}\n')
+    with open(path, 'wb') as file:
+        _write_tum(file, poses)
+
+
+def _write_tum(file: BinaryIO, poses: Iterable[StampedPose]) -> None:
+    file.write(b'# timestamp tx ty tz qx qy qz qw\n')
+    for pose in poses:
+        numbers = ' '.join(f'{value:.9g}' for value in (*pose.position, *pose.quaternion))
+        file.write(f'{format_stamp(pose.stamp_ns)} {numbers}\n'.encode('ascii'))
 
 
 def read_tum(path: Path) -> list[StampedPose]:
-    """Return the poses of a TUM trajectory file; raise ValueError for another one, OSError."""
+    """Return the poses of a TUM trajectory file; raises ValueError that names file and line."""
     poses = []
-    for line in Path(path).read_text(encoding='ascii').splitlines():
-        if not line.strip() or line.startswith('#'):
-            continue
-        stamp, *rest = line.split()
-        if len(rest) != 7:
-            raise ValueError(f"{path}: a pose has 8 numbers, but there is the line '{line[:80]}'")
-        x, y, z, *quaternion = (float(value) for value in rest)
-        poses.append(StampedPose(parse_stamp(stamp), (x, y, z), tuple(quaternion)))
+    for line, (stamp, *rest) in read_rows(path):
+        try:
+            if len(rest) != 7:
+                raise ValueError(f'a pose has 8 numbers, but this line {len(rest) + 1}')
+            x, y, z, *quaternion = (float(value) for value in rest)
+            poses.append(StampedPose(parse_stamp(stamp), (x, y, z), tuple(quaternion)))
+        except ValueError as error:
+            raise ValueError(f'{path}, line {line}: {error}') from error
     return poses
-
-
-def format_stamp(stamp_ns: int) -> str:
-    """Return nanoseconds as seconds with nine decimals, exactly (no float on the way)."""
-    return f'{stamp_ns // 10 ** 9}.{stamp_ns % 10 ** 9:09d}'
-
-
-def parse_stamp(text: str) -> int:
-    """Return the nanoseconds of a decimal number of seconds, exactly."""
-    seconds, _, fraction = text.partition('.')
-    return int(seconds) * 10 ** 9 + int((fraction + '0' * 9)[:9])
 
 
 # Clouds ------------------------------------------------------------------------------------------
@@ -116,17 +240,25 @@ def pack(cloud: np.ndarray) -> np.ndarray:
 
 
 def write_ply(path: Path, cloud: np.ndarray, comment: str = '') -> None:
-    """Write a structured cloud [N] as binary little-endian PLY with one property per field."""
+    r"""
+    Write a structured cloud [N] as binary little-endian PLY with one property per field.
+
+    A PLY header is ASCII: other letters of the comment are escaped as in Python (\xfc).
+    """
+    with open(path, 'wb') as file:
+        _write_ply(file, cloud, comment)
+
+
+def _write_ply(file: BinaryIO, cloud: np.ndarray, comment: str) -> None:
     lines = ['ply', 'format binary_little_endian 1.0']
     if comment:
-        lines.append(f'comment {comment}')
+        lines.append('comment ' + ''.join(c if c.isprintable() else ' ' for c in comment))
     lines.append(f'element vertex {len(cloud)}')
     for name in cloud.dtype.names:
         lines.append(f'property {_PLY_NAMES[cloud.dtype[name].str]} {name}')
     lines.append('end_header\n')
-    with open(path, 'wb') as file:
-        file.write('\n'.join(lines).encode('utf-8'))
-        file.write(np.ascontiguousarray(cloud).tobytes())
+    file.write('\n'.join(lines).encode('ascii', 'backslashreplace'))
+    file.write(np.ascontiguousarray(cloud).view(np.uint8).data)
 
 
 def read_ply(path: Path) -> np.ndarray:

@@ -8,9 +8,10 @@ from typing import BinaryIO
 
 from PIL import Image, ImageOps
 
+from xsvggt_ros.engine.image_limit import check_pixels, MOST_PIXELS
+
 # Of Pillow's readers those of SUFFIXES; others run programs (EPS) or were never meant for cameras.
 FORMATS = ('PNG', 'JPEG', 'BMP', 'PPM', 'TIFF', 'WEBP')
-MOST_PIXELS = 100_000_000  # 400 MB decoded
 # PNG packs 8 pixels of 1 bit into a byte, and deflate 1032 bytes into one. A file that claims more
 # is cut off or wrong, and would take its memory before anybody notices.
 PIXELS_PER_BYTE = 10_000
@@ -36,9 +37,10 @@ def opened_picture(
         raise PictureError(_told(error)) from error
     with picture:
         width, height = picture.size
-        if width * height > most_pixels:
-            raise PictureError(f'{width}x{height} pixels are more than the {most_pixels} that '
-                               'are read; make it smaller')
+        try:
+            check_pixels(width, height, most_pixels)
+        except ValueError as error:
+            raise PictureError(str(error)) from error
         size = _size(source)
         if width * height > PIXELS_PER_BYTE * size:
             raise PictureError(f'{size} bytes cannot hold {width}x{height} pixels')

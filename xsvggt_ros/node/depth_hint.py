@@ -6,6 +6,7 @@ import threading
 import numpy as np
 from sensor_msgs.msg import Image
 
+from xsvggt_ros.engine.image_limit import check_pixels
 from xsvggt_ros.node.image_codec import ImageError
 
 MOST = 10  # images remembered
@@ -25,6 +26,10 @@ def decode_depth(message: Image) -> np.ndarray:
         raise ImageError(
             f"encoding '{message.encoding}' is no depth image; 16UC1 (millimetres) and 32FC1 "
             '(metres) are')
+    try:
+        check_pixels(message.width, message.height)
+    except ValueError as error:
+        raise ImageError(f'a depth image of {error}') from error
     kind, metres = _ENCODINGS[message.encoding]
     dtype = np.dtype(kind).newbyteorder('>' if message.is_bigendian else '<')
     height, width, row = message.height, message.width, message.width * dtype.itemsize

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 
+from xsvggt_ros.engine.image_limit import check_pixels
 from xsvggt_ros.node.foreign_images import BridgeError, decode_foreign
 
 SENSOR_BITS = (10, 12, 14, 16)  # that a camera may send in 16-bit samples
@@ -87,6 +88,7 @@ def decode_image(message: Image) -> np.ndarray:
     size = f'{message.width}x{message.height}'
     if message.height == 0 or message.width == 0:
         raise ImageError(f'image is empty ({size}); check the camera driver')
+    _refuse_huge(message.width, message.height)
     layout = _LAYOUTS.get(message.encoding)
     if layout is None:
         try:
@@ -125,7 +127,8 @@ def decode_compressed(message: CompressedImage) -> np.ndarray:
 
     What the data holds decides, not ``format``, but for two cases that only ``format`` tells: a
     Bayer image compressed as if it were grey, and depth images. Raises ImageError for these, for
-    other formats and for broken data.
+    other formats, for broken data, and, before anything is decoded, for pictures beyond
+    `image_limit.MOST_PIXELS`.
     """
     original, _, codec = message.format.partition(';')
     if 'compressedDepth' in message.format:
@@ -156,6 +159,13 @@ def decode_compressed(message: CompressedImage) -> np.ndarray:
     if layout.to_rgb is not _from_bayer or 'mono' in codec:
         layout = _LAYOUTS['mono8']
     return layout.to_rgb(samples[:, :, np.newaxis], layout.places)
+
+
+def _refuse_huge(width: int, height: int) -> None:
+    try:
+        check_pixels(width, height)
+    except ValueError as error:
+        raise ImageError(f'{error} in the camera driver') from error
 
 
 def _to_bytes(samples: np.ndarray) -> np.ndarray:

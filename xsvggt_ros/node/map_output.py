@@ -158,9 +158,10 @@ class MapOutput:
         try:
             ply, tum = save_map(Path(folder).expanduser(), cloud_from_packed(points),
                                 self._poses(), comment)
-        except (OSError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError, MemoryError) as error:
+            reason = str(error) or type(error).__name__
             raise MapError(
-                f"the map cannot be saved in map.save_directory '{folder}': {error}. The map is "
+                f"the map cannot be saved in map.save_directory '{folder}': {reason}. The map is "
                 'kept; set another folder, or make room, and call again') from error
         thinned = f', every {self._way.stride}th' if self._way.stride > 1 else ''
         return f'{ply} ({len(points)} points), {tum} ({len(self._way)} poses{thinned})'

@@ -9,24 +9,29 @@ RANDOM_IMAGE_SIZE = 224    # pixels: quick on two cores, and random weights lose
 WORLD_FRAMES = 200         # of a run that has to end, unless told otherwise: about a lap
 
 
+def is_whole(text: str) -> bool:
+    """Return whether `text` is a whole number, in the digits that int() reads, of sane length."""
+    return text.isascii() and text.isdigit() and len(text) < 19
+
+
 def image_size(text: str) -> tuple[int, int]:
     """Return the (width, height) that 'WxH' means."""
     width, _, height = text.lower().partition('x')
-    if not (width.isdigit() and height.isdigit() and int(width) > 0 and int(height) > 0):
+    if not (is_whole(width) and is_whole(height) and int(width) > 0 and int(height) > 0):
         raise argparse.ArgumentTypeError(f"'{text}' is not a size; write it like 640x480")
     return int(width), int(height)
 
 
 def seed(text: str) -> int:
     """Return a whole number, 0 or more."""
-    if not text.isdigit():
+    if not is_whole(text):
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number")
     return int(text)
 
 
 def positive_int(text: str) -> int:
     """Return a whole number above 0."""
-    if not text.isdigit() or int(text) == 0:
+    if not is_whole(text) or int(text) == 0:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0")
     return int(text)
 

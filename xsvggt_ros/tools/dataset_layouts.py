@@ -24,7 +24,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from xsvggt_ros.engine.map_files import parse_stamp
+from xsvggt_ros.engine.map_files import format_stamp, parse_stamp, read_rows
 from xsvggt_ros.engine.pictures import opened_picture
 from xsvggt_ros.engine.trajectory import StampedPose
 from xsvggt_ros.tools.errors import ChoiceError, ToolError
@@ -189,8 +189,15 @@ class Tum(RgbdRecording):
         self._camera = _matrix(*self._published_camera())
         depth_stamps, self._depths = _read_list(folder / 'depth.txt', only_existing=True)
         self._depth_of = _nearest_in_time(stamps, depth_stamps)
+        if self._depths and not any(near is not None for near in self._depth_of):
+            _log.warning('%s; frames have no depth', _no_match(
+                folder / 'depth.txt', 'depth map', stamps, depth_stamps))
         self._poses = _read_trajectory(folder / 'groundtruth.txt')
-        self._pose_of = _nearest_in_time(stamps, [pose.stamp_ns for pose in self._poses])
+        pose_stamps = [pose.stamp_ns for pose in self._poses]
+        self._pose_of = _nearest_in_time(stamps, pose_stamps)
+        if self._poses and not any(near is not None for near in self._pose_of):
+            raise NoTruthError(_no_match(folder / 'groundtruth.txt', 'pose', stamps, pose_stamps)
+                               + '; take pictures and poses of one recording and one clock')
 
     @classmethod
     def fits(cls, folder: Path) -> bool:
@@ -383,7 +390,7 @@ class _Row:
         try:
             return parse_stamp(self.words[0])
         except ValueError as error:
-            raise self.error(f"'{self.words[0]}' is not a time in seconds") from error
+            raise self.error(str(error)) from error
 
     def check(self, count: int) -> None:
         """Raise ToolError unless there are `count` words."""
@@ -398,13 +405,11 @@ class _Row:
 def _rows(path: Path, form: str) -> Iterator[_Row]:
     """Yield the lines of a file but for comments and empty ones."""
     try:
-        text = path.read_text(encoding='utf-8')
-    except (OSError, UnicodeDecodeError) as error:
+        lines = list(read_rows(path))
+    except (OSError, ValueError) as error:
         raise ToolError(f'{path}: cannot be read ({error}); unpack it again') from error
-    for number, line in enumerate(text.splitlines(), 1):
-        words = line.split()
-        if words and not words[0].startswith('#'):
-            yield _Row(path, number, words, form)
+    for number, words in lines:
+        yield _Row(path, number, words, form)
 
 
 def _read_list(path: Path, only_existing: bool = False) -> tuple[list[int], list[Path]]:
@@ -438,6 +443,15 @@ def _nearest_in_time(stamps: list[int], others: list[int]) -> list[int | None]:
     nearest = np.where(abs(known[before] - times) <= abs(known[after] - times), before, after)
     close = abs(known[nearest] - times) <= MAX_TIME_OFFSET_NS
     return [int(index) if near else None for index, near in zip(nearest, close)]
+
+
+def _no_match(path: Path, what: str, stamps: list[int], others: list[int]) -> str:
+    """Return why none of `others`, sorted and from `path`, is near any of the pictures' times."""
+    pictures, found = (f'{format_stamp(times[0])} to {format_stamp(times[-1])} s'
+                       for times in (stamps, others))
+    return (f'{path}: none of its {len(others)} {what}s is within '
+            f'{MAX_TIME_OFFSET_NS / 1e6:g} ms of a picture: pictures are from {pictures}, '
+            f'{what}s from {found}')
 
 
 def _read_projection(path: Path) -> tuple[np.ndarray, np.ndarray]:

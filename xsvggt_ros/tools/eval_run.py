@@ -13,6 +13,7 @@ from xsvggt_ros.kv_cache.config import QUANTIZATIONS, STORAGE_DTYPES
 from xsvggt_ros.kv_cache.retention import POLICIES
 from xsvggt_ros.model.camera_head import ITERATIONS
 from xsvggt_ros.tools import evaluation
+from xsvggt_ros.tools.arguments import is_whole
 from xsvggt_ros.tools.cli import package_version
 from xsvggt_ros.tools.dataset_layouts import open_recordings
 from xsvggt_ros.tools.errors import ChoiceError, ToolError
@@ -90,7 +91,7 @@ def make_row(setting: Setting, frames: int, scores: list[Scores]) -> Row:
 
 def read_lengths(text: str) -> list[int]:
     """Return the lengths of streams that `--frames` asks for, ascending; raise ChoiceError."""
-    if not all(part.isdigit() and int(part) for part in text.split(',')):
+    if not all(is_whole(part) and int(part) for part in text.split(',')):
         raise ChoiceError(f"--frames takes whole numbers above 0, got '{text}'")
     return sorted({int(part) for part in text.split(',')})
 
@@ -110,7 +111,7 @@ def choose_settings(options: argparse.Namespace) -> list[Setting]:
                           '--keyframe-stride out')
     budgets: list[int | None] = [None]
     if options.tokens:
-        if not all(text.isdigit() and int(text) for text in options.tokens.split(',')):
+        if not all(is_whole(text) and int(text) for text in options.tokens.split(',')):
             raise ChoiceError(f"--tokens takes whole numbers above 0, got '{options.tokens}'")
         budgets = [int(text) for text in options.tokens.split(',')]
     settings = [Setting(policy, precision, budget if POLICIES[policy].bounded else None)
