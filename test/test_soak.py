@@ -4,9 +4,11 @@ from dataclasses import replace
 import json
 import mmap
 from pathlib import Path
+import signal
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -25,7 +27,7 @@ from xsvggt_ros.soak.endurance import Endurance  # noqa: E402
 from xsvggt_ros.soak.kinds import KINDS, SETUPS  # noqa: E402
 from xsvggt_ros.soak.node_process import floor, remove_leftovers, Usage  # noqa: E402
 from xsvggt_ros.soak.observer import _Life, _MapWatch  # noqa: E402
-from xsvggt_ros.soak.run import Lives  # noqa: E402
+from xsvggt_ros.soak.run import Lives, WARM_UP  # noqa: E402
 
 
 # The script --------------------------------------------------------------------------------------
@@ -293,10 +295,10 @@ def test_memory_is_compared_by_its_floor():
         def trim(self, patience):
             pass
 
-    sizes = iter([90, 10, 90, 90, 90, 90, 90, 17, 90, 90])
+    sizes = iter([1, 2, 90, 10, 90, 90, 90, 90, 90, 17, 90, 90])
     lives = Lives()
-    for _ in range(10):
-        lives.look(Node())
+    for images in [0, WARM_UP - 1, *range(WARM_UP, WARM_UP + 10)]:
+        lives.look(Node(), images)
     lives.finish()
     content = whole(GOOD, lives=lives.done).to_json()
     assert content['memory_drift_bytes'] == 7
@@ -360,6 +362,45 @@ def test_a_run_says_what_it_found(tmp_path):
     assert [fault['name'] for fault in content['faults']] == ['padded rows']
     assert content['faults'][0]['outcome'] == 'recovered'
     assert content['faults'][0]['recovery_s'] > 0
+
+
+def nodes_of(folder):
+    """Return the processes that keep a log in a folder."""
+    found = []
+    for process in Path('/proc').glob('[0-9]*'):
+        try:
+            if (process / 'fd' / '1').resolve().parent == folder:
+                found.append(process.name)
+        except OSError:
+            continue
+    return found
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize('number, code', [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_no_node_is_left_behind(tmp_path, number, code):
+    soak = subprocess.Popen(
+        [sys.executable, '-m', 'xsvggt_ros.tools.soak', '--short', '--only', 'black white',
+         '--logs', str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        wait_for(lambda: nodes_of(tmp_path))
+        for line in soak.stdout:
+            if line.startswith('[1/'):
+                break
+        soak.send_signal(number)
+        words = soak.stdout.read()
+        assert soak.wait(120) == code, words
+    finally:
+        soak.kill()
+    wait_for(lambda: not nodes_of(tmp_path))
+    if number == signal.SIGINT:
+        assert 'interrupted' in words and '1 injections' in words and 'Traceback' not in words
 
 
 def test_many_images(tmp_path):

@@ -103,23 +103,12 @@ def a_hang_while_deactivated(stage: Stage) -> None:
     stage.observer.expect_new_life()
     with stage.broken('network', 'hang') as fired:
         stage.until(fired, 'a hang')
-        stage.change('deactivate', may_fail=True)
+        stage.try_change('deactivate')
         stage.hears_diagnostics()
         if stage.state() == 'inactive':
-            stage.change('activate', may_fail=True)
+            stage.try_change('activate')
         stage.hears_diagnostics()
         calls = fired()
     if calls > 1:
         raise Failure('wrong', f'{calls} frames were in work at the same time')
-    _activate(stage)
-
-
-def _activate(stage: Stage) -> None:
-    """Activate the node, which may still be busy with what it was told before."""
-    def active() -> bool:
-        state = stage.state()
-        if state == 'inactive':
-            stage.change('activate', may_fail=True)
-        return state == 'active'
-
-    stage.until(active, 'the node to be active again')
+    stage.activate()

@@ -113,7 +113,7 @@ def two_nodes_that_save_into_one_folder(stage: Stage) -> None:
         futures = [other.call_async(Trigger.Request()),
                    stage.ask(Trigger, 'save_map', Trigger.Request())]
         stage.until(lambda: all(future.done() for future in futures), 'two maps')
-        stage.until(lambda: len(list(stage.maps.glob('*.ply'))) == 2, 'two files', 'lost')
+        stage.until(lambda: stage.saved_maps() == 2, 'two files', 'lost')
         stage.save_map()
         stage.ros.destroy_client(other)
     finally:

@@ -11,7 +11,9 @@ from xsvggt_ros.soak import (  # noqa: F401: they register their kinds
     process_faults, service_faults, stamp_faults, tf_faults
 )
 from xsvggt_ros.soak.kinds import Crash, Failure, KINDS, SETUPS
-from xsvggt_ros.soak.node_process import floor, NodeProcess, remove_leftovers, Usage
+from xsvggt_ros.soak.node_process import (
+    floor, NodeProcess, remove_leftovers, Usage
+)
 from xsvggt_ros.soak.report import Injection, Life, Report
 from xsvggt_ros.soak.script import Step
 from xsvggt_ros.soak.stage import Stage
@@ -21,6 +23,7 @@ from xsvggt_ros.tools.processes import ignore_signals
 
 
 PATIENCE = 10.0  # seconds that a process has to give free memory back
+WARM_UP = 250    # images until caches, map, way and buffers are what they will be
 LOOKS = 5   # after so many faults each, at the beginning and the end, memory is compared
 
 
@@ -32,15 +35,23 @@ class Lives:
         self.done: list[Life] = []
         self._pid = 0
         self._usages: list[Usage] = []
+        self._begin = 0  # images when the process was seen first
 
-    def look(self, node: NodeProcess) -> int:
-        """Look at the process of now, after a fault; return the bytes that it has in use."""
+    def look(self, node: NodeProcess, images: int) -> int:
+        """
+        Look at the process of now, after a fault; return the bytes that it has in use.
+
+        images: how many there have been in all; what was seen before a process was warm does not
+        count.
+        """
         if node.pid != self._pid:
             self.finish()
-            self._pid = node.pid
+            self._pid, self._begin = node.pid, images
         node.trim(PATIENCE)
-        self._usages.append(node.usage())
-        return self._usages[-1].resident
+        usage = node.usage()
+        if images - self._begin >= WARM_UP:
+            self._usages.append(usage)
+        return usage.resident
 
     def finish(self) -> None:
         """Note what the process used that has ended, if it lived through enough faults."""
@@ -69,8 +80,9 @@ def run_script(
             stage.camera.start(SETUPS['camera'])
             stage.start()
             for number, step in enumerate(steps, 1):
-                one = replace(run_trial(stage, step), resident=lives.look(stage.node))
-                injections.append(one)
+                one = run_trial(stage, step)
+                resident = lives.look(stage.node, stage.camera.shots)
+                injections.append(replace(one, resident=resident))
                 say(line(number, len(steps), one))
         except KeyboardInterrupt:
             ignore_signals()

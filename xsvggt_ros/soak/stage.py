@@ -30,6 +30,7 @@ from xsvggt_ros.soak.world import RATE, Way
 
 POLL = 0.01          # seconds
 ANSWER = 1.0         # seconds after which a service that was not there is asked again
+POSES = 200          # on ~/path, which is to be full soon
 LOADING = 60.0       # seconds more that a process may take to start
 IMAGE_TIMEOUT = 1.0  # of the node's diagnostics, in seconds, so that its words come soon
 
@@ -92,7 +93,8 @@ class Stage:
     def launch(self, namespace: str = '', injectable: bool = True) -> NodeProcess:
         """Start a process of the node and return it at once; see `await_active`."""
         values = {'map.save_directory': str(self.maps),
-                  'diagnostics.image_timeout': IMAGE_TIMEOUT, **PARAMETERS[self.setup]}
+                  'diagnostics.image_timeout': IMAGE_TIMEOUT, 'path.max_poses': POSES,
+                  **PARAMETERS[self.setup]}
         words = [f'{name}:={value}' for name, value in values.items()] + self._parameters
         remapped = {'image': TOPIC, 'camera_info': INFO_TOPIC, 'odom_hint': ODOMETRY_TOPIC,
                     'depth_hint': DEPTH_TOPIC}
@@ -270,14 +272,25 @@ class Stage:
             parameters=[Parameter(name, value=value).to_parameter_msg()])
         return self.call(SetParameters, 'set_parameters', request).results[0].successful
 
-    def change(self, transition: str, may_fail: bool = False) -> bool:
-        """Have the node make a transition; raise Failure unless it did, or may fail."""
+    def try_change(self, transition: str) -> bool:
+        """Ask the node for a transition; return whether it made it."""
         request = ChangeState.Request(
             transition=Transition(id=getattr(Transition, 'TRANSITION_' + transition.upper())))
-        done = self.call(ChangeState, 'change_state', request).success
-        if not done and not may_fail:
-            raise Failure('wrong', f'the transition {transition} was refused')
-        return done
+        return self.call(ChangeState, 'change_state', request).success
+
+    def change(self, transition: str) -> None:
+        """Have the node make a transition, which it may refuse while it is busy."""
+        self.until(lambda: self.try_change(transition), f'the transition {transition}', 'wrong')
+
+    def activate(self) -> None:
+        """Have the node become active from whatever state it is in."""
+        def is_active() -> bool:
+            state = self.state()
+            if state in ('unconfigured', 'inactive'):
+                self.try_change('configure' if state == 'unconfigured' else 'activate')
+            return state == 'active'
+
+        self.until(is_active, 'the node to be active')
 
     def state(self, patience: float | None = None) -> str:
         """Return the node's lifecycle state; empty if it gives none in time."""
@@ -298,11 +311,17 @@ class Stage:
 
     def save_map(self) -> None:
         """Have the map saved, and check the files; raise Failure if that is not right."""
+        before = self.saved_maps()
         response = self.trigger('save_map')
-        if not response.success:
-            raise Failure('lost', f'the map was not saved: {response.message}')
+        if not response.success:  # a busy node says that it will save it later
+            self.until(lambda: self.saved_maps() > before,
+                       f'a map, of which the node said: {response.message}', 'lost')
         self.check_maps(self.observer.earlier)
         self.clear_maps()
+
+    def saved_maps(self) -> int:
+        """Return how many maps there are, with their ways."""
+        return sum(file.with_suffix('.tum').exists() for file in self.maps.glob('*.ply'))
 
     def check_maps(self, earlier: Collection[int] = ()) -> None:
         """
