@@ -7,6 +7,7 @@ from xsvggt_ros.soak.kinds import Failure, fault
 from xsvggt_ros.soak.stage import Stage
 
 GROUP = 'files'
+WRITING = ('write cloud', 'write way', 'name files')  # points, see `patches`
 REFUSES = 'says why; leaves no part of a file behind; the map stays'
 
 
@@ -24,16 +25,16 @@ def cannot_save(stage: Stage, fired: Callable[[], int] = lambda: 1) -> None:
 @fault(GROUP, REFUSES, tries=2)
 def a_disk_that_is_full(stage: Stage) -> None:
     """Have writing of the map's files fail for want of room."""
-    with stage.broken(stage.rng.choice(('write cloud', 'write way')), 'disk full') as fired:
+    with stage.broken(stage.rng.choice(WRITING), 'disk full') as fired:
         cannot_save(stage, fired)
     stage.save_map()
 
 
 @fault(GROUP, REFUSES, tries=2)
 def no_memory_to_save_the_map(stage: Stage) -> None:
-    """Raise MemoryError or RuntimeError before or after a file is written."""
-    effect = stage.rng.choice(('memory error', 'exception', 'late exception'))
-    with stage.broken(stage.rng.choice(('write cloud', 'write way')), effect) as fired:
+    """Raise MemoryError or RuntimeError while files are written."""
+    effect = stage.rng.choice(('memory error', 'exception'))
+    with stage.broken(stage.rng.choice(WRITING), effect) as fired:
         cannot_save(stage, fired)
     stage.save_map()
 

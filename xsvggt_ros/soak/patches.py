@@ -42,8 +42,9 @@ POINTS = {
     'begin': ('xsvggt_ros.node.pipeline', 'Pipeline.begin'),
     'load': ('xsvggt_ros.node.lifecycle', 'load_engine'),
     'publishers': ('xsvggt_ros.node.lifecycle', 'Publishers'),
-    'write cloud': ('xsvggt_ros.engine.map_files', 'write_ply'),
-    'write way': ('xsvggt_ros.engine.map_files', 'write_tum'),
+    'write cloud': ('xsvggt_ros.engine.map_files', '_write_ply'),
+    'write way': ('xsvggt_ros.engine.map_files', '_write_tum'),
+    'name files': ('xsvggt_ros.engine.map_files', '_take_names'),
 }
 
 # Those that every frame of a stream passes, in order

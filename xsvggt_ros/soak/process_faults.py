@@ -5,6 +5,7 @@ import time
 
 from std_srvs.srv import SetBool, Trigger
 
+from xsvggt_ros.soak.file_faults import WRITING
 from xsvggt_ros.soak.kinds import Crash, fault
 from xsvggt_ros.soak.stage import Stage
 
@@ -69,8 +70,8 @@ def calls_while_it_ends(stage: Stage) -> None:
         stage.ask(SetBool, 'enable', SetBool.Request(data=True))
         stage.ask(Trigger, 'reset', Trigger.Request())
     end(stage, signal.SIGINT)
-    stage.check_maps()
     stage.start()
+    stage.save_map()  # removes what an end in the middle of a file left, and checks
 
 
 @fault(GROUP, 'the next one begins as if nothing had been', setup='process', new_stream=True)
@@ -83,13 +84,11 @@ def killed(stage: Stage) -> None:
 @fault(GROUP, 'leaves no map that is not whole', setup='process', new_stream=True)
 def killed_while_it_saves(stage: Stage) -> None:
     """Send SIGKILL while the map is written."""
-    with stage.broken(stage.rng.choice(('write cloud', 'write way')), 'hang') as fired:
+    with stage.broken(stage.rng.choice(WRITING), 'hang') as fired:
         stage.ask(Trigger, 'save_map', Trigger.Request())
         stage.until(fired, 'a map to be written')
         stage.start()
-    for file in stage.maps.glob('*.part'):
-        file.unlink()  # what a killed process has no chance to delete
-    stage.check_maps()
+    stage.save_map()  # removes what the killed process had no chance to, and checks
 
 
 @fault(GROUP, 'goes on when it is let', setup='process')
