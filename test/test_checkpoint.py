@@ -1,13 +1,19 @@
 """Checkpoints: what is read, what is inferred, and what a person is told when it fails."""
 
 from dataclasses import replace
+import gzip
 import json
+import math
 from pathlib import Path
+import pickle
 import subprocess
 import sys
+import zipfile
 
 import golden_data
+import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.torch import save_file
 import torch
 
@@ -39,6 +45,21 @@ def error_of():
     return load
 
 
+def save(weights, path, config=None):
+    """Write weights as their suffix says, and a config beside them."""
+    if path.suffix == '.safetensors':
+        save_file(weights, path)
+    else:
+        torch.save(weights, path)
+    if config is not None:
+        path.with_suffix('.json').write_text(json.dumps(config))
+
+
+def layers_of(config):
+    """Return what weights of another depth than the public one do not tell."""
+    return {'dpt_head': {'intermediate_layer_idx': config['dpt_head']['intermediate_layer_idx']}}
+
+
 def assert_same_weights(model: StreamVGGT, weights: dict[str, torch.Tensor]) -> None:
     """Check that a model holds exactly these weights, in memory of its own."""
     loaded = model.state_dict()
@@ -64,6 +85,7 @@ def mostly_golden(config: ModelConfig) -> ModelConfig:
 def test_pickled_weights_are_read_whatever_wraps_them(case, tmp_path, wrap, zipped):
     path = tmp_path / 'weights.pth'
     torch.save(wrap(case.weights), path, _use_new_zipfile_serialization=zipped)
+    path.with_suffix('.json').write_text(json.dumps(layers_of(case.config)))
     loaded = load_model(str(path))
     assert_same_weights(loaded.model, case.weights)
     assert loaded.config == mostly_golden(ModelConfig.from_dict(case.config))
@@ -73,7 +95,9 @@ def test_pickled_weights_are_read_whatever_wraps_them(case, tmp_path, wrap, zipp
 
 def test_safetensors_are_read_and_the_track_head_is_ignored(case, tmp_path):
     path = tmp_path / 'weights.safetensors'
-    save_file({**case.weights, 'track_head.weight': torch.zeros(3)}, path)
+    # Of what is not used nothing is looked at.
+    save({**case.weights, 'track_head.weight': torch.zeros(3, dtype=torch.int8)}, path,
+         case.config)
     loaded = load_model(str(path))
     assert_same_weights(loaded.model, case.weights)
     path.write_bytes(b'')  # the model owns its weights: the file may go
@@ -82,7 +106,7 @@ def test_safetensors_are_read_and_the_track_head_is_ignored(case, tmp_path):
 
 def test_a_loaded_network_gives_the_golden_outputs(case, tmp_path):
     path = tmp_path / 'weights.pt'
-    torch.save(case.weights, path)
+    save(case.weights, path, layers_of(case.config))
     model = load_model(str(path)).model
     assert not model.training
     engine = StreamEngine(model, CacheConfig(policy='full'), image_size=None)
@@ -94,7 +118,7 @@ def test_a_loaded_network_gives_the_golden_outputs(case, tmp_path):
 
 def test_weights_are_converted_on_the_way_in(case, tmp_path):
     path = tmp_path / 'weights.safetensors'
-    save_file({key: weight.half() for key, weight in case.weights.items()}, path)
+    save({key: weight.half() for key, weight in case.weights.items()}, path, case.config)
     loaded = load_model(str(path), dtype=torch.bfloat16)
     model = loaded.model
     assert 'bfloat16' in loaded.description
@@ -125,10 +149,7 @@ def test_a_saved_network_comes_back_the_same(name, tmp_path):
 # Which network -----------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('config', [
-    ModelConfig.full_size(),
-    # The dense heads' layers leave no trace; these are where the public network's would be.
-    replace(ModelConfig.small(), img_size=518, dpt_head=replace(
-        ModelConfig.small().dpt_head, intermediate_layer_idx=(0, 2, 3, 5))),
+    ModelConfig.full_size(), replace(ModelConfig.small(), img_size=518),
     *(ModelConfig.from_dict(golden_data.load_index()['cases'][name]['config'])
       for name in golden_data.CASES)])
 def test_config_is_inferred_from_keys_and_shapes(config):
@@ -137,12 +158,49 @@ def test_config_is_inferred_from_keys_and_shapes(config):
                   for key, weight in StreamVGGT(config).state_dict().items()}
     if config.patch_embed.type == 'conv':
         config = mostly_golden(config)
-    assert infer_config(shapes) == config
+    told = infer_config(shapes)
+    # The layers that the dense heads read leave no trace; the public ones are known.
+    assert ('intermediate_layer_idx' in told['dpt_head']) == (config.depth == 24)
+    told['dpt_head'].update(layers_of(config.to_dict())['dpt_head'])
+    assert ModelConfig.from_dict(told) == config
 
 
 def test_full_size_is_inferred_from_the_public_list():
     shapes = {key: tuple(shape) for key, shape in golden_data.load_full_shapes().items()}
-    assert infer_config(shapes) == ModelConfig.full_size()
+    assert ModelConfig.from_dict(infer_config(shapes)) == ModelConfig.full_size()
+
+
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
+@pytest.mark.parametrize('beside', ['weights.json', 'config.json'])
+def test_layers_of_another_depth_are_asked_for(case, tmp_path, suffix, beside, error_of):
+    path = tmp_path / f'weights{suffix}'
+    save(case.weights, path)
+    text = error_of(path)
+    for part in (str(path), 'depth of 4', str(tmp_path / 'weights.json'), 'config.json',
+                 '{"dpt_head": {"intermediate_layer_idx": [A, B, C, D]}}'):
+        assert part in text
+    for layers in ([0, 1, 2, 3], [0, 0, 1, 3]):
+        given = {'dpt_head': {'intermediate_layer_idx': layers}}
+        (tmp_path / beside).write_text(json.dumps(given))
+        assert load_model(str(path)).config.dpt_head.intermediate_layer_idx == tuple(layers)
+    (tmp_path / beside).write_text('{"dpt_head": {"intermediate_layer_idx": [0, 1, 2, 4]}}')
+    assert beside in error_of(path) and 'count from 0' in error_of(path)
+
+
+def test_another_programs_config_is_left_alone(tmp_path):
+    config = replace(ModelConfig.small(), depth=24, dpt_head=replace(
+        ModelConfig.small().dpt_head, intermediate_layer_idx=(4, 11, 17, 23)))
+    path = tmp_path / 'weights.safetensors'
+    save_checkpoint(StreamVGGT(config), path)
+    with safe_open(path, 'pt') as file:
+        weights = {key: file.get_tensor(key) for key in file.keys()}
+    save(weights, path)  # without metadata
+    common = tmp_path / 'config.json'
+    for content in ('{"architectures": ["Other"], "depth": 3}', '[' * 5000, '{', '[]'):
+        common.write_text(content)
+        assert load_model(str(path)).config == replace(config, img_size=518)
+    common.write_text('{"img_size": 112}')  # which is ours
+    assert load_model(str(path)).config == config
 
 
 def test_a_config_beside_the_file_counts(case, tmp_path, error_of):
@@ -153,8 +211,46 @@ def test_a_config_beside_the_file_counts(case, tmp_path, error_of):
     assert load_model(str(path)).config == config
     beside.write_text(json.dumps({**config.to_dict(), 'colour': 1}))
     assert 'weights.json' in error_of(path) and 'colour' in error_of(path)
-    beside.write_text('{')
+    for content in ('{', '[' * 100_000, '[]', '3', '\0', '{"depth": ' + '9' * 5000 + '}'):
+        beside.write_text(content)
+        assert 'weights.json' in error_of(path) and len(error_of(path)) < 600
+    beside.write_bytes(b'\xef\xbb\xbf' + json.dumps(config.to_dict()).encode())
+    assert load_model(str(path)).config == config
+    beside.write_bytes(b'\xff\xfe{}')
     assert 'weights.json' in error_of(path)
+
+
+def edited(config, name, value):
+    """Return a config in which one number is another."""
+    config = json.loads(json.dumps(config))
+    group, _, own = name.rpartition('.')
+    (config[group] if group else config)[own] = value
+    return config
+
+
+@pytest.mark.parametrize('name, value', [
+    ('depth', 5), ('depth', 100_000), ('depth', 10 ** 30), ('embed_dim', 1 << 40),
+    ('embed_dim', 128), ('num_heads', 2), ('num_heads', 1 << 60), ('patch_size', 7),
+    ('num_register_tokens', 10 ** 9), ('mlp_ratio', 1e300), ('mlp_ratio', math.inf),
+    ('mlp_ratio', 2.0), ('img_size', 14 * 10 ** 9), ('rope_freq', math.inf),
+    ('rope_freq', math.nan), ('camera_head.trunk_depth', 100_000),
+    ('camera_head.num_heads', 10 ** 9), ('camera_head.mlp_ratio', 1e9),
+    ('dpt_head.features', 1 << 40), ('dpt_head.out_channels', [1 << 40] * 4),
+    ('dpt_head.out_channels', 4 * ['4' * 10_000]), ('patch_embed.type', 'x' * 10 ** 6),
+    ('patch_embed', {'type': 'dinov2', 'depth': 100_000}), ('camera_head', 'y' * 10 ** 6)])
+@pytest.mark.parametrize('where', ['metadata', 'beside'])
+def test_no_number_of_a_config_is_believed(case, tmp_path, name, value, where, error_of,
+                                           monkeypatch):
+    """All are compared with the weights, or bounded, before anything is built."""
+    monkeypatch.setattr(checkpoint, '_empty_model', None)
+    config = json.dumps(edited(case.config, name, value))
+    path = tmp_path / 'weights.safetensors'
+    save_file(case.weights, path, {'xsvggt_config': config} if where == 'metadata' else None)
+    if where == 'beside':
+        path.with_suffix('.json').write_text(config)
+    text = error_of(path)
+    assert 'weights.safetensors' in text or 'weights.json' in text
+    assert name.rpartition('.')[2] in text and '\n' not in text and len(text) < 600
 
 
 # What goes wrong ---------------------------------------------------------------------------------
@@ -184,15 +280,120 @@ def test_other_files_are_refused(tmp_path, error_of):
 ])
 def test_a_damaged_file_is_named(case, tmp_path, suffix, damage, error_of):
     path = tmp_path / f'weights{suffix}'
-    if suffix == '.pth':
-        torch.save(case.weights, path)
-    else:
-        save_file(case.weights, path)
+    save(case.weights, path)
     path.write_bytes(damage(path.read_bytes()))
     text = error_of(path)
     assert str(path) in text and f'({path.stat().st_size} bytes)' in text
     assert 'download or copy it again' in text
     assert 'weights_only' not in text and '\n' not in text
+
+
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
+@pytest.mark.parametrize('dtype', [torch.int8, torch.uint8, torch.bool, torch.int64,
+                                   torch.complex64, torch.float8_e4m3fn])
+def test_weights_that_are_no_floats_are_refused(case, tmp_path, suffix, dtype, error_of):
+    key = 'aggregator.global_blocks.0.attn.qkv.weight'
+    path = tmp_path / f'weights{suffix}'
+    save({**case.weights, key: case.weights[key].to(dtype)}, path, case.config)
+    text = error_of(path)
+    assert str(path) in text and '1 are not: ' + key in text and 'floats' in text
+    assert '\n' not in text
+
+
+@pytest.mark.parametrize('change', [
+    lambda x: x.to_sparse(), lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.qint8),
+    lambda x: x.to('meta')])
+def test_tensors_without_plain_numbers_are_refused(case, tmp_path, change, error_of):
+    key = 'aggregator.camera_token'
+    path = tmp_path / 'weights.pth'
+    save({**case.weights, key: change(case.weights[key].detach())}, path, case.config)
+    assert key in error_of(path)
+
+
+def pickled(content, path):
+    path.write_bytes(pickle.dumps(content, protocol=2))
+
+
+def zipped(names):
+    def write(path):
+        with zipfile.ZipFile(path, 'w') as archive:
+            for name in names:
+                archive.writestr(name, b'x')
+    return write
+
+
+@pytest.mark.parametrize('write, kind', [
+    (lambda path: path.write_bytes(b'.'), ''),  # a pickle that leaves nothing
+    (lambda path: path.write_bytes(b'\x80\x02.'), ''),
+    (lambda path: path.write_bytes(b'\x80\x02]q\x00(K\x01e.' * 3), ''),
+    (lambda path: path.write_bytes(bytes(range(256)) * 40), ''),
+    (lambda path: path.write_bytes(b'\0' * 5000), ''),
+    (lambda path: path.write_bytes(b''), 'empty'),
+    (lambda path: path.write_text('version https://git-lfs.github.com/spec/v1\noid sha256:0\n'),
+     'git lfs pull'),
+    (lambda path: path.write_text('<!DOCTYPE html><html></html>'), 'a web page'),
+    (lambda path: path.write_text('{"error": "Entry not found"}'), 'JSON'),
+    (lambda path: path.write_bytes(gzip.compress(b'x' * 100)), 'gzip'),
+    (lambda path: save_file({'x': torch.zeros(1)}, path), 'safetensors'),
+    (lambda path: np.savez(path.open('wb'), a=np.zeros(3)), 'NumPy'),
+    (lambda path: np.save(path.open('wb'), np.zeros(3)), 'NumPy'),
+    (lambda path: torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path), 'TorchScript'),
+    (zipped(['word/document.xml']), 'zip archive of other things'),
+    (zipped(['x/data.pkl', 'x/version']), ''),
+    (lambda path: pickled({'a': 1}, path), ''),
+    (lambda path: pickled([1, 2, {'x': b'y'}], path), ''),
+])
+def test_what_is_no_checkpoint_is_one_clear_line(tmp_path, write, kind, error_of):
+    path = tmp_path / 'weights.pth'
+    write(path)
+    text = error_of(path)
+    assert str(path) in text and kind in text and '\n' not in text and len(text) < 1200
+    assert 'StreamVGGT' in text or 'download or copy it again' in text
+    assert 'weights_only' not in text and 'IndexError' not in text
+
+
+def test_pickles_of_nonsense_end_in_a_line(case, tmp_path, error_of):
+    """Whatever byte is another one: read, or refused in one line."""
+    path = tmp_path / 'weights.pth'
+    torch.save({'aggregator.camera_token': torch.zeros(2)}, path,
+               _use_new_zipfile_serialization=False)
+    whole = path.read_bytes()
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(300):
+        content = bytearray(whole)
+        for _ in range(3):
+            place, value = (int(torch.randint(0, most, (1,), generator=generator))
+                            for most in (len(whole), 256))
+            content[place] = value
+        path.write_bytes(content)
+        assert '\n' not in error_of(path)
+
+
+def test_weights_that_hold_themselves_are_refused(tmp_path, error_of):
+    content = {1: torch.zeros(2)}
+    content['model'] = content
+    path = tmp_path / 'weights.pth'
+    torch.save(content, path)
+    assert 'is not a StreamVGGT checkpoint' in error_of(path)
+
+
+def test_long_notes_and_names_are_cut(case, tmp_path, error_of):
+    path = tmp_path / 'weights.safetensors'
+    notes = {'xsvggt_config': json.dumps(case.config),
+             'training': 'rooms\n\x1b[31m' + 'and rooms ' * 200_000}
+    save_file(case.weights, path, notes)
+    description = load_model(str(path)).description
+    assert 'trained in rooms' in description and len(description) < 500
+    assert description.isprintable()
+    save_file({**case.weights, 'x' * 10 ** 6: torch.zeros(1)}, path, notes)
+    assert '1 unexpected: xxx' in error_of(path) and len(error_of(path)) < 800
+    save_file({'y' * 10 ** 6: torch.zeros(1)}, path, notes)
+    assert len(error_of(path)) < 1500
+
+
+def test_a_name_that_no_file_can_have_is_an_error(error_of):
+    for name in ('~nobody-of-this-name/x.pth', 'x' * 5000 + '.pth', 'a\0b.pth'):
+        assert len(error_of(name)) < 1200
 
 
 class Payload:
@@ -228,7 +429,7 @@ def test_a_mismatch_is_a_short_list(case, tmp_path, error_of):
         del weights[key]
     weights['extra.weight'] = torch.zeros(2)
     weights['camera_head.embed_pose.weight'] = torch.zeros(128, 7)
-    save_file(weights, path)
+    save(weights, path, case.config)
     lines = error_of(path).split('\n')
     assert len(lines) == 5
     assert str(path) in lines[0] and 'embed_dim 64, depth 4' in lines[0]
@@ -286,10 +487,7 @@ def test_random_weights_give_sane_outputs():
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
 def test_one_tensor_at_a_time_is_read_and_converted(case, tmp_path, suffix, monkeypatch):
     path = tmp_path / f'weights{suffix}'
-    if suffix == '.pth':
-        torch.save(case.weights, path)
-    else:
-        save_file(case.weights, path)
+    save(case.weights, path, case.config)
     events = []
     fill = checkpoint._fill
 

@@ -36,6 +36,20 @@ def test_crop_mode_matches_golden(case):
     assert tensor.mean().item() == pytest.approx(case['mean'], abs=1e-4)
 
 
+def test_sizes_are_rounded_as_the_public_preprocessing_does():
+    """Of sizes half-way between two rows of patches some go up because the factor is rounded."""
+    factor = 518 / np.arange(1, 701)[:, None]
+    rows = np.round(np.arange(1, 701)[None] * factor / 14) * 14  # [width - 1, height - 1]
+    for width in range(14, 701):
+        for height in range(14, 701, 3):
+            plan = Resize.plan(height, width, 518, 14)
+            expected = max(rows[width - 1, height - 1], 14)
+            assert (plan.scaled_height, plan.height) == (expected, min(expected, 518))
+    assert Resize.plan(435, 222, 518, 14).scaled_height == 1022  # 72.5 rows are 73
+    assert Resize.plan(135, 54, 518, 14).scaled_height == 1302 == 93 * 14  # 92.5, too
+    assert Resize.plan(45, 37, 518, 14).scaled_height == 630
+
+
 def test_without_a_size_frames_are_used_as_they_are():
     frame = torch.randint(0, 256, (56, 70, 3), dtype=torch.uint8)
     resize = Resize.plan(56, 70, None, 14)

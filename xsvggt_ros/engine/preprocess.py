@@ -29,7 +29,10 @@ class Resize:
         """Choose the model's image size for a source; image_size None takes the source as is."""
         if image_size is None:
             return cls(source_height, source_width, source_height, source_height, source_width)
-        scaled = round(source_height * image_size / source_width / patch_size) * patch_size
+        # The factor first, as the public preprocessing does: of sizes that are half-way between
+        # two rows of patches, such as 222 x 435, some are rounded otherwise.
+        factor = image_size / source_width
+        scaled = round(source_height * factor / patch_size) * patch_size
         scaled = max(scaled, patch_size)
         return cls(source_height, source_width, scaled, min(scaled, image_size), image_size)
 

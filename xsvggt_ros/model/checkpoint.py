@@ -1,16 +1,13 @@
 """Checkpoints: reading and writing weights, and finding out which network they belong to."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 import json
 import os
 from pathlib import Path
-import pickle
 import re
 from typing import Any
 
-from safetensors import safe_open, SafetensorError
 from safetensors.torch import save_file
 import torch
 from torch import nn, Tensor
@@ -19,30 +16,19 @@ from xsvggt_ros.model.config import DPT_LEVELS, ModelConfig
 from xsvggt_ros.model.layers import Block
 from xsvggt_ros.model.random_weights import random_weight
 from xsvggt_ros.model.streamvggt import StreamVGGT
+from xsvggt_ros.model.weight_files import (
+    CheckpointError, CONFIG_KEY, named_file, open_checkpoint, parse_json, PUBLIC_WEIGHTS,
+    read_json, Shapes, short, Source
+)
 from xsvggt_ros.model.weight_quantization import check_weights, quantise_weights
 
 RANDOM = 'random'
 ASSETS = Path(__file__).parents[1] / 'assets'
 SHIPPED = {'small': ASSETS / 'small.safetensors'}  # what it is: assets/MODEL_CARD.md
 SIZES = {'small': ModelConfig.small, 'full': ModelConfig.full_size}
-CONFIG_KEY = 'xsvggt_config'  # metadata entry of a .safetensors file
-TRAINING_KEY = 'training'  # another one: in which scenes the weights were trained
 LISTED = 5  # keys named per kind of mismatch
 UNUSED = 'track_head.'  # point tracking is not part of the streaming network
-WRAPPERS = ('model', 'state_dict', 'model_state_dict')  # of training scripts
-PREFIX = 'module.'  # left by data-parallel training
-PUBLIC_WEIGHTS = (
-    "The public StreamVGGT weights are 'checkpoints.pth' (5.0 GB) in the Hugging Face model "
-    'repository lch01/StreamVGGT. The code repository of StreamVGGT is under CC BY-NC-SA 4.0, '
-    'because the work builds on non-commercial VGGT weights; so take its weights as '
-    'non-commercial too, and read the terms there before use. '
-    "'small' is the checkpoint that comes with this package.")
-
-Shapes = Mapping[str, tuple[int, ...]]
-
-
-class CheckpointError(Exception):
-    """Weights that cannot be had; the message is for the person who named them."""
+PUBLIC_DEPTH, PUBLIC_LAYERS = 24, [4, 11, 17, 23]  # which of them the dense heads read
 
 
 @dataclass(frozen=True)
@@ -53,17 +39,6 @@ class LoadedModel:
     config: ModelConfig
     description: str  # of the weights, for a person
     random_weights: bool  # nothing that this network says means anything
-
-
-@dataclass(frozen=True)
-class _Source:
-    """An open checkpoint; tensors are read when asked for."""
-
-    path: Path
-    shapes: Shapes
-    read: Callable[[str], Tensor]
-    config: str | None = None  # JSON that was stored with the weights
-    training: str | None = None  # what the weights say of where they come from
 
 
 def load_model(source: str, size: str = 'auto', device: torch.device | str = 'cpu',
@@ -84,7 +59,7 @@ def load_model(source: str, size: str = 'auto', device: torch.device | str = 'cp
         raise CheckpointError(f'the model size must be auto, {" or ".join(SIZES)}, got {size!r}')
     if source == RANDOM:
         return _random_model('small' if size == 'auto' else size, device, dtype, weights)
-    with _open_checkpoint(SHIPPED.get(source, Path(source).expanduser())) as opened:
+    with open_checkpoint(SHIPPED.get(source) or named_file(source)) as opened:
         config = _find_config(opened) if size == 'auto' else SIZES[size]()
         model = _empty_model(config, dtype)
         _check_keys(opened, model)
@@ -92,7 +67,7 @@ def load_model(source: str, size: str = 'auto', device: torch.device | str = 'cp
         _fill(model, opened.read, device, weights)
     description = f'{opened.path.name} ({size_text})'
     if opened.training:
-        description += f', trained in {opened.training}'
+        description += f', trained in {short(opened.training)}'
     return LoadedModel(model, config, description, False)
 
 
@@ -114,14 +89,15 @@ def save_checkpoint(model: StreamVGGT, path: str | Path,
         unfinished.unlink(missing_ok=True)
 
 
-def infer_config(shapes: Shapes) -> ModelConfig:
+def infer_config(shapes: Shapes) -> dict[str, Any]:
     """
-    Return the network that weights of these keys and shapes belong to.
+    Return what keys and shapes of weights tell of their network, for `ModelConfig.from_dict`.
 
     Widths, depths and head sizes follow from the shapes. What leaves no trace in them is taken
     from the public network: heads of 64 channels in DINOv2, as many camera heads as aggregator
-    heads, the rotary base 100, and the dense heads' layers (see `_dense_layers`). The image size
-    follows from the learnt patch positions; with a `conv` patch embedding it means nothing.
+    heads, the rotary base 100, and the layers that the dense heads read, which are left out for
+    other depths than the public one. The image size follows from the learnt patch positions; with
+    a `conv` patch embedding it means nothing.
 
     Raises KeyError, IndexError, ValueError or ZeroDivisionError for weights of another network.
     """
@@ -135,10 +111,15 @@ def infer_config(shapes: Shapes) -> ModelConfig:
         side = round((shapes['aggregator.patch_embed.pos_embed'][1] - 1) ** 0.5)
         vit = {'type': 'dinov2',
                'depth': _count(shapes, r'aggregator\.patch_embed\.blocks\.(\d+)\.'),
-               'num_heads': dim // 64,
+               'num_heads': max(1, dim // 64),
                'mlp_ratio': _mlp_ratio(shapes, 'aggregator.patch_embed.blocks.0'),
                'num_register_tokens': shapes['aggregator.patch_embed.register_tokens'][1]}
-    return ModelConfig.from_dict({
+    dense = {'features': shapes['depth_head.scratch.layer1_rn.weight'][0],
+             'out_channels': [shapes[f'depth_head.projects.{level}.weight'][0]
+                              for level in range(DPT_LEVELS)]}
+    if depth == PUBLIC_DEPTH:
+        dense['intermediate_layer_idx'] = PUBLIC_LAYERS
+    return {
         'img_size': side * patch_size, 'patch_size': patch_size,
         'embed_dim': dim, 'depth': depth, 'num_heads': heads,
         'mlp_ratio': _mlp_ratio(shapes, 'aggregator.global_blocks.0'),
@@ -147,22 +128,7 @@ def infer_config(shapes: Shapes) -> ModelConfig:
         'camera_head': {'trunk_depth': _count(shapes, r'camera_head\.trunk\.(\d+)\.'),
                         'num_heads': heads,
                         'mlp_ratio': _mlp_ratio(shapes, 'camera_head.trunk.0')},
-        'dpt_head': {'features': shapes['depth_head.scratch.layer1_rn.weight'][0],
-                     'out_channels': [shapes[f'depth_head.projects.{level}.weight'][0]
-                                      for level in range(DPT_LEVELS)],
-                     'intermediate_layer_idx': _dense_layers(depth)}})
-
-
-def _dense_layers(depth: int) -> list[int]:
-    """
-    Return the layers that the dense heads read in a network of this depth.
-
-    [4, 11, 17, 23] for the public depth of 24, otherwise evenly spread with the last layer as the
-    last: [1, 3, 5, 7] for 8, [0, 1, 2, 3] for 4.
-    """
-    if depth == 24:
-        return [4, 11, 17, 23]
-    return [max(0, level * depth // DPT_LEVELS - 1) for level in range(1, DPT_LEVELS + 1)]
+        'dpt_head': dense}
 
 
 def _count(shapes: Shapes, pattern: str) -> int:
@@ -176,108 +142,102 @@ def _mlp_ratio(shapes: Shapes, block: str) -> float:
     return hidden / dim
 
 
-# Opening files -----------------------------------------------------------------------------------
-
-@contextmanager
-def _open_checkpoint(path: Path) -> Iterator[_Source]:
-    """Open a checkpoint of either format; raise CheckpointError if that cannot be done."""
-    if path == Path():
-        raise CheckpointError(f'no checkpoint was named. {PUBLIC_WEIGHTS}')
-    if not path.exists():
-        raise CheckpointError(f'there is no checkpoint {path}. {PUBLIC_WEIGHTS}')
-    if not path.is_file():
-        raise CheckpointError(f'{path} is not a file; name the checkpoint file itself '
-                              '(.safetensors, .pt or .pth)')
-    if path.suffix == '.safetensors':
-        with _open_safetensors(path) as source:
-            yield source
-    elif path.suffix in ('.pt', '.pth'):
-        yield _open_pickled(path)
-    else:
-        raise CheckpointError(f"{path}: a checkpoint's name must end in .safetensors, .pt or .pth")
-
-
-@contextmanager
-def _open_safetensors(path: Path) -> Iterator[_Source]:
-    """Open a .safetensors file."""
-    try:
-        opened = safe_open(path, framework='pt')
-    except (SafetensorError, OSError) as error:
-        raise _unreadable(path, str(error)) from error
-    with opened:
-        shapes = {key: tuple(opened.get_slice(key).get_shape()) for key in opened.keys()}
-        notes = opened.metadata() or {}
-        yield _Source(path, shapes, opened.get_tensor, notes.get(CONFIG_KEY),
-                      notes.get(TRAINING_KEY))
-
-
-def _open_pickled(path: Path) -> _Source:
-    """Open a .pt or .pth file; only tensors are taken from it, no code is run."""
-    try:
-        content = _load_pickled(path)
-    except pickle.UnpicklingError as error:
-        # Its text explains how to run code from the file, which is no advice to pass on.
-        raise _unreadable(path, 'it holds other things than tensors, or is none') from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise _unreadable(path, str(error)) from error
-    weights = _unwrap(content)
-    shapes = {key: tuple(weight.shape) for key, weight in weights.items()}
-    return _Source(path, shapes, weights.pop)  # pop: what was read needs no memory any more
-
-
-def _load_pickled(path: Path) -> Any:
-    """Return what a .pt or .pth file holds, its tensors mapped into memory if possible."""
-    with path.open('rb') as file:
-        mappable = file.read(2) == b'PK'  # files older than torch 1.6 are no zip archives
-    return torch.load(path, map_location='cpu', mmap=mappable, weights_only=True)
-
-
-def _unwrap(content: Any) -> dict[str, Tensor]:
-    """Return the weights inside what training scripts wrap around them."""
-    while isinstance(content, Mapping):
-        inner = [content[name] for name in WRAPPERS if isinstance(content.get(name), Mapping)]
-        if not inner:
-            break
-        content = inner[0]
-    if not isinstance(content, Mapping):
-        return {}
-    weights = {key: weight for key, weight in content.items() if isinstance(weight, Tensor)}
-    if weights and all(key.startswith(PREFIX) for key in weights):
-        weights = {key[len(PREFIX):]: weight for key, weight in weights.items()}
-    return weights
-
-
-def _unreadable(path: Path, reason: str) -> CheckpointError:
-    """Return the error for a file that is no checkpoint, or only a part of one."""
-    reason = reason.strip().split('\n')[0][:200] or 'it ends too early'
-    return CheckpointError(
-        f'{path} ({path.stat().st_size} bytes) cannot be read as a checkpoint: {reason}. The file '
-        'is damaged, incomplete or something else; download or copy it again and compare its size')
-
-
 # Building the network ----------------------------------------------------------------------------
 
-def _find_config(source: _Source) -> ModelConfig:
+# What weights tell of a config, and what is told there; other numbers leave no trace in weights.
+TOLD = ('patch_size', 'embed_dim', 'depth', 'num_heads', 'mlp_ratio', 'num_register_tokens',
+        'patch_embed.type', 'patch_embed.depth', 'patch_embed.mlp_ratio',
+        'patch_embed.num_register_tokens', 'camera_head.trunk_depth', 'camera_head.mlp_ratio',
+        'dpt_head.features', 'dpt_head.out_channels')
+
+
+def _find_config(source: Source) -> ModelConfig:
     """
     Return which network a checkpoint is for.
 
-    Stored with the weights by `save_checkpoint`, or in NAME.json beside NAME.pth, or inferred.
+    What the weights do not tell is stored with them by `save_checkpoint`, or stands beside them,
+    see `_config_beside`. What they tell must be the same there.
     """
-    beside = source.path.with_suffix('.json')
-    if source.config is None and not beside.is_file():
-        try:
-            return infer_config(source.shapes)
-        except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
-            some = ', '.join(list(source.shapes)[:LISTED]) or 'none'
-            raise CheckpointError(
-                f'{source.path} is not a StreamVGGT checkpoint: its keys and shapes are of '
-                f'another network ({len(source.shapes)} tensors: {some}, ...). {PUBLIC_WEIGHTS}'
-            ) from error
-    where = f'{beside}' if source.config is None else f'metadata {CONFIG_KEY} of {source.path}'
+    beside = None
     try:
-        return ModelConfig.from_dict(json.loads(source.config or beside.read_text()))
-    except (ValueError, OSError) as error:  # JSON errors are ValueErrors
-        raise CheckpointError(f'{where} does not describe a network: {error}') from error
+        told = infer_config(source.shapes)
+        if source.config is None:
+            beside = _config_beside(source.path, told['depth'] != PUBLIC_DEPTH)
+            if beside is None and told['depth'] == PUBLIC_DEPTH:
+                return ModelConfig.from_dict(told)
+    except (KeyError, IndexError, ValueError, ZeroDivisionError, TypeError) as error:
+        raise _other_network(source) from error
+    if source.config is None and beside is None:
+        raise _unknown_layers(source.path, told['depth'])
+    where = beside or f'the metadata {CONFIG_KEY} of {source.path}'
+    try:
+        given = read_json(beside) if beside else parse_json(source.config)
+        config = ModelConfig.from_dict(_merged(told, given))
+    except (ValueError, OSError, OverflowError) as error:  # JSON errors are ValueErrors
+        raise CheckpointError(f'{where} does not describe a network: {short(error)}') from error
+    differing = _differing(config.to_dict(), told)
+    if differing:
+        raise CheckpointError(f'{where} does not belong to the weights of {source.path}: '
+                              + ', '.join(differing[:LISTED]))
+    return config
+
+
+def _config_beside(path: Path, needed: bool) -> Path | None:
+    """
+    Return the file beside weights that says what they do not tell, None without one.
+
+    NAME.json; or config.json where it is needed or has our entries only, as many programs put a
+    file of that name beside weights.
+    """
+    beside, common = path.with_suffix('.json'), path.with_name('config.json')
+    if beside.is_file():
+        return beside
+    if not common.is_file() or needed:
+        return common if common.is_file() else None
+    try:
+        given = read_json(common)
+    except (ValueError, OSError):
+        return None
+    ours = {field.name for field in fields(ModelConfig)}
+    return common if isinstance(given, Mapping) and ours.issuperset(given) else None
+
+
+def _other_network(source: Source) -> CheckpointError:
+    some = ', '.join(short(key, 60) for key in list(source.shapes)[:LISTED]) or 'none'
+    return CheckpointError(
+        f'{source.path} is not a StreamVGGT checkpoint: its keys and shapes are of '
+        f'another network ({len(source.shapes)} tensors: {some}, ...). {PUBLIC_WEIGHTS}')
+
+
+def _unknown_layers(path: Path, depth: int) -> CheckpointError:
+    return CheckpointError(
+        f'{path} has a depth of {depth}, and which {DPT_LEVELS} of these layers the dense heads '
+        'read cannot be told from weights (other layers give other depths, without an error). '
+        f'Write {path.with_suffix(".json")}, or config.json beside it, with '
+        '{"dpt_head": {"intermediate_layer_idx": [A, B, C, D]}}, counted from 0, as the network '
+        'was trained; other entries of its config may stand there too')
+
+
+def _merged(told: Mapping[str, Any], given: Any) -> Any:
+    """Return a config that says what is given, and otherwise what weights tell."""
+    if not isinstance(given, Mapping):
+        return given  # which is an error that `ModelConfig` explains
+    parts = {key: _merged(told[key], value)
+             if isinstance(told.get(key), Mapping) else value for key, value in given.items()}
+    return {**told, **parts}
+
+
+def _differing(config: Mapping[str, Any], told: Mapping[str, Any]) -> list[str]:
+    """Return in words where a config contradicts what weights tell."""
+    words = []
+    for name in TOLD:
+        group, _, own = name.rpartition('.')
+        ours, theirs = ((entry[group] if group else entry).get(own) for entry in (config, told))
+        same = abs(ours - theirs) < 1e-3 if own == 'mlp_ratio' and ours and theirs \
+            else ours == theirs
+        if not same:
+            words.append(f'{name} is {short(ours, 40)} there and {short(theirs, 40)} in the file')
+    return words
 
 
 def _empty_model(config: ModelConfig, dtype: torch.dtype) -> StreamVGGT:
@@ -311,10 +271,15 @@ def _fill(model: StreamVGGT, read: Callable[[str], Tensor], device: torch.device
     quantise_weights(model, stored)
 
 
-def _check_keys(source: _Source, model: StreamVGGT) -> None:
+def _check_keys(source: Source, model: StreamVGGT) -> None:
     """Raise CheckpointError unless the file has exactly the network's keys and shapes."""
     expected = {key: tuple(weight.shape) for key, weight in model.state_dict().items()}
     found = {key: shape for key, shape in source.shapes.items() if not key.startswith(UNUSED)}
+    odd = [f'{key} is {source.odd[key]}' for key in expected if key in source.odd]
+    if odd:
+        raise CheckpointError(
+            f'{source.path}: weights must be floats of 16, 32 or 64 bits, and '
+            f'{_listed("are not", odd)}; convert them, or take the checkpoint they were made from')
     differing = [f'{key} is {list(found[key])}, should be {list(shape)}'
                  for key, shape in expected.items() if found.get(key, shape) != shape]
     problems = [_listed('missing', [key for key in expected if key not in found]),
@@ -333,7 +298,7 @@ def _listed(kind: str, entries: list[str]) -> str:
     if not entries:
         return ''
     more = ', ...' if len(entries) > LISTED else ''
-    return f'{len(entries)} {kind}: {", ".join(entries[:LISTED])}{more}'
+    return f'{len(entries)} {kind}: {", ".join(short(e, 120) for e in entries[:LISTED])}{more}'
 
 
 def _random_model(size: str, device: torch.device | str, dtype: torch.dtype,

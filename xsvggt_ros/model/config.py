@@ -5,6 +5,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 DPT_LEVELS = 4  # the dense heads fuse this many layers of the aggregator
+# Far above any network, and far below what would keep a computer busy before it fails.
+WIDEST, DEEPEST, LARGEST, LARGEST_IMAGE = 1 << 16, 1000, 1e9, 1 << 13
 
 
 def _require(condition: bool, message: str) -> None:
@@ -13,28 +15,44 @@ def _require(condition: bool, message: str) -> None:
         raise ValueError(f'model config: {message}')
 
 
-def _integer(value: Any, name: str, minimum: int) -> int:
-    """Return `value` if it is a whole number of at least `minimum`."""
+def _integer(value: Any, name: str, minimum: int, maximum: int = WIDEST) -> int:
+    """Return `value` if it is a whole number of at least `minimum` and at most `maximum`."""
     _require(isinstance(value, int) and not isinstance(value, bool) and value >= minimum,
-             f'{name} must be a whole number of at least {minimum}, got {value!r}')
+             f'{name} must be a whole number of at least {minimum}, got {_told(value)}')
+    _require(value <= maximum, f'{name} must be at most {maximum}, got {_told(value)}')
     return value
 
 
-def _positive(value: Any, name: str) -> float:
-    """Return `value` as a float if it is a number above zero."""
+def _positive(value: Any, name: str, maximum: float = LARGEST) -> float:
+    """Return `value` as a float if it is a number above zero, not above `maximum`."""
     _require(isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0,
-             f'{name} must be a number above zero, got {value!r}')
+             f'{name} must be a number above zero, got {_told(value)}')
+    _require(value <= maximum, f'{name} must be at most {maximum:g}, got {_told(value)}')
     return float(value)
+
+
+def _ratio(value: Any, name: str) -> float:
+    """Return how many times wider a hidden layer is, as a float."""
+    return _positive(value, name, DEEPEST)
+
+
+def _told(value: Any) -> str:
+    """Return a value that may be anything, in few words."""
+    if isinstance(value, int) and abs(value) > 10 ** 20:
+        return 'a number of many digits'  # which Python refuses to write beyond 4300
+    text = repr(value)
+    return text if len(text) <= 100 else text[:100] + '...'
 
 
 def _take(source: Any, kind: type, where: str, ignored: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return the entries of `source` that are fields of the dataclass `kind`; no other may be."""
-    _require(isinstance(source, Mapping), f'{where or "it"} must be a mapping, got {source!r}')
+    _require(isinstance(source, Mapping),
+             f'{where or "it"} must be a mapping, got {_told(source)}')
     known = [field.name for field in fields(kind)]
     prefix = f'{where}.' if where else ''
     for key in source:
         _require(key in known or key in ignored,
-                 f'unknown key {prefix}{key}; known keys are {", ".join(known)}')
+                 f'unknown key {prefix}{str(key)[:100]}; known keys are {", ".join(known)}')
     return {key: value for key, value in source.items() if key in known}
 
 
@@ -71,10 +89,10 @@ class PatchEmbedConfig:
         """Check the values."""
         _require(self.type in ('dinov2', 'conv'),
                  f"patch_embed.type must be 'dinov2' or 'conv', got {self.type!r}")
-        _integer(self.depth, 'patch_embed.depth', 1)
+        _integer(self.depth, 'patch_embed.depth', 1, DEEPEST)
         _integer(self.num_heads, 'patch_embed.num_heads', 1)
         _integer(self.num_register_tokens, 'patch_embed.num_register_tokens', 0)
-        object.__setattr__(self, 'mlp_ratio', _positive(self.mlp_ratio, 'patch_embed.mlp_ratio'))
+        object.__setattr__(self, 'mlp_ratio', _ratio(self.mlp_ratio, 'patch_embed.mlp_ratio'))
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `ModelConfig.from_dict` takes as `patch_embed`."""
@@ -93,9 +111,9 @@ class CameraHeadConfig:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        _integer(self.trunk_depth, 'camera_head.trunk_depth', 1)
+        _integer(self.trunk_depth, 'camera_head.trunk_depth', 1, DEEPEST)
         _integer(self.num_heads, 'camera_head.num_heads', 1)
-        object.__setattr__(self, 'mlp_ratio', _positive(self.mlp_ratio, 'camera_head.mlp_ratio'))
+        object.__setattr__(self, 'mlp_ratio', _ratio(self.mlp_ratio, 'camera_head.mlp_ratio'))
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `ModelConfig.from_dict` takes as `camera_head`."""
@@ -119,7 +137,7 @@ class DPTHeadConfig:
         for name, minimum in (('out_channels', 4), ('intermediate_layer_idx', 0)):
             values = getattr(self, name)
             _require(isinstance(values, (list, tuple)) and len(values) == DPT_LEVELS,
-                     f'dpt_head.{name} must have {DPT_LEVELS} entries, got {values!r}')
+                     f'dpt_head.{name} must have {DPT_LEVELS} entries, got {_told(values)}')
             for value in values:
                 _integer(value, f'each of dpt_head.{name}', minimum)
             object.__setattr__(self, name, tuple(values))
@@ -157,10 +175,12 @@ class ModelConfig:
     def __post_init__(self) -> None:
         """Check the values and that they fit each other."""
         _integer(self.num_register_tokens, 'num_register_tokens', 0)
-        for name in ('img_size', 'patch_size', 'embed_dim', 'depth', 'num_heads'):
+        for name in ('patch_size', 'embed_dim', 'num_heads'):
             _integer(getattr(self, name), name, 1)
-        for name in ('mlp_ratio', 'rope_freq'):
-            object.__setattr__(self, name, _positive(getattr(self, name), name))
+        _integer(self.img_size, 'img_size', 1, LARGEST_IMAGE)
+        _integer(self.depth, 'depth', 1, DEEPEST)
+        object.__setattr__(self, 'mlp_ratio', _ratio(self.mlp_ratio, 'mlp_ratio'))
+        object.__setattr__(self, 'rope_freq', _positive(self.rope_freq, 'rope_freq'))
         _require(self.img_size % self.patch_size == 0,
                  f'img_size {self.img_size} is not a multiple of patch_size {self.patch_size}')
         self._check_heads()
