@@ -17,6 +17,7 @@ class CameraImage:
     camera: int
     stamp_ns: int
     content: Any
+    era: int = 0  # of its sender's clock
 
 
 @dataclass
@@ -53,7 +54,7 @@ class CameraSets:
         self.dropped = 0  # images that have found no set
 
     def add(
-        self, camera: int, stamp_ns: int, content: Any, now: float,
+        self, camera: int, stamp_ns: int, content: Any, now: float, era: int = 0,
     ) -> tuple[CameraImage, ...] | None:
         """
         Take an image; return the set that is complete with it, in the order of the cameras.
@@ -75,7 +76,7 @@ class CameraSets:
         if camera == 0 and self._taken_ns is not None and stamp_ns < self._taken_ns:
             self.dropped += 1  # a newer one has overtaken it
             return None
-        image = CameraImage(camera, stamp_ns, content)
+        image = CameraImage(camera, stamp_ns, content, era)
         if len(this.waiting) == QUEUE:
             self.dropped += 1  # the deque drops its oldest
         this.waiting.append(image)

@@ -69,6 +69,8 @@ class Snapshot:
     camera_faults: Sequence[tuple[int, str]] = ()  # of a rig: which camera is missing, and why
     cameras: str = ''  # of a rig: how many, and where their places are known from
     tf_refused: Sequence[str] = ()  # edges of others, and why
+    sender_faults: Sequence[str] = ()  # who publishes images where one camera should
+    jump_fault: Fault | None = None  # the last image with the stamp of another clock
     scale_fault: str = ''  # why lengths are not in metres, or their scale is not kept up
     calibrated_focal: tuple[float, float] | None = None
     camera_info_fault: Fault | None = None
@@ -180,6 +182,9 @@ def _input(s: Snapshot) -> Part:
 def _input_warnings(s: Snapshot) -> list[str]:
     """Return all that is wrong with what comes in; none of it hides another."""
     warnings = [text for _, text in s.camera_faults]
+    warnings += s.sender_faults
+    if not s.sender_faults and s.jump_fault is not None and s.jump_fault.age < RECENT:
+        warnings.append(s.jump_fault.message)
     if s.scale_fault:
         warnings.append(s.scale_fault)
     if s.stamp_fault is not None and s.stamp_fault.age < RECENT:

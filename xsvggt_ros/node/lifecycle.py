@@ -1,10 +1,12 @@
 """The node's life: parameters, transitions, topics and services. Frames are `pipeline`'s work."""
 
+from collections.abc import Mapping
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from functools import partial
 import gc
 import signal
 import time
+from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import Odometry
@@ -61,6 +63,7 @@ class XsvggtNode(LifecycleNode):
         self._silence = FaultLog(  # the cause is outside of this node
             lambda text: self.get_logger().warning(text))
         self._silence_told = False
+        self._senders_told = False
         self._parameter_faults = declare_parameters(self)
         for message in unknown_parameters(self):
             self.get_logger().warning(message)
@@ -226,7 +229,7 @@ class XsvggtNode(LifecycleNode):
                 zip(self._image_topics(), self._info_topics())):
             self._inputs += [
                 self.create_subscription(
-                    kind, topic, partial(self._pipeline.on_image, camera=camera), images,
+                    kind, topic, partial(self._on_image, camera), images,
                     qos_overriding_options=overrides),
                 self.create_subscription(
                     CameraInfo, info_topic, partial(self._pipeline.on_camera_info, camera=camera),
@@ -243,6 +246,12 @@ class XsvggtNode(LifecycleNode):
             self._inputs.append(self.create_subscription(
                 Odometry, 'odom_hint', self._pipeline.scale.on_odometry, hints,
                 qos_overriding_options=overrides))
+
+    def _on_image(
+        self, camera: int, message: Image | CompressedImage, info: Mapping[str, Any],
+    ) -> None:
+        sender = info.get('publisher_gid')  # not every rclpy tells
+        self._pipeline.on_image(message, camera, bytes(sender['data']) if sender else None)
 
     def _calibrations(self) -> list[CameraCalibration]:
         """Return what is to be known of each camera's lens."""
@@ -365,6 +374,7 @@ class XsvggtNode(LifecycleNode):
         if self._state == 'active':
             self._pipeline.publish_idle_status(snapshot.silence)
             self._tell_missing_cameras(snapshot)
+            self._tell_senders(snapshot)
             self._publish_waiting_map()
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
@@ -393,6 +403,28 @@ class XsvggtNode(LifecycleNode):
         elif self._faults.get('rig') is not None:
             self._faults.clear('rig')
             self.get_logger().info('all cameras of the rig are there')
+
+    def _tell_senders(self, snapshot: Snapshot) -> None:
+        """Say once that several cameras publish where one should, and when that is over."""
+        faults = snapshot.sender_faults
+        if faults and not self._senders_told:
+            self.get_logger().warning('; '.join(faults))
+        elif self._senders_told and not faults:
+            self.get_logger().info('images come from one camera again')
+        self._senders_told = bool(faults)
+
+    def _sender_faults(self) -> list[str]:
+        """Return on which topics images come from several cameras, with who publishes them."""
+        texts = []
+        for camera, fault in self._pipeline.sender_faults():
+            topic = self._image_topics()[camera]
+            names = sorted({f"{info.node_namespace.rstrip('/')}/{info.node_name}"
+                            for info in self.get_publishers_info_by_topic(topic)})
+            texts.append(
+                f'images on {topic} are not those of one camera: {fault}. Published by '
+                f'{", ".join(names) or "nobody any more"}; give each camera a topic and a '
+                'frame_id of its own')
+        return texts
 
     def _publish_waiting_map(self) -> None:
         """Have the map published to those who came after the newest image."""
@@ -425,8 +457,10 @@ class XsvggtNode(LifecycleNode):
             image_description=pipeline.image_description,
             calibration=pipeline.calibration_description(),
             calibrated_focal=pipeline.calibrations[0].focal, received=pipeline.received,
-            processed=outputs.processed, dropped=pipeline.dropped, rejected=pipeline.rejected,
+            processed=outputs.processed, dropped=pipeline.dropped,
+            rejected=pipeline.rejected + pipeline.refused,
             skipped=pipeline.skipped, deadline_fault=pipeline.deadline.fault,
+            jump_fault=pipeline.jumps.get('jump'), sender_faults=self._sender_faults(),
             camera_faults=pipeline.camera_faults(), scale_fault=pipeline.scale_fault(),
             cameras=pipeline.cameras_description(), resets=pipeline.resets,
             last_reset=pipeline.last_reset, scale=pipeline.scale.current,

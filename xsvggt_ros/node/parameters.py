@@ -223,8 +223,9 @@ TABLE: tuple[Parameter, ...] = (
               maximum=100_000),
     Parameter('reset.on_lost', False, 'Begin a new stream when the predicted pose is not finite.',
               dynamic=True),
-    Parameter('reset.on_time_jump', True, 'Begin a new stream when the stamps of the images go '
-              'back: a bag that loops, a clock that was set.', dynamic=True),
+    Parameter('reset.on_time_jump', True, 'Begin a new stream when the stamps of the images '
+              'jump and stay there: a bag that loops, a clock that was set; refuse lone images '
+              'whose stamps do. false: take every stamp as it is.', dynamic=True),
     Parameter('reset.on_gap', 0.0, 'Begin a new stream when the stamps of two images are more '
               'than so many seconds apart; 0: never.', minimum=0.0, maximum=86400.0, dynamic=True),
     Parameter('deadline_ms', 0.0, 'Latency to keep, in ms from the receipt of an image to the end '

@@ -16,7 +16,7 @@ all images before it, and the buffers that the next image is copied to are no lo
 publishing found out, how long an image took, is the worker's to act on after that.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 import time
@@ -48,6 +48,7 @@ from xsvggt_ros.node.publishers import Publishers
 from xsvggt_ros.node.publishing import Publishing
 from xsvggt_ros.node.rate_limit import RateLimit
 from xsvggt_ros.node.rig import RigGeometry, seen_transforms
+from xsvggt_ros.node.sender_watch import SenderWatch
 from xsvggt_ros.node.status_messages import fill_report
 from xsvggt_ros.node.stream_clock import OutOfOrderError, StreamClock
 from xsvggt_ros.node.stream_outputs import Moments, Reconstruction, StreamOutputs
@@ -86,11 +87,13 @@ class Pipeline:
         self.deadline = Deadline()
         self.rejected = 0
         self._late = 0  # images skipped for the deadline, by the worker's thread
+        self.refused = 0  # images whose stamps are not the stream's, by the executor's thread
         self._passed_over = 0  # images skipped for input.max_rate, by the executor's thread
         self._input_rate, self._cloud_rate = RateLimit(), RateLimit()
         self.busy_since: float | None = None
         self.enabled = True  # False: images are ignored
         self.topics = topics
+        self.senders = [SenderWatch() for _ in topics]
         self.sets: CameraSets | None = None  # of a rig
         self._rig = rig
         self._in_work = 0  # images
@@ -106,19 +109,34 @@ class Pipeline:
         self._engine = loaded.engine
         self._publishers = publishers
         self._faults = faults
+        self.jumps = FaultLog(lambda text: logger.warning(text))  # the cause is outside
         self._logger = logger
 
     # The executor's thread -----------------------------------------------------------------------
 
-    def on_image(self, message: Image | CompressedImage, camera: int = 0) -> None:
-        """Keep an image for the worker, a rig's with those of its set; the newest set waits."""
+    def on_image(
+        self, message: Image | CompressedImage, camera: int = 0, publisher: Hashable = None,
+    ) -> None:
+        """
+        Keep an image for the worker, a rig's with those of its set; the newest set waits.
+
+        publisher: who has sent it, None if the middleware does not say.
+        """
         self.image_meter.tick()
         if not self.enabled:
             return
         message.header.frame_id = frame_name(message.header.frame_id)
         now, stamp_ns = time.monotonic(), nanoseconds(message.header)
-        images = ((CameraImage(0, stamp_ns, message),) if self.sets is None
-                  else self.sets.add(camera, stamp_ns, message, now))
+        sender = self.senders[camera]
+        refusal = sender.admit(stamp_ns, now, message.header.frame_id, publisher,
+                               self.values['reset.on_time_jump'], self._engine.frames)
+        if refusal is not None:
+            self.refused += 1
+            if not sender.fault(now):  # else that is said, once, and explains this too
+                self.jumps.report('jump', f'image refused: {refusal}', key='jump')
+            return
+        images = ((CameraImage(0, stamp_ns, message, sender.era),) if self.sets is None
+                  else self.sets.add(camera, stamp_ns, message, now, sender.era))
         if images is None:
             return
         if self._input_rate.is_due(images[0].stamp_ns, now, self.values['input.max_rate']):
@@ -144,8 +162,10 @@ class Pipeline:
             self.topics, values['input.sync_slop'], values['input.camera_timeout'],
             time.monotonic())
         self._faults.clear('camera_info')  # until an image shows that it is still there
+        self.jumps.clear('jump')
         self.rejected = self.resets = 0
-        self._late = self._passed_over = 0
+        self._late = self._passed_over = self.refused = 0
+        self.senders = [SenderWatch() for _ in self.topics]
         self._input_rate.forget()
         self.deadline = Deadline()
         self._engine.limit_tokens(None)
@@ -161,6 +181,8 @@ class Pipeline:
 
     def reset(self) -> None:
         """Forget the stream; the next image begins a new one where the camera was last."""
+        for sender in self.senders:
+            sender.forget()
         self._reset('asked for')
         self._logger.info('stream reset: the next image begins a new one')
 
@@ -177,7 +199,7 @@ class Pipeline:
     @property
     def received(self) -> int:
         """Return how many images have come, without those that wait for the rest of their set."""
-        return (self.mailbox.received + self._passed_over
+        return (self.mailbox.received + self._passed_over + self.refused
                 + (self.sets.dropped if self.sets else 0))
 
     @property
@@ -193,6 +215,12 @@ class Pipeline:
     def camera_faults(self) -> list[tuple[int, str]]:
         """Return which cameras of a rig are missing, and why."""
         return self.sets.missing(time.monotonic()) if self.sets and self.enabled else []
+
+    def sender_faults(self) -> list[tuple[int, str]]:
+        """Return of which cameras the images come from where they should not, and how."""
+        now = time.monotonic()
+        faults = [(camera, sender.fault(now)) for camera, sender in enumerate(self.senders)]
+        return [(camera, fault) for camera, fault in faults if fault]
 
     def cameras_description(self) -> str:
         """Return how many cameras a rig has, and where their places are known from."""
@@ -268,14 +296,14 @@ class Pipeline:
         if self.deadline.is_too_late(start - arrival, self.values['deadline_ms']):
             self._late += len(images)
             return
-        self._watch_time(images[0].stamp_ns)
+        self._watch_time(images[0].stamp_ns, images[0].era)
         pixels = decode_set(
             [(self.topics[image.camera], image.content) for image in images],
             is_rig=self.sets is not None)
         self.image_description = describe_image(images[0].content, pixels[0])
         decoded = time.monotonic()
         results, place = self._reconstruct(images, pixels)
-        self._clock.advance(images[0].stamp_ns)
+        self._clock.advance(images[0].stamp_ns, images[0].era)
         computed = time.monotonic()
         done = self._on_its_way(images, results, place, Moments(
             arrival=arrival, start=start, decoded=decoded, computed=computed, copying=computed,
@@ -362,11 +390,11 @@ class Pipeline:
         known = self._rig.transforms(headers) if self.scale.current is not None else None
         return known if known is not None else seen_transforms(results)
 
-    def _watch_time(self, stamp_ns: int) -> None:
+    def _watch_time(self, stamp_ns: int, era: int) -> None:
         """Begin a new stream if the stamps say so; raise OutOfOrderError."""
         values = self.values
         reason = self._clock.restart_reason(
-            stamp_ns, values['reset.on_time_jump'], values['reset.on_gap'])
+            stamp_ns, values['reset.on_time_jump'], values['reset.on_gap'], era)
         if reason is not None:
             self._restart(reason)
         stuck = self._clock.stuck_message(stamp_ns)
@@ -432,7 +460,7 @@ class Pipeline:
             StreamStatus(), header=header, state=state, model=self.loaded.description,
             random_weights=self.loaded.random_weights,
             frames_processed=outputs.processed,
-            frames_dropped=self.dropped, frames_rejected=self.rejected,
+            frames_dropped=self.dropped, frames_rejected=self.rejected + self.refused,
             frames_skipped=self.skipped,
             frames_received=self.received,  # last: images come meanwhile, and it is never less
             rate_in=self.image_meter.rate(), rate_out=outputs.out_meter.rate(),

@@ -13,27 +13,36 @@ class StreamClock:
     def __init__(self) -> None:
         """Begin without a last stamp."""
         self._last: int | None = None
+        self._era: int | None = None
 
     def forget(self) -> None:
         """Take whatever stamp comes next."""
-        self._last = None
+        self._last = self._era = None
 
-    def restart_reason(self, stamp_ns: int, on_jump: bool, on_gap: float) -> str | None:
+    def restart_reason(
+        self, stamp_ns: int, on_jump: bool, on_gap: float, era: int | None = None,
+    ) -> str | None:
         """
         Return why this image begins a new stream, or None if it goes on with the old one.
 
-        on_jump: whether stamps that go back do; on_gap: seconds between two images that do, 0 for
-        never. Raises OutOfOrderError for an image that is only a little too late.
+        on_jump: whether a clock that jumps does; on_gap: seconds between two images that do, 0 for
+        never. era: of the sender's clock (`SenderWatch`), another one if it has jumped; None: any
+        stamp that goes back is a jump. Raises OutOfOrderError for an image that is only a little
+        too late.
         """
         if self._last is None:
             return None
         step = (stamp_ns - self._last) * 1e-9
-        if -DISORDER < step < 0:
+        jumps = step < 0 if era is None else era != self._era
+        if -DISORDER < step < 0 and (era is None or not jumps):
             raise OutOfOrderError(
                 f'it is {-step:.3f} s older than the one before: images come out of order; if '
                 'several cameras publish on this topic, give each its own')
-        if step < 0 and on_jump:
-            return f'time went back by {-step:.1f} s (a bag that loops, or a clock that was set)'
+        if jumps and on_jump:
+            way = 'back' if step < 0 else 'forward'
+            cause = 'a bag that loops, or a clock that was set' if step < 0 else (
+                'a clock that was set, or a part of a recording that is missing')
+            return f'time went {way} by {abs(step):.1f} s ({cause})'
         if on_gap and step > on_gap:
             return f'no image for {step:.1f} s of the stamps'
         return None
@@ -48,6 +57,6 @@ class StreamClock:
                     'increasing ones; check the camera driver')
         return None
 
-    def advance(self, stamp_ns: int) -> None:
-        """Remember the stamp of an image that was processed."""
-        self._last = stamp_ns
+    def advance(self, stamp_ns: int, era: int | None = None) -> None:
+        """Remember the stamp of an image that was processed, and its era."""
+        self._last, self._era = stamp_ns, era
