@@ -23,7 +23,7 @@ def make(use=True, rectify=True, published=True, image_topic='/cam/image_raw'):
 def info(d=(), k=K, size=(64, 48), frame_id=FRAME, model='plumb_bob'):
     message = CameraInfo(width=size[0], height=size[1], distortion_model=model, d=list(d))
     message.header.frame_id = frame_id
-    message.k = np.array(k)
+    message.k = np.array(k, float)
     return message
 
 
