@@ -69,6 +69,7 @@ class Snapshot:
     camera_faults: Sequence[tuple[int, str]] = ()  # of a rig: which camera is missing, and why
     cameras: str = ''  # of a rig: how many, and where their places are known from
     tf_refused: Sequence[str] = ()  # edges of others, and why
+    scale_hint: str = ''  # what has come on the topic that scale.mode listens to
     scale_fault: str = ''  # why lengths are not in metres, or their scale is not kept up
     calibrated_focal: tuple[float, float] | None = None
     camera_info_fault: Fault | None = None
@@ -152,6 +153,8 @@ def _input(s: Snapshot) -> Part:
         'rejected': s.rejected, 'calibration': s.calibration} | _focal_values(s)
     if s.cameras:
         values['cameras'] = s.cameras
+    if s.scale_hint:
+        values['scale hint'] = s.scale_hint
     if s.state != 'active':
         return WARN, f'the node is {s.state}', values
     if s.paused:
