@@ -67,7 +67,7 @@ def shots():
 def info(k=K, d=(), size=(WIDTH, HEIGHT), p=None, frame_id=FRAME_ID):
     message = CameraInfo(width=size[0], height=size[1], distortion_model='plumb_bob', d=list(d))
     message.header.frame_id = frame_id
-    message.k = np.array(k)
+    message.k = np.array(k, float)
     message.p = np.zeros(12) if p is None else np.array(p, float)
     return message
 
