@@ -11,8 +11,9 @@ import time
 from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import Odometry
 import numpy as np
-from rcl_interfaces.srv import SetParameters
+from rcl_interfaces.srv import GetParameters, SetParameters
 import rclpy
+from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
@@ -25,8 +26,8 @@ from xsvggt_ros.msg import CacheStatus, StreamStatus
 
 ROOT = Path(__file__).parents[1]
 FRAME_ID = 'test_optical_frame'
-DEADLINE = 30.0  # seconds any single condition may take; far more than it should
-LOST = 6  # seconds after which an image that was not received is sent again
+DEADLINE = 240.0  # seconds after which a test gives up; only one that fails ever waits so long
+STALE = 3  # reports of the node that may have been made before what was sent had come
 
 
 def write_tiny_checkpoint(path):
@@ -54,6 +55,14 @@ def make_image(index, width=70, height=56, encoding='rgb8', stamp=None):
     data.frombytes(((x * 3 + y * 5 + c * 40 + index * 7) % 256).astype(np.uint8).tobytes())
     message.data = data
     return message
+
+
+def has_nothing_to_do(report):
+    """Return whether the node says in its diagnostics that all images it got are done with."""
+    values = {value.key: value.value for status in report.status for value in status.values
+              if status.name in ('xsvggt: Input', 'xsvggt: Inference')}
+    done = [values.get(name) for name in ('processed', 'dropped', 'skipped', 'rejected')]
+    return None not in done and int(values['received']) == sum(map(int, done))
 
 
 class NodeProcess:
@@ -139,7 +148,57 @@ class Robot:
         """Wait until the node is active and everything of it is connected."""
         self.wait(lambda: self.images.get_subscription_count() > 0, 'the node to subscribe', node)
         self.wait(lambda: self.node.count_publishers('/xsvggt/points') > 0, 'publishers', node)
-        time.sleep(0.5)  # both sides of every topic must have found each other
+        self.meet(node)
+
+    def meet(self, node, name='/xsvggt'):
+        """
+        Wait until the node and this robot know all topics of each other, as they are now.
+
+        Endpoints become known in the order in which they were made. So all are known when the
+        newest ones are: those of a service that answers, and a subscription that gets something.
+        """
+        self.pass_by(node, name)
+        heard = []
+        newest = self.node.create_subscription(
+            DiagnosticArray, '/diagnostics', heard.append, qos(1, reliable=True))
+        try:
+            own = f'{name.strip("/")}: '
+            self.wait(lambda: any(status.name.startswith(own) for message in list(heard)
+                                  for status in message.status), 'diagnostics', node)
+        finally:
+            self.node.destroy_subscription(newest)
+        for subscription in list(self.node.subscriptions):
+            if self.node.count_publishers(subscription.topic_name):
+                self.wait(lambda: subscription.get_publisher_count() > 0,
+                          f'a publisher of {subscription.topic_name}', node)
+
+    def pass_by(self, node, name='/xsvggt'):
+        """
+        Wait until the node has taken what has reached it, one message of each topic.
+
+        Its executor serves what is ready in turn, subscriptions before services, so a service
+        that answers comes after them.
+        """
+        client = self.node.create_client(GetParameters, f'{name}/get_parameters')
+        self.wait(client.service_is_ready, f'the services of {name}', node)
+        futures = []
+
+        def answered():
+            if not futures or time.monotonic() > again[0]:  # asked too early for an answer
+                again[0] = time.monotonic() + 5.0
+                futures.append(client.call_async(GetParameters.Request()))
+            return any(future.done() for future in futures)
+
+        again = [0.0]
+        self.wait(answered, f'an answer of {name}', node)
+        self.node.destroy_client(client)
+
+    def send(self, node, publisher, message):
+        """Publish on a reliable topic, and wait until the node has taken it."""
+        self.wait(lambda: publisher.get_subscription_count() > 0, publisher.topic_name, node)
+        publisher.publish(message)
+        assert publisher.wait_for_all_acked(Duration(seconds=DEADLINE)), publisher.topic_name
+        self.pass_by(node)
 
     def tracked(self):
         """Return the statuses of processed images, without those in between."""
@@ -149,25 +208,29 @@ class Robot:
         """
         Publish an image and wait until the node has processed it; return its status.
 
-        Images are best effort: one that the node has not received after some seconds was lost,
-        as when the two have just found each other, and is sent once more.
+        Images are best effort: one that the node has not received, going by what it reports of
+        itself, was lost on the way and is sent once more.
         """
         stamp, before = message.header.stamp, len(self.received['status'])
-        known = max((s.frames_received for s in self.received['status'][-1:]), default=0)
+        sent = self._reports()
         self.images.publish(message)
-        again = time.monotonic() + LOST
 
         def found():
-            nonlocal again
+            nonlocal sent
+            # What it has done is published before the report that counts it, but may come after.
+            reports = list(self.received['diagnostics'])[sent + STALE:-1]
             newer = list(self.received['status'])[before:]
-            if again and time.monotonic() > again:
-                again = None
-                if not any(s.frames_received > known for s in newer):
-                    self.images.publish(message)
-            return next((s for s in reversed(newer) if s.state == StreamStatus.TRACKING
-                         and s.header.stamp == stamp), None)
+            status = next((s for s in reversed(newer) if s.state == StreamStatus.TRACKING
+                           and s.header.stamp == stamp), None)
+            if status is None and any(map(has_nothing_to_do, reports)):
+                sent = self._reports()
+                self.images.publish(message)
+            return status
 
         return self.wait(found, f'frame {stamp}', node)
+
+    def _reports(self):
+        return len(self.received['diagnostics'])
 
     def diagnostic(self, name):
         """Return the newest status of a diagnostics task."""

@@ -1,7 +1,6 @@
 """CameraInfo in the real node: what it does to images, clouds and cameras that come out."""
 
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -73,9 +72,8 @@ def info(k=K, d=(), size=(WIDTH, HEIGHT), p=None, frame_id=FRAME_ID):
     return message
 
 
-def calibrate(robot, message):
-    robot.infos.publish(message)
-    time.sleep(0.3)  # it must be there before the next image
+def calibrate(robot, node, message):
+    robot.send(node, robot.infos, message)  # it must be there before the next image
 
 
 def see(robot, node, index, width=WIDTH, height=HEIGHT):
@@ -114,7 +112,7 @@ def calibration_value(robot, node, words, *keys):
 
 
 def test_a_k_of_zeros_is_no_calibration(robot, node, shots):
-    calibrate(robot, info(k=[0.0] * 9))
+    calibrate(robot, node, info(k=[0.0] * 9))
     status, outputs = see(robot, node, next(shots))
     assert outputs['info'].k[2] == 35.0 and outputs['info'].k[5] == 28.0  # the network's
     values = calibration_value(robot, node, 'K is zero', 'predicted focal fx, fy (px)')
@@ -123,7 +121,7 @@ def test_a_k_of_zeros_is_no_calibration(robot, node, shots):
 
 
 def test_a_late_calibration_begins_a_new_stream_once(robot, node, shots):
-    calibrate(robot, info())
+    calibrate(robot, node, info())
     status, outputs = see(robot, node, next(shots))
     assert status.reset_count == 1 and robot.received['cache'][-1].frame_index == 0
     assert 'has come' in node.output()
@@ -151,7 +149,7 @@ def test_the_calibrated_camera_is_published_and_unprojects(robot, node, shots):
 
 def test_a_lens_and_borders_that_it_does_not_show(robot, node, shots):
     p = [75, 0, 68, 0, 0, 76, 57, 0, 0, 0, 1, 0]  # sees twice as far to all sides
-    calibrate(robot, info(d=[-0.1, 0.01], p=p))
+    calibrate(robot, node, info(d=[-0.1, 0.01], p=p))
     status, outputs = see(robot, node, next(shots))
     assert status.reset_count == 2 and 'has changed' in node.output()
     np.testing.assert_allclose(outputs['info'].k.reshape(3, 3),
@@ -174,7 +172,7 @@ def test_what_cannot_be_used_is_said_and_the_stream_goes_on(robot, node, shots):
     for bad, word in ((info(frame_id='left'), "'left'"), (info(size=(140, 140)), '140x140'),
                       (info(k=[150, 150, 68, 150, 150, 57, 0, 0, 1]), 'singular'),
                       (binned, 'binning')):
-        calibrate(robot, bad)
+        calibrate(robot, node, bad)
         status, outputs = see(robot, node, next(shots))
         assert status.reset_count == before.reset_count
         assert status.frames_rejected == before.frames_rejected
@@ -185,7 +183,7 @@ def test_what_cannot_be_used_is_said_and_the_stream_goes_on(robot, node, shots):
 def test_images_of_another_size_have_the_scaled_calibration(robot, node, shots):
     binned = info(size=(280, 224), k=[2 * v for v in K[:8]] + [1.0])
     binned.binning_x = binned.binning_y = 2
-    calibrate(robot, binned)
+    calibrate(robot, node, binned)
     assert robot.call(Trigger, '/xsvggt/reset', Trigger.Request()).success
     status, outputs = see(robot, node, next(shots))
     expected = outputs['info'].k.copy()
@@ -216,21 +214,21 @@ def test_the_first_image_waits_for_the_calibration(robot, start, shots):
 def test_a_calibration_that_is_none_costs_no_image_and_is_said_while_it_lasts(
         robot, start, shots):
     node = start()
-    calibrate(robot, info(k=[150, 150, 68, 150, 150, 57, 0, 0, 1]))
+    calibrate(robot, node, info(k=[150, 150, 68, 150, 150, 57, 0, 0, 1]))
     for count in (1, 2):
         status, outputs = see(robot, node, next(shots))
         assert (status.frames_processed, status.frames_rejected) == (count, 0)
         assert outputs['info'].k[2] == 35.0  # the network's
     robot.wait_for_diagnostic(node, 'Input', 'camera_info', 'singular')
     calibration_value(robot, node, 'none: what comes on')
-    calibrate(robot, info(k=[1, 0, 70, 0, 1, 56, 0, 0, 1]))
+    calibrate(robot, node, info(k=[1, 0, 70, 0, 1, 56, 0, 0, 1]))
     see(robot, node, next(shots))
     calibration_value(robot, node, 'none: K is a placeholder')
-    calibrate(robot, info(k=[150.04, *K[1:]]))
+    calibrate(robot, node, info(k=[150.04, *K[1:]]))
     status, _ = see(robot, node, next(shots))
     assert status.reset_count == 1
     for focal in (150.0, 149.96, 150.08):  # a lens that never rests
-        calibrate(robot, info(k=[focal, *K[1:]]))
+        calibrate(robot, node, info(k=[focal, *K[1:]]))
         status, outputs = see(robot, node, next(shots))
         assert status.reset_count == 1 and outputs['info'].k[0] == pytest.approx(75.02)
     robot.wait(lambda: 'camera_info' not in robot.diagnostic('Input').message, 'no fault', node)
@@ -238,7 +236,7 @@ def test_a_calibration_that_is_none_costs_no_image_and_is_said_while_it_lasts(
 
 def test_a_calibration_that_is_not_wanted(robot, start, shots):
     node = start(use_camera_info=False)
-    calibrate(robot, info(d=[-0.1]))
+    calibrate(robot, node, info(d=[-0.1]))
     _, outputs = see(robot, node, next(shots))
     assert outputs['info'].k[2] == 35.0
     calibration_value(robot, node, 'use_camera_info is false')

@@ -1,7 +1,5 @@
 """How often the real node takes images and sends clouds, and how it keeps a deadline."""
 
-import time
-
 from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
@@ -155,7 +153,8 @@ def test_parameters_change_under_load_and_no_image_is_unaccounted_for(robot, nod
                ('deadline_ms', 12.0), ('input.max_rate', 0.0), ('deadline_ms', 0.0)]
     for i in range(240):
         robot.images.publish(image_at(4000.0 + 0.01 * i, i))
-        time.sleep(0.004)
+        if i % 4 == 3:
+            robot.pass_by(node)  # no more than a few wait to be received
         if i % 40 == 39:
             change(robot, *changes[i // 40])
     last = robot.process(node, image_at(4010.0))
@@ -224,7 +223,7 @@ def test_every_second_image_is_remembered_by_a_warm_node_and_the_others_seen_sma
             robot.node.get_subscriptions_info_by_topic('/cam/image_raw')), 'the node', node)
         robot.wait(lambda: robot.node.count_publishers('/warm/xsvggt/points'), 'it to publish')
         robot.wait(lambda: robot.node.count_publishers('/warm/xsvggt/depth/image_rect'), 'depth')
-        time.sleep(1.0)  # both sides of every topic must have found each other
+        robot.meet(node, '/warm/xsvggt')
         for index in range(5):
             robot.images.publish(make_image(index))
             robot.wait(lambda: len(robot.received['warm']) == index + 1, 'a frame', node)

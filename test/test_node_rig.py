@@ -1,6 +1,5 @@
 """The real node with several cameras, and with a depth sensor, over real DDS."""
 
-from functools import partial
 import time
 
 from geometry_msgs.msg import TransformStamped
@@ -58,7 +57,7 @@ class StereoRig:
             depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL))
         for camera in self.cameras:
             robot.wait(lambda: camera.get_subscription_count() > 0, 'a subscription', node)
-        time.sleep(0.5)
+        robot.meet(node)
         self.index = 0
 
     def send(self, camera, index, shift_ns=0, **options):
@@ -132,8 +131,7 @@ def test_known_places_of_the_cameras_bring_their_clouds_together(rig):
     edge.header.frame_id, edge.child_frame_id = FRAMES
     edge.transform.translation.x = 1000.0
     edge.transform.rotation.w = 1.0
-    rig.static.publish(TFMessage(transforms=[edge]))
-    time.sleep(0.3)
+    rig.robot.send(rig.node, rig.static, TFMessage(transforms=[edge]))
     images, status = rig.process()
     points = points_of(rig.cloud(images[0]))
     assert status.metric
@@ -180,26 +178,21 @@ def test_a_camera_of_another_size_is_named(rig):
 
 def test_a_silent_camera_is_named_and_the_stream_goes_on_without_it(rig):
     _, before = rig.process()
-    alone = rig.robot.node.create_timer(0.05, partial(_send_alone, rig))
-    try:
-        status = rig.robot.wait_for_diagnostic(
-            rig.node, 'Input', TOPICS[1], 'no image', 'without it')
-        assert status.level == WARN
-        assert f'{TOPICS[1]} has sent no image' in rig.node.output()
-        rig.robot.wait(lambda: rig.robot.tracked()[-1].frames_processed
-                       > before.frames_processed + 2, 'images of one camera', rig.node)
-    finally:
-        rig.robot.node.destroy_timer(alone)
-    time.sleep(0.3)
+
+    def goes_on_alone():
+        rig.index += 1
+        rig.send(0, rig.index)
+        time.sleep(0.05)  # so often the camera that is left sends
+        return rig.robot.tracked()[-1].frames_processed > before.frames_processed + 2
+
+    rig.robot.wait(goes_on_alone, 'images of one camera', rig.node)
+    status = rig.robot.wait_for_diagnostic(rig.node, 'Input', TOPICS[1], 'no image', 'without it')
+    assert status.level == WARN
+    assert f'{TOPICS[1]} has sent no image' in rig.node.output()
     rig.process()   # the first image that fits brings the camera back
     images, status = rig.process()
     assert rig.cloud(images[0]).width == 2 * PIXELS and adds_up(status)
     rig.robot.wait(lambda: 'all cameras of the rig are there' in rig.node.output(), 'a log line')
-
-
-def _send_alone(rig):
-    rig.index += 1
-    rig.send(0, rig.index)
 
 
 def test_the_scale_of_registered_depth_is_the_true_one(start):
@@ -223,7 +216,6 @@ def test_the_scale_of_registered_depth_is_the_true_one(start):
         metres = metres * (1 + rng.normal(0, 0.03, metres.shape))
         metres[rng.random(metres.shape) < 0.3] *= 1.5
         metres[rng.random(metres.shape) < 0.1] = np.nan
-        hints.publish(messages.image(image.header, metres.astype(np.float32), '32FC1'))
-        time.sleep(0.1)
+        robot.send(node, hints, messages.image(image.header, metres.astype(np.float32), '32FC1'))
     assert status.metric and abs(status.scale / scale - 1) < 0.01, node.output()
     status = robot.wait_for_diagnostic(node, 'Input', 'images/s')

@@ -153,8 +153,8 @@ def run_guided(watch: Watch, seeds: list[bytes], options: argparse.Namespace,
             Path(folder, str(index)).write_bytes(seed)
         atheris.Setup(
             [sys.argv[0], folder, f'-runs={options.runs}', f'-seed={options.seed + 1}',
-             f'-max_len={LONGEST}', '-rss_limit_mb=0', '-timeout=0', '-verbosity=0',
-             '-print_final_stats=0'],
+             f'-max_len={LONGEST}', '-rss_limit_mb=0', '-timeout=3600', '-verbosity=0',
+             f'-artifact_prefix={options.out}/', '-print_final_stats=0'],
             execute, custom_mutator=step)
         atheris.Fuzz()
 
