@@ -19,13 +19,10 @@ from tf2_msgs.msg import TFMessage
 
 from xsvggt_ros.engine.trajectory import StampedPose
 from xsvggt_ros.node.messages import byte_array
+from xsvggt_ros.soak import names
 from xsvggt_ros.soak.world import RATE, View, Way
 from xsvggt_ros.tools.ros_messages import camera_info_message, from_stamp, image_message, to_stamp
 
-TOPIC = '/soak/image_raw'
-INFO_TOPIC = '/soak/camera_info'
-ODOMETRY_TOPIC = '/soak/odometry'
-DEPTH_TOPIC = '/soak/depth'
 FRAME = 'soak_optical_frame'
 MOUNTED = 'soak_mounted_optical_frame'  # of the same camera on a robot
 ROBOT, MAST = 'soak_base', 'soak_mast'  # a mast that turns on a robot, with the camera on it
@@ -174,16 +171,16 @@ class SoakCamera:
 
 def make_publishers(node: Node) -> dict[str, Publisher]:
     """Return the publishers of a camera and its robot, by part."""
-    best_effort = quality(10, reliable=False)
+    best_effort, reliable = (quality(10, reliable) for reliable in (False, True))
     static = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     return {
-        'image': node.create_publisher(Image, TOPIC, best_effort),
-        'compressed': node.create_publisher(CompressedImage, f'{TOPIC}/compressed', best_effort),
-        'info': node.create_publisher(CameraInfo, INFO_TOPIC, quality(10, reliable=True)),
-        'odometry': node.create_publisher(Odometry, ODOMETRY_TOPIC, quality(10, reliable=True)),
-        'depth': node.create_publisher(Image, DEPTH_TOPIC, best_effort),
-        'tf': node.create_publisher(TFMessage, '/tf', 100),
-        'static': node.create_publisher(TFMessage, '/tf_static', static)}
+        'image': node.create_publisher(Image, names.IMAGE, best_effort),
+        'compressed': node.create_publisher(CompressedImage, f'{names.IMAGE}/compressed', best_effort),
+        'info': node.create_publisher(CameraInfo, names.CAMERA_INFO, reliable),
+        'odometry': node.create_publisher(Odometry, names.ODOMETRY, reliable),
+        'depth': node.create_publisher(Image, names.DEPTH, best_effort),
+        'tf': node.create_publisher(TFMessage, names.TF, 100),
+        'static': node.create_publisher(TFMessage, names.TF_STATIC, static)}
 
 
 def quality(depth: int, reliable: bool) -> QoSProfile:

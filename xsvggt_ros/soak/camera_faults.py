@@ -8,7 +8,8 @@ import sys
 from sensor_msgs.msg import Image
 
 from xsvggt_ros.msg import StreamStatus
-from xsvggt_ros.soak.camera import quality, Shot, TOPIC
+from xsvggt_ros.soak import names
+from xsvggt_ros.soak.camera import quality, Shot
 from xsvggt_ros.soak.kinds import fault
 from xsvggt_ros.soak.stage import Stage
 from xsvggt_ros.soak.world import RATE
@@ -90,8 +91,10 @@ class _second_camera:
 
     def __init__(self, stage: Stage) -> None:
         import rclpy
-        self._node = rclpy.create_node('soak_second_camera', context=stage.context)
-        self._publisher = self._node.create_publisher(Image, TOPIC, quality(10, reliable=False))
+        self._node = rclpy.create_node(
+            'soak_second_camera', context=stage.context, namespace=names.SPACE)
+        self._publisher = self._node.create_publisher(
+            Image, names.IMAGE, quality(10, reliable=False))
         stage.until(lambda: self._publisher.get_subscription_count() > 0,
                     'the second camera to be connected')
 
@@ -107,8 +110,8 @@ def stalled_reliable_subscriber(stage: Stage) -> None:
     """Stop a process that subscribes to clouds reliably, and kill it later."""
     before = stage.observer.counts['points']
     listener = subprocess.Popen(
-        [sys.executable, '-m', 'xsvggt_ros.soak.listener'], stdout=subprocess.PIPE,
-        start_new_session=True)
+        [sys.executable, '-m', 'xsvggt_ros.soak.listener', f'{names.NODE}/points'],
+        stdout=subprocess.PIPE, start_new_session=True)
     try:
         listener.stdout.readline()  # it has received a cloud
         os.kill(listener.pid, signal.SIGSTOP)

@@ -1,17 +1,17 @@
-"""A process that subscribes to clouds, to be stopped or killed: `python -m`; says "heard"."""
+"""A process that subscribes to clouds, to be stopped or killed: `python -m ... TOPIC`."""
+
+import sys
 
 import rclpy
 from sensor_msgs.msg import PointCloud2
 
-from xsvggt_ros.soak.observer import NODE
-
 
 def main() -> None:
-    """Say so when the first cloud has come, and go on listening."""
+    """Say "heard" when the first cloud has come, and go on listening."""
     rclpy.init()
     node = rclpy.create_node('soak_listener')
     heard = []
-    node.create_subscription(PointCloud2, f'{NODE}/points', heard.append, 5)
+    node.create_subscription(PointCloud2, sys.argv[1], heard.append, 5)
     while not heard:
         rclpy.spin_once(node, timeout_sec=0.1)
     print('heard', flush=True)

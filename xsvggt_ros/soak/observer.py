@@ -17,11 +17,10 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from tf2_msgs.msg import TFMessage
 
 from xsvggt_ros.msg import CacheStatus, StreamStatus
-from xsvggt_ros.soak import checks
+from xsvggt_ros.soak import checks, names
 from xsvggt_ros.soak.camera import SoakCamera
 from xsvggt_ros.tools.ros_messages import from_stamp
 
-NODE = '/xsvggt'
 EVERY_PATH = 30   # messages of ~/path of which one is read: a thousand poses take long in Python
 _MOST_FINDINGS = 1000
 _NEWEST = 400     # messages remembered of a topic
@@ -120,16 +119,16 @@ class Observer:
                 (CameraInfo, 'depth/camera_info', checks.camera_info_faults),
                 (CameraInfo, 'rgb/camera_info', checks.camera_info_faults)):
             node.create_subscription(
-                kind, f'{NODE}/{topic}', self._checked(topic, callback), _reliable(50))
+                kind, f'{names.NODE}/{topic}', self._checked(topic, callback), _reliable(50))
         node.create_subscription(
-            PointCloud2, f'{NODE}/map_points', self._checked('map_points', checks.cloud_faults),
-            _reliable(1, latched=True))
+            PointCloud2, f'{names.NODE}/map_points',
+            self._checked('map_points', checks.cloud_faults), _reliable(1, latched=True))
         node.create_subscription(
-            Path, f'{NODE}/path', self._checked('path', self._on_path),
+            Path, f'{names.NODE}/path', self._checked('path', self._on_path),
             _reliable(1, latched=True), raw=True)
-        node.create_subscription(TFMessage, '/tf', self._checked('tf', self._on_tf),
+        node.create_subscription(TFMessage, names.TF, self._checked('tf', self._on_tf),
                                  _reliable(100))
-        node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics,
+        node.create_subscription(DiagnosticArray, names.DIAGNOSTICS, self._on_diagnostics,
                                  _reliable(50))
 
     def _checked(self, topic: str, check: Callable[[Any], list[str]]) -> Callable[[Any], None]:
@@ -188,7 +187,7 @@ class Observer:
                 for words in checks.transform_faults(edge)]
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        own = NODE.lstrip('/') + ': '
+        own = names.NODE.lstrip('/') + ': '
         for status in message.status:
             if not status.name.startswith(own):
                 continue

@@ -5,6 +5,7 @@ import time
 
 from std_srvs.srv import SetBool, Trigger
 
+from xsvggt_ros.soak import names
 from xsvggt_ros.soak.file_faults import WRITING
 from xsvggt_ros.soak.kinds import Crash, fault
 from xsvggt_ros.soak.stage import Stage
@@ -104,7 +105,7 @@ def two_nodes_that_save_into_one_folder(stage: Stage) -> None:
     """Start a second node on the same camera, and have both save their maps at once."""
     second = stage.launch(namespace='/second')
     try:
-        other = stage.ros.create_client(Trigger, '/second/xsvggt/save_map')
+        other = stage.ros.create_client(Trigger, f'{names.SPACE}/second/xsvggt/save_map')
         stage.until(lambda: 'stream begins' in second.output() or second.exit_code is not None,
                     'the second node to track')
         stage.until(other.service_is_ready, "the second node's services")

@@ -19,13 +19,11 @@ from rclpy.task import Future
 from std_srvs.srv import SetBool, Trigger
 
 from xsvggt_ros.engine.map_files import read_ply, read_tum
-from xsvggt_ros.soak import checks
-from xsvggt_ros.soak.camera import (
-    DEPTH_TOPIC, Edit, INFO_TOPIC, ODOMETRY_TOPIC, ROBOT, SoakCamera, TOPIC
-)
+from xsvggt_ros.soak import checks, names
+from xsvggt_ros.soak.camera import Edit, ROBOT, SoakCamera
 from xsvggt_ros.soak.kinds import Crash, Failure, SETUPS
 from xsvggt_ros.soak.node_process import NodeProcess
-from xsvggt_ros.soak.observer import NODE, Observer
+from xsvggt_ros.soak.observer import Observer
 from xsvggt_ros.soak.world import RATE, Way
 
 POLL = 0.01          # seconds
@@ -58,7 +56,8 @@ class Stage:
         self.way = Way()
         self.context = rclpy.Context()
         rclpy.init(context=self.context, signal_handler_options=SignalHandlerOptions.NO)
-        self.ros = rclpy.create_node('soak', context=self.context)
+        self.ros = rclpy.create_node(
+            'soak', context=self.context, namespace=names.SPACE)
         self.camera = SoakCamera(self.ros, self.way)
         self.observer = Observer(self.ros, self.camera)
         self.setup = 'camera'
@@ -96,15 +95,14 @@ class Stage:
                   'diagnostics.image_timeout': IMAGE_TIMEOUT, 'path.max_poses': POSES,
                   **PARAMETERS[self.setup]}
         words = [f'{name}:={value}' for name, value in values.items()] + self._parameters
-        remapped = {'image': TOPIC, 'camera_info': INFO_TOPIC, 'odom_hint': ODOMETRY_TOPIC,
-                    'depth_hint': DEPTH_TOPIC}
         arguments = ['--ros-args']
         for word in words:
             arguments += ['-p', word]
-        for old, new in remapped.items():
+        for old, new in names.REMAPPED.items():
             arguments += ['-r', f'{old}:={new}']
-        if namespace:
-            arguments += ['-r', f'__ns:={namespace}', '-p', 'publish_tf:=false']
+        arguments += ['-r', f'__ns:={names.SPACE}{namespace}']
+        if namespace:  # a second node has the same frames
+            arguments += ['-p', 'publish_tf:=false']
         self.starts += 1
         return NodeProcess(self.folder / f'node_{self.starts}.log', arguments, injectable)
 
@@ -255,7 +253,7 @@ class Stage:
     def client(self, kind: type, name: str) -> Any:
         """Return the client of a service of the node."""
         if name not in self._clients:
-            self._clients[name] = self.ros.create_client(kind, f'{NODE}/{name}')
+            self._clients[name] = self.ros.create_client(kind, f'{names.NODE}/{name}')
         return self._clients[name]
 
     def trigger(self, name: str) -> Trigger.Response:
