@@ -174,6 +174,16 @@ def test_of_two_cameras_with_other_clocks_one_is_followed_and_it_is_said(off):
         assert stream.fault == ''
 
 
+@pytest.mark.parametrize('off', [10, -10, 3600])
+def test_if_two_cameras_follow_one_of_them_is_taken(off):
+    stream = Stream()
+    following = stream.images(100)
+    for index in range(100):
+        for seconds in (off, 3 * off):
+            stream.image(following + round(seconds * SECOND) + index * PERIOD, PERIOD // 2)
+    assert len(stream.resets) == 1 and len(stream.taken) > 100 + 75
+
+
 def test_images_that_are_lost_do_not_hand_the_stream_over():
     stream = Stream()
     for index in range(300):

@@ -64,6 +64,11 @@ class _Clock:
         steps = [after - before for before, after in zip(stamps, stamps[1:]) if after > before]
         return median(steps) * _NS if steps else 0.0
 
+    def is_silent(self, now: float) -> bool:
+        """Return whether images have come before, but do not any more."""
+        interval = (self.heard - self._recent[0][1]) / len(self._recent)
+        return now - self.heard > max(SILENT, STEPS * interval)
+
     def distance(self, stamp_ns: int, now: float) -> float:
         """Return how many seconds a stamp is ahead of where the time that has passed has it."""
         return (stamp_ns - self.last_ns) * _NS - (now - self.heard)
@@ -211,7 +216,7 @@ class SenderWatch:
         for other in self._others:
             other.run = other.run if other is known else 0
         by_turns = self._clocks.are_often(now)  # then the row may be due to images that were lost
-        if known.run >= CONFIRMED and not (by_turns and now - clock.heard < SILENT):
+        if (known.count if clock.is_silent(now) else 0 if by_turns else known.run) >= CONFIRMED:
             self._set(known)
             return None
         way = 'ahead of' if self._distance > 0 else 'behind'
