@@ -92,6 +92,30 @@ def test_demo_plays_a_folder_with_its_stamps(tmp_path):
     np.testing.assert_array_equal(cloud['red'], cloud['blue'])
 
 
+def test_demo_tells_what_was_left_out_and_dropped_and_what_to_do(tmp_path):
+    folder = tmp_path / 'a folder'
+    grey_folder(folder, 60)
+    for name in ('1403715273000000000', '1403715290000000000'):
+        (folder / f'{name}.png').write_bytes(b'no image')
+    demo = start_demo('--out', str(tmp_path / 'out'), '--input', str(folder), '--rate', '500')
+    words, errors = demo.communicate(timeout=180)
+    assert demo.returncode == 0, words + errors
+    assert 'calibration: none in the folder' in words
+    assert 'node, WARN: these weights know synthetic rooms only' in words
+    assert 'node: stream begins: images 80x60' in words
+    assert re.search(r'skipped 2 of 62 images: 1403715273000000000.png, 1403715290000000000.png '
+                     r'\(cannot identify', words)
+    sent, processed = map(int, re.search(r'(\d+) sent, .* (\d+) processed', words).groups())
+    assert sent == 60 and f'{60 - processed} of 60 images were not processed' in words
+    assert re.search(r'RATE=[0-9.]+ with make demo', words)
+    assert f"xsvggt reconstruct '{folder}'" in words
+    rows = read_cache_csv(tmp_path / 'out' / 'cache.csv')
+    assert len(rows) == processed or 'not recorded' in words
+    # Frames a second while there were frames, not of the time in which they were waited for.
+    rate = float(re.search(r'rate +([0-9.]+) frames/s', words).group(1))
+    assert processed < 2 or rate > 0
+
+
 def test_demo_says_why_the_node_does_not_start(tmp_path):
     demo = start_demo('--out', str(tmp_path), '--checkpoint', str(tmp_path / 'missing.pth'))
     _, errors = demo.communicate(timeout=PATIENCE)
@@ -128,4 +152,5 @@ def test_ctrl_c_ends_everything_quietly(tmp_path, playing):
     assert demo.returncode == 0, words + errors
     assert 'Traceback' not in words + errors
     assert processes_of(tmp_path.name) == []
+    assert str(tmp_path / 'out' / 'trajectory.tum') in words
     assert (tmp_path / 'out' / 'trajectory.tum').exists()

@@ -116,6 +116,9 @@ def run_camera(source: FrameSource, options: CameraOptions, ros_args: list[str])
     finally:
         ignore_signals()
         ahead.stop()
+        skipped = source.describe_skipped()
+        if skipped:
+            print(skipped, flush=True)
         print(schedule.summary(), flush=True)
         if rclpy.ok():
             rclpy.shutdown()

@@ -4,17 +4,21 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 import re
+import shlex
 import time
 
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
+import torch
 
 from xsvggt_ros.engine.map_files import parse_stamp
+from xsvggt_ros.msg import StreamStatus
 from xsvggt_ros.tools.arguments import network_image_size
 from xsvggt_ros.tools.camera_publisher import CAMERA_NAME
 from xsvggt_ros.tools.errors import ToolError
 from xsvggt_ros.tools.image_folder import ImageFolder
+from xsvggt_ros.tools.node_log import NodeLog
 from xsvggt_ros.tools.processes import ChildProcess, end_all, ignore_signals
 from xsvggt_ros.tools.progress import ProgressBar
 from xsvggt_ros.tools.recorder import StreamRecorder
@@ -25,9 +29,13 @@ TOPIC = '/camera/image_raw'
 READY_TIMEOUT = 900.0       # seconds; the large network takes minutes to read from a slow disk
 CAMERA_TIMEOUT = 120.0      # seconds without a first image
 QUIET_TIME = 4.0            # seconds without news after which nothing more is expected
+SILENCE = 0.3               # seconds without a message after which all that was sent is here
+DRAIN_TIME = 5.0            # seconds until that is no longer waited for
+FEW = 0.05                  # share of the images that may be dropped without advice
 END_PATIENCE = 5.0          # seconds for node and camera to end by themselves
 INTERRUPT_PATIENCE = 1.4    # the same on Ctrl-C
 _MEMORY_PERIOD = 0.5        # seconds between looks at the node's memory
+_NEWS_PERIOD = 0.2          # seconds between looks at the node's log
 
 
 def run_demo(options: argparse.Namespace) -> None:
@@ -40,7 +48,13 @@ def run_demo(options: argparse.Namespace) -> None:
     if options.input is not None:    # so that a wrong folder or calibration is said at once
         folder = ImageFolder(options.input, options.rate, options.calibration)
         options.frames = min(options.frames or len(folder), len(folder))
+        if folder.calibration is None:
+            print('calibration: none in the folder or beside it, so the network estimates the '
+                  'focal length and lens distortion stays (CALIBRATION=FILE with make demo, or '
+                  '--calibration)', flush=True)
     Recording.check_folder(options.out)
+    # The map is built beside the node, which has the cores: threads would wait for each other.
+    torch.set_num_threads(1)
     demo = _Demo(options)
     try:
         demo.start()
@@ -52,6 +66,7 @@ def run_demo(options: argparse.Namespace) -> None:
         print('\ninterrupted: ending node and camera', flush=True)
         demo.end(INTERRUPT_PATIENCE)
         demo.write(picture=False)
+        demo.print_files()
         raise
     finally:
         demo.close()
@@ -70,8 +85,8 @@ class _Demo:
         self._executor.add_node(self._recorder)
         self._node: ChildProcess | None = None
         self._camera: ChildProcess | None = None
-        self._next_memory_time = 0.0
-        self._seconds = 0.0      # from the first image to the last result
+        self._next_memory_time = self._next_news_time = 0.0
+        self._log: NodeLog | None = None
         self._files: list[Path] = []
 
     # Stages --------------------------------------------------------------------------------------
@@ -81,6 +96,7 @@ class _Demo:
         self._node = ChildProcess(
             'node', 'xsvggt_ros.node.stream_node', _node_arguments(self._options),
             self._options.out / 'node.log')
+        self._log = NodeLog(self._node.log)
         self._camera = ChildProcess(
             'camera', 'xsvggt_ros.tools.camera', _camera_arguments(self._options),
             self._options.out / 'camera.log')
@@ -95,6 +111,7 @@ class _Demo:
             if self._recorder.fault is not None:
                 raise ToolError(f'the node does not start: {self._recorder.fault}\n'
                                 f'Its log is {self._node.log}.')
+            self._tell_news(print)
             waited = time.monotonic() - start
             if waited > READY_TIMEOUT:
                 raise ToolError(f'the node is not ready after {waited:.0f} s. The end of '
@@ -127,12 +144,12 @@ class _Demo:
             if seen != news:
                 news, last_news = seen, now
             bar.update(*self._progress())
+            self._tell_news(bar.note)
             sent = self._check_camera()
             if sent is not None and (self._recorder.last_stamp == sent
                                      or now - last_news > self._quiet_time()):
                 break
-        self._seconds = time.monotonic() - (first or start)
-        self._spin()
+        self._drain()
         bar.close(*self._progress())
 
     def end(self, patience: float) -> None:
@@ -164,14 +181,16 @@ class _Demo:
             raise ToolError('the node processed no image; the end of its log '
                             f'{self._node.log}:\n{self._node.tail()}')
         sent = int(re.search(r'sent (\d+) images', self._camera.tail()).group(1))
-        rate = status.frames_processed / self._seconds if self._seconds > 0 else 0.0
         cache = recording.cache[-1] if recording.cache else None
         print(f'\nweights     {status.model}')
         lost = max(sent - status.frames_received, 0)
         print(f'frames      {sent} sent, {lost} lost on the way, {status.frames_received} '
               f'received by the node: {status.frames_processed} processed, '
               f'{status.frames_dropped} dropped for newer ones, {status.frames_rejected} rejected')
-        print(f'rate        {rate:.1f} frames/s, median latency '
+        skipped = re.search(r'^skipped .*', self._camera.tail(), re.M)
+        if skipped:
+            print(f'            {skipped.group()}')
+        print(f'rate        {self._recorder.rate:.1f} frames/s, median latency '
               f'{1e3 * recording.median_latency():.0f} ms')
         unrecorded = status.frames_processed - len(recording.cache)
         if unrecorded > 0:
@@ -189,6 +208,13 @@ class _Demo:
         if recording.random_weights:
             print('random weights: this shows that the plumbing works; the geometry is '
                   'meaningless until a trained checkpoint is given (--checkpoint)')
+        self.print_files()
+        advice = self._advice(sent, status)
+        if advice:
+            print(advice, flush=True)
+
+    def print_files(self) -> None:
+        """Print where the files are."""
         for number, file in enumerate(self._files):
             print('files      ' if number == 0 else ' ' * 11, file, flush=True)
 
@@ -200,6 +226,46 @@ class _Demo:
         if self._node.exit_code is not None:
             raise ToolError(f'the node ended with exit code {self._node.exit_code}. The end of '
                             f'{self._node.log}:\n{self._node.tail()}')
+
+    def _drain(self) -> None:
+        """Take all that was sent before the end: counts and files must tell of the same frames."""
+        now = last_news = time.monotonic()
+        end = now + DRAIN_TIME
+        while now < end and now - last_news < SILENCE:
+            before = self._recorder.messages_received
+            self._spin()
+            now = time.monotonic()
+            if self._recorder.messages_received != before:
+                last_news = now
+
+    def _tell_news(self, tell: Callable[[str], None]) -> None:
+        """Print what the node says in its log that is for the person at the console."""
+        now = time.monotonic()
+        if now < self._next_news_time:
+            return
+        self._next_news_time = now + _NEWS_PERIOD
+        for words in self._log.news():
+            # Rooms are what the shipped weights know; and that images end is no news.
+            is_known = ('synthetic rooms only' in words and self._options.input is None
+                        or 'no image on' in words)
+            if not is_known:
+                tell(words)
+
+    def _advice(self, sent: int, status: StreamStatus) -> str:
+        """Return what to do if many images did not reach the network; nothing if most did."""
+        missing = sent - status.frames_processed
+        rate = self._recorder.rate
+        if missing <= FEW * sent or rate <= 0:
+            return ''
+        camera = re.search(r'\(([0-9.]+) Hz\)', self._camera.tail())
+        came = f'they come at {camera.group(1)} Hz, and ' if camera else ''
+        slow = max(0.8 * rate, 0.01)
+        folder = self._options.input
+        source = f'xsvggt reconstruct {shlex.quote(str(folder)) if folder else ""}'.strip()
+        return (f'\n{missing} of {sent} images were not processed: {came}this machine manages '
+                f'{rate:.2g} Hz. To have all of them:\n'
+                f'  RATE={slow:.2g} with make demo, or --rate {slow:.2g}: plays them more slowly\n'
+                f'  {source}: takes one after the other, without a camera and ROS')
 
     def _check_camera(self) -> int | None:
         """Return the stamp of the last image once the camera has ended, None before."""

@@ -1,17 +1,22 @@
 """The picture of a run: cloud, trajectory, input image and cache occupancy on one page."""
 
-from pathlib import Path
+import io
+import warnings
 
 import matplotlib
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, ScalarFormatter
 import numpy as np
 
 from xsvggt_ros.engine.map_files import parse_stamp
 from xsvggt_ros.engine.trajectory import StampedPose
 from xsvggt_ros.tools.cloud_view import draw_cloud, Viewpoint, viewpoint_around
+from xsvggt_ros.tools.outputs import CacheRow
 from xsvggt_ros.tools.recording import describe_errors, Recording
 
 BACKGROUND = '#0f1218'
@@ -26,22 +31,34 @@ COLOUR_MAP = 'plasma'      # of the trajectory, from first to last frame
 
 _MAX_DRAWN = 350_000       # points
 _DPI = 120
+_MARGIN = 0.012            # of the page's width, left and right
+_MANY_TIMES = 3.0          # the usual latency, from where the axis is logarithmic
 
 
-def draw_reconstruction(recording: Recording, path: Path) -> None:
-    """Draw the recording into a PNG of 1920 x 1080 pixels."""
+def draw_reconstruction(recording: Recording) -> bytes:
+    """Return a PNG of 1920 x 1080 pixels that shows the recording."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', 'Glyph')   # names in scripts that the font lacks
+        picture = io.BytesIO()
+        lay_out(recording).savefig(picture, format='png', facecolor=BACKGROUND)
+    return picture.getvalue()
+
+
+def lay_out(recording: Recording) -> Figure:
+    """Return the page."""
     style = {'text.color': TEXT, 'axes.labelcolor': FAINT, 'xtick.color': FAINT,
              'ytick.color': FAINT, 'axes.edgecolor': GRID, 'axes.facecolor': PANEL,
              'font.size': 10, 'font.family': 'DejaVu Sans'}
     with matplotlib.rc_context(style):
         figure = Figure(figsize=(16, 9), dpi=_DPI, facecolor=BACKGROUND)
+        FigureCanvasAgg(figure)
         scene = _Scene(recording)
-        _title(figure, recording, scene)
-        _draw_view(figure.add_axes((0.012, 0.285, 0.615, 0.62)), scene)
+        _draw_header(figure, recording, scene)
+        _draw_view(figure.add_axes((_MARGIN, 0.285, 0.615, 0.585)), scene)
         _draw_cache(figure.add_axes((0.058, 0.075, 0.52, 0.165)), recording)
-        _draw_image(figure.add_axes((0.645, 0.545, 0.343, 0.36)), recording)
-        _draw_top(figure.add_axes((0.685, 0.075, 0.29, 0.415)), scene)
-        figure.savefig(path, facecolor=BACKGROUND)
+        _draw_image(figure.add_axes((0.645, 0.535, 0.343, 0.335)), recording)
+        _draw_top(figure.add_axes((0.685, 0.075, 0.29, 0.4)), scene)
+    return figure
 
 
 class _Scene:
@@ -61,16 +78,32 @@ class _Scene:
         self.errors = recording.errors()
         keep = _without_outliers(points, self.way)
         self.points, self.colours = points[keep], colours[keep]
-        everything = np.concatenate([self.points, self.way])
+        true_way = np.zeros((0, 3)) if self.errors is None else self.errors.true_way
+        everything = np.concatenate([self.points, self.way, true_way])
         if len(everything) == 0:
             everything = np.array([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
-        self.outline = everything[::max(1, len(everything) // 20_000)]
         self.low, self.high = everything.min(axis=0), everything.max(axis=0)
         extent = np.maximum(self.high - self.low, 1e-6)
         # Points lie on surfaces: about this far from each other if spread over the box's sides.
         area = extent[0] * extent[1] + extent[0] * extent[2] + extent[1] * extent[2]
         self.spacing = float(np.sqrt(3 * area / max(len(self.points), 1)))
         self.shaft = 0.05 * float(np.linalg.norm(extent[:2]))     # size of a drawn camera
+        # What a view has to hold: lines to their last point, of the many points some.
+        self.outline = np.concatenate([
+            self.points[::max(1, len(self.points) // 20_000)], self.way, true_way,
+            *(corners for _, corners in self.cameras())])
+        if len(self.outline) == 0:
+            self.outline = everything
+
+    def cameras(self) -> list[tuple[int, np.ndarray]]:
+        """Return some of the cameras: number and corners [5, 3] of a pyramid, its tip first."""
+        # In the optical frame: x right, y down, z ahead.
+        corners = np.array([[0, 0, 0], [-0.6, -0.45, 1], [0.6, -0.45, 1], [0.6, 0.45, 1],
+                            [-0.6, 0.45, 1]]) * self.shaft
+        numbers = np.unique(np.linspace(0, len(self.poses) - 1, 6).astype(int)) \
+            if self.poses else []
+        places = [(int(number), self.poses[number].matrix()) for number in numbers]
+        return [(number, corners @ pose[:3, :3].T + pose[:3, 3]) for number, pose in places]
 
 
 def _without_outliers(points: np.ndarray, way: np.ndarray) -> np.ndarray:
@@ -88,20 +121,38 @@ def _without_outliers(points: np.ndarray, way: np.ndarray) -> np.ndarray:
     return keep
 
 
-def _title(figure: Figure, recording: Recording, scene: _Scene) -> None:
-    figure.text(0.012, 0.955, 'xsvggt_ros', size=20, weight='bold', va='center')
-    figure.text(0.135, 0.953, f'weights: {recording.model}', size=11.5, color=FAINT, va='center')
-    seconds = (recording.poses[-1].stamp_ns - recording.poses[0].stamp_ns) * 1e-9 \
-        if recording.poses else 0.0
-    figure.text(0.988, 0.953, f'{len(recording.poses)} frames, {seconds:.1f} s of camera, '
+# The header --------------------------------------------------------------------------------------
+
+def _draw_header(figure: Figure, recording: Recording, scene: _Scene) -> None:
+    """Write three lines: counts, weights, and errors or a warning."""
+    right = 1 - _MARGIN
+    figure.text(_MARGIN, 0.962, 'xsvggt_ros', size=20, weight='bold', va='center')
+    stamps = [pose.stamp_ns for pose in recording.poses] or [0]
+    seconds = (max(stamps) - min(stamps)) * 1e-9
+    figure.text(right, 0.962, f'{recording.frames} frames, {seconds:.1f} s of camera, '
                 f'{scene.total:,} points', size=11.5, color=FAINT, va='center', ha='right')
-    if scene.errors is not None and not recording.random_weights:
-        figure.text(0.02, 0.885, describe_errors(scene.errors), size=11.5, va='center', zorder=10)
+    _write_fitted(figure, 0.928, f'weights: {recording.model}', right, color=FAINT)
     if recording.random_weights:
-        figure.text(0.32, 0.885, 'random weights: plumbing test, geometry is meaningless until a '
-                    'trained checkpoint is given', size=12, color=BACKGROUND, weight='bold',
-                    ha='center', va='center', zorder=10,
-                    bbox={'boxstyle': 'round,pad=0.5', 'facecolor': WARNING, 'edgecolor': 'none'})
+        figure.text(0.32, 0.895, 'random weights: plumbing test, geometry is meaningless until a '
+                    'trained checkpoint is given', size=11, color=BACKGROUND, weight='bold',
+                    ha='center', va='center',
+                    bbox={'boxstyle': 'round,pad=0.4', 'facecolor': WARNING, 'edgecolor': 'none'})
+    elif scene.errors is not None:
+        _write_fitted(figure, 0.896, describe_errors(scene.errors), right)
+
+
+def _write_fitted(
+    figure: Figure, height: float, words: str, right: float, **style: object,
+) -> None:
+    """Write a line from the left margin; what does not fit is left out in its middle."""
+    words = ' '.join(words.split())
+    text = figure.text(_MARGIN, height, words, size=11.5, va='center', parse_math=False, **style)
+    renderer = figure.canvas.get_renderer()
+    room = (right - _MARGIN) * figure.bbox.width
+    shown = len(words)
+    while text.get_window_extent(renderer).width > room and shown > 2:
+        shown = int(0.95 * shown)
+        text.set_text(f'{words[:shown // 2]} ... {words[-(shown - shown // 2):]}')
 
 
 # The cloud in perspective ------------------------------------------------------------------------
@@ -148,15 +199,11 @@ def _draw_way(axes: Axes, places: np.ndarray, width: float) -> None:
 
 
 def _draw_cameras(axes: Axes, scene: _Scene, view: Viewpoint) -> None:
-    """Draw some of the cameras as small pyramids, optical frame: x right, y down, z ahead."""
-    corners = np.array([[0, 0, 0], [-0.6, -0.45, 1], [0.6, -0.45, 1], [0.6, 0.45, 1],
-                        [-0.6, 0.45, 1]]) * scene.shaft
+    """Draw some of the cameras as small pyramids."""
     lines = [(1, 2), (2, 3), (3, 4), (4, 1), (0, 1), (0, 2), (0, 3), (0, 4)]
     colours = matplotlib.colormaps[COLOUR_MAP]
-    chosen = np.unique(np.linspace(0, len(scene.poses) - 1, 6).astype(int)) if scene.poses else []
-    for number in chosen:
-        pose = scene.poses[number].matrix()
-        pixels = view.project(corners @ pose[:3, :3].T + pose[:3, 3])[0]
+    for number, corners in scene.cameras():
+        pixels = view.project(corners)[0]
         colour = colours(0.15 + 0.85 * number / max(len(scene.poses) - 1, 1))
         axes.add_collection(LineCollection([pixels[list(line)] for line in lines], colors=[colour],
                                            linewidths=1.3, zorder=5), autolim=False)
@@ -168,7 +215,7 @@ def _draw_top(axes: Axes, scene: _Scene) -> None:
     """Draw the map as seen from above: x, where the first camera looked, points up the page."""
     _frame(axes, f'from above ({scene.unit})')
     middle = (scene.low[:2] + scene.high[:2]) / 2
-    half = float((scene.high[:2] - scene.low[:2]).max()) / 2 * 1.04
+    half = float((scene.high[:2] - scene.low[:2]).max()) / 2 * 1.08
     size = 420
     if len(scene.points):
         # Left on the page is +y, so that x up and y left make a right-handed view from above.
@@ -197,8 +244,7 @@ def _draw_top(axes: Axes, scene: _Scene) -> None:
     if len(scene.way):
         axes.scatter(*scene.way[0, [1, 0]], s=46, color=ACCENT, edgecolor=BACKGROUND, zorder=6,
                      label='start')
-        axes.legend(loc='upper right', fontsize=9, facecolor=PANEL, edgecolor=GRID,
-                    labelcolor=TEXT)
+        _put_legend(axes, axes.get_legend_handles_labels()[0])
 
 
 # Input image and cache ---------------------------------------------------------------------------
@@ -222,36 +268,64 @@ def _draw_cache(axes: Axes, recording: Recording) -> None:
         axes.text(0.5, 0.5, 'no frame was processed', ha='center', va='center', color=FAINT,
                   transform=axes.transAxes)
         return
-    start = parse_stamp(rows[0].stamp)
-    seconds = np.array([(parse_stamp(row.stamp) - start) * 1e-9 for row in rows])
+    times, unit = _times(rows)
     tokens = np.array([row.tokens_used for row in rows])
     budget = rows[-1].tokens_budget
+    limit = f' of {budget:,}' if budget else ''
     size = f'{rows[-1].bytes_used / 1e6:.1f} MB'
-    limit = f'budget {budget:,} tokens a layer' if budget else 'no budget'
-    _frame(axes, f'KV cache: {tokens[-1]:,} tokens a layer, {size}; {limit}')
-    axes.fill_between(seconds, tokens, color=ACCENT, alpha=0.25, linewidth=0)
-    axes.plot(seconds, tokens, color=ACCENT, linewidth=1.8, label='tokens held')
+    _frame(axes, f'KV cache: {tokens[-1]:,}{limit} tokens a layer, {size}')
+    axes.fill_between(times, tokens, color=ACCENT, alpha=0.25, linewidth=0)
+    axes.plot(times, tokens, color=ACCENT, linewidth=1.8, label='tokens held')
     if budget:
         axes.axhline(budget, color=WARNING, linewidth=1.2, linestyle=(0, (5, 3)), label='budget')
     axes.set_ylim(0, 1.18 * max(budget, int(tokens.max()), 1))
-    axes.set_xlim(0, max(float(seconds[-1]), 1e-3))
-    axes.set_xlabel('camera time (s)')
+    end = max(float(times[-1]), 1e-3)
+    axes.set_xlim(-0.005 * end, end)   # the first frame's latency is worth seeing
+    axes.set_xlabel(unit)
     axes.set_ylabel('tokens a layer')
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-    handles, labels = axes.get_legend_handles_labels()
+    lines = axes.get_legend_handles_labels()[0]
     latency = np.array([row.latency for row in rows]) * 1e3
     if np.isfinite(latency).any():
-        other = axes.twinx()
-        line, = other.plot(seconds, latency, color=TEXT, linewidth=0.9, alpha=0.65)
-        other.set_ylim(0, 2.2 * float(np.nanpercentile(latency, 98)) + 1e-3)
-        other.set_ylabel('latency (ms)')
-        other.tick_params(length=0, labelsize=9)
-        other.yaxis.set_major_locator(MaxNLocator(4))
-        for spine in other.spines.values():
-            spine.set_visible(False)
-        handles, labels = [*handles, line], [*labels, 'latency']
-    axes.legend(handles, labels, loc='lower right', ncol=3, fontsize=9, facecolor=PANEL,
-                edgecolor=GRID, labelcolor=TEXT)
+        lines.append(_draw_latency(axes.twinx(), times, latency))
+    _put_legend(axes, lines)
+
+
+def _times(rows: list[CacheRow]) -> tuple[np.ndarray, str]:
+    """Return when frames were taken, from 0, and what it is; frame numbers if time went back."""
+    stamps = [parse_stamp(row.stamp) for row in rows]
+    seconds = np.array([stamp - stamps[0] for stamp in stamps]) * 1e-9
+    if (np.diff(seconds) < 0).any():
+        return np.arange(len(rows)), 'frame'
+    return seconds, 'camera time (s)'
+
+
+def _draw_latency(axes: Axes, times: np.ndarray, latency: np.ndarray) -> Line2D:
+    """Draw every frame's latency, in ms; the first may be many times the usual one."""
+    line, = axes.plot(times, latency, color=TEXT, linewidth=0.9, alpha=0.65, label='latency',
+                      marker='.' if len(times) <= 200 else '', markersize=3)
+    known = latency[np.isfinite(latency)]
+    highest = max(float(known.max()), 1e-3)
+    if highest > _MANY_TIMES * float(np.percentile(known, 90)) and known.min() > 0:
+        axes.set_yscale('log')
+        axes.set_ylim(float(known.min()) / 1.5, 1.5 * highest)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=6))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(ScalarFormatter())
+    else:
+        axes.set_ylim(0, 1.18 * highest)
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.set_ylabel('latency (ms)')
+    axes.tick_params(length=0, labelsize=9)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    return line
+
+
+def _put_legend(axes: Axes, handles: list[Artist]) -> None:
+    """Explain lines beside the title, above what is drawn, which may be anywhere."""
+    axes.legend(handles=handles, loc='lower right', bbox_to_anchor=(1.0, 1.0), ncol=len(handles),
+                fontsize=9, frameon=False, borderaxespad=0.2, labelcolor=TEXT)
 
 
 def _frame(axes: Axes, title: str) -> None:

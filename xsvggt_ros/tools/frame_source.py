@@ -50,6 +50,9 @@ class FrameSource(Protocol):
     def frames(self) -> Iterator[SourceFrame]:
         """Yield the frames of one pass."""
 
+    def describe_skipped(self) -> str:
+        """Return how many images were left out so far, and why; nothing if there were none."""
+
 
 class WorldSource:
     """The synthetic world as a camera sees it, `rate` times a second."""
@@ -73,6 +76,10 @@ class WorldSource:
             yield SourceFrame(frame.image, self._offset_ns(index), motion=motion)
             index += 1
 
+    def describe_skipped(self) -> str:
+        """Return nothing: all is drawn."""
+        return ''
+
     def _offset_ns(self, index: int) -> int:
         return round(index * 1e9 / self.rate)
 
@@ -93,6 +100,10 @@ class FolderSource:
             if number == self.count:
                 return
             yield SourceFrame(frame.pixels, frame.offset_ns, frame.stamp_ns)
+
+    def describe_skipped(self) -> str:
+        """Return how many images were left out so far, some names and why; or nothing."""
+        return self.folder.describe_skipped()
 
 
 def open_source(folder: Path | None = None, seed: int = DEMO_SEED, rate: float | None = None,

@@ -104,9 +104,12 @@ class ImageFolder:
         """Return how many images were left out so far, some of their names and why; or nothing."""
         if not self.skipped:
             return ''
-        named = [f'{path.name} ({reason})' for path, reason in self.skipped.items()][:MOST_NAMED]
-        rest = len(self.skipped) - len(named)
-        return (f'skipped {len(self.skipped)} of {len(self)} images: ' + '; '.join(named)
+        reasons: dict[str, list[str]] = {}
+        for path, reason in self.skipped.items():
+            reasons.setdefault(reason, []).append(path.name)
+        told = [_with_reason(*item) for item in list(reasons.items())[:MOST_NAMED]]
+        rest = sum(len(names) for names in list(reasons.values())[MOST_NAMED:])
+        return (f'skipped {len(self.skipped)} of {len(self)} images: ' + '; '.join(told)
                 + (f'; and {rest} more' if rest else ''))
 
     # Parts ---------------------------------------------------------------------------------------
@@ -184,6 +187,12 @@ class ImageFolder:
             self._window = float(low), float(max(high, low + 1.0))
         low, high = self._window
         return np.clip((values - low) * (255.0 / (high - low)), 0, 255).astype(np.uint8)
+
+
+def _with_reason(reason: str, names: list[str]) -> str:
+    """Return the first of the names, how many others there are, and the reason."""
+    more = f' and {len(names) - 2} more' if len(names) > 2 else ''
+    return f'{", ".join(names[:2])}{more} ({reason})'
 
 
 def _list_images(path: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 """Starting, watching and ending the processes of a demo, and how a tool ends on Ctrl-C."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 import os
 from pathlib import Path
 import signal
@@ -8,7 +9,14 @@ import subprocess
 import sys
 import time
 
+INTERRUPTED = 130     # exit code of what Ctrl-C ended, as shells have it
+
 _POLL_PERIOD = 0.02   # seconds
+_ALARM_PERIOD = 0.2   # seconds
+
+
+class OutOfTime(BaseException):
+    """What was to be done takes longer than it may; nothing but `time_limit`'s caller stops it."""
 
 
 def interrupt_on_signals() -> None:
@@ -28,6 +36,22 @@ def ignore_signals() -> None:
     """Let no further Ctrl-C disturb the end; children started before are not affected."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise OutOfTime in what takes longer; for the main thread."""
+    def stop(*unused: object) -> None:
+        raise OutOfTime
+
+    before = signal.signal(signal.SIGALRM, stop)
+    # Again and again: what is raised while an object is destroyed goes unheard.
+    signal.setitimer(signal.ITIMER_REAL, seconds, _ALARM_PERIOD)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
 
 
 class ChildProcess:

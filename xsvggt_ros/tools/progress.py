@@ -31,6 +31,13 @@ class ProgressBar:
         if self._overwrites:
             print(file=self._stream, flush=True)
 
+    def note(self, words: str) -> None:
+        """Print a line above the state."""
+        if self._overwrites and self._shown:
+            print('\r' + ' ' * len(self._shown) + '\r', end='', file=self._stream)
+            self._shown, self._next_time = '', 0.0
+        print(words, file=self._stream, flush=True)
+
     def _show(self, done: int, words: str) -> None:
         filled = round(_WIDTH * min(done / self._total, 1.0))
         bar = '#' * filled + '.' * (_WIDTH - filled)

@@ -8,7 +8,7 @@ import sys
 from xsvggt_ros.tools.arguments import (
     add_network_arguments, add_source_arguments, WORLD_FRAMES)
 from xsvggt_ros.tools.errors import ToolError
-from xsvggt_ros.tools.processes import interrupt_on_signals
+from xsvggt_ros.tools.processes import interrupt_on_signals, INTERRUPTED
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
             options.frames = WORLD_FRAMES
         run_reconstruct(options)
     except KeyboardInterrupt:
-        return 0
+        return INTERRUPTED
     except ToolError as error:
         print(f'xsvggt reconstruct: {error}', file=sys.stderr)
         return 1

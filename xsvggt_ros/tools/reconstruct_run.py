@@ -1,6 +1,8 @@
 """Feeds frames straight to the engine and keeps what comes out."""
 
 import argparse
+from collections.abc import Iterable
+from pathlib import Path
 import time
 
 import numpy as np
@@ -19,11 +21,12 @@ from xsvggt_ros.tools.errors import ToolError
 from xsvggt_ros.tools.frame_source import FramesAhead, open_source, SourceFrame
 from xsvggt_ros.tools.measurement import choose_device, choose_dtype, load_network
 from xsvggt_ros.tools.outputs import CacheRow
-from xsvggt_ros.tools.processes import ignore_signals
+from xsvggt_ros.tools.processes import ignore_signals, OutOfTime, time_limit
 from xsvggt_ros.tools.progress import ProgressBar
-from xsvggt_ros.tools.recording import describe_errors, Recording
+from xsvggt_ros.tools.recording import describe_errors, PICTURE_FILE, Recording
 
 CLOUD = CloudOptions(confidence_percentile=20.0)    # as the node does by default
+PICTURE_PATIENCE = 2.0  # seconds after Ctrl-C
 
 
 def run_reconstruct(options: argparse.Namespace) -> None:
@@ -40,31 +43,55 @@ def run_reconstruct(options: argparse.Namespace) -> None:
     print(f'weights: {loaded.description}', flush=True)
     recording = Recording(model=loaded.description, random_weights=loaded.random_weights)
     ahead = FramesAhead(source.frames())
-    bar = ProgressBar('reconstructing', source.count)
-    start = time.perf_counter()
-    done = 0
     try:
-        for frame in ahead:
-            seconds = _reconstruct(engine, frame, camera, recording)
-            done += 1
-            bar.update(done, f'{1e3 * seconds:.0f} ms a frame, '
-                             f'cache {recording.cache[-1].tokens_used} tokens')
-        bar.close(done)
-        seconds = time.perf_counter() - start
-    except KeyboardInterrupt:
+        seconds = _reconstruct_all(engine, ahead, source.count, camera, recording)
+        files = [*recording.write_data(options.out), recording.write_picture(options.out)]
+    except (KeyboardInterrupt, ToolError) as error:
         ignore_signals()
         ahead.stop()
-        print('\ninterrupted', flush=True)
-        recording.write_data(options.out)
+        print('\ninterrupted' if isinstance(error, KeyboardInterrupt) else '\nended by an error')
+        _save_so_far(recording, options.out)
         raise
-    files = [*recording.write_data(options.out), recording.write_picture(options.out)]
     cache = recording.cache[-1]
-    print(f'{done} frames in {seconds:.1f} s, median latency '
+    print(f'{recording.frames} frames in {seconds:.1f} s, median latency '
           f'{1e3 * recording.median_latency():.0f} ms, KV cache {cache.tokens_used} tokens a '
           f'layer ({cache.bytes_used / 1e6:.1f} MB)')
+    if source.describe_skipped():
+        print(source.describe_skipped())
     if recording.errors() is not None:
         print(describe_errors(recording.errors()))
     print('\n'.join(str(file) for file in files))
+
+
+def _reconstruct_all(
+    engine: StreamEngine, frames: Iterable[SourceFrame], count: int | None,
+    camera: CameraModel | None, recording: Recording,
+) -> float:
+    """Put all frames into the recording; return the seconds it took."""
+    bar = ProgressBar('reconstructing', count)
+    start = time.perf_counter()
+    for frame in frames:
+        seconds = _reconstruct(engine, frame, camera, recording)
+        bar.update(recording.frames, f'{1e3 * seconds:.0f} ms a frame, '
+                                     f'cache {recording.cache[-1].tokens_used} tokens')
+    bar.close(recording.frames)
+    return time.perf_counter() - start
+
+
+def _save_so_far(recording: Recording, folder: Path) -> None:
+    """Write and name what there is; the picture only if that does not keep anybody waiting."""
+    if not recording.poses:
+        print('no frame was finished: nothing is saved', flush=True)
+        return
+    files = recording.write_data(folder)
+    print(f'saved {recording.frames} frames:')
+    print('\n'.join(str(file) for file in files), flush=True)
+    try:
+        with time_limit(PICTURE_PATIENCE):
+            print(recording.write_picture(folder), flush=True)
+    except OutOfTime:
+        print(f'{PICTURE_FILE} is left out: drawing it takes longer than {PICTURE_PATIENCE:g} s',
+              flush=True)
 
 
 def _load(options: argparse.Namespace) -> tuple[LoadedModel, StreamEngine]:
@@ -92,8 +119,9 @@ def _reconstruct(
     start = time.perf_counter()
     try:
         result = engine.step(pixels, camera)
-    except ValueError as error:
-        raise ToolError(str(error)) from error
+    except (ValueError, RuntimeError, MemoryError) as error:
+        words = str(error) or type(error).__name__
+        raise ToolError(f'frame {recording.frames}: {words}') from error
     cloud = pack_cloud(result, CLOUD)
     latency = time.perf_counter() - start
     # Without stamps of their own, frames count from 0.

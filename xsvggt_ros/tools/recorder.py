@@ -1,6 +1,9 @@
 """Records what the stream node publishes, as any subscriber could."""
 
 from collections import OrderedDict
+from collections.abc import Callable
+import time
+from typing import TypeVar
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from nav_msgs.msg import Odometry
@@ -22,6 +25,7 @@ _UNKNOWN_NODE = '_NODE_NAME_UNKNOWN_'      # what rmw says before it knows
 _WAITING_FRAMES = 200     # halves of a frame kept until the other half arrives
 _MAX_ROWS = 200_000       # frames remembered, hours of a camera
 _QUEUE = 200              # messages of a topic that wait while the map is built
+Message = TypeVar('Message')
 
 
 class StreamRecorder(Node):
@@ -41,6 +45,8 @@ class StreamRecorder(Node):
         self.clouds_received = 0
         self.edges: set[tuple[str, str]] = set()      # of the node's TF: parent, child
         self.last_stamp = 0                           # of the newest finished frame, ns
+        self.messages_received = 0
+        self._finished: list[tuple[float, int]] = []  # when the first and the last frame was, nth
         self._faults: OrderedDict[str, str] = OrderedDict()
         self._clouds: OrderedDict[int, PointCloud2] = OrderedDict()
         self._poses: OrderedDict[int, Odometry] = OrderedDict()
@@ -55,7 +61,7 @@ class StreamRecorder(Node):
                 (StreamStatus, f'/{node_name}/status', self._on_status),
                 (DiagnosticArray, '/diagnostics', self._on_diagnostics),
                 (TFMessage, '/tf', self._on_tf)):
-            self.create_subscription(message_type, topic, callback, reliable)
+            self.create_subscription(message_type, topic, self._counted(callback), reliable)
 
     # Public interface ----------------------------------------------------------------------------
 
@@ -63,7 +69,8 @@ class StreamRecorder(Node):
         """Subscribe to the camera's images too."""
         newest = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=5,
                             reliability=ReliabilityPolicy.BEST_EFFORT)
-        self.create_subscription(Image, self._image_topic, self._on_image, newest)
+        self.create_subscription(
+            Image, self._image_topic, self._counted(self._on_image), newest)
 
     def node_is_ready(self) -> bool:
         """Return whether the node listens to the camera, which it does once it is active."""
@@ -82,11 +89,25 @@ class StreamRecorder(Node):
                 if info.node_name not in (own_name, _UNKNOWN_NODE)]
 
     @property
+    def rate(self) -> float:
+        """Return frames a second from the first finished one to the last; 0 for fewer than two."""
+        if not self._finished:
+            return 0.0
+        (start, first), (end, last) = self._finished
+        return (last - first) / (end - start) if end > start else 0.0
+
+    @property
     def fault(self) -> str | None:
         """Return what the node's diagnostics call an error at the moment, or None."""
         return next(iter(self._faults.values()), None)
 
     # Callbacks -----------------------------------------------------------------------------------
+
+    def _counted(self, callback: Callable[[Message], None]) -> Callable[[Message], None]:
+        def count_and_call(message: Message) -> None:
+            self.messages_received += 1
+            callback(message)
+        return count_and_call
 
     def _on_image(self, message: Image) -> None:
         self.images_received += 1
@@ -135,6 +156,7 @@ class StreamRecorder(Node):
         self.recording.model = message.model
         self.recording.random_weights = message.random_weights
         self.recording.metric = message.metric
+        self.recording.frames_processed = message.frames_processed
         self._finish(from_stamp(message.header.stamp))
 
     def _finish(self, stamp: int) -> None:
@@ -144,6 +166,8 @@ class StreamRecorder(Node):
             return
         cache = self._rows.pop(stamp)
         self.last_stamp = stamp
+        now = (time.monotonic(), status.frames_processed)
+        self._finished = [self._finished[0] if self._finished else now, now]
         if len(self.recording.cache) < _MAX_ROWS:
             self.recording.cache.append(CacheRow(
                 format_stamp(stamp), cache.frame_index, cache.tokens_used, cache.tokens_budget,

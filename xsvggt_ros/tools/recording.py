@@ -1,5 +1,7 @@
 """What is known of a run when it is over, and how it is written to a folder. No ROS."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 import os
 from pathlib import Path
@@ -40,6 +42,12 @@ class Recording:
     model: str = 'unknown weights'
     random_weights: bool = False
     metric: bool = False                 # lengths are metres, not the network's own unit
+    frames_processed: int | None = None  # by the node; None: all of them are in here
+
+    @property
+    def frames(self) -> int:
+        """Return how many frames the network has processed."""
+        return len(self.poses) if self.frames_processed is None else self.frames_processed
 
     def cloud(self) -> np.ndarray:
         """Return the map [N] as `CLOUD_DTYPE`."""
@@ -75,21 +83,37 @@ class Recording:
             raise ToolError(f'--out {folder}: you may not write there')
 
     def write_data(self, folder: Path) -> list[Path]:
-        """Write map, trajectory and cache occupancy; return the files."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Write map, trajectory and cache occupancy; return the files; raise ToolError."""
         comment = f'weights: {self.model}'.replace('\n', ' ')
-        write_ply(folder / MAP_FILE, self.cloud(), comment)
-        write_tum(folder / TRAJECTORY_FILE, self.poses)
-        write_cache_csv(folder / CACHE_FILE, self.cache)
+        with _writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_ply(folder / MAP_FILE, self.cloud(), comment)
+            write_tum(folder / TRAJECTORY_FILE, self.poses)
+            write_cache_csv(folder / CACHE_FILE, self.cache)
         return [folder / name for name in (MAP_FILE, TRAJECTORY_FILE, CACHE_FILE)]
 
     def write_picture(self, folder: Path) -> Path:
-        """Draw the picture of the run; takes seconds."""
-        from xsvggt_ros.tools.figure import draw_reconstruction   # brings matplotlib
+        """
+        Draw the picture of the run; takes seconds. Raises ToolError.
 
+        It is there as a whole or not at all, and never that of an earlier run.
+        """
         path = folder / PICTURE_FILE
-        draw_reconstruction(self, path)
+        with _writing(folder):
+            path.unlink(missing_ok=True)
+            from xsvggt_ros.tools.figure import draw_reconstruction   # brings matplotlib
+
+            path.write_bytes(draw_reconstruction(self))
         return path
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Raise ToolError for what is wrong with a folder or its disk."""
+    try:
+        yield
+    except OSError as error:
+        raise ToolError(f'--out {folder}: cannot be written: {error}') from error
 
 
 def describe_errors(errors: TrajectoryErrors) -> str:
