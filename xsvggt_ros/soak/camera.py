@@ -175,7 +175,8 @@ def make_publishers(node: Node) -> dict[str, Publisher]:
     static = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     return {
         'image': node.create_publisher(Image, names.IMAGE, best_effort),
-        'compressed': node.create_publisher(CompressedImage, f'{names.IMAGE}/compressed', best_effort),
+        'compressed': node.create_publisher(
+            CompressedImage, f'{names.IMAGE}/compressed', best_effort),
         'info': node.create_publisher(CameraInfo, names.CAMERA_INFO, reliable),
         'odometry': node.create_publisher(Odometry, names.ODOMETRY, reliable),
         'depth': node.create_publisher(Image, names.DEPTH, best_effort),

@@ -16,6 +16,7 @@ def each_stage_fails(stage: Stage, effect: str, points: tuple[str, ...] = FRAME_
     """Let one call of one stage of a frame fail."""
     point = stage.rng.choice(points)
     stage.break_inside(point, effect, stage.rng.choice((1, 1, 3)))
+    stage.says('Inference', or_log=True)
 
 
 @fault(GROUP, GOES_ON, new_stream=True, tries=5)

@@ -87,6 +87,18 @@ class NodeProcess:
         except OSError:
             return Usage(0, 0, 0, 0, 0)
 
+    def doing(self) -> str:
+        """Return what its main thread is doing, in words: where a hang may be looked for."""
+        folder = Path(f'/proc/{self.pid}')
+        try:
+            state = (folder / 'stat').read_text(encoding='ascii').rpartition(')')[2].split()
+            seconds = (int(state[11]) + int(state[12])) / os.sysconf('SC_CLK_TCK')
+            where = (folder / 'wchan').read_text(encoding='ascii').strip('0') or 'running'
+        except OSError:
+            return 'the process has ended'
+        return (f'process {self.pid}, {time.monotonic() - self.begun:.0f} s old, {seconds:.0f} s '
+                f'of CPU, state {state[0]}, in {where}')
+
     def output(self, begin: int = 0) -> str:
         """Return what it wrote, from this byte on."""
         with open(self.log, 'rb') as file:

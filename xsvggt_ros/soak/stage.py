@@ -163,7 +163,8 @@ class Stage:
             if self.node is not None and self.node.exit_code is not None:
                 raise Crash(f'the node ended with exit code {self.node.exit_code}')
             if time.monotonic() > deadline:
-                raise Failure(kind, f'waited {patience:.0f} s in vain for {what}')
+                raise Failure(kind, f'waited {patience:.0f} s in vain for {what}'
+                              + (f' ({self.node.doing()})' if kind == 'hang' else ''))
             time.sleep(POLL)
         return value
 
@@ -189,19 +190,21 @@ class Stage:
         or_log: whether a warning or an error in the log will do, for what is over too soon for
         diagnostics. Raises Failure.
         """
+        def fits(message: str) -> bool:
+            return not words or any(word in message for word in words)
+
         def heard() -> bool:
-            said = any(one.task == task and (not words or any(
-                word in one.message for word in words)) for one in list(self.observer.said))
-            return said or or_log and any(
-                any(level in line for level in ('WARN', 'ERROR'))
-                and any(word in line for word in words) for line in self.log().splitlines())
+            return (any(one.task == task and fits(one.message)
+                        for one in list(self.observer.said))
+                    or or_log and any(fits(line) for line in self.complaints()))
 
         about = ' of ' + ' or '.join(words) if words else ''
         self.until(heard, f"diagnostics' task {task} to complain{about}", 'silent')
 
-    def log(self) -> str:
-        """Return what the node has written since this trial began."""
-        return self.node.output(self._log_begin)
+    def complaints(self) -> list[str]:
+        """Return the warnings and errors that the node has logged since this trial began."""
+        lines = self.node.output(self._log_begin).splitlines()
+        return [line for line in lines if line.startswith(('[WARN]', '[ERROR]', '[FATAL]'))]
 
     def begin_trial(self, seed: int) -> None:
         """Forget what was heard and saved before; seed: of what the fault draws."""

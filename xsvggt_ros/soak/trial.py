@@ -88,7 +88,9 @@ def _map_failures(stage: Stage, new_stream: bool, resets: int, index: int) -> li
 
 def _what_it_did(stage: Stage, resets: int) -> str:
     """Return what diagnostics complained of, and how often the stream began anew, in words."""
-    words = [word[:_MOST_LETTERS] for word in words_of(stage.observer.said)[:_MOST_WORDS]]
+    said = words_of(stage.observer.said) or [
+        line.rpartition(']: ')[2] for line in stage.complaints()]
+    words = [word[:_MOST_LETTERS] for word in said[:_MOST_WORDS]]
     status = stage.observer.status
     if status is not None and status.reset_count > resets:
         words.append(f'{status.reset_count - resets} new streams')
