@@ -129,8 +129,10 @@ class Pipeline:
         message.header.frame_id = frame_name(message.header.frame_id)
         now, stamp_ns = time.monotonic(), nanoseconds(message.header)
         sender = self.senders[camera]
-        refusal = sender.admit(stamp_ns, now, message.header.frame_id, publisher,
-                               self.values['reset.on_time_jump'], self._engine.frames)
+        # The stream goes by the reference's clock; what does not fit to it finds no set.
+        follows_jumps = camera == 0 and self.values['reset.on_time_jump']
+        refusal = sender.admit(stamp_ns, now, message.header.frame_id, publisher, follows_jumps,
+                               self._engine.frames)
         if refusal is not None:
             self.refused += 1
             if not sender.fault(now):  # else that is said, once, and explains this too
