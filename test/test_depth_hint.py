@@ -26,9 +26,12 @@ def depth_image(values, encoding, padding=0, big_endian=False):
 @pytest.mark.parametrize('padding', [0, 6])
 @pytest.mark.parametrize('big_endian', [False, True])
 def test_millimetres_and_metres(padding, big_endian):
-    millimetres = np.array([[0, 1000, 65535], [1, 2, 300]], np.uint16)
+    millimetres = np.array([[0, 1000, 65534], [1, 2, 300]], np.uint16)
     decoded = decode_depth(depth_image(millimetres, '16UC1', padding, big_endian))
     np.testing.assert_allclose(decoded, millimetres * 1e-3, rtol=1e-6)
+    millimetres[1, 1] = 65535  # nothing seen
+    decoded = decode_depth(depth_image(millimetres, '16UC1', padding, big_endian))
+    assert np.isnan(decoded[1, 1]) and np.isnan(decoded).sum() == 1
     assert decoded.dtype == np.float32
     metres = np.array([[0, 1.5, np.nan], [np.inf, 2, -1]], np.float32)
     np.testing.assert_array_equal(

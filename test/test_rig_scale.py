@@ -3,6 +3,7 @@
 from array import array
 import logging
 
+from nav_msgs.msg import Odometry
 import numpy as np
 import pytest
 from sensor_msgs.msg import CameraInfo, Image
@@ -12,7 +13,8 @@ import torch
 from xsvggt_ros.engine.preprocess import Resize
 from xsvggt_ros.engine.scale import FEWEST
 from xsvggt_ros.engine.stream_engine import FrameResult
-from xsvggt_ros.node.metric_scale import MetricScale, UNMATCHED_DEPTH
+from xsvggt_ros.node.hint_topic import HintFault
+from xsvggt_ros.node.metric_scale import MetricScale, UNMATCHED, UNMATCHED_DEPTH
 from xsvggt_ros.node.parameters import BY_NAME, check_together
 from xsvggt_ros.node.rig import RigGeometry, seen_transforms
 from xsvggt_ros.node.tf_listener import LookupError_
@@ -174,6 +176,129 @@ def test_depth_may_come_late_and_what_is_wrong_with_it_is_said():
     for index in range(20, 24 + UNMATCHED_DEPTH):
         scale.apply([result_at((0.0, 0, 0))], index * second, values, RESIZE, None)
     assert 'nearest' in scale.fault and scale.current is not None
+
+
+class Topic:
+    """A hint's topic on which somebody publishes, as long as it is not silent."""
+
+    name = '/robot/hint'
+
+    def __init__(self, mode):
+        self.mode = mode
+        self.is_silent = False
+
+    def silence(self, seconds, has_come):
+        return HintFault('silent', f'nothing on {self.name}') if self.is_silent else None
+
+
+def odometry(milliseconds, position, lost=False):
+    message = Odometry(child_frame_id='base_link')
+    message.header.frame_id = 'odom'
+    message.header.stamp.sec, message.header.stamp.nanosec = divmod(
+        milliseconds * 10 ** 6, 10 ** 9)
+    place = message.pose.pose.position
+    place.x, place.y, place.z = position
+    if lost:
+        message.pose.pose.orientation.w = 0.0
+    return message
+
+
+def drive(scale, values, seconds, lost=(), offset=(), copies=1):
+    """Send an odometry at 50 Hz with images at 10 Hz; return the scales after each image."""
+    known = []
+    for tick in range(round(50 * seconds[0]), round(50 * seconds[1])):
+        time = tick / 50
+        way = np.array((2 * np.sin(0.3 * time), np.cos(0.5 * time), 0.1 * time))
+        there = way + (offset if len(offset) else (0, 0, 0))
+        is_lost = lost and lost[0] <= time < lost[1]
+        for _ in range(copies):
+            scale.on_odometry(odometry(
+                1000 + 20 * tick, (0.0, 0.0, 0.0) if is_lost else tuple(there), is_lost))
+        if tick % 5 == 0:
+            result = result_at((way / TRUE_SCALE).astype(np.float32))
+            scale.apply([result], (1000 + 20 * tick - 10) * 10 ** 6, values, RESIZE, None)
+            known.append(scale.current and scale.current.metres)
+    return known
+
+
+ODOMETRY = VALUES | {'scale.mode': 'odometry'}
+
+
+def test_an_odometry_that_is_lost_leaves_the_scale_as_it_was():
+    """As rtabmap sends it: a null pose while it is lost, and then goes on from elsewhere."""
+    scale = MetricScale(logging.getLogger())
+    scale.listen(Topic('odometry'))
+    before = drive(scale, ODOMETRY, (0, 6), lost=(5, 6))
+    assert before[-1] == pytest.approx(TRUE_SCALE, rel=0.01)
+    assert 'quaternion is zero' in scale.hint_fault().text
+    assert '/robot/hint' in scale.hint_fault().text and '50 messages' in scale.hint_fault().text
+    during = drive(scale, ODOMETRY, (6, 12), lost=(6, 12))
+    after = drive(scale, ODOMETRY, (12, 30), offset=(7.0, -3.0, 1.0))
+    np.testing.assert_allclose(during + after, TRUE_SCALE, rtol=0.02)
+    assert scale.hint_fault() is None
+    assert 'refused (lost)' in scale.hint_description()
+    scale.forget()   # a new stream has another unit
+    assert scale.current is None
+
+
+@pytest.mark.parametrize('copies', [1, 2, 3])
+def test_messages_that_come_twice_are_no_reason_not_to_know_the_scale(copies):
+    scale = MetricScale(logging.getLogger())
+    assert drive(scale, ODOMETRY, (0, 5), copies=copies)[-1] == pytest.approx(
+        TRUE_SCALE, rel=0.01)
+
+
+def test_what_is_wrong_with_an_odometry_is_said():
+    scale, topic = MetricScale(logging.getLogger()), Topic('odometry')
+    scale.listen(topic)
+    for index in range(UNMATCHED + 1):
+        scale.apply([result_at((0.0, 0, 0))], (100 + index) * 10 ** 9, ODOMETRY, RESIZE, None)
+    assert 'no odometry of use has come' in scale.hint_fault().text
+    scale.on_odometry(odometry(1000, (0.0, 0.0, 0.0)))
+    scale.apply([result_at((0.0, 0, 0))], 200 * 10 ** 9, ODOMETRY, RESIZE, None)
+    assert 'nearest stamp is 100 s away (/robot/hint)' in scale.hint_fault().text
+    topic.is_silent = True
+    assert scale.hint_fault().text == 'nothing on /robot/hint'
+    still = MetricScale(logging.getLogger())
+    still.listen(Topic('odometry'))
+    for index in range(10):
+        still.on_odometry(odometry(1000 + 100 * index, (0.0, 0.0, 0.0)))
+        still.apply([result_at((0.0, 0, 0))], (1000 + 100 * index) * 10 ** 6, ODOMETRY, RESIZE,
+                    None)
+    assert 'drive on' in still.hint_fault().text
+
+
+def test_a_depth_image_of_another_frame_is_named_when_it_does_not_fit():
+    rng = np.random.default_rng(0)
+    scale, values = MetricScale(logging.getLogger()), VALUES | {'scale.mode': 'depth'}
+    scale.listen(Topic('depth'))
+    for index in range(1, 8):
+        message = depth_image(index * 10 ** 9, 0)
+        message.header.frame_id = '/lidar'
+        message.data = array('B', rng.integers(1, 65535, (56, 70)).astype(np.uint16).tobytes())
+        scale.on_depth(message)
+        scale.apply([result_at((0.0, 0, 0))], index * 10 ** 9, values, RESIZE, None, None,
+                    'camera')
+    assert scale.current is None
+    assert "'lidar'" in scale.hint_fault().text and "'camera'" in scale.hint_fault().text
+
+
+def test_what_lasts_is_told_once_and_when_it_is_over(caplog, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr('xsvggt_ros.node.metric_scale.time.monotonic', lambda: now[0])
+    caplog.set_level(logging.INFO)
+    scale = MetricScale(logging.getLogger())
+    for number in range(60):
+        now[0] += 1
+        scale.tell(HintFault('fault', ''), f'a fault, {number} s')
+    told = [record for record in caplog.records if 'a fault' in record.getMessage()]
+    assert 1 <= len(told) <= 4 and all(record.levelname == 'WARNING' for record in told)
+    scale.tell(None, '')
+    scale.tell(None, '')
+    assert [record.getMessage() for record in caplog.records][-1] == 'the scale is kept up'
+    scale.tell(HintFault('short', ''), 'a short one')   # for less than a while: no line
+    scale.tell(None, '')
+    assert 'a short one' not in caplog.text
 
 
 def test_a_baseline_needs_two_cameras():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from xsvggt_ros.engine.scale import FEWEST, TrajectoryScale
+from xsvggt_ros.engine.scale import FEWEST, MAX_UNCERTAINTY, METRES, TrajectoryScale, WINDOW
 from xsvggt_ros.tools import metrics
 from xsvggt_ros.tools.synthetic_world import SPLITS, SyntheticWorld
 
@@ -105,3 +105,92 @@ def test_what_is_no_number_is_left_out(way):
     odometry = way.copy()
     odometry[9, 1] = np.inf
     assert scale_of(bad, odometry).metres == pytest.approx(TRUE_SCALE, rel=1e-6)
+
+
+def long_way():
+    """Return a camera's positions at 10 Hz, in metres, for twice the window."""
+    world = SyntheticWorld(SPLITS['test'][0], 16, 12)
+    return np.array([world.path.world_from_camera(index / 10)[:3, 3]
+                     for index in range(2 * WINDOW)])
+
+
+def errors_of(positions, metric, pieces=None):
+    """Return how far the scale is off, relative, after each pair from the first one known."""
+    estimator, errors = TrajectoryScale(), []
+    for index, (position, there) in enumerate(zip(positions, metric)):
+        estimator.add(position, there, 0 if pieces is None else pieces[index])
+        found = estimator.scale()
+        if found is not None:
+            errors.append(abs(np.log(found.metres / TRUE_SCALE)))
+    return np.array(errors)
+
+
+@pytest.mark.parametrize('told', [True, False])
+@pytest.mark.parametrize(('size', 'angle'), [(1.0, 0.0), (10.0, 0.0), (0.0, 2.5), (1000.0, 1.0)])
+def test_an_odometry_that_goes_on_elsewhere_does_not_bend_the_scale(size, angle, told):
+    """Lost and found again, or set to its origin: told by the sender, or only to be seen."""
+    rng = np.random.default_rng(1)
+    way = long_way()
+    metric = way + rng.normal(0, 0.005, way.shape)
+    metric[100:] = turned(metric[100:] + (size, 0, 0), angle)
+    positions = (way + rng.normal(0, 0.02, way.shape)) / TRUE_SCALE
+    pieces = (np.arange(len(way)) >= 100).astype(int) if told else None
+    errors = errors_of(positions, metric, pieces)
+    assert len(errors) > WINDOW and errors.max() < 0.08, errors.max()
+    assert errors[-1] < 0.02
+
+
+def test_a_network_that_jumps_does_not_bend_it_either():
+    way = long_way()
+    positions = way / TRUE_SCALE
+    positions[90:] += (3.0, 0.0, 0.0)
+    assert errors_of(positions, way).max() < 0.05
+
+
+def test_an_odometry_that_jumps_at_every_third_image_gives_no_scale_and_says_why():
+    estimator = TrajectoryScale()
+    for index, position in enumerate(long_way()):
+        estimator.add(position / TRUE_SCALE, position, piece=index // 3)
+        assert estimator.scale() is None
+    assert f'in {WINDOW // 3} pieces' in estimator.refusal
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_a_way_that_has_nothing_to_do_with_the_cameras_gives_no_scale(seed):
+    rng = np.random.default_rng(seed)
+    estimator = TrajectoryScale()
+    for position, other in zip(long_way(), np.cumsum(rng.normal(0, 0.1, (WINDOW, 3)), axis=0)):
+        estimator.add(rng.normal(0, 1, 3), other)
+        assert estimator.scale() is None
+    assert 'scale.max_uncertainty allows 10 %' in estimator.refusal
+
+
+def test_nothing_less_sure_than_the_bound_is_taken_and_what_is_known_stays(way):
+    rng = np.random.default_rng(0)
+    estimator = TrajectoryScale()
+    for position in way:
+        estimator.add((position + rng.normal(0, 0.1, 3)) / TRUE_SCALE, position)
+        for bound in (0.02, MAX_UNCERTAINTY):
+            found = estimator.scale(bound)
+            assert found is None or found.uncertainty <= MAX_UNCERTAINTY
+    assert found is not None and estimator.refusal == ''
+    assert estimator.scale(1e-3) == found and 'allows 0.1 %' in estimator.refusal
+
+
+def test_a_camera_that_stops_keeps_its_scale_and_that_is_no_fault(way):
+    estimator = TrajectoryScale()
+    for position in way:
+        estimator.add(position / TRUE_SCALE, position)
+    known = estimator.scale()
+    for _ in range(WINDOW):
+        estimator.add(way[-1] / TRUE_SCALE, way[-1])
+    assert estimator.scale() == known and estimator.refusal == ''
+    estimator.forget()
+    for _ in range(WINDOW):
+        estimator.add(way[-1] / TRUE_SCALE, way[-1])
+    assert estimator.scale() is None and 'drive on' in estimator.refusal
+
+
+def test_a_unit_that_no_camera_has_is_refused(way):
+    assert scale_of(way / (10 * METRES[1]), way) is None
+    assert scale_of(way * 1e9, way) is None

@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from xsvggt_ros.engine.preprocess import Resize
-from xsvggt_ros.engine.scale import BaselineScale, DepthScale, FEWEST, FEWEST_PIXELS
+from xsvggt_ros.engine.scale import (
+    BaselineScale, DEPTHS, DepthScale, FEWEST, FEWEST_PIXELS, MAX_UNCERTAINTY
+)
 from xsvggt_ros.tools.synthetic_world import SPLITS, SyntheticWorld
 
 TRUE_SCALE = 2.7   # metres in the network's unit
@@ -142,6 +144,53 @@ def test_depth_holds_still_and_follows_a_new_unit(views):
     assert seen[-1].metres == pytest.approx(1.2 * TRUE_SCALE, rel=0.01)
     estimator.forget()
     assert estimator.scale() is None
+
+
+NOISES = {
+    'uniform': lambda rng, shape: rng.uniform(0.1, 10, shape),
+    'normal': lambda rng, shape: abs(rng.normal(2, 1, shape)),
+    '16 bits': lambda rng, shape: 1e-3 * rng.integers(0, 65536, shape),
+    'log-normal': lambda rng, shape: np.exp(rng.normal(0.5, 0.3, shape))}
+
+
+@pytest.mark.parametrize('kind', NOISES)
+def test_noise_is_never_taken_for_depth(views, kind):
+    rng = np.random.default_rng(0)
+    resize = Resize.plan(*views[0].shape, 84, 14)
+    estimator = DepthScale()
+    for view in 6 * views:
+        predicted = network_depth(view, resize) * np.exp(rng.normal(0, 0.1))
+        add(estimator, predicted, NOISES[kind](rng, view.shape), resize)
+        assert estimator.scale() is None
+    assert 'registered' in estimator.refusal or 'max_uncertainty' in estimator.refusal
+
+
+def test_a_flat_wall_may_give_a_scale_but_not_with_depths_of_all_kinds(views):
+    rng = np.random.default_rng(0)
+    resize = Resize.plan(*views[0].shape, 84, 14)
+    wall = np.full(views[0].shape, 2.0)
+    for spread, known in ((0.05, True), (0.6, False)):
+        estimator = DepthScale()
+        for _ in range(20):
+            hint = wall * np.exp(rng.normal(0, spread, wall.shape))
+            add(estimator, network_depth(wall, resize), hint, resize)
+        found = estimator.scale()
+        assert (found is not None) == known
+        assert found is None or found.uncertainty < MAX_UNCERTAINTY
+    assert 'scale.max_uncertainty allows 10 %' in estimator.refusal
+
+
+@pytest.mark.parametrize('absurd', [1e38, -1e38, -3.0, 0.0, np.nan, np.inf, 1e-30,
+                                    2 * DEPTHS[1], 0.5 * DEPTHS[0]])
+def test_depths_that_no_sensor_measures_are_none(views, absurd):
+    resize = Resize.plan(*views[0].shape, 84, 14)
+    estimator = DepthScale()
+    for view in views:
+        hint = view.copy()
+        hint[:, ::2] = hint[1::3] = absurd
+        assert 0 < add(estimator, network_depth(view, resize), hint, resize) < hint.size
+        assert not add(estimator, network_depth(view, resize), np.full_like(view, absurd), resize)
+    assert estimator.scale().metres == pytest.approx(TRUE_SCALE, rel=1e-4)
 
 
 def baseline_of(predicted, known=RIG):

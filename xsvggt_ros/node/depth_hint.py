@@ -2,6 +2,7 @@
 
 from collections import deque
 import threading
+import time
 
 import numpy as np
 from sensor_msgs.msg import Image
@@ -19,6 +20,8 @@ _ENCODINGS = {'16UC1': (np.uint16, 1e-3), 'mono16': (np.uint16, 1e-3), '32FC1': 
 def decode_depth(message: Image) -> np.ndarray:
     """
     Return depth in metres, float32 [height, width]; what is not positive is unknown (REP 118).
+
+    So is the largest number of 16 bits, NaN here: sensors write it where they saw nothing.
 
     Raises ImageError for an encoding that is no depth, and for too little data.
     """
@@ -38,8 +41,11 @@ def decode_depth(message: Image) -> np.ndarray:
             f'a depth image of {width}x{height} in {message.encoding} cannot have {message.step} '
             f'bytes a row and {len(message.data)} in all')
     data = np.frombuffer(message.data, np.uint8)[:message.step * height]
-    rows = np.ascontiguousarray(data.reshape(height, message.step)[:, :row])
-    return rows.view(dtype).astype(np.float32) * np.float32(metres)
+    rows = np.ascontiguousarray(data.reshape(height, message.step)[:, :row]).view(dtype)
+    depth = rows.astype(np.float32) * np.float32(metres)
+    if kind is np.uint16:
+        depth[rows == np.iinfo(np.uint16).max] = np.nan
+    return depth
 
 
 class DepthHint:
@@ -50,6 +56,7 @@ class DepthHint:
         self._lock = threading.Lock()
         self._images: deque[tuple[int, Image]] = deque(maxlen=MOST)
         self.received = 0
+        self.heard: float | None = None  # when an image came last, seconds of the steady clock
 
     def add(self, stamp_ns: int, message: Image) -> None:
         """Remember an image; if time went back, forget the others."""
@@ -58,6 +65,7 @@ class DepthHint:
                 self._images.clear()
             self._images.append((stamp_ns, message))
             self.received += 1
+        self.heard = time.monotonic()
 
     def at(self, stamp_ns: int) -> Image | None:
         """Return the image nearest to a time, None if it is half a period away, or FARTHEST."""

@@ -71,6 +71,7 @@ class Snapshot:
     tf_refused: Sequence[str] = ()  # edges of others, and why
     sender_faults: Sequence[str] = ()  # who publishes images where one camera should
     jump_fault: Fault | None = None  # the last image with the stamp of another clock
+    scale_hint: str = ''  # what has come on the topic that scale.mode listens to
     scale_fault: str = ''  # why lengths are not in metres, or their scale is not kept up
     calibrated_focal: tuple[float, float] | None = None
     camera_info_fault: Fault | None = None
@@ -154,6 +155,8 @@ def _input(s: Snapshot) -> Part:
         'rejected': s.rejected, 'calibration': s.calibration} | _focal_values(s)
     if s.cameras:
         values['cameras'] = s.cameras
+    if s.scale_hint:
+        values['scale hint'] = s.scale_hint
     if s.state != 'active':
         return WARN, f'the node is {s.state}', values
     if s.paused:

@@ -28,6 +28,7 @@ from xsvggt_ros.node.camera_calibration import CameraCalibration
 from xsvggt_ros.node.diagnostics import (
     build_statuses, GpuMemory, no_image_message, process_memory, Snapshot
 )
+from xsvggt_ros.node.hint_topic import HINTS, HintTopic
 from xsvggt_ros.node.loading import load_engine, StartError
 from xsvggt_ros.node.map_output import MapError
 from xsvggt_ros.node.parameters import (
@@ -234,6 +235,8 @@ class XsvggtNode(LifecycleNode):
                 self.create_subscription(
                     CameraInfo, info_topic, partial(self._pipeline.on_camera_info, camera=camera),
                     info, qos_overriding_options=overrides)]
+        if self._values['scale.mode'] in HINTS:
+            self._pipeline.scale.listen(HintTopic(self, self._values['scale.mode']))
         if self._values['scale.mode'] == 'depth':
             depths = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=IMAGE_DEPTH,
                                 reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -462,6 +465,7 @@ class XsvggtNode(LifecycleNode):
             skipped=pipeline.skipped, deadline_fault=pipeline.deadline.fault,
             jump_fault=pipeline.jumps.get('jump'), sender_faults=self._sender_faults(),
             camera_faults=pipeline.camera_faults(), scale_fault=pipeline.scale_fault(),
+            scale_hint=pipeline.scale.hint_description(),
             cameras=pipeline.cameras_description(), resets=pipeline.resets,
             last_reset=pipeline.last_reset, scale=pipeline.scale.current,
             rate_out=outputs.out_meter.rate(), latencies=list(outputs.latencies),

@@ -1,7 +1,14 @@
-"""What `scale.mode` does: results in metres, as soon as it is known what the unit is."""
+"""
+What `scale.mode` does: results in metres, as soon as it is known what the unit is.
+
+A scale that is known stays when its source is lost: the network's unit is one for the whole
+stream, and going back to it would tear map and path apart. It is no longer kept up then, which is
+a fault that is told; a new stream begins without it.
+"""
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+import time
 
 from nav_msgs.msg import Odometry
 import numpy as np
@@ -17,14 +24,19 @@ from xsvggt_ros.engine.scale import (
 from xsvggt_ros.engine.stream_engine import FrameResult
 from xsvggt_ros.geometry import invert_transform
 from xsvggt_ros.node.depth_hint import decode_depth, DepthHint
+from xsvggt_ros.node.frames import frame_name
+from xsvggt_ros.node.hint_topic import HintFault, HintTopic
 from xsvggt_ros.node.image_codec import ImageError
 from xsvggt_ros.node.messages import nanoseconds
-from xsvggt_ros.node.odometry_hint import OdometryHint
+from xsvggt_ros.node.odometry_hint import LONGEST_GAP, OdometryHint
 from xsvggt_ros.node.parameters import Value
 from xsvggt_ros.node.rig import seen_transforms
+from xsvggt_ros.node.stream_statistics import FaultLog
 
 UNMATCHED = 30  # frames for which odometry may be late
 UNMATCHED_DEPTH = 3  # frames for which a depth image may be late
+KEY = 30  # characters of a message by which it is known, before there are numbers
+LASTS = 5.0  # seconds after which a fault of the scale is worth a line in the log
 
 
 class MetricScale:
@@ -37,14 +49,78 @@ class MetricScale:
         self._hint = OdometryHint()
         self._trajectory = TrajectoryScale()
         # Positions in the network's unit for whose time no odometry has come yet.
-        self._unmatched: deque[tuple[int, np.ndarray]] = deque(maxlen=UNMATCHED)
+        self._unmatched: deque[tuple[int, np.ndarray]] = deque()
         self._depth_hint = DepthHint()
         self._depth = DepthScale()
-        self._unmatched_depth: deque[tuple[int, FrameResult]] = deque()
+        self._unmatched_depth: deque[tuple[int, str, FrameResult]] = deque()
         self._baseline = BaselineScale()
         self._camera: CameraModel | None = None
         self._depth_views = DepthViews()
         self.fault = ''  # why there is no newer scale, empty if all is well
+        self._compared = ''  # why the newest images could not be compared
+        self._topic: HintTopic | None = None
+        self._since = 0.0  # seconds of the steady clock, when it was listened to
+        # Not the bound method: rclpy allows one severity for each place that calls a logger.
+        self._log = FaultLog(lambda text: logger.warning(text))
+        self._lasting: tuple[str, float] | None = None  # fault, since when
+
+    # The executor's thread -----------------------------------------------------------------------
+
+    def listen(self, topic: HintTopic) -> None:
+        """Know from where metres are to come from now on."""
+        self._topic, self._since = topic, time.monotonic()
+
+    def on_odometry(self, message: Odometry) -> None:
+        """Remember where another odometry is, in metres."""
+        self._hint.take(message)
+
+    def on_depth(self, message: Image) -> None:
+        """Remember a depth image of the reference camera."""
+        message.header.frame_id = frame_name(message.header.frame_id)
+        self._depth_hint.add(nanoseconds(message.header), message)
+
+    def hint_fault(self) -> HintFault | None:
+        """Return what is wrong with what comes on the topic, or what follows from it."""
+        if self._topic is None:
+            return HintFault(self.fault[:KEY], self.fault) if self.fault else None
+        is_odometry = self._topic.mode == 'odometry'
+        heard = (self._hint if is_odometry else self._depth_hint).heard
+        has_come = heard is not None and heard >= self._since
+        silence = self._topic.silence(
+            time.monotonic() - (heard if has_come else self._since), has_come)
+        if silence is not None:
+            return silence
+        refused = self._hint.fault() if is_odometry else None
+        if refused is not None:
+            kind, reason = refused
+            return HintFault(kind, f'odometry on {self._topic.name} is refused '
+                             f'({self._hint.refused[kind]} messages so far): {reason}')
+        return HintFault(
+            self.fault[:KEY], f'{self.fault} ({self._topic.name})') if self.fault else None
+
+    def hint_description(self) -> str:
+        """Return what has come on the topic, in words; empty if none is listened to."""
+        if self._topic is None:
+            return ''
+        came = (self._hint.description() if self._topic.mode == 'odometry' else
+                f'{self._depth_hint.received} images')
+        return f'{self._topic.name}: {came}'
+
+    def tell(self, fault: HintFault | None, text: str) -> None:
+        """Have a fault that lasts in the log, more and more seldom, and when it is over."""
+        if fault is None:
+            if self._log.get('scale') is not None:
+                self._log.clear('scale')
+                self._logger.info('the scale is kept up')
+            self._lasting = None
+            return
+        now = time.monotonic()
+        if self._lasting is None or self._lasting[0] != fault.key:
+            self._lasting = fault.key, now
+        if now - self._lasting[1] >= LASTS or fault.key.startswith('unpublished'):
+            self._log.report('scale', text, key=fault.key)
+
+    # The worker's thread -------------------------------------------------------------------------
 
     def forget(self) -> None:
         """Begin anew: a new stream has another unit."""
@@ -54,29 +130,22 @@ class MetricScale:
         self._depth.forget()
         self._unmatched_depth.clear()
         self._baseline.forget()
-        self.fault = ''
-
-    def on_odometry(self, message: Odometry) -> None:
-        """Remember where another odometry is, in metres."""
-        position = message.pose.pose.position
-        self._hint.add(nanoseconds(message.header), (position.x, position.y, position.z))
-
-    def on_depth(self, message: Image) -> None:
-        """Remember a depth image of the reference camera."""
-        self._depth_hint.add(nanoseconds(message.header), message)
+        self.fault = self._compared = ''
 
     def apply(
         self, results: Sequence[FrameResult], stamp_ns: int, values: Mapping[str, Value],
         resize: Resize, positions: np.ndarray | None, camera: CameraModel | None = None,
+        frame_id: str = '',
     ) -> list[FrameResult]:
         """
         Return the results of one set of images in metres if the scale is known, else as they are.
 
         positions [K, 3]: where the other cameras are in the frame of the first one, in metres;
-        None: not known. camera: with which the first image was rectified, if it was.
+        None: not known. camera: with which the first image was rectified, if it was; frame_id: the
+        first image's.
         """
         self._camera = camera
-        scale = self._estimate(results, stamp_ns, values, resize, positions)
+        scale = self._estimate(results, stamp_ns, values, resize, positions, frame_id)
         if scale is None:
             return list(results)
         if self.current is None or scale.metres != self.current.metres:
@@ -87,25 +156,29 @@ class MetricScale:
 
     def _estimate(
         self, results: Sequence[FrameResult], stamp_ns: int, values: Mapping[str, Value],
-        resize: Resize, positions: np.ndarray | None,
+        resize: Resize, positions: np.ndarray | None, frame_id: str,
     ) -> Scale | None:
-        mode = values['scale.mode']
+        mode, bound = values['scale.mode'], values['scale.max_uncertainty']
         if mode == 'fixed':
             return Scale(values['scale.value'], 0.0)
         if mode == 'odometry':
             pose = invert_transform(results[0].camera_from_world)
             self._unmatched.append((stamp_ns, pose[:3, 3].cpu().numpy()))
             self._match_odometry()
-            return self._trajectory.scale()
+            scale = self._trajectory.scale(bound)
+            self.fault = self._compared or self._trajectory.refusal
+            return scale
         if mode == 'depth':
-            self._unmatched_depth.append((stamp_ns, results[0]))
+            self._unmatched_depth.append((stamp_ns, frame_id, results[0]))
             self._match_depth(resize)
-            return self._depth.scale()
+            scale = self._depth.scale(bound)
+            self.fault = self._compared or self._depth.refusal
+            return scale
         if mode == 'baseline':
             if positions is not None:
                 seen = [transform[:3, 3] for transform in seen_transforms(results)[1:]]
                 self._baseline.add(np.stack(seen), positions)
-            scale = self._baseline.scale()
+            scale = self._baseline.scale(bound)
             self.fault = self._baseline.refusal
             return scale
         return None
@@ -113,20 +186,22 @@ class MetricScale:
     def _match_depth(self, resize: Resize) -> None:
         """Compare the frames for whose time a depth image has come by now."""
         for _ in range(len(self._unmatched_depth)):
-            stamp_ns, result = self._unmatched_depth.popleft()
+            stamp_ns, frame_id, result = self._unmatched_depth.popleft()
             message = self._depth_hint.at(stamp_ns)
             if message is None:
-                self._unmatched_depth.append((stamp_ns, result))
+                self._unmatched_depth.append((stamp_ns, frame_id, result))
             else:
-                self.fault = self._compare_depth(result, message, resize)
+                self._compared = self._compare_depth(result, message, resize, frame_id)
         if len(self._unmatched_depth) > UNMATCHED_DEPTH:
-            stamp_ns, _ = self._unmatched_depth.popleft()
+            stamp_ns, *_ = self._unmatched_depth.popleft()
             distance = self._depth_hint.distance(stamp_ns)
-            self.fault = (
+            self._compared = (
                 'no depth image has come' if distance is None else
                 f'no depth image fits the images: the nearest stamp is {distance:.3g} s away')
 
-    def _compare_depth(self, result: FrameResult, message: Image, resize: Resize) -> str:
+    def _compare_depth(
+        self, result: FrameResult, message: Image, resize: Resize, frame_id: str,
+    ) -> str:
         """Compare one frame with a depth image; return what is wrong with that, or nothing."""
         try:
             known = self._depth.add(
@@ -136,6 +211,10 @@ class MetricScale:
             return f'depth image refused: {error}'
         if known < FEWEST_PIXELS:
             return f'the depth image is nearly empty: {known} pixels of use'
+        here = message.header.frame_id
+        if self._depth.refusal and here and frame_id and here != frame_id:
+            return (f"{self._depth.refusal}. The depth images are in the frame '{here}', the "
+                    f"images in '{frame_id}': depth must be registered to the image")
         return ''
 
     def _match_odometry(self) -> None:
@@ -144,6 +223,15 @@ class MetricScale:
             stamp_ns, position = self._unmatched.popleft()
             there = self._hint.at(stamp_ns)
             if there is not None:
-                self._trajectory.add(position, there)
+                self._trajectory.add(position, *there)
+                self._compared = ''
             else:
                 self._unmatched.append((stamp_ns, position))
+        if len(self._unmatched) > UNMATCHED:
+            stamp_ns, _ = self._unmatched.popleft()
+            distance = self._hint.distance(stamp_ns)
+            self._compared = (
+                'no odometry of use has come' if distance is None else
+                f'no odometry fits the images: the nearest stamp is {distance:.3g} s away'
+                if distance > LONGEST_GAP / 2 else
+                'the odometry breaks off or jumps wherever there is an image')

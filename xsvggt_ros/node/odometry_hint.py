@@ -1,43 +1,207 @@
 """What another odometry says of the camera's position, at the time of an image."""
 
-from collections import deque
+from bisect import bisect_left
+from collections import Counter, deque
+from collections.abc import Callable
+import math
 import threading
+import time
 
+from nav_msgs.msg import Odometry
 import numpy as np
+
+from xsvggt_ros.node.frames import frame_name
+from xsvggt_ros.node.messages import nanoseconds
 
 MOST = 2000  # messages remembered: ten seconds of a fast odometry
 LONGEST_GAP = 0.5  # seconds between two messages across which a position is interpolated
+FARTHEST = 1e8  # metres from the origin; coordinates on the earth are a tenth of that
+LOST_VARIANCE = 1e3  # square metres: who is less sure than 30 m says that he does not know
+FASTEST = 100.0  # m/s: what goes farther has jumped
+SMALLEST_JUMP = 0.1  # metres; less does not bend a way by much
+STANDS_OUT = 5.0  # times as fast as just before and just after: a jump, too
+SENDER_PATIENCE = 2.0  # seconds after which another frame may take over
+RECENT = 5.0  # seconds for which a message that was refused is worth telling
+TURNED_BACK = 10  # messages in a row that are older than one before: time has begun anew
+
+
+def refusal(message: Odometry) -> str:
+    """
+    Return why a pose is none, as its sender declares or as its numbers show; empty if it is one.
+
+    A covariance of -1 or of LOST_VARIANCE and more in x or y says that the pose is not known. In
+    z it may: an odometry of wheels does not know its height. NaN says nothing (MAVROS).
+    """
+    position, turn = message.pose.pose.position, message.pose.pose.orientation
+    place = position.x, position.y, position.z
+    turns = turn.x, turn.y, turn.z, turn.w
+    variances = message.pose.covariance[0], message.pose.covariance[7], message.pose.covariance[14]
+    if not all(map(math.isfinite, place + turns)):
+        return 'its pose is not finite'
+    if max(map(abs, turns)) < 1e-3:
+        return 'its quaternion is zero, which says that it is lost'
+    if max(map(abs, place)) > FARTHEST:
+        return f'its position is {max(map(abs, place)):.3g} m away'
+    if any(variance < 0 for variance in variances):
+        return f'its covariance is negative ({min(variances):.3g}), which says that it is lost'
+    if max(variances[:2]) >= LOST_VARIANCE:
+        return f'its covariance is {max(variances[:2]):.3g} m^2, which says that it is lost'
+    return ''
 
 
 class OdometryHint:
-    """The newest positions; filled by the executor's thread, read by the worker's."""
+    """
+    The newest positions; filled by the executor's thread, read by the worker's.
 
-    def __init__(self) -> None:
-        """Begin empty."""
+    They come in pieces, numbered: within one the odometry went its way. A new piece begins where
+    it was lost, where it jumps, where its frames change and where time begins anew.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        """Begin empty. now: a steady clock, seconds."""
+        self._now = now
         self._lock = threading.Lock()
         self._stamps: deque[int] = deque(maxlen=MOST)
         self._positions: deque[tuple[float, float, float]] = deque(maxlen=MOST)
+        self._pieces: deque[int] = deque(maxlen=MOST)
+        self._piece = 0  # of the newest
+        self._breaks = False  # before the next one
+        self._doubted = False  # whether the newest step is a jump: the next one decides
+        self._frames: tuple[str, str] | None = None  # of the messages that are taken
+        self._taken_at = self._refused_at = -math.inf  # seconds of the clock
+        self._reason = '', ''  # for the newest refusal: kind, in words
+        self._older = 0  # messages in a row that are older than the newest
+        self.taken = self.repeated = 0
+        self.refused: Counter[str] = Counter()  # kind: how often
+        self.heard: float | None = None  # when a message came last, seconds of the clock
+
+    def take(self, message: Odometry) -> None:
+        """Remember where a message says that the camera is, unless it says nothing."""
+        self.heard = self._now()
+        frames = frame_name(message.header.frame_id), frame_name(message.child_frame_id)
+        reason, position = refusal(message), message.pose.pose.position
+        if self._is_of_another(frames):
+            self._refuse('frames', f"its frames are '{frames[0]}' and '{frames[1]}', but others "
+                         f"come with '{self._frames[0]}' and '{self._frames[1]}': two odometries "
+                         'publish on one topic; give each its own')
+        elif reason:
+            self.lose(reason)
+        elif not nanoseconds(message.header):
+            self._refuse('time', 'it has no stamp')
+        else:
+            self._breaks |= self._frames not in (None, frames)
+            self._frames = frames
+            self.add(nanoseconds(message.header), (position.x, position.y, position.z))
+
+    def lose(self, reason: str) -> None:
+        """Refuse a message whose pose is none: what comes after it may be elsewhere."""
+        self._breaks = True
+        self._refuse('lost', reason)
 
     def add(self, stamp_ns: int, position: tuple[float, float, float]) -> None:
-        """Remember a position in metres; if time went back, forget the others."""
+        """Remember a position in metres; one with the stamp of the newest is the same again."""
+        newest = self._stamps[-1] if self._stamps else None
+        if stamp_ns == newest:
+            self.repeated += 1
+            return
+        if newest is not None and stamp_ns < newest:
+            self._older += 1
+            if self._older < TURNED_BACK:
+                self._refuse('time', f'its stamp is {(newest - stamp_ns) * 1e-9:.3g} s older than '
+                             'one before: out of order, or two odometries on one topic')
+                return
+            self._breaks = True
+            with self._lock:
+                for kept in (self._stamps, self._positions, self._pieces):
+                    kept.clear()
+                self._doubted = False
+        self._older = 0
         with self._lock:
-            if self._stamps and stamp_ns <= self._stamps[-1]:
-                self._stamps.clear()
-                self._positions.clear()
-            self._stamps.append(stamp_ns)
-            self._positions.append(position)
+            self._append(stamp_ns, position)
+        self.taken += 1
+        self._taken_at = self._now()
 
-    def at(self, stamp_ns: int) -> np.ndarray | None:
-        """Return the position [3] at a time, interpolated; None if it is not known."""
+    def at(self, stamp_ns: int) -> tuple[np.ndarray, int] | None:
+        """
+        Return the position [3] at a time, interpolated, and its piece; None if it is not known.
+
+        It may be known later: messages come after images, and a jump shows by what follows it.
+        """
         with self._lock:
             if not self._stamps or not self._stamps[0] <= stamp_ns <= self._stamps[-1]:
                 return None
-            stamps, positions = np.array(self._stamps), np.array(self._positions)
-        after = int(np.searchsorted(stamps, stamp_ns))
-        if stamps[after] == stamp_ns:
-            return positions[after]
-        start, end = int(stamps[after - 1]), int(stamps[after])
-        if end - start > LONGEST_GAP * 1e9:
-            return None
+            after = bisect_left(self._stamps, stamp_ns)
+            if self._doubted and after == len(self._stamps) - 1:
+                return None
+            end, there, piece = (
+                kept[after] for kept in (self._stamps, self._positions, self._pieces))
+            if end == stamp_ns:
+                return np.array(there), piece
+            start, here = self._stamps[after - 1], self._positions[after - 1]
+            if end - start > LONGEST_GAP * 1e9 or self._pieces[after - 1] != piece:
+                return None
         part = (stamp_ns - start) / (end - start)
-        return (1 - part) * positions[after - 1] + part * positions[after]
+        return (1 - part) * np.array(here) + part * np.array(there), piece
+
+    def distance(self, stamp_ns: int) -> float | None:
+        """Return the seconds between a time and the nearest position; None if there is none."""
+        with self._lock:
+            return min((abs(stamp - stamp_ns) * 1e-9 for stamp in self._stamps), default=None)
+
+    def fault(self) -> tuple[str, str] | None:
+        """Return the kind of fault of messages that are refused, and its words; None if none."""
+        if self._refused_at > max(self._taken_at, self._now() - RECENT):
+            return self._reason
+        other = self._reason[0] != 'lost' and self._now() - self._refused_at < RECENT
+        return self._reason if other else None
+
+    def description(self) -> str:
+        """Return what has come, in words."""
+        if not (self.taken or self.repeated or self.refused):
+            return 'nothing yet'
+        words = [f'{self.taken} taken', f'{self._piece} breaks']
+        words += [f'{self.repeated} repeated'] * bool(self.repeated)
+        words += [f'{count} refused ({kind})' for kind, count in self.refused.items()]
+        return ', '.join(words)
+
+    # Parts ---------------------------------------------------------------------------------------
+
+    def _is_of_another(self, frames: tuple[str, str]) -> bool:
+        """Return whether a message is of another odometry than the one that is listened to."""
+        return (self._frames not in (None, frames)
+                and self._now() - self._taken_at < SENDER_PATIENCE)
+
+    def _refuse(self, kind: str, reason: str) -> None:
+        self.refused[kind] += 1
+        self._reason = kind, reason
+        self._refused_at = self._now()
+
+    def _append(self, stamp_ns: int, position: tuple[float, float, float]) -> None:
+        length, speed = self._step(stamp_ns, position)
+        if self._doubted:
+            self._doubted = False
+            if self._step_speed(-2) > STANDS_OUT * speed:
+                self._piece += 1
+                self._pieces[-1] = self._piece
+        jumps = length > 1.0 and speed > FASTEST
+        if self._breaks or jumps:
+            self._piece += bool(self._stamps) or bool(self.taken)
+        elif length > SMALLEST_JUMP and len(self._stamps) > 1 and (
+                self._pieces[-2] == self._pieces[-1]):
+            self._doubted = speed > STANDS_OUT * self._step_speed(-2)
+        self._breaks = False
+        self._stamps.append(stamp_ns)
+        self._positions.append(position)
+        self._pieces.append(self._piece)
+
+    def _step(self, stamp_ns: int, position: tuple[float, float, float]) -> tuple[float, float]:
+        """Return how far a position is from the newest, in metres, and how fast that was."""
+        if not self._stamps:
+            return 0.0, 0.0
+        length = math.dist(self._positions[-1], position)
+        return length, length / ((stamp_ns - self._stamps[-1]) * 1e-9)
+
+    def _step_speed(self, index: int) -> float:
+        """Return how fast it went from a remembered position to the next."""
+        length = math.dist(self._positions[index], self._positions[index + 1])
+        return length / ((self._stamps[index + 1] - self._stamps[index]) * 1e-9)

@@ -16,6 +16,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 
 from xsvggt_ros.engine.point_cloud import SOURCES
+from xsvggt_ros.engine.scale import MAX_UNCERTAINTY, METRES
 from xsvggt_ros.kernels.availability import CHOICES as KERNELS
 from xsvggt_ros.kv_cache.config import QUANTIZATIONS, STORAGE_DTYPES
 from xsvggt_ros.kv_cache.quantization import SCHEMES
@@ -218,7 +219,11 @@ TABLE: tuple[Parameter, ...] = (
               'registered to the image), baseline where the network sees the cameras of a rig '
               'with where TF has them.', choices=SCALE_MODES),
     Parameter('scale.value', 1.0, "Metres in the network's unit, if scale.mode is fixed.",
-              minimum=1e-6, maximum=1e6, dynamic=True),
+              minimum=METRES[0], maximum=METRES[1], dynamic=True),
+    Parameter('scale.max_uncertainty', MAX_UNCERTAINTY, 'Uncertainty, one standard deviation as a '
+              'share of the scale, from which on an estimate is not taken: lengths stay in the '
+              "network's unit, or the scale as it was, and diagnostics say so.", minimum=0.001,
+              maximum=0.5, dynamic=True),
     Parameter('path.max_poses', 1000, 'Poses on ~/path, the newest ones.', minimum=1,
               maximum=100_000),
     Parameter('reset.on_lost', False, 'Begin a new stream when the predicted pose is not finite.',

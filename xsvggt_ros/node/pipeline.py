@@ -38,6 +38,7 @@ from xsvggt_ros.node.camera_sets import CameraImage, CameraSets
 from xsvggt_ros.node.deadline import Deadline
 from xsvggt_ros.node.frame_outputs import host_makers, wanted_topics
 from xsvggt_ros.node.frames import frame_name, LostError, world_from_optical
+from xsvggt_ros.node.hint_topic import HintFault
 from xsvggt_ros.node.image_codec import decode_set, describe_image, ImageError
 from xsvggt_ros.node.loading import is_out_of_memory, LoadedEngine
 from xsvggt_ros.node.message_fields import fill
@@ -237,15 +238,21 @@ class Pipeline:
         return '; '.join(f'{topic}: {text}' for topic, text in zip(self.topics, words))
 
     def scale_fault(self) -> str:
-        """Return why there is no scale yet, or none that is kept up; empty if all is well."""
+        """
+        Return why there is no scale yet, or none that is kept up; empty if all is well.
+
+        What lasts gets into the log, too.
+        """
         mode, known = self.values['scale.mode'], self.scale.current is not None
-        fault = self.scale.fault
+        fault = self.scale.hint_fault()
         if mode == 'baseline' and self._rig.fault:
-            fault = self._rig.fault
-        if not fault or self.outputs.report is None:
-            return ''
+            fault = HintFault('rig', self._rig.fault)
         what = 'the scale is not kept up' if known else 'lengths are not in metres yet'
-        return f'{what} (scale.mode {mode}): {fault}'
+        told = f'{what} (scale.mode {mode}): {fault.text}' if fault is not None else ''
+        if self.outputs.report is None:
+            return ''
+        self.scale.tell(fault, told)
+        return told
 
     def process(self, item: ImageSet) -> None:
         """Reconstruct the images that belong together and publish what came out."""
@@ -378,7 +385,8 @@ class Pipeline:
         if self.values['scale.mode'] == 'baseline' and len(results) > 1:
             positions = self._rig.positions([image.content.header for image in images])
         return self.scale.apply(
-            results, images[0].stamp_ns, self.values, self._engine.resize, positions, camera)
+            results, images[0].stamp_ns, self.values, self._engine.resize, positions, camera,
+            images[0].content.header.frame_id)
 
     def _transforms(
         self, results: Sequence[FrameResult], headers: Sequence[Header],

@@ -220,7 +220,8 @@ class TransformTree:
         missing = [frame for frame in dict.fromkeys((source_frame, target_frame))
                    if frame not in known]
         if not known:
-            told = 'no transform has come on /tf or /tf_static yet'
+            told = ('no transform that can be used' if self._refused else 'no transform') + (
+                ' has come on /tf or /tf_static yet')
         elif missing:
             told = (' and '.join(_no_frame(frame, known) for frame in missing)
                     + f'; it has {_listed(known)}')
