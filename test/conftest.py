@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 import re
 
+import pytest
+
 PROFILE = str(Path(__file__).parents[1] / 'config' / 'fastdds.xml')
 
 os.environ.setdefault('ROS_DOMAIN_ID', str(30 + os.getpid() % 70))
@@ -23,3 +25,14 @@ ROS = re.compile(
 if find_spec('rclpy') is None:  # the Python part alone: what needs ROS cannot be imported
     collect_ignore = [file.name for file in Path(__file__).parent.glob('test_*.py')
                       if ROS.search(file.read_text(encoding='utf-8'))]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """
+    Give each test one thread of PyTorch, until it chooses others.
+
+    Beside busy programs several wait for each other, for as long as 25 times what one needs.
+    """
+    import torch  # not before the tests are: what PyTorch chooses itself is noted with them
+    torch.set_num_threads(1)

@@ -16,7 +16,7 @@ import torch
 
 from xsvggt_ros.kernels import native
 from xsvggt_ros.model.config import ModelConfig
-from xsvggt_ros.model.precision import automatic_precision, cpu_multiplies_bf16
+from xsvggt_ros.model.precision import choose_precision, cpu_multiplies_bf16
 
 HERE = Path(__file__).parent
 FILES = ('weight_quantization', 'model_golden', 'stream_engine', 'bench', 'native', 'processors')
@@ -67,7 +67,7 @@ def test_bf16_is_chosen_where_it_is_multiplied():
     low = os.environ.get('ONEDNN_MAX_CPU_ISA') in (
         'SSE41', 'AVX', 'AVX2', 'AVX2_VNNI', 'AVX512_CORE', 'AVX512_CORE_VNNI')
     assert not (low and cpu_multiplies_bf16())
-    wide, heads = automatic_precision(torch.device('cpu'), ModelConfig.full_size())
+    wide, heads = choose_precision('auto', torch.device('cpu'), ModelConfig.full_size())
     assert wide == heads == (torch.bfloat16 if cpu_multiplies_bf16() else torch.float32)
-    assert automatic_precision(torch.device('cpu'), ModelConfig.small()) == (
+    assert choose_precision('auto', torch.device('cpu'), ModelConfig.small()) == (
         torch.float32, torch.float32)

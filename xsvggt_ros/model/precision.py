@@ -1,28 +1,56 @@
-"""Which precision a network runs in unless somebody chose one."""
+"""Which precision a network runs in, and on how many threads: one rule for node and commands."""
 
 import torch
 
 from xsvggt_ros import onednn
 from xsvggt_ros.model.config import ModelConfig
+from xsvggt_ros.model.streamvggt import StreamVGGT
+from xsvggt_ros.model.threads import use_threads
 
 WIDE = 512  # channels from which bf16 pays on a CPU: small networks are busy with other things
+PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 
-def automatic_precision(
-    device: torch.device, config: ModelConfig,
+def loading_precision(name: str, device: torch.device) -> torch.dtype:
+    """Return the precision in which weights are read, before their network is known."""
+    if name != 'auto':
+        return PRECISIONS[name]
+    if device.type != 'cuda':
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def choose_precision(
+    name: str, device: torch.device, config: ModelConfig,
 ) -> tuple[torch.dtype, torch.dtype]:
     """
     Return the precision of a network on a device, and that of its heads.
 
-    On a GPU 16 bits, heads in fp32. On a CPU fp32, but bf16, heads too, for wide networks on
-    processors that multiply bf16.
+    name: one of `PRECISIONS`, or 'auto'. On a GPU 16 bits unless another is named, heads in fp32.
+    On a CPU heads are as the rest: what is named; or fp32, but bf16 for wide networks where the
+    processor multiplies it.
     """
+    dtype = loading_precision(name, device)
     if device.type == 'cuda':
-        return (torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16,
-                torch.float32)
-    if config.embed_dim >= WIDE and cpu_multiplies_bf16():
-        return torch.bfloat16, torch.bfloat16
-    return torch.float32, torch.float32
+        return dtype, torch.float32
+    if name == 'auto' and config.embed_dim >= WIDE and cpu_multiplies_bf16():
+        dtype = torch.bfloat16
+    return dtype, dtype
+
+
+def make_ready(
+    model: StreamVGGT, device: torch.device, dtype: str = 'auto', threads: int = 0,
+) -> tuple[torch.dtype, torch.dtype]:
+    """
+    Give a network on a device its precision, and the process the threads for it.
+
+    dtype: see `choose_precision`, whose result is returned; threads: see `use_threads`. The
+    network's layer scales are folded (`StreamVGGT.fold_scales`).
+    """
+    precision = choose_precision(dtype, device, model.config)
+    model.fold_scales().set_dtype(*precision)
+    use_threads(threads, model)
+    return precision
 
 
 def cpu_multiplies_bf16() -> bool:

@@ -9,10 +9,9 @@ import torch
 from xsvggt_ros.engine.cuda_graph import CudaGraphs
 from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.kernels import availability
-from xsvggt_ros.kv_cache.config import CacheConfig, STORAGE_DTYPES
+from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.model.checkpoint import CheckpointError, load_model
-from xsvggt_ros.model.precision import automatic_precision
-from xsvggt_ros.model.threads import use_threads
+from xsvggt_ros.model.precision import loading_precision, make_ready
 from xsvggt_ros.node.parameters import Value
 
 # Of what the engine and the network complain about.
@@ -50,30 +49,26 @@ def load_engine(
     """
     device = choose_device(values['model.device'])
     graphs = choose_graphs(values['model.graphs'], device)
-    dtype = choose_dtype(values['model.dtype'], device)
-    heads = torch.float32
     if not values['model.checkpoint']:
         raise StartError(
             'model.checkpoint is empty: give the path of a checkpoint (.safetensors, .pt, '
             ".pth), or 'small', which comes with the package")
     try:
         loaded = load_model(
-            values['model.checkpoint'], values['model.size'], device=device, dtype=dtype,
+            values['model.checkpoint'], values['model.size'], device=device,
+            dtype=loading_precision(values['model.dtype'], device),
             weights=values['model.weights'])
         image_size = values['model.image_size'] or loaded.config.img_size
-        if device.type == 'cpu':
-            heads = dtype
-            if values['model.dtype'] == 'auto':
-                dtype, heads = automatic_precision(device, loaded.config)
         loaded.model.camera_head.iterations = values['model.camera_iterations']
         check_kernels(values['model.kernels'], device, loaded.config.head_dim)
+        dtype, heads = make_ready(
+            loaded.model, device, values['model.dtype'], values['model.threads'])
         engine = StreamEngine(
-            loaded.model.fold_scales(), cache_config(values), device=device, dtype=dtype,
+            loaded.model, cache_config(values), device=device, dtype=dtype,
             image_size=image_size, head_dtype=heads, kernels=values['model.kernels'],
             graphs=graphs, report=report,
             tracking_size=values['input.tracking_size'] or None)
         check_memory(engine, image_size, device)
-        use_threads(values['model.threads'], loaded.model)
         if values['model.warmup']:
             empty = np.zeros((round(image_size * 3 / 4), image_size, 3), np.uint8)
             for remember in (True, False)[:2 if values['input.tracking_size'] else 1]:
@@ -166,15 +161,6 @@ def check_kernels(choice: str, device: torch.device, head_dim: int) -> None:
     if reason is not None:
         raise StartError(f'model.kernels is triton, but {reason}; use model.kernels:=portable, or '
                          'auto, which takes Triton where it runs')
-
-
-def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Return the precision of a parameter value; auto depends on the device."""
-    if name != 'auto':
-        return STORAGE_DTYPES[name]
-    if device.type == 'cpu':
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -58,6 +58,19 @@ def add_priced_arguments(parser: argparse.ArgumentParser) -> None:
                         metavar='1..4', help='how often the pose is refined (default: 4)')
 
 
+def add_device_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add where the network runs, in which precision and on how many threads."""
+    parser.add_argument('--device', default='auto',
+                        help='cpu, cuda or cuda:N (default: a GPU if there is one)')
+    parser.add_argument('--dtype', choices=('auto', 'fp32', 'bf16', 'fp16'), default='auto',
+                        help='precision of the network, on a CPU of its heads too (default: as in '
+                             'the node, 16 bits on a GPU; on a CPU fp32, or bf16 for wide '
+                             'networks where the processor multiplies it)')
+    parser.add_argument('--threads', type=positive_int, metavar='N',
+                        help='threads on a CPU (default: as in the node, one for small networks, '
+                             'otherwise what PyTorch chooses)')
+
+
 def add_keyframe_arguments(parser: argparse.ArgumentParser) -> None:
     """Add which frames are remembered, and how the network sees the others."""
     parser.add_argument('--keyframe-stride', type=positive_int, default=1, metavar='N',

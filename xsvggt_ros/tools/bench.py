@@ -5,7 +5,9 @@ from pathlib import Path
 import sys
 
 from xsvggt_ros.tools.arguments import (
-    add_keyframe_arguments, add_priced_arguments, image_size, positive_int, seed)
+    add_device_arguments, add_keyframe_arguments, add_priced_arguments, image_size, positive_int,
+    seed
+)
 from xsvggt_ros.tools.errors import ChoiceError, ToolError
 from xsvggt_ros.tools.processes import interrupt_on_signals
 from xsvggt_ros.tools.synthetic_world import DEMO_SEED
@@ -26,8 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                     'those of a cache that forgets nothing, and what it costs.')
     _add_stream_arguments(cache)
     _add_setting_arguments(cache)
-    cache.add_argument('--device', default='auto',
-                       help='cpu, cuda or cuda:N (default: a GPU if there is one)')
+    add_device_arguments(cache)
     cache.add_argument('--json', type=Path, metavar='FILE', help='write the rows there too')
     cache.add_argument('--markdown', action='store_true', help='print the table as Markdown')
 
@@ -41,10 +42,7 @@ def _add_frame_arguments(parser: argparse.ArgumentParser) -> None:
                         help='size of the images (default: 112x84 for small, 224x168 for full)')
     parser.add_argument('--frames', type=positive_int, default=FRAMES, metavar='N',
                         help=f'length of the stream (default: {FRAMES})')
-    parser.add_argument('--device', default='auto',
-                        help='cpu, cuda or cuda:N (default: a GPU if there is one)')
-    parser.add_argument('--dtype', choices=('auto', 'fp32', 'bf16', 'fp16'), default='auto',
-                        help="precision of the network (default: the node's choice)")
+    add_device_arguments(parser)
     parser.add_argument('--head-dtype', choices=('auto', 'fp32', 'bf16', 'fp16'), default='auto',
                         help='precision of the heads')
     parser.add_argument('--policy', default='frame_coverage', metavar='NAME',
@@ -66,8 +64,6 @@ def _add_frame_arguments(parser: argparse.ArgumentParser) -> None:
                              'GPU (default: portable)')
     parser.add_argument('--graphs', choices=('off', 'auto', 'on'), default='off',
                         help='replay the steady part of a frame from CUDA graphs (default: off)')
-    parser.add_argument('--threads', type=positive_int, metavar='N',
-                        help='threads on a CPU (default: as the node, one for small networks)')
     parser.add_argument('--compare', metavar='MODULE:FACTORY',
                         help='another implementation, to run in turn with this one, frame by '
                              'frame: FACTORY(settings) returns an object with step(frame)')

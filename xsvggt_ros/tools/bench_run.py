@@ -20,7 +20,7 @@ from xsvggt_ros.tools.cache_bench import (
 from xsvggt_ros.tools.cli import package_version
 from xsvggt_ros.tools.errors import ToolError
 from xsvggt_ros.tools.measurement import (
-    check_image_size, check_writable, choose_device, choose_dtype, load_network, write_json
+    check_image_size, check_writable, choose_device, load_network, write_json
 )
 from xsvggt_ros.tools.progress import ProgressBar
 
@@ -65,7 +65,8 @@ def _settings(options: argparse.Namespace) -> list[Setting]:
 
 def _load(options: argparse.Namespace, device: torch.device) -> CacheBench:
     """Return the bench with its network and its stream."""
-    loaded = load_network(options.checkpoint, options.size, device)
+    loaded, precision = load_network(options.checkpoint, options.size, device,
+                                     dtype=options.dtype, threads=options.threads)
     width = network_image_size(options) or loaded.config.img_size
     patch = loaded.config.patch_size
     check_image_size(width, patch)
@@ -73,7 +74,7 @@ def _load(options: argparse.Namespace, device: torch.device) -> CacheBench:
         stream = world_stream(options.world, options.frames, width, patch)
     else:
         stream = folder_stream(options.input, options.frames, width, patch)
-    return CacheBench(loaded, stream, options.tokens, device, choose_dtype(device))
+    return CacheBench(loaded, stream, options.tokens, device, *precision)
 
 
 def _command(options: argparse.Namespace) -> str:
@@ -84,7 +85,8 @@ def _command(options: argparse.Namespace) -> str:
     else:
         words += ['--input', options.input.resolve().name]
     words += ['--checkpoint', Path(options.checkpoint).name]
-    for name in ('size', 'image_size', 'policies', 'precisions', 'scheme', 'tokens', 'device'):
+    for name in ('size', 'image_size', 'policies', 'precisions', 'scheme', 'tokens', 'device',
+                 'dtype', 'threads'):
         value = getattr(options, name)
         if value is not None and value != 'auto':
             words += ['--' + name.replace('_', '-'), str(value)]

@@ -110,6 +110,7 @@ class CacheBench:
     def __init__(
         self, loaded: LoadedModel, stream: Stream, tokens: int | None = None,
         device: torch.device | str = 'cpu', dtype: torch.dtype = torch.float32,
+        head_dtype: torch.dtype = torch.float32,
     ) -> None:
         """
         Settle how many bytes every bounded run gets.
@@ -122,7 +123,7 @@ class CacheBench:
         self.stream = stream
         self.loaded = loaded
         self._device = torch.device(device)
-        self._dtype = dtype
+        self._dtype, self._head_dtype = dtype, head_dtype
         self.height, self.width = stream.images[0].shape[:2]
         layout = loaded.model.cache_layout(self.height, self.width).tokens
         self.tokens_per_frame = layout.tokens_per_step
@@ -188,7 +189,8 @@ class CacheBench:
     # Parts ---------------------------------------------------------------------------------------
 
     def _engine(self, config: CacheConfig) -> StreamEngine:
-        return StreamEngine(self.loaded.model, config, self._device, self._dtype, self.width)
+        return StreamEngine(self.loaded.model, config, self._device, self._dtype, self.width,
+                            self._head_dtype)
 
     def _config(self, setting: Setting) -> CacheConfig:
         """Return a setting's cache: all of the stream in fp32, or what the byte budget buys."""

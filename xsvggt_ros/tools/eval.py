@@ -5,7 +5,9 @@ from pathlib import Path
 import sys
 
 from xsvggt_ros.tools.arguments import (
-    add_keyframe_arguments, add_priced_arguments, positive_float, positive_int)
+    add_device_arguments, add_keyframe_arguments, add_priced_arguments, positive_float,
+    positive_int
+)
 from xsvggt_ros.tools.errors import ChoiceError, ToolError
 from xsvggt_ros.tools.processes import interrupt_on_signals
 
@@ -56,13 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--remove', default='', metavar='A,B',
                         help='rows that show what the memory is for: first hides the first frame '
                              'from all others, history all earlier frames')
-    parser.add_argument('--dtype', choices=('auto', 'fp32', 'bf16', 'fp16'), default='auto',
-                        help='precision of the network, on a CPU of its heads too (default: 16 '
-                             'bits on a GPU, fp32 on a CPU)')
     add_priced_arguments(parser)
     add_keyframe_arguments(parser)
-    parser.add_argument('--device', default='auto',
-                        help='cpu, cuda or cuda:N (default: a GPU if there is one)')
+    add_device_arguments(parser)
     parser.add_argument('--json', type=Path, metavar='FILE',
                         help='write all numbers there, those of each stream too')
     parser.add_argument('--markdown', action='store_true', help='print the table as Markdown')

@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 
-from xsvggt_ros.kv_cache.config import QUANTIZATIONS, STORAGE_DTYPES
+from xsvggt_ros.kv_cache.config import QUANTIZATIONS
 from xsvggt_ros.kv_cache.retention import POLICIES
 from xsvggt_ros.model.camera_head import ITERATIONS
 from xsvggt_ros.tools import evaluation
@@ -21,8 +21,8 @@ from xsvggt_ros.tools.eval_report import report, to_json
 from xsvggt_ros.tools.eval_streams import EvalStream, prepare, Recording, world_recordings
 from xsvggt_ros.tools.evaluation import REMOVALS, Scores, Setting
 from xsvggt_ros.tools.measurement import (
-    check_image_size, check_tracking_size, check_writable, choose_device, choose_dtype,
-    load_network, write_json
+    check_image_size, check_tracking_size, check_writable, choose_device, load_network,
+    write_json
 )
 from xsvggt_ros.tools.progress import ProgressBar
 
@@ -42,9 +42,9 @@ def run_eval(options: argparse.Namespace) -> None:
     settings, lengths = choose_settings(options), read_lengths(options.frames)
     check_writable(options.json)
     device = choose_device(options.device)
-    loaded = load_network(options.checkpoint, options.size, device, options.weights)
+    loaded, (dtype, _) = load_network(options.checkpoint, options.size, device, options.weights,
+                                      options.dtype, options.threads)
     loaded.model.camera_head.iterations = options.camera_iterations
-    dtype = STORAGE_DTYPES.get(options.dtype, choose_dtype(device))
     width = options.image_size or loaded.config.img_size
     check_image_size(width, loaded.config.patch_size)
     check_tracking_size(options.tracking_size, width, options.keyframe_stride,

@@ -11,10 +11,9 @@ import torch
 
 from xsvggt_ros.engine.cuda_graph import CudaGraphs
 from xsvggt_ros.engine.stream_engine import StreamEngine
-from xsvggt_ros.kv_cache.config import CacheConfig, STORAGE_DTYPES
+from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.model.checkpoint import CheckpointError, load_model, LoadedModel
-from xsvggt_ros.model.precision import automatic_precision
-from xsvggt_ros.model.threads import use_threads
+from xsvggt_ros.model.precision import make_ready, PRECISIONS
 from xsvggt_ros.model.weight_quantization import (
     check_weights, quantise_weights, weight_bytes
 )
@@ -61,7 +60,6 @@ def run_bench(options: argparse.Namespace) -> None:
     loaded.model.fold_scales().camera_head.iterations = options.camera_iterations
     quantise_weights(loaded.model, options.weights)
     engine, precision = _engine(loaded, options, device)
-    use_threads(options.threads or 0, loaded.model)
     runs[0] = frame_bench.Keyframes(engine, options.keyframe_stride)
     images = frame_bench.pictures(height, width)
     content = _measure(runs, engine, loaded, images, options, device)
@@ -85,12 +83,8 @@ def run_bench(options: argparse.Namespace) -> None:
 def _engine(
     loaded: LoadedModel, options: argparse.Namespace, device: torch.device,
 ) -> tuple[StreamEngine, dict[str, str]]:
-    dtype, heads = automatic_precision(device, loaded.config)
-    if options.dtype != 'auto':
-        dtype = STORAGE_DTYPES[options.dtype]
-        heads = dtype if device.type == 'cpu' else torch.float32
-    if options.head_dtype != 'auto':
-        heads = STORAGE_DTYPES[options.head_dtype]
+    dtype, heads = make_ready(loaded.model, device, options.dtype, options.threads or 0)
+    heads = PRECISIONS.get(options.head_dtype, heads)
     try:
         cache = CacheConfig(policy=options.policy, quantization=options.quantization,
                             max_tokens=options.max_tokens,

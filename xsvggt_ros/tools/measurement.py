@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from xsvggt_ros.model.checkpoint import CheckpointError, load_model, LoadedModel
+from xsvggt_ros.model.precision import loading_precision, make_ready
 from xsvggt_ros.tools.errors import ToolError
 
 
@@ -24,21 +25,18 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def choose_dtype(device: torch.device) -> torch.dtype:
-    """Return the precision that the node would choose for a device."""
-    if device.type != 'cuda':
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-
-
 def load_network(
-    checkpoint: str, size: str, device: torch.device, weights: str = 'float',
-) -> LoadedModel:
-    """Return the network on the device; raise ToolError."""
+    checkpoint: str, size: str, device: torch.device, weights: str = 'float', dtype: str = 'auto',
+    threads: int | None = None,
+) -> tuple[LoadedModel, tuple[torch.dtype, torch.dtype]]:
+    """
+    Return the network on the device, ready as the node has it, and its precision and its heads'.
+
+    dtype, threads: what `--dtype` and `--threads` say. Raises ToolError.
+    """
     try:
-        loaded = load_model(checkpoint, size, device, choose_dtype(device), weights)
-        loaded.model.fold_scales()
-        return loaded
+        loaded = load_model(checkpoint, size, device, loading_precision(dtype, device), weights)
+        return loaded, make_ready(loaded.model, device, dtype, threads or 0)
     except (CheckpointError, RuntimeError) as error:
         raise ToolError(str(error)) from error
     except ValueError as error:

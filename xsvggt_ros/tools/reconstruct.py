@@ -6,7 +6,7 @@ from pathlib import Path
 import sys
 
 from xsvggt_ros.tools.arguments import (
-    add_network_arguments, add_source_arguments, WORLD_FRAMES)
+    add_device_arguments, add_network_arguments, add_source_arguments, WORLD_FRAMES)
 from xsvggt_ros.tools.errors import ToolError
 from xsvggt_ros.tools.processes import interrupt_on_signals, INTERRUPTED
 
@@ -18,8 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='folder for map, trajectory, cache table and picture '
                              '(default: out/reconstruct)')
     add_network_arguments(parser)
-    parser.add_argument('--device', default='auto',
-                        help='cpu, cuda or cuda:N (default: a GPU if there is one)')
+    add_device_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -19,7 +19,7 @@ from xsvggt_ros.model.checkpoint import LoadedModel
 from xsvggt_ros.tools.arguments import network_image_size
 from xsvggt_ros.tools.errors import ToolError
 from xsvggt_ros.tools.frame_source import FramesAhead, open_source, SourceFrame
-from xsvggt_ros.tools.measurement import choose_device, choose_dtype, load_network
+from xsvggt_ros.tools.measurement import choose_device, load_network
 from xsvggt_ros.tools.outputs import CacheRow
 from xsvggt_ros.tools.processes import ignore_signals, OutOfTime, time_limit
 from xsvggt_ros.tools.progress import ProgressBar
@@ -97,12 +97,14 @@ def _save_so_far(recording: Recording, folder: Path) -> None:
 def _load(options: argparse.Namespace) -> tuple[LoadedModel, StreamEngine]:
     """Return the network and the engine that the options ask for."""
     device = choose_device(options.device)
-    loaded = load_network(options.checkpoint, 'auto', device)
+    loaded, (dtype, heads) = load_network(options.checkpoint, 'auto', device,
+                                          dtype=options.dtype, threads=options.threads)
     try:
         cache = CacheConfig(policy=options.policy, max_tokens=options.max_tokens,
                             quantization=options.quantization)
-        engine = StreamEngine(loaded.model, cache, device, choose_dtype(device),
-                              network_image_size(options) or loaded.config.img_size)
+        engine = StreamEngine(
+            loaded.model, cache, device, dtype, head_dtype=heads,
+            image_size=network_image_size(options) or loaded.config.img_size)
     except (ValueError, RuntimeError) as error:
         raise ToolError(str(error)) from error
     engine.want_points(CLOUD.source == 'points')

@@ -1,0 +1,99 @@
+"""Precision and threads: one rule for the node and all commands."""
+
+import pytest
+import torch
+
+from xsvggt_ros.engine.stream_engine import StreamEngine
+from xsvggt_ros.kernels import native
+from xsvggt_ros.model import precision, threads
+from xsvggt_ros.model.config import ModelConfig
+from xsvggt_ros.model.precision import choose_precision, loading_precision
+from xsvggt_ros.node.loading import load_engine
+from xsvggt_ros.node.parameters import TABLE
+from xsvggt_ros.tools.cli import main
+
+CPU, GPU = torch.device('cpu'), torch.device('cuda')
+NETWORK = ['--checkpoint', 'random', '--image-size', '56']
+COMMANDS = {
+    'reconstruct': ['reconstruct', '--world', '1', '--frames', '2', *NETWORK],
+    'eval': ['eval', '--streams', '1', '--frames', '2', *NETWORK],
+    'bench cache': ['bench', 'cache', '--frames', '2', '--policies', 'xstream', '--precisions',
+                    'none', *NETWORK],
+    'bench': ['bench', '--frames', '3', '--image', '56x42', '--no-fill']}
+
+
+@pytest.fixture
+def precisions(monkeypatch):
+    """Return the precisions of all engines that are made, and of their heads."""
+    made = []
+    make = StreamEngine.__init__
+
+    def spied(engine, *arguments, **named):
+        make(engine, *arguments, **named)
+        made.append((engine._dtype, engine._head_dtype, engine._model.dtype,
+                     engine._model.head_dtype))
+
+    monkeypatch.setattr(StreamEngine, '__init__', spied)
+    monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield made
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(params=['node', *COMMANDS])
+def start(request, tmp_path):
+    """Return a function that starts the node's engine, or runs a command."""
+    def run(dtype=None, threads=None):
+        if request.param == 'node':
+            load_engine({parameter.name: parameter.default for parameter in TABLE} | {
+                'model.checkpoint': 'random', 'model.device': 'cpu', 'model.image_size': 56,
+                'model.dtype': dtype or 'auto', 'model.threads': threads or 0})
+            return
+        words = [*COMMANDS[request.param], '--device', 'cpu']
+        if request.param == 'reconstruct':
+            words += ['--out', str(tmp_path / 'out')]
+        words += ['--dtype', dtype] if dtype else []
+        words += ['--threads', str(threads)] if threads else []
+        assert main(words) == 0
+
+    return run
+
+
+def test_small_networks_are_fp32_on_one_thread(start, precisions, monkeypatch):
+    monkeypatch.setattr(threads, 'PYTORCH_CHOICE', 3)
+    start()
+    assert set(precisions) == {(torch.float32,) * 4}
+    assert torch.get_num_threads() == (1 if native.library() is not None else 3)
+
+
+def test_wide_networks_are_what_the_processor_multiplies(start, precisions, monkeypatch):
+    monkeypatch.setattr(precision, 'WIDE', 1)
+    monkeypatch.setattr(precision, 'cpu_multiplies_bf16', lambda: True)
+    monkeypatch.setattr(threads, 'PYTORCH_CHOICE', 1)  # more wait for each other on busy cores
+    start()
+    assert set(precisions) == {(torch.bfloat16,) * 4}
+    assert torch.get_num_threads() == 1
+
+
+def test_both_can_be_chosen(start, precisions):
+    start(dtype='bf16', threads=3)
+    assert set(precisions) == {(torch.bfloat16,) * 4}
+    assert torch.get_num_threads() == 3
+
+
+@pytest.mark.parametrize('multiplies', [True, False])
+def test_the_rule(multiplies, monkeypatch):
+    monkeypatch.setattr(precision, 'cpu_multiplies_bf16', lambda: multiplies)
+    monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda: multiplies)
+    full, small = ModelConfig.full_size(), ModelConfig.small()
+    fast = torch.bfloat16 if multiplies else torch.float32
+    assert choose_precision('auto', CPU, full) == (fast, fast)
+    assert choose_precision('auto', CPU, small) == (torch.float32, torch.float32)
+    assert choose_precision('fp32', CPU, full) == (torch.float32, torch.float32)
+    assert choose_precision('bf16', CPU, small) == (torch.bfloat16, torch.bfloat16)
+    sixteen = torch.bfloat16 if multiplies else torch.float16
+    for config in (full, small):
+        assert choose_precision('auto', GPU, config) == (sixteen, torch.float32)
+        assert choose_precision('fp16', GPU, config) == (torch.float16, torch.float32)
+    assert loading_precision('auto', CPU) == torch.float32
