@@ -17,7 +17,7 @@ from xsvggt_ros.soak.stage import Stage
 GROUP = 'hints'
 FACTOR = 1.5   # by which a scale that is said to be metric may change, both ways
 KEEPS = 'refuses it and says why; the scale stays, or is not metric'
-LONG = 45      # shots: three seconds, longer than what is late is waited for
+LONG = 30      # shots: two seconds
 
 
 @contextmanager

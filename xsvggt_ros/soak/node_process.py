@@ -23,8 +23,8 @@ _POLL = 0.002  # seconds
 class Usage:
     """What the system says of a process."""
 
-    resident: int     # bytes, without `shared`
-    peak: int         # bytes, `shared` included, of all times
+    resident: int     # bytes of its own, without files, which the system takes back as it likes
+    peak: int         # bytes of all kinds, the most there ever were
     shared: int       # bytes of the middleware's shared memory that were touched; bounded by it
     descriptors: int
     threads: int
@@ -79,10 +79,9 @@ class NodeProcess:
             lines = (folder / 'status').read_text(encoding='ascii').splitlines()
             kilobytes = {line.partition(':')[0]: line.split()[1] for line in lines
                          if line.startswith(('Rss', 'VmHWM'))}
-            anonymous, file, shared, peak = (
-                1024 * int(kilobytes.get(name, 0))
-                for name in ('RssAnon', 'RssFile', 'RssShmem', 'VmHWM'))
-            return Usage(anonymous + file, peak, shared, len(os.listdir(folder / 'fd')),
+            resident, peak, shared = (1024 * int(kilobytes.get(name, 0))
+                                      for name in ('RssAnon', 'VmHWM', 'RssShmem'))
+            return Usage(resident, peak, shared, len(os.listdir(folder / 'fd')),
                          len(os.listdir(folder / 'task')))
         except OSError:
             return Usage(0, 0, 0, 0, 0)

@@ -26,7 +26,7 @@ class Injection:
     silent: str = ''           # what diagnostics should have said
     answer_s: float | None = None  # the longest that a service took
     did: str = ''              # what the node said and did
-    resident: int = 0          # bytes of the node's memory afterwards, without what is shared
+    resident: int = 0          # bytes of the node's own memory afterwards
 
     @property
     def outcome(self) -> str:
@@ -46,7 +46,7 @@ class Life:
     """What one process of the node used after its first and after its last faults."""
 
     injections: int
-    resident: tuple[int, int]     # bytes in use, without what is shared
+    resident: tuple[int, int]     # bytes of its own, in use
     peak: tuple[int, int]         # bytes
     shared: tuple[int, int]       # bytes
     descriptors: tuple[int, int]
