@@ -7,9 +7,9 @@ import pytest
 hypothesis = pytest.importorskip('hypothesis')
 
 EXECUTIONS = 400
-TARGETS = {name: target for name, target in all_targets().items() if name not in (
-    'tum_lists', 'folder_names', 'safetensors_file', 'safetensors_header',
-    'checkpoint_config', 'checkpoint_keys', 'checkpoint_pickled')}
+TARGETS = all_targets()
+# A whole network is not among their inputs: it would be too large to be damaged where it matters.
+OF_NO_NETWORK = ('safetensors_file', 'safetensors_header', 'checkpoint_pickled')
 
 
 @pytest.mark.parametrize('name', TARGETS)
@@ -17,7 +17,8 @@ def test_damaged_input_is_refused(name):
     target = TARGETS[name]
     seeds = target.seeds()
     accepted = [seed for seed in seeds if target.run(seed)]
-    assert accepted, 'the damage would not be what the reader refuses'
+    if name not in OF_NO_NETWORK:
+        assert accepted, 'the damage would not be what the reader refuses'
 
     # Hypothesis decides what is changed, so that it finds the smallest change that fails.
     @hypothesis.settings(max_examples=EXECUTIONS, derandomize=True, database=None, deadline=None,
