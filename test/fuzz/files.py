@@ -86,11 +86,11 @@ def read_scenes_pose(data: bytes) -> bool:
 
 def read_names(data: bytes) -> bool:
     """Play a folder whose pictures have the names that the lines of the input say."""
-    folder = scratch() / 'names'
+    folder = scratch() / 'played' / 'names'  # beside no calibration
     picture = scratch() / 'picture.png'
     if not picture.is_file():
         picture.write_bytes(picture_bytes()[4])
-    folder.mkdir()
+    folder.mkdir(parents=True)
     try:
         for line in data.split(b'\n')[:4]:
             name = line.replace(b'/', b'').replace(b'\0', b'')[:60]

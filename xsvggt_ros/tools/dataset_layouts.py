@@ -418,7 +418,7 @@ def _read_list(path: Path, only_existing: bool = False) -> tuple[list[int], list
     for row in _rows(path, 'timestamp filename'):
         row.check(2)
         file = path.parent / row.words[1]
-        if not only_existing or file.is_file():
+        if not only_existing or os.path.isfile(file):  # also of names that no file can have
             entries.append((row.stamp_ns(), file))
     entries.sort()
     return [stamp for stamp, _ in entries], [file for _, file in entries]
