@@ -349,6 +349,16 @@ def test_a_picture_that_is_listed_but_missing(tmp_path):
     assert f'{sequence}/rgb/10.000000.png: cannot be read' in message(sequence, frame=0)
 
 
+def test_names_that_no_file_can_have_are_of_files_that_are_missing(tmp_path):
+    sequence = tum(tmp_path / 'a')
+    for name in ('x' * 5000, 'nul\0'):
+        (sequence / 'depth.txt').write_text(f'10.0 {name}\n')
+        assert open_recordings(sequence)[0].frame(0).depth is None
+        (sequence / 'rgb.txt').write_text(f'10.0 {name}\n')
+        assert ': cannot be read as a picture' in message(sequence, frame=0)
+        (sequence / 'rgb.txt').write_text('10.0 rgb/10.000000.png\n')
+
+
 # Bonn --------------------------------------------------------------------------------------------
 
 def test_poses_of_bonn_are_moved_from_the_markers_to_the_camera(tmp_path):
