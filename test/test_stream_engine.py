@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 import gc
+import warnings
 import weakref
 
 import numpy as np
@@ -47,6 +48,19 @@ def test_numpy_and_torch_frames_are_the_same(model):
     for frame in frames(3):
         torch.testing.assert_close(
             a.step(frame.numpy()).points, b.step(frame).points, rtol=0, atol=0)
+
+
+def test_frames_that_may_not_be_written_are_taken_without_a_warning(model):
+    frame = frames(1)[0].numpy()
+    frame.flags.writeable = False
+    warned_always = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('error')
+            make_engine(model).step(frame)
+    finally:
+        torch.set_warn_always(warned_always)
 
 
 def test_results_do_not_share_the_callers_memory(model):

@@ -486,7 +486,8 @@ class StreamEngine:
         if isinstance(frame, np.ndarray):
             if frame.dtype != np.uint8:
                 raise FrameError(f'a frame must be uint8, got {frame.dtype}')
-            frame = torch.from_numpy(np.ascontiguousarray(frame))
+            # PyTorch warns of memory that may not be written, as that of Pillow's pictures.
+            frame = torch.from_numpy(np.require(frame, requirements=('C', 'W')))
         if frame.dtype != torch.uint8:
             raise FrameError(f'a frame must be uint8, got {frame.dtype}')
         if frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
