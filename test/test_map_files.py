@@ -209,7 +209,7 @@ def test_what_a_living_process_writes_is_left_to_it(tmp_path):
         saved = map_files.save_map(tmp_path, random_cloud(5), [POSE])
         assert set(tmp_path.iterdir()) == parts | set(saved)
         process.stdin.close()
-        assert process.wait(60) == 0
+        assert process.wait(600) == 0
     files = sorted(tmp_path.iterdir())
     assert len(files) == 4 and {file.suffix for file in files} == {'.ply', '.tum'}
 

@@ -108,7 +108,7 @@ def test_of_two_cameras_on_one_topic_one_is_followed_and_both_are_named_once(rob
     last = robot.received['status'][-1]
     assert last.reset_count <= 1 and last.frames_rejected > 10
     assert node.output().count(ONE_CAMERA) == 1
-    assert node.output().count('image refused') <= 2
+    assert node.output().count('image refused') <= 6  # at once, after 10, 20, 40 s and so on
     other.destroy_node()
 
 

@@ -288,7 +288,7 @@ def test_cli_without_ros_says_how_to_get_it(tmp_path):
 
     def xsvggt(*arguments):
         return subprocess.run([sys.executable, '-c', code, str(tmp_path), *arguments],
-                              capture_output=True, text=True, timeout=120)
+                              capture_output=True, text=True, timeout=600)
     for command in ('demo', 'camera'):
         result = xsvggt(command)
         assert result.returncode == 1

@@ -44,7 +44,7 @@ def test_ctrl_c_saves_and_names_what_there_is(tmp_path, number):
     while '] 0/' in (line := process.stdout.readline()) or not line.startswith('reconstructing'):
         assert line, process.stderr.read()
     process.send_signal(number)
-    words, errors = process.communicate(timeout=120)
+    words, errors = process.communicate(timeout=600)
     assert process.returncode == 130 and errors == ''
     assert 'interrupted' in words
     named = [line for line in words.splitlines() if line.startswith(str(out))]
