@@ -1,10 +1,14 @@
 """A node that cannot start says why in one line, and ends if it was told so."""
 
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from stream_harness import DEADLINE, NodeProcess, ROOT
+
+from xsvggt_ros.soak.node_process import mapped_files
 
 
 def ended(tmp_path, **parameters):
@@ -41,3 +45,22 @@ def test_arguments_that_ros_cannot_read_are_no_traceback(arguments, words):
     assert run.returncode == 1 and 'Traceback' not in run.stderr
     line = run.stderr.splitlines()[-1]
     assert 'cannot start ROS 2' in line and all(word in line for word in words)
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_node_that_ends_leaves_nothing_in_shared_memory(tmp_path, number):
+    node = NodeProcess(tmp_path / 'node.log')
+    try:
+        deadline = time.monotonic() + DEADLINE
+        while 'waiting for images' not in node.output() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        # Ports are shared with other processes.
+        own = {file for file in mapped_files(node.process.pid)
+               if file.name.startswith('fastdds_') and 'port' not in file.name}
+        node.process.send_signal(number)
+        assert node.process.wait(DEADLINE) == 0, node.output()
+    finally:
+        node.process.kill()
+    if not own:
+        pytest.skip('this middleware has no shared memory')
+    assert [file for file in own if file.exists()] == []

@@ -49,6 +49,15 @@ class Stream:
         return self.watch.fault(self.now)
 
 
+@pytest.mark.parametrize('late', [1.1, 1.8, 30])
+def test_an_image_that_was_held_up_does_not_make_those_after_it_early(late):
+    stream = Stream()
+    following = stream.images(150)
+    stream.image(following, PERIOD + round(late * SECOND))  # those behind it are lost
+    stream.images(20, following + round(late * SECOND))
+    assert stream.resets == [] and stream.refused == []
+
+
 @pytest.mark.parametrize('off', [5, -5, 1.5, -0.3, 3600, -3600, 2.4e9, -1.7e9])
 def test_a_lone_stamp_costs_itself_and_nothing_else(off):
     stream = Stream()

@@ -102,6 +102,15 @@ class XsvggtNode(LifecycleNode):
         """End the worker; return False if it is busy for longer than anyone would wait."""
         return self._stop_worker(STOP_TIMEOUT)
 
+    def destroy_node(self) -> None:
+        """Destroy the node, and what rclpy leaves of it."""
+        super().destroy_node()
+        # The lifecycle's state machine holds the node in the middleware, and so 70 MB of shared
+        # memory, which outlive the process.
+        machine = getattr(self, '_state_machine', None)
+        if machine is not None:
+            machine.destroy_when_not_in_use()
+
     # Transitions ---------------------------------------------------------------------------------
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:

@@ -77,7 +77,18 @@ class _Clock:
         """Return whether an image follows as images do: soon, or when its time has come."""
         little = max(DISORDER, STEPS * self.step)
         step = (stamp_ns - self.last_ns) * _NS
-        return -DISORDER < step and min(step, abs(self.distance(stamp_ns, now))) <= little
+        distance = self.distance(stamp_ns, now)
+        return -DISORDER < step and (min(step, abs(distance)) <= little
+                                     or self.lead(stamp_ns, now) <= little < distance)
+
+    def lead(self, stamp_ns: int, now: float) -> float:
+        """
+        Return how many seconds a stamp is ahead of the clock by the least late of the last images.
+
+        The last one may have been held up on its way, and those behind it lost: then this one is
+        ahead of that, but not of the clock.
+        """
+        return min((stamp_ns - before) * _NS - (now - heard) for before, heard in self._recent)
 
     def is_possible(self, stamp_ns: int, now: float, fastest: float = 1.0) -> bool:
         """Return whether an image may follow, after the time that has passed, at some pace."""
