@@ -73,6 +73,11 @@ def test_no_words_overlap_or_leave_the_page(run, page):
         assert page.bbox.y0 <= box.y0 and box.y1 <= page.bbox.y1, text
         for axes in page.axes:
             assert not box.overlaps(axes.get_window_extent(renderer)), text
+    for axes in page.axes:
+        legend = axes.get_legend()   # with the lines beside its words
+        if legend:
+            title = boxes[axes.get_title('left')]
+            assert not legend.get_window_extent(renderer).overlaps(title), title
     for one, other in combinations(boxes, 2):
         assert not boxes[one].overlaps(boxes[other]), (one, other)
 

@@ -213,7 +213,7 @@ def _draw_cameras(axes: Axes, scene: _Scene, view: Viewpoint) -> None:
 
 def _draw_top(axes: Axes, scene: _Scene) -> None:
     """Draw the map as seen from above: x, where the first camera looked, points up the page."""
-    _frame(axes, f'from above ({scene.unit})')
+    _frame(axes, 'from above')
     middle = (scene.low[:2] + scene.high[:2]) / 2
     half = float((scene.high[:2] - scene.low[:2]).max()) / 2 * 1.08
     size = 420
@@ -233,8 +233,8 @@ def _draw_top(axes: Axes, scene: _Scene) -> None:
     axes.set_xlim(middle[1] + half, middle[1] - half)
     axes.set_ylim(middle[0] - half, middle[0] + half)
     axes.set_aspect('equal')
-    axes.set_xlabel('y (left)')
-    axes.set_ylabel('x (ahead)')
+    axes.set_xlabel(f'y, left ({scene.unit})')
+    axes.set_ylabel(f'x, ahead ({scene.unit})')
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(6))
     _draw_way(axes, scene.way[:, [1, 0]], 2.0)
