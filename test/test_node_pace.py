@@ -157,7 +157,7 @@ def test_parameters_change_under_load_and_no_image_is_unaccounted_for(robot, nod
             robot.pass_by(node)  # no more than a few wait to be received
         if i % 40 == 39:
             change(robot, *changes[i // 40])
-    last = robot.process(node, image_at(4010.0))
+    last = robot.process(node, image_at(4002.4))
     assert adds_up(last) and last.frames_skipped > 0 and last.frames_rejected == 0
 
 
