@@ -190,6 +190,7 @@ class Setup:
 
     def install_checkout(self) -> None:
         """Make the checkout importable in place from any folder, with its console script."""
+        os.environ['XSVGGT_BUILD_KERNELS'] = '0'  # which CMake builds, with the messages
         pip_install('xsvggt_ros, in place', '--no-deps', '--no-build-isolation', '-e', ROOT)
         site_packages = next((VENV / 'lib').glob('python3*/site-packages'))
         # Its name sorts behind that of the .pth file that pip has written for the checkout.

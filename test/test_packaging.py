@@ -1,16 +1,23 @@
 """What builds, installs and starts the package names things that exist and agree."""
 
 import ast
+import os
 from pathlib import Path
 import re
 import shlex
 import shutil
 import subprocess
+import sys
+import tarfile
 import xml.etree.ElementTree as ElementTree
+import zipfile
 
 import pytest
+import torch
 
 from xsvggt_ros import launch_arguments
+from xsvggt_ros.kernels import native
+from xsvggt_ros.tools.measurement import load_network
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -217,3 +224,85 @@ def test_tf_message_is_the_one_of_other_installations():
     finally:
         node.destroy_node()
         rclpy.shutdown(context=context)
+
+
+# Kernels by pip ----------------------------------------------------------------------------------
+
+@pytest.fixture
+def source(tmp_path):
+    """Return what setup.py needs, in a folder of its own."""
+    folder = tmp_path / 'source'
+    (folder / 'xsvggt_ros' / 'kernels').mkdir(parents=True)
+    for name in ('setup.py', 'README.md', 'xsvggt_ros/__init__.py', 'xsvggt_ros/kernels/native.py',
+                 'xsvggt_ros/kernels/native.cpp', 'xsvggt_ros/kernels/__init__.py'):
+        shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+def run_setup(folder, *arguments, **environment):
+    """Run setup.py; return what it printed."""
+    done = subprocess.run(
+        [sys.executable, 'setup.py', *arguments], cwd=folder, text=True, timeout=280,
+        env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def test_pip_and_cmake_build_the_kernels_with_the_same_flags():
+    cmake = (ROOT / 'CMakeLists.txt').read_text()
+    options = re.search(r'target_compile_options\(.*?PRIVATE\s+(.*?) \$<', cmake, re.S)[1]
+    # cxx_std_17 is gnu++17 for CMake; a module of CMake is shared and -fPIC.
+    assert {'-fvisibility=hidden', '-std=gnu++17'} <= flags_of_setup()
+    assert 'CXX_VISIBILITY_PRESET hidden' in cmake and 'cxx_std_17' in cmake
+    assert set(options.split()) == flags_of_setup() - {
+        '-fvisibility=hidden', '-std=gnu++17', '-fPIC', '-shared', '-DNDEBUG'}
+    named = set(re.findall(r'native_(x86-64-v\d)', cmake))
+    assert named == set(re.findall(r"'(x86-64-v\d)'", (ROOT / 'setup.py').read_text()))
+
+
+def flags_of_setup():
+    values = [node.value for node in parse(ROOT / 'setup.py').body
+              if isinstance(node, ast.Assign) and node.targets[0].id == 'FLAGS']
+    return set(ast.literal_eval(values[0]))
+
+
+@pytest.mark.skipif(not shutil.which('c++'), reason='there is no C++ compiler')
+def test_a_wheel_carries_the_kernels(source, tmp_path):
+    pytest.importorskip('setuptools.command.bdist_wheel')
+    run_setup(source, 'sdist', '-d', str(tmp_path), 'bdist_wheel', '-d', str(tmp_path))
+    wheel, = tmp_path.glob('*.whl')
+    assert '-py3-none-' in wheel.name and not wheel.name.endswith('-any.whl')
+    with zipfile.ZipFile(wheel) as content:
+        built = [name for name in content.namelist() if name.endswith('.so')]
+        content.extractall(tmp_path / 'wheel', built)
+    assert {Path(name).name for name in built} >= {file.name for file in native.files()}
+    for name in built:
+        if Path(name).name in native.FILES.get(
+                torch.backends.cpu.get_cpu_capability(), ('native.so',)):
+            assert native.load(tmp_path / 'wheel' / name) is not None
+    with tarfile.open(next(tmp_path.glob('*.tar.gz'))) as archive:
+        assert any(name.endswith('kernels/native.cpp') for name in archive.getnames())
+
+
+@pytest.mark.parametrize('compiler', ['no-such-compiler', 'false'])
+def test_without_a_compiler_it_installs_and_says_so(source, tmp_path, compiler):
+    printed = run_setup(source, 'build', '--build-lib', str(tmp_path / 'lib'), CXX=compiler)
+    assert 'left out' in printed
+    assert (tmp_path / 'lib/xsvggt_ros/kernels/native.py').is_file()
+    assert not list(tmp_path.rglob('*.so'))
+
+
+def test_missing_kernels_are_said_on_the_console(monkeypatch, capsys):
+    monkeypatch.delenv('XSVGGT_NATIVE', raising=False)
+    monkeypatch.setattr(native, 'library', lambda: None)
+    monkeypatch.setattr(native, 'files', list)
+    monkeypatch.setattr(torch.backends.cpu, 'get_cpu_capability', lambda: 'AVX2')
+    load_network('random', 'small', torch.device('cpu'))
+    line = capsys.readouterr().err
+    assert line.count('\n') == 1 and 'were not built' in line and 'pip install .' in line
+    monkeypatch.setattr(native, 'files', lambda: [Path('old.so')])
+    assert 'another version' in native.why_missing()
+    monkeypatch.setenv('XSVGGT_NATIVE', '0')  # as wanted
+    assert native.why_missing() is None
+    monkeypatch.undo()
+    assert native.library() is None or native.why_missing() is None

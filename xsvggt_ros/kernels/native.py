@@ -3,9 +3,9 @@ Small networks on a CPU: what lies between two attentions, and attention, in one
 
 A frame of `small` is hundreds of operators of a few microseconds, and half of its time went into
 calling them. The C++ beside this file takes a few of them at once, in fp32 and on a few threads,
-and gives the same to rounding. CMake builds it, once for each kind of processor; the best one that
-runs here is taken. Without it, with XSVGGT_NATIVE=0 in the environment, and for wide layers, which
-gain nothing, everything is PyTorch.
+and gives the same to rounding. CMake or setup.py builds it, once for each kind of processor; the
+best one that runs here is taken. Without it, with XSVGGT_NATIVE=0 in the environment, and for wide
+layers, which gain nothing, everything is PyTorch.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ import ctypes
 from functools import cache
 import os
 from pathlib import Path
+import platform
 
 import torch
 from torch import nn, Tensor
@@ -49,12 +50,28 @@ def library() -> ctypes.CDLL | None:
     """Return the compiled functions, or None where there are none, or they are not wanted."""
     if os.environ.get('XSVGGT_NATIVE', '1') == '0':
         return None
-    for name in FILES.get(torch.backends.cpu.get_cpu_capability(), ('native.so',)):
-        for folder in xsvggt_ros.__path__:
-            loaded = load(Path(folder) / 'kernels' / name)
-            if loaded is not None:
-                return loaded
-    return None
+    return next(filter(None, map(load, files())), None)
+
+
+def files() -> list[Path]:
+    """Return the libraries for this processor that were built, the one to take first."""
+    names = FILES.get(torch.backends.cpu.get_cpu_capability(), ('native.so',))
+    return [file for name in names for file in sorted(
+        filter(Path.is_file, (Path(folder) / 'kernels' / name for folder in xsvggt_ros.__path__)),
+        key=lambda file: file.stat().st_mtime, reverse=True)]  # built by CMake, or by pip
+
+
+def why_missing() -> str | None:
+    """Return why there are no functions here and what to do, None if nothing is amiss."""
+    if library() is not None or os.environ.get('XSVGGT_NATIVE', '1') == '0':
+        return None
+    if platform.machine().lower() in ('x86_64', 'amd64') and (
+            torch.backends.cpu.get_cpu_capability() not in FILES):
+        return None  # they are made for AVX2 and newer
+    what = 'belong to another version' if files() else 'were not built'
+    return (f'the C++ kernels {what}: all works, but small networks are slower. Install a C++ '
+            'compiler (g++) and install this package again (pip install ., colcon build or make '
+            'env); XSVGGT_NATIVE=0 does without them')
 
 
 def load(file: Path) -> ctypes.CDLL | None:

@@ -23,6 +23,7 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
 
+from xsvggt_ros.kernels import native
 from xsvggt_ros.model.checkpoint import SHIPPED
 from xsvggt_ros.node.camera_calibration import CameraCalibration
 from xsvggt_ros.node.diagnostics import (
@@ -151,6 +152,9 @@ class XsvggtNode(LifecycleNode):
             self.get_logger().warning(
                 'these weights know synthetic rooms only; for a real camera give '
                 'model.checkpoint others (README, Weights)')
+        kernels = native.why_missing() if loaded.device.type == 'cpu' else None
+        if kernels is not None:
+            self.get_logger().warning(kernels)
         if loaded.random_weights:
             self.get_logger().warning(
                 'random weights: what is published means nothing as geometry; give '

@@ -22,7 +22,7 @@ from xsvggt_ros.tools.bench_run import BUSY
 from xsvggt_ros.tools.cli import package_version
 from xsvggt_ros.tools.errors import ToolError
 from xsvggt_ros.tools.measurement import (
-    check_tracking_size, check_writable, choose_device, write_json)
+    check_tracking_size, check_writable, choose_device, tell_missing_kernels, write_json)
 from xsvggt_ros.tools.progress import ProgressBar
 
 SIZES = {'small': ('small', (112, 84)), 'full': ('random', (224, 168))}  # checkpoint, image
@@ -46,6 +46,7 @@ def run_bench(options: argparse.Namespace) -> None:
         stored = 'float' if options.compare else options.weights
         loaded = load_model(options.checkpoint or checkpoint, size, device, weights=stored)
         check_weights(options.weights, device)
+        tell_missing_kernels(device)
     except (CheckpointError, RuntimeError) as error:
         raise ToolError(str(error)) from error
     except ValueError as error:

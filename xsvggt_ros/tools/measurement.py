@@ -2,10 +2,12 @@
 
 import json
 from pathlib import Path
+import sys
 from typing import Any
 
 import torch
 
+from xsvggt_ros.kernels import native
 from xsvggt_ros.model.checkpoint import CheckpointError, load_model, LoadedModel
 from xsvggt_ros.model.precision import loading_precision, make_ready
 from xsvggt_ros.tools.errors import ToolError
@@ -36,11 +38,19 @@ def load_network(
     """
     try:
         loaded = load_model(checkpoint, size, device, loading_precision(dtype, device), weights)
+        tell_missing_kernels(device)
         return loaded, make_ready(loaded.model, device, dtype, threads or 0)
     except (CheckpointError, RuntimeError) as error:
         raise ToolError(str(error)) from error
     except ValueError as error:
         raise ToolError(f'--{error}') from error
+
+
+def tell_missing_kernels(device: torch.device) -> None:
+    """Say on the console why the C++ kernels are not used on a CPU, if they should be."""
+    reason = native.why_missing() if device.type == 'cpu' else None
+    if reason is not None:
+        print(reason, file=sys.stderr)
 
 
 def check_image_size(width: int, patch_size: int) -> None:
