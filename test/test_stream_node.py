@@ -419,6 +419,7 @@ def test_the_default_checkpoint_says_what_it_knows(robot, start):
 ])
 def test_a_checkpoint_that_cannot_be_used_is_explained(robot, start, checkpoint, tmp_path,
                                                        kind, words):
+    from safetensors import safe_open
     from safetensors.torch import load_file, save_file
 
     path = tmp_path / f'{kind}.safetensors'
@@ -429,7 +430,8 @@ def test_a_checkpoint_that_cannot_be_used_is_explained(robot, start, checkpoint,
     elif kind == 'other':
         weights = load_file(checkpoint)
         del weights['camera_head.trunk.0.attn.qkv.bias']
-        save_file(weights, path)
+        with safe_open(checkpoint, 'pt') as file:
+            save_file(weights, path, file.metadata())
     node = start(wait=False, model__checkpoint="''" if kind == 'unset' else path)
     status = robot.wait_for_diagnostic(node, 'Model', *words)
     assert status.level == ERROR
