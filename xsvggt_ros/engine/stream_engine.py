@@ -1,6 +1,6 @@
 """One frame in, one result out, for as long as the stream runs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 import time
 from typing import Protocol
@@ -12,6 +12,7 @@ from torch import Tensor
 from xsvggt_ros.engine.camera_model import CameraModel
 from xsvggt_ros.engine.cuda_graph import GraphBackend, SteadyFrame
 from xsvggt_ros.engine.enlarge import enlarge
+from xsvggt_ros.engine.frame_result import check_results, FrameResult, ResultError
 from xsvggt_ros.engine.preprocess import Resize, to_network_input
 from xsvggt_ros.engine.rectify import CameraView
 from xsvggt_ros.geometry import pose_encoding_to_camera
@@ -67,61 +68,6 @@ class StreamModel(Protocol):
 
 
 @dataclass(frozen=True)
-class FrameResult:
-    """
-    What is known of one frame; tensors are fp32, on the engine's device, and shared with nobody.
-
-    They are inference tensors: clone one before you change it in place.
-
-    The world is the first camera's optical frame, its scale the network's own. H and W are the
-    model image's. What lies outside of a rectified image's source has depth and points NaN and
-    confidence 0.
-    """
-
-    frame_index: int
-    image: Tensor  # uint8 [H, W, 3], RGB, what the network saw, if not smaller (tracking_size)
-    pose_encoding: Tensor  # [9]: translation, quaternion (x, y, z, w), fov_h, fov_w in rad
-    camera_from_world: Tensor  # [4, 4], optical axes
-    intrinsics: Tensor  # [3, 3], pixels of the model image: the calibration's, or predicted
-    predicted_intrinsics: Tensor  # [3, 3], the network's own
-    depth: Tensor  # [H, W], along the optical axis
-    depth_confidence: Tensor  # [H, W], at least 1
-    # [H, W, 3], in the world; they do not depend on intrinsics. None if the engine was told not to
-    points: Tensor | None
-    points_confidence: Tensor | None  # [H, W], at least 1
-    upload_seconds: float  # host time spent to bring the frame to the device and to size
-
-    @torch.inference_mode()
-    def scaled(self, metres: float) -> 'FrameResult':
-        """Return the same with all lengths multiplied by ``metres`` a unit."""
-        pose_encoding, camera_from_world = (
-            tensor.clone() for tensor in (self.pose_encoding, self.camera_from_world))
-        pose_encoding[:3] *= metres
-        camera_from_world[:3, 3] *= metres
-        points = None if self.points is None else self.points * metres
-        return replace(self, pose_encoding=pose_encoding, camera_from_world=camera_from_world,
-                       depth=self.depth * metres, points=points)
-
-    @torch.inference_mode()
-    def masked(self, valid: Tensor) -> 'FrameResult':
-        """Return the same with nothing known where ``valid``, bool [H, W], is false."""
-        known = replace(
-            self, depth=self.depth.where(valid, torch.nan),
-            depth_confidence=self.depth_confidence.where(valid, 0))
-        if self.points is None:
-            return known
-        return replace(
-            known, points=self.points.where(valid[..., None], torch.nan),
-            points_confidence=self.points_confidence.where(valid, 0))
-
-    @torch.inference_mode()
-    def mean_confidence(self) -> Tensor:
-        """Return the mean of depth_confidence, [], over the pixels of which anything is known."""
-        confidence = self.depth_confidence
-        return confidence.sum() / (confidence > 0).sum().clamp_min(1)
-
-
-@dataclass(frozen=True)
 class CacheStats:
     """How full the caches are, after the last frame's eviction."""
 
@@ -162,7 +108,8 @@ class StreamEngine:
     The life of a stream: it owns the caches, and no earlier frame or result.
 
     ``step`` may be followed by ``finish_frame`` once the result is on its way; otherwise the next
-    call does that work first.
+    call does that work first. Until then ``discard_frame`` undoes it, and ``accept`` does so if
+    the result cannot be a reconstruction.
     """
 
     def __init__(
@@ -215,7 +162,10 @@ class StreamEngine:
         self._views: dict[CameraModel, CameraView] = {}
         self._source_size = (0, 0)  # height, width
         self._frames = 0
-        self._unfinished = False
+        self._begun = False  # frames that can still be undone
+        self._unfinished = False  # the last of them
+        self._before = 0, True  # them: frames, and whether the last one was remembered
+        self._stored: list[Tensor] = []  # of them: `KVCache.written`
         self._remember = True  # the last frame
         self._limit: int | None = None
         self._points = True
@@ -270,7 +220,7 @@ class StreamEngine:
     @torch.inference_mode()
     def step(
         self, frame: np.ndarray | Tensor, camera: CameraModel | None = None,
-        remember: bool = True,
+        remember: bool = True, joins: bool = False,
     ) -> FrameResult:
         """
         Reconstruct one frame, uint8 [H, W, 3] RGB.
@@ -280,14 +230,29 @@ class StreamEngine:
         The same object must come with every frame, since maps are made once for each.
         remember: whether later frames are to attend to this one; the first frame is remembered in
         any case. The camera head remembers its token of every frame.
+        joins: whether it belongs to the frame before, as another camera's does: either both are
+        undone or none is.
 
         Raises FrameError for a frame that cannot be taken. If the network itself fails half-way,
-        the error is passed on and the stream goes on from the frame before, or is reset if that
-        is no longer possible (`frames` is 0 then).
+        the error is passed on and the stream is as it was before the frame, and before those it
+        joins. Should that no longer be possible, the stream is reset (`frames` is 0 then).
         """
         frame = self._check_frame(frame)
         view = self._view(camera)
-        self.finish_frame()
+        try:
+            return self._step(frame, view, remember, joins and self._begun)
+        except BaseException:
+            self.discard_frame()
+            raise
+
+    def _step(
+        self, frame: Tensor, view: CameraView | None, remember: bool, joins: bool,
+    ) -> FrameResult:
+        if joins:
+            self._end_step(more=True)
+        else:
+            self.finish_frame()
+            self._begin_undoable()
         start = time.perf_counter()
         pixels = frame.to(self._device, copy=True)  # never the caller's memory
         image = self._resize(pixels if view is None else view.rectify(pixels))
@@ -295,10 +260,13 @@ class StreamEngine:
         self._memory.tokens.limit_tokens(self._limit)
         index = self._frames
         remember = remember or index == 0
+        self._remember = remember
         prediction = self._predict(image, remember)
         self._frames += 1
         self._unfinished = True
-        self._remember = remember
+        self._stored += self._memory.camera.written()
+        if remember:
+            self._stored += self._memory.tokens.written()
         camera_from_world, predicted = pose_encoding_to_camera(
             prediction.pose_encoding, self._resize.height, self._resize.width)
         result = FrameResult(
@@ -313,12 +281,57 @@ class StreamEngine:
 
     @torch.inference_mode()
     def finish_frame(self) -> None:
-        """Commit the last frame to the cache, if it is to be, and evict down to the budget."""
-        if self._unfinished:
-            if self._remember:
-                self._memory.tokens.end_step()
-            self._unfinished = False
-            self._settle()
+        """
+        Commit the last frame to the cache, if it is to be, and evict down to the budget.
+
+        If that fails, the frame is undone and the error passed on.
+        """
+        if not self._begun:
+            return
+        try:
+            self._end_step()
+        except BaseException:
+            self.discard_frame()
+            raise
+        self._memory.tokens.keep()
+        self._memory.camera.keep()
+        self._begun = False
+        self._stored.clear()
+        self._settle()
+
+    @torch.inference_mode()
+    def accept(self, results: Sequence[FrameResult]) -> np.ndarray:
+        """
+        Return camera_from_world, fp64 [K, 4, 4] on the host, of the frames since `finish_frame`.
+
+        It waits for the device. If anything in the results or in what they would leave in the
+        caches is not finite or absurd, all these frames are undone, and ResultError tells why.
+        """
+        largest = min(self._memory.tokens.largest, self._memory.camera.largest)
+        try:
+            return check_results(results, self._stored, largest)
+        except ResultError:
+            self.discard_frame()
+            raise
+
+    @torch.inference_mode()
+    def discard_frame(self) -> None:
+        """
+        Undo the frames that `finish_frame` has not committed; nothing to do if there is none.
+
+        Every bit that the caches remember is as it was, and so is `frames`. Should that not be
+        possible, the stream is reset.
+        """
+        if not self._begun:
+            return
+        self._begun = self._unfinished = False
+        self._stored.clear()
+        try:
+            self._memory.camera.rewind()
+            self._memory.tokens.rewind()
+            self._frames, self._remember = self._before
+        except BaseException:
+            self.reset()
 
     def acceleration(self) -> dict[str, str]:
         """Return how kernels and graphs stand, in words; from any thread."""
@@ -355,14 +368,25 @@ class StreamEngine:
 
     @torch.inference_mode()
     def reset(self) -> None:
-        """Forget the stream; the next frame defines a new world. Memory stays allocated."""
+        """
+        Forget the stream; the next frame defines a new world. Memory stays allocated.
+
+        If that fails, the memory is let go of, and the error passed on.
+        """
         self._frames = 0
-        self._unfinished = False
-        if self._memory is not None:
+        self._begun = self._unfinished = False
+        self._stored.clear()
+        if self._memory is None:
+            return
+        try:
             for steady in self._steady.values():
                 steady.invalidate('the stream was reset')
             self._memory.tokens.reset()
             self._memory.camera.reset()
+        except BaseException:
+            self._memory = self._resize = None
+            self._steady.clear()
+            raise
 
     def kept_token_ids(self) -> list[Tensor]:
         """
@@ -457,30 +481,37 @@ class StreamEngine:
         for steady in self._steady.values():
             steady.settle()
 
+    def _begin_undoable(self) -> None:
+        """Have what follows be undone by `discard_frame`."""
+        self._memory.tokens.mark()
+        self._memory.camera.mark()
+        self._before = self._frames, self._remember
+        self._begun = True
+
+    def _end_step(self, more: bool = False) -> None:
+        """Commit the last frame to the token cache, if it is to be."""
+        if self._unfinished and self._remember:
+            self._memory.tokens.end_step(more)
+        self._unfinished = False
+
     def _predict(self, image: Tensor, remember: bool) -> FramePrediction:
-        camera_steps = self._memory.camera.steps
-        try:
-            self._memory.tokens.arrange(gapless=not remember and self._shrink is not None)
-            if self._frames == 0:
-                return self._model.first_frame(
-                    to_network_input(image), self._memory, points=self._points)
-            settings = {'run': self._steady[remember]} if self._steady else {}
-            if remember:
-                return self._model.step(
-                    to_network_input(image), self._memory, points=self._points, **settings)
-            memory = replace(self._memory, tokens=self._memory.tokens.onlooker())
-            if self._shrink is None:
-                return self._model.step(
-                    to_network_input(image), memory, points=self._points, **settings)
-            height, width = image.shape[:2]
-            small = self._model.step(
-                to_network_input(self._shrink(image)), memory, points=self._points,
-                stream_size=(height, width), **settings)
-            return enlarge(small, height, width)
-        except Exception:
-            if self._memory.camera.steps != camera_steps:
-                self.reset()
-            raise
+        self._memory.tokens.arrange(gapless=not remember and self._shrink is not None)
+        if self._frames == 0:
+            return self._model.first_frame(
+                to_network_input(image), self._memory, points=self._points)
+        settings = {'run': self._steady[remember]} if self._steady else {}
+        if remember:
+            return self._model.step(
+                to_network_input(image), self._memory, points=self._points, **settings)
+        memory = replace(self._memory, tokens=self._memory.tokens.onlooker())
+        if self._shrink is None:
+            return self._model.step(
+                to_network_input(image), memory, points=self._points, **settings)
+        height, width = image.shape[:2]
+        small = self._model.step(
+            to_network_input(self._shrink(image)), memory, points=self._points,
+            stream_size=(height, width), **settings)
+        return enlarge(small, height, width)
 
     def _check_frame(self, frame: np.ndarray | Tensor) -> Tensor:
         if isinstance(frame, np.ndarray):

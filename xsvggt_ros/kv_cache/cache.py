@@ -45,12 +45,33 @@ class CacheHealth:
                    history_tokens=tokens - first - newest, steps=steps, attention_kept=kept)
 
 
+@dataclass
+class _Change:
+    """What a step has changed: its tokens went to slots that were free, others were freed."""
+
+    written: Tensor  # slots [layers, tokens_per_step]
+    evicted: Tensor | None = None  # slots [layers, n]
+    token_ids: Tensor | None = None  # of the tokens that were in them
+    content: list[Tensor] | None = None  # of these slots, saved before they are used again
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """A state of a cache, and the steps since."""
+
+    numbers: tuple[int, ...]
+    next_slots: Tensor
+    kept: Tensor
+    changes: list[_Change]
+
+
 class KVCache:
     """
     Keys and values of a stack of attention layers, kept within a budget of tokens per layer.
 
     One step is: `attend` once for each layer, in order, then `end_step`. A step that fails before
-    `end_step` leaves everything remembered as it was.
+    `end_step` leaves everything remembered as it was. Steps that have ended can be undone as well,
+    if they come after a `mark`: `rewind` brings back every bit of what was remembered there.
     """
 
     def __init__(
@@ -79,6 +100,8 @@ class KVCache:
         single = step == 1 and isinstance(store, DenseStore)
         self._singles: list[Tensor | None] = [None] * layers if single else []
         self._kept = torch.ones(layers, device=device)
+        # The least and the greatest of the newest step's keys, and of its values.
+        self._extremes = torch.zeros(layers, 2, 2, device=device)
         self._offsets = torch.arange(step, device=device)
         self._next_slots = torch.zeros(layers, step, dtype=torch.int64, device=device)
         self.reset()
@@ -95,6 +118,10 @@ class KVCache:
         used = self.tokens + self.layout.tokens_per_step
         if used > self._store.slots:
             self._grow()
+        if layer == 0:
+            self._protect()
+        if not self._singles:
+            self._note_extremes(layer, key, value)
         if self.budget is not None:
             self.policy.remember(layer, key, self.steps)
         observe = None
@@ -136,15 +163,24 @@ class KVCache:
         and attend to what was evicted. Call it between steps. It moves as many tokens as a step
         has, at most, when there is something to do; every bit is back in its place afterwards.
         """
+        self._protect()
         if gapless and self._moved is None and self._gaps:
             self._moved = self._fill(self._next_slots[:, :self._gaps], self.tokens)
         elif not gapless and self._moved is not None:
             self._move(*reversed(self._moved))
             self._moved = None
 
-    def end_step(self) -> None:
-        """Commit the step and evict what is above the budget; no host synchronisation."""
+    def end_step(self, more: bool = False) -> None:
+        """
+        Commit the step and evict what is above the budget; no host synchronisation.
+
+        more: whether steps follow that may have to be undone together with this one. It then
+        evicts no more than it brings, and leaves the rest of a lowered limit to the last one.
+        """
         step = self.layout.tokens_per_step
+        if self._mark is not None:
+            self._mark.changes.append(_Change(
+                self._next_slots if self._singles else self._next_slots.clone()))
         if step == 1:
             self._token_ids.scatter_(1, self._next_slots, self.steps)
         else:
@@ -156,6 +192,10 @@ class KVCache:
         self.tokens += step
         used = self.tokens
         self.evicted_last = 0 if self.limit is None else max(0, used - self.limit)
+        if self.evicted_last > step and more:
+            self.evicted_last = step
+        elif self.evicted_last > step:
+            self._mark = None  # tokens will be moved all over the place
         if self.evicted_last:
             if self._singles:
                 self._pooled = torch.stack([query[:, 0] for query in self._singles]).float()
@@ -169,6 +209,63 @@ class KVCache:
             self._next_slots.copy_(slots)
         self.evicted_total += self.evicted_last
         self.tokens -= self.evicted_last
+
+    def mark(self) -> None:
+        """Begin to note how the steps from here on are undone; to be called between steps."""
+        self._mark = _Mark(
+            (self.steps, self.tokens, self.evicted_last, self.evicted_total, self._gaps),
+            self._next_slots if self._singles else self._next_slots.clone(),
+            self._kept.clone() if self._attention.numel() else self._kept, [])
+        if self.budget is not None:
+            self.policy.mark()
+
+    def keep(self) -> None:
+        """Let go of what `rewind` would need: the steps since the `mark` are to stay."""
+        self._mark = None
+
+    def rewind(self) -> None:
+        """
+        Undo the steps since the `mark`, one that has not ended or has failed half-way included.
+
+        Raises RuntimeError if that cannot be done: without a mark, or after a step that lowered
+        the limit by more than it brought.
+        """
+        mark, self._mark = self._mark, None
+        if mark is None:
+            raise RuntimeError('the cache cannot go back: what there was is not known any more')
+        for change in reversed(mark.changes):
+            if change.evicted is not None:
+                if change.content is not None:
+                    self._store.put(change.evicted, change.content)
+                self._token_ids.scatter_(1, change.evicted, change.token_ids)
+            self._token_ids.scatter_(1, change.written, -1)
+        self.steps, self.tokens, self.evicted_last, self.evicted_total, self._gaps = mark.numbers
+        if self._singles:
+            self._next_slots = mark.next_slots
+        else:
+            self._next_slots.copy_(mark.next_slots)
+        self._kept.copy_(mark.kept)
+        if self.budget is not None:
+            self.policy.rewind()
+
+    def written(self) -> list[Tensor]:
+        """
+        Return numbers [n] each, fp32, that tell whether what is to be stored can be stored.
+
+        Of the step that has not ended, or of those since the `mark` where a step is one token. If
+        all are finite and not above `largest` in size, so is everything that was stored.
+        """
+        if not self._singles:
+            return [self._extremes.flatten(), *self._store.sides(self._next_slots)]
+        if self._mark is None or not self._mark.changes:
+            return []
+        slots = torch.cat([change.written for change in self._mark.changes], dim=1)
+        return [self._store.extremes(slots)]
+
+    @property
+    def largest(self) -> float:
+        """Return above which size keys and values cannot be stored as they come."""
+        return self._store.largest
 
     def limit_tokens(self, tokens: int | None) -> None:
         """
@@ -191,6 +288,7 @@ class KVCache:
         self.evicted_total = 0
         self._gaps = 0  # slots that the last eviction has left free, per layer
         self._moved: tuple[Tensor, Tensor] | None = None  # from where to where, by `arrange`
+        self._mark: _Mark | None = None
         self._token_ids.fill_(-1)
         self._kept.fill_(1)
         self._next_slots.copy_(self._free_slots(0, 0))
@@ -231,9 +329,26 @@ class KVCache:
     def bytes_reserved(self) -> int:
         """Return the bytes allocated, scratch and bookkeeping included."""
         own = (self._token_ids, self._scores, self._attention, self._kept, self._offsets,
-               self._pooled, self._next_slots)
+               self._pooled, self._next_slots, self._extremes)
         state = self.policy.nbytes if self.budget is not None else 0
         return self._store.nbytes + state + sum(tensor.nbytes for tensor in own)
+
+    # Undoing -------------------------------------------------------------------------------------
+
+    def _protect(self) -> None:
+        """Save what was evicted since the mark, before its slots are used again."""
+        if self._mark is None:
+            return
+        for change in self._mark.changes:
+            if change.evicted is not None and change.content is None:
+                change.content = self._store.take(change.evicted)
+
+    def _note_extremes(self, layer: int, key: Tensor, value: Tensor) -> None:
+        for part, x in zip(self._extremes[layer], (key, value)):
+            if x.dtype == part.dtype:
+                torch.aminmax(x, out=part.unbind())
+            else:
+                part.copy_(torch.stack(x.aminmax()))
 
     # Scores --------------------------------------------------------------------------------------
 
@@ -270,6 +385,10 @@ class KVCache:
             must_leave = self._store.must_leave(
                 ids, lambda: self.policy.protected(ids, self.steps), steps)
         losers = self.policy.losers(self._latest, ids, self.steps, count, must_leave)
+        if self._mark is not None:
+            change = self._mark.changes[-1]
+            change.token_ids = self._token_ids.gather(1, losers)
+            change.evicted = losers
         self._token_ids.scatter_(1, losers, -1)
         if self._attention.numel():
             lost = self._attention.gather(1, losers).sum(dim=1)

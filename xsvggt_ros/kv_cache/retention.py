@@ -53,6 +53,12 @@ class RetentionPolicy:
     def commit(self, step: int) -> None:
         """Take what `remember` noted of a step for good, after all layers and before `losers`."""
 
+    def mark(self) -> None:
+        """Begin to note what `rewind` needs to undo the steps from here on."""
+
+    def rewind(self) -> None:
+        """Be as at the last `mark`."""
+
     def pooled_query(self, query: Tensor, out: Tensor | None = None) -> Tensor:
         """
         Return the weighted mean of queries [heads, tokens_per_step, head_dim], [heads, head_dim].
@@ -143,6 +149,14 @@ class Random(RetentionPolicy):
         if device.type != 'meta':
             self._generator = torch.Generator(device).manual_seed(self.seed)
 
+    def mark(self) -> None:
+        """Note where the lots are."""
+        self._marked = self._generator.get_state()
+
+    def rewind(self) -> None:
+        """Draw the lots once more."""
+        self._generator.set_state(self._marked)
+
     def rank(self, scores: Tensor, token_ids: Tensor) -> Tensor:
         """Rank by lot."""
         return torch.rand(scores.shape, generator=self._generator, device=scores.device)
@@ -217,6 +231,8 @@ class FrameCoverage(RetentionPolicy):
         self._described = torch.zeros(layers, entries, channels, device=device)
         self._frame = torch.full((layers, entries), -1, dtype=torch.int64, device=device)
         self._newest = torch.zeros(layers, 1, channels, device=device)
+        self._marked: Tensor | None = None  # `_frame`, as it was
+        self._overwritten: list[tuple[Tensor, Tensor]] = []  # entries and what was in them
 
     @property
     def nbytes(self) -> int:
@@ -231,8 +247,23 @@ class FrameCoverage(RetentionPolicy):
     def commit(self, step: int) -> None:
         """Write the description into the first entry that is free."""
         entry = self._frame.argmin(dim=1, keepdim=True)  # -1 is a free one
-        self._described.scatter_(1, entry[:, :, None].expand_as(self._newest), self._newest)
+        place = entry[:, :, None].expand_as(self._newest)
+        if self._marked is not None:
+            self._overwritten.append((place, self._described.gather(1, place)))
+        self._described.scatter_(1, place, self._newest)
         self._frame.scatter_(1, entry, step)
+
+    def mark(self) -> None:
+        """Note which frames are described."""
+        self._marked = self._frame.clone()
+        self._overwritten = []
+
+    def rewind(self) -> None:
+        """Describe the frames that were described at the mark."""
+        self._frame.copy_(self._marked)
+        for place, described in reversed(self._overwritten):
+            self._described.scatter_(1, place, described)
+        self._overwritten = []
 
     def losers(
         self, scores: Tensor, token_ids: Tensor, steps: int, count: int,

@@ -41,6 +41,7 @@ class TokenStore(Protocol):
 
     slots: int  # tokens a layer has room for
     device: torch.device
+    largest: float  # above it in size, keys and values cannot be stored as they come
 
     @property
     def nbytes(self) -> int:
@@ -79,6 +80,19 @@ class TokenStore(Protocol):
     def copy(self, sources: Tensor, targets: Tensor) -> None:
         """Copy the tokens in the slots ``sources`` [layers, n] to ``targets`` [layers, n]."""
 
+    def take(self, slots: Tensor) -> list[Tensor]:
+        """Return a copy of what is in slots [layers, n] int64, for `put`."""
+
+    def put(self, slots: Tensor, content: list[Tensor]) -> None:
+        """Bring back what `take` returned of these slots, bit for bit."""
+
+    def sides(self, slots: Tensor) -> list[Tensor]:
+        """
+        Return numbers [n] each, fp32, that are not all finite if a token in the slots is not.
+
+        slots: [layers, n] int64. None where keys and values up to `largest` are stored as such.
+        """
+
     def grow(self, slots: int) -> None:
         """Make room for more slots, for a cache without a limit."""
 
@@ -92,9 +106,13 @@ class DenseStore:
         """Allocate all slots at once; nothing is allocated afterwards."""
         self._layout = layout
         self.device = device
-        shape = (layout.layers, layout.heads, slots, layout.head_dim)
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)
-        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        shape = (2, layout.layers, layout.heads, slots, layout.head_dim)
+        self._lay(torch.zeros(shape, dtype=dtype, device=device))
+        self.largest = torch.finfo(dtype).max
+
+    def _lay(self, both: Tensor) -> None:
+        self._both = both
+        self.keys, self.values = both
 
     @property
     def slots(self) -> int:
@@ -147,10 +165,29 @@ class DenseStore:
             part = slice(start, start + at_once)
             yield part, self.keys[part, :, :used], self.values[part, :, :used]
 
+    def take(self, slots: Tensor) -> list[Tensor]:
+        """Return a copy of what is in some slots; see `TokenStore.take`."""
+        return [self._both.gather(3, self._index(slots))]
+
+    def put(self, slots: Tensor, content: list[Tensor]) -> None:
+        """Bring back what `take` returned."""
+        self._both.scatter_(3, self._index(slots), content[0])
+
+    def sides(self, slots: Tensor) -> list[Tensor]:
+        """Return nothing: keys and values are stored as such."""
+        return []
+
+    def extremes(self, slots: Tensor) -> Tensor:
+        """Return the least and the greatest number in some slots [layers, n], [2] fp32."""
+        return torch.stack(self.take(slots)[0].aminmax()).float()
+
+    def _index(self, slots: Tensor) -> Tensor:
+        two, layers, heads, _, dim = self._both.shape
+        return slots[:, None, :, None].expand(two, layers, heads, slots.shape[1], dim)
+
     def grow(self, slots: int) -> None:
         """Make room for more slots."""
-        self.keys = extend(self.keys, slots, dim=2)
-        self.values = extend(self.values, slots, dim=2)
+        self._lay(extend(self._both, slots, dim=3))
 
 
 class PackedStore:
@@ -196,6 +233,8 @@ class PackedStore:
         self._group = None if groups is None else zeros(slots, dtype=torch.int64)
         self._sizes = group_sizes(layout.tokens_per_step, layout.special_tokens)
         self._members = group_index(self._sizes, device)
+        self._firsts = [sum(self._sizes[:i]) for i in range(len(self._sizes))]
+        self.largest = torch.finfo(torch.float32).max  # `sides` tells what is too large
         self._dtype = dtype
         self.device = device
         self._allocate_scratch(slots)
@@ -247,14 +286,51 @@ class PackedStore:
 
     def copy(self, sources: Tensor, targets: Tensor) -> None:
         """Copy tokens to other slots; see `TokenStore.copy`."""
+        group = [] if self._group is None else [self._group]
+        for tensor in self._by_slot() + group:
+            _copy(tensor, sources, targets)
+
+    def take(self, slots: Tensor) -> list[Tensor]:
+        """
+        Return a copy of what is in some slots; see `TokenStore.take`.
+
+        In the scheme kcvt with the rows of the table that they refer to: when no token does any
+        more, they are used again.
+        """
+        parts = [_at(tensor, slots) for tensor in self._by_slot()]
+        if self._group is not None:
+            rows = self._group.gather(1, slots)
+            parts += [rows, *(_at(tensor, rows) for tensor in (
+                self._keys.scale, self._keys.minimum))]
+        return parts
+
+    def put(self, slots: Tensor, content: list[Tensor]) -> None:
+        """Bring back what `take` returned."""
+        tensors = self._by_slot()
+        for tensor, part in zip(tensors, content):
+            tensor.scatter_(2, _index(tensor, slots), part)
+        if self._group is not None:
+            rows, *parts = content[len(tensors):]
+            self._group.scatter_(1, slots, rows)
+            for tensor, part in zip((self._keys.scale, self._keys.minimum), parts):
+                tensor.scatter_(2, _index(tensor, rows), part)
+
+    def sides(self, slots: Tensor) -> list[Tensor]:
+        """Return scales and minima; see `TokenStore.sides`."""
+        rows = slots
+        if self._group is not None:  # a row for each group: that of its first token
+            rows = self._group.gather(1, slots[:, self._firsts])
+        sides = [_at(self._keys.scale, rows), _at(self._keys.minimum, rows),
+                 _at(self._values.scale, slots), _at(self._values.minimum, slots)]
+        return [torch.cat([side.flatten() for side in sides]).float()]
+
+    def _by_slot(self) -> list[Tensor]:
+        """Return what lies by slots, [layers, heads, slots, n] each."""
         tensors = [self._keys.payload,
                    self._values.payload, self._values.scale, self._values.minimum]
         if self._group is None:
             tensors += [self._keys.scale, self._keys.minimum]
-        else:
-            tensors.append(self._group)
-        for tensor in tensors:
-            _copy(tensor, sources, targets)
+        return tensors
 
     def attend(
         self, layer: int, step: Step, query: Tensor, key: Tensor, value: Tensor,
@@ -398,6 +474,17 @@ class PackedStore:
         heads = max(1, min(layout.heads, room // head_bytes))
         self._scratch = torch.zeros(
             2, heads, slots, layout.head_dim, dtype=self._dtype, device=self.device)
+
+
+def _index(tensor: Tensor, slots: Tensor) -> Tensor:
+    """Return slots [layers, n] as an index along the third dimension of [layers, heads, s, m]."""
+    layers, heads, _, size = tensor.shape
+    return slots[:, None, :, None].expand(layers, heads, slots.shape[1], size)
+
+
+def _at(tensor: Tensor, slots: Tensor) -> Tensor:
+    """Return the slots [layers, n] of [layers, heads, s, m]."""
+    return tensor.gather(2, _index(tensor, slots))
 
 
 def _copy(tensor: Tensor, sources: Tensor, targets: Tensor) -> None:
