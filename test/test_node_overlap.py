@@ -10,9 +10,11 @@ import rclpy
 from stream_harness import make_image
 import torch
 
+from xsvggt_ros.engine.frame_result import check_results, FrameResult
 from xsvggt_ros.engine.host_copy import HostCopy
 from xsvggt_ros.engine.preprocess import Resize
-from xsvggt_ros.engine.stream_engine import CacheStats, FrameResult, PendingStats
+from xsvggt_ros.engine.stream_engine import CacheStats, PendingStats
+from xsvggt_ros.msg import StreamStatus
 from xsvggt_ros.node import pipeline as pipeline_module
 from xsvggt_ros.node.camera_calibration import CameraCalibration
 from xsvggt_ros.node.parameters import BY_NAME
@@ -22,7 +24,7 @@ from xsvggt_ros.node.stream_statistics import FaultLog
 from xsvggt_ros.node.worker import Worker
 
 HEIGHT, WIDTH = 56, 70
-PATIENCE = 20  # seconds; nothing takes that long
+PATIENCE = 100  # seconds; nothing takes that long
 TOPICS = ('points', 'depth', 'depth_info', 'rgb', 'rgb_info', 'confidence', 'odometry', 'pose',
           'path', 'map_points', 'cache_status', 'status', 'tf')
 
@@ -68,6 +70,7 @@ class FakeEngine:
     def __init__(self, gates):
         self.gates = gates
         self.frames = 0
+        self.open = False       # whether the last frame can be undone
         self.resize = None
         self.lost = set()  # indices for which there is no pose
         self.limits = []
@@ -78,20 +81,30 @@ class FakeEngine:
     def prepare(self, height, width):
         self.resize = Resize.plan(height, width, None, 14)
 
-    def step(self, pixels, camera, remember):
+    def step(self, pixels, camera, remember, joins):
         index = int(pixels[0, 0, 0])
         self.gates.pass_through('step', index)
         pose = torch.eye(4)
         pose[0, 3] = torch.nan if index in self.lost else -float(index)
         self.frames += 1
+        self.open = True
         return FrameResult(
             frame_index=self.frames - 1, image=torch.full((HEIGHT, WIDTH, 3), index).byte(),
-            pose_encoding=torch.zeros(9), camera_from_world=pose, intrinsics=torch.eye(3),
+            pose_encoding=torch.eye(9)[6], camera_from_world=pose, intrinsics=torch.eye(3),
             predicted_intrinsics=torch.eye(3), depth=torch.full((HEIGHT, WIDTH), 1.0 + index),
             depth_confidence=torch.full((HEIGHT, WIDTH), 2.0), points=None,
             points_confidence=None, upload_seconds=0.0)
 
+    def accept(self, results):
+        return check_results(results)
+
+    def discard_frame(self):
+        if self.open:
+            self.frames -= 1
+        self.open = False
+
     def finish_frame(self):
+        self.open = False
         self.gates.pass_through('finish', self.frames - 1)
 
     def pending_stats(self):
@@ -175,7 +188,8 @@ class Stream:
             [CameraCalibration('camera_info', 'image', False, False, lambda: False)], ['image'],
             None, tf)
         self.pipeline.overlaps = overlaps
-        self.worker = Worker(self.pipeline.process, self.pipeline.on_error, self.pipeline.end)
+        self.worker = Worker(self.pipeline.process, self.pipeline.on_error, self.pipeline.end,
+                             self.pipeline.on_crash)
         self.pipeline.begin(self.worker.mailbox)
 
     def send(self, index, **changes):
@@ -189,6 +203,11 @@ class Stream:
         for index in indices:
             self.send(index)
             self.gates.wait_for('status', index)
+
+    def rest(self):
+        """Wait until the images that were sent are done with, whatever became of them."""
+        for _ in range(2):      # a command comes before an image that waits
+            self.worker.run(self.pipeline.publish_waiting_map, PATIENCE)
 
     def statuses(self):
         return self.topics['status'].messages
@@ -452,6 +471,166 @@ def test_a_process_that_ends_complains_of_nothing(make_stream, monkeypatch):
     assert stream.told == [] and stream.pipeline.rejected == 0
 
 
+# Whatever raises wherever ------------------------------------------------------------------------
+
+def failing(function, error, times=1, when='before'):
+    """Return a function that raises for so many calls, before or after it does its work."""
+    left = [times]
+
+    def fail(*arguments, **named):
+        raises, left[0] = left[0] > 0, left[0] - 1
+        result = None if raises and when == 'before' else function(*arguments, **named)
+        if raises:
+            raise error
+        return result
+
+    return fail
+
+
+STAGES = {
+    'begin to process': lambda s: (s.pipeline, '_make_sound'),
+    'decode': lambda s: (pipeline_module, 'decode_set'),
+    'step': lambda s: (s.engine, 'step'), 'accept': lambda s: (s.engine, 'accept'),
+    'scale': lambda s: (s.pipeline.scale, 'apply'),
+    'copy': lambda s: (pipeline_module, 'host_makers'),
+    'outputs': lambda s: (s.pipeline.outputs, 'publish'),
+    'poses': lambda s: (s.pipeline.outputs._poses, 'publish'),
+    'points': lambda s: (s.topics['points'], 'publish'),
+    'finish': lambda s: (s.engine, 'finish_frame'),
+    'statistics': lambda s: (s.engine, 'pending_stats'),
+    'account': lambda s: (s.pipeline.outputs, 'account'),
+    'status': lambda s: (s.topics['status'], 'publish'),
+    'cache status': lambda s: (s.topics['cache_status'], 'publish'),
+    'map': lambda s: (s.pipeline.outputs.map, 'add'),
+    'on_error': lambda s: (s.pipeline, 'on_error'),
+    'undo': lambda s: (s.engine, 'discard_frame')}
+
+
+def count_at_rest(stream):
+    """Return received - (processed + dropped + rejected + skipped) when nothing is in work."""
+    stream.rest()
+    p = stream.pipeline
+    return p.received - (p.outputs.processed + p.dropped + p.rejected + p.skipped)
+
+
+@pytest.mark.parametrize('error', [RuntimeError('boom'), MemoryError(), SystemExit(3)], ids=repr)
+@pytest.mark.parametrize('when', ['before', 'after'])
+@pytest.mark.parametrize('stage', STAGES)
+@pytest.mark.parametrize('overlaps', [False, True])
+def test_each_image_is_counted_once_whatever_raises_where(
+        make_stream, monkeypatch, overlaps, stage, when, error):
+    stream = make_stream(overlaps)
+    stream.process(0)
+    place, name = STAGES[stage](stream)
+    monkeypatch.setattr(place, name, failing(getattr(place, name), error, when=when))
+    if stage in ('on_error', 'undo'):
+        stream.send(1, encoding='yuv999')
+    else:
+        stream.send(1)
+    stream.rest()
+    assert count_at_rest(stream) == 0
+    monkeypatch.undo()
+    monkeypatch.setattr(pipeline_module.rclpy, 'ok', lambda: True)
+    stream.process(2, 3)
+    assert count_at_rest(stream) == 0
+    p = stream.pipeline
+    assert (p.received, p.outputs.processed + p.rejected) == (4, 4)
+    assert p.outputs.processed >= 3 and stream.engine.frames >= 3
+    assert stream.worker.work is None and p.resets == 0
+    assert stream.statuses()[-1].frames_processed == p.outputs.processed
+
+
+@pytest.mark.parametrize('overlaps', [False, True])
+def test_what_would_end_the_worker_is_an_error_with_its_traceback(
+        make_stream, monkeypatch, overlaps):
+    stream = make_stream(overlaps)
+    stream.process(0)
+    monkeypatch.setattr(stream.engine, 'step', failing(stream.engine.step, SystemExit(3)))
+    stream.send(1)
+    stream.rest()
+    assert 'started again; SystemExit: 3' in stream.told[-1]
+    assert 'Traceback' in stream.told[-1] and 'in step' not in stream.told[-1].splitlines()[0]
+    assert stream.pipeline._faults.last('worker').message == stream.told[-1].splitlines()[0]
+    assert stream.statuses()[-1].state == StreamStatus.DEGRADED
+    stream.process(2)
+    assert stream.statuses()[-1].state == StreamStatus.TRACKING
+    assert stream.topics['cache_status'].messages[-1].frame_index == 1      # the stream was kept
+
+
+def test_a_stream_that_cannot_be_kept_takes_its_map_with_it(make_stream, monkeypatch):
+    stream = make_stream()
+    stream.process(0, 1)
+
+    discard = stream.engine.discard_frame
+
+    def lose():
+        monkeypatch.setattr(stream.engine, 'discard_frame', discard)
+        stream.engine.frames = 0
+        raise RuntimeError('no memory')
+
+    monkeypatch.setattr(stream.engine, 'discard_frame', lose)
+    monkeypatch.setattr(stream.engine, 'step', failing(stream.engine.step, SystemExit(3)))
+    for index in (2, 3):    # what is left over is set right before the next image, in vain
+        stream.send(index)
+        stream.rest()
+    stream.process(4)
+    status = stream.statuses()[-1]
+    assert (status.reset_count, status.frames_rejected) == (1, 2)
+    assert stream.topics['cache_status'].messages[-1].frame_index == 0
+    assert len(stream.pipeline.outputs.map._way) == 1
+    assert any('stream reset' in line for line in stream.told)
+
+
+def test_a_reset_that_fails_half_way_is_completed_before_the_next_image(make_stream, monkeypatch):
+    stream = make_stream()
+    stream.process(0, 1)
+    forget = stream.pipeline.outputs.map.forget
+    monkeypatch.setattr(
+        stream.pipeline.outputs.map, 'forget', failing(forget, RuntimeError('boom')))
+    with pytest.raises(RuntimeError, match='boom'):
+        stream.worker.run(stream.pipeline.reset, PATIENCE)
+    stream.process(2)
+    assert stream.statuses()[-1].reset_count == 1
+    assert len(stream.pipeline.outputs.map._way) == 1       # that of the new stream
+
+
+@pytest.mark.parametrize('most, resets', [(3, [0, 0, 1, 1, 1, 2]), (0, [0] * 6)])
+def test_images_that_keep_failing_begin_a_new_stream(make_stream, most, resets):
+    stream = make_stream(**{'reset.on_failures': most})
+    stream.process(0, 1)
+    stream.engine.lost.update(range(2, 8))
+    for index, expected in zip(range(2, 8), resets):
+        stream.send(index)
+        stream.rest()
+        assert count_at_rest(stream) == 0
+        assert stream.pipeline.resets == expected
+    assert stream.pipeline.rejected == 6 and stream.pipeline.outputs.processed == 2
+    assert any('images in a row' in line for line in stream.told) == bool(most)
+    assert 'the pose is not finite' in stream.pipeline._faults.last('frame').message
+    stream.process(8)
+    index = stream.topics['cache_status'].messages[-1].frame_index
+    assert index == (0 if most else 2)      # those that were refused are no part of the stream
+
+
+def test_images_that_fail_now_and_then_do_not(make_stream):
+    stream = make_stream(**{'reset.on_failures': 2})
+    stream.engine.lost.update({1, 3, 5, 7})
+    for index in range(8):
+        stream.send(index)
+        stream.rest()
+    assert stream.pipeline.resets == 0 and stream.pipeline.outputs.processed == 4
+    assert all('nan' not in str(message.pose.pose.position.y)
+               for message in stream.topics['odometry'].messages)
+
+
+def test_broken_images_are_no_failures_of_the_network(make_stream):
+    stream = make_stream(**{'reset.on_failures': 1})
+    stream.process(0)
+    stream.send(1, encoding='yuv999')
+    stream.rest()
+    assert (stream.pipeline.resets, stream.pipeline.rejected) == (0, 1)
+
+
 # The thread by itself ----------------------------------------------------------------------------
 
 @pytest.fixture(params=[False, True])
@@ -478,3 +657,23 @@ def test_parts_come_in_order_and_not_after_one_that_failed(publishing):
     publishing.settle()
     assert done == [1, 2, 4]
     assert [str(error) for error in errors] == ['bad part'] * 2
+
+
+@pytest.mark.parametrize('error', [SystemExit(3), GeneratorExit(), ValueError('bad')], ids=repr)
+def test_no_part_ends_the_thread_and_nor_does_who_is_told(publishing, error):
+    done, told = [], []
+
+    def fail():
+        raise error
+
+    def listen(raised):
+        told.append(raised)
+        raise SystemExit(1)
+
+    for number in range(2):
+        publishing.begin(fail, listen)
+        publishing.go_on(lambda: done.append('never'))
+        publishing.begin(lambda number=number: done.append(number), listen)
+        publishing.settle()
+        assert publishing.since is None
+    assert done == [0, 1] and told == [error, error]

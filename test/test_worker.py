@@ -4,7 +4,8 @@ import threading
 
 import pytest
 
-from xsvggt_ros.node.worker import LatestMailbox, Worker
+from xsvggt_ros.node.stream_statistics import Ticket
+from xsvggt_ros.node.worker import CommandError, LatestMailbox, Worker
 
 
 class Gate:
@@ -94,3 +95,79 @@ def test_the_end_comes_after_the_item_in_work_and_is_waited_for(gate):
     gate.open.release()
     assert worker.stop(10)
     assert ended == [[0]]
+
+
+# What would end the thread -----------------------------------------------------------------------
+
+def fail(error):
+    raise error
+
+
+@pytest.mark.parametrize('error', [
+    SystemExit(3), GeneratorExit(), KeyboardInterrupt(), MemoryError()], ids=repr)
+def test_whatever_ends_the_thread_is_told_and_it_begins_again(error):
+    crashes, seen = [], []
+
+    def process(item):
+        seen.append(item)
+        if item == 'bad':
+            raise error
+
+    worker = Worker(process, fail, on_crash=crashes.append)
+    for times in (1, 2):
+        worker.mailbox.put('bad')
+        while len(crashes) < times:
+            assert worker.run(lambda: 'alive', 10) == 'alive'
+    worker.mailbox.put('good')
+    assert worker.run(lambda: 'alive', 10) == 'alive'
+    assert worker.stop(10)
+    assert crashes == [error] * 2 and worker.restarts == 2
+    assert seen == ['bad', 'bad', 'good']
+
+
+def test_a_handler_of_crashes_that_fails_ends_nothing_either(capfd):
+    worker = Worker(lambda item: fail(ValueError('first')), fail,
+                    on_crash=lambda error: fail(RuntimeError('second')))
+    worker.mailbox.put(1)
+    while not worker.restarts:
+        worker.run(lambda: None, 10)
+    assert worker.run(lambda: 'alive', 10) == 'alive'
+    assert worker.stop(10)
+    told = capfd.readouterr().err
+    assert 'first' in told and 'second' in told
+
+
+def test_a_command_cannot_end_its_thread_nor_the_one_that_asks():
+    worker = Worker(fail, fail)
+    for error in (SystemExit(3), GeneratorExit()):
+        with pytest.raises(CommandError, match=type(error).__name__):
+            worker.run(lambda: fail(error), 10)
+    assert worker.stop(10) and not worker.restarts
+
+
+def test_the_end_may_fail_and_the_thread_is_over_all_the_same():
+    crashes = []
+    worker = Worker(fail, fail, lambda: fail(SystemExit(1)), crashes.append)
+    assert worker.stop(10) and worker.has_ended
+    assert len(crashes) == 1
+
+
+def test_what_is_in_work_is_known_to_others(gate):
+    worker = Worker(gate, pytest.fail)
+    worker.mailbox.put(0)
+    assert gate.entered.acquire(timeout=10)
+    assert worker.work.what == 'an image' and worker.work.seconds >= 0
+    gate.open.release()
+    assert worker.run(lambda: worker.work.what, 10) == 'a service'
+    assert worker.stop(10) and worker.work is None
+
+
+def test_images_are_counted_by_the_first_who_asks():
+    ticket = Ticket(3)
+    counted = []
+    threads = [threading.Thread(target=lambda: counted.append(ticket.take())) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(counted) == [0] * 19 + [3]

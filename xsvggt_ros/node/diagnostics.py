@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 import os
+import time
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 import torch
@@ -18,7 +19,6 @@ from xsvggt_ros.quaternions import BACKEND as QUATERNIONS
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 RECENT = 10.0  # seconds for which a fault that does not repeat stays visible
 FOCAL_DOUBT = 0.2  # calibrated and predicted focal lengths may differ by this share
-STUCK = 30.0  # seconds in one frame after which the network is called stuck
 GPU_WARN, GPU_ERROR = 0.8, 0.9  # share of the device's memory in use
 
 Part = tuple[bytes, str, dict[str, object]]  # level, message, values
@@ -83,7 +83,12 @@ class Snapshot:
     deadline_fault: str = ''  # why deadline_ms cannot be kept
     rate_out: float = 0.0
     latencies: Sequence[float] = ()  # seconds, of the last frames
-    busy_for: float = 0.0  # seconds the frame in work has taken; 0: none in work
+    busy_for: float = 0.0  # seconds that what is in work has taken; 0: nothing is in work
+    busy_with: str = 'an image'
+    patience: float = 2.0  # seconds after which that is said
+    worker_fault: Fault | None = None  # the last one, mended or not; so the next two
+    callback_fault: Fault | None = None
+    last_failure: Fault | None = None  # of an image
     resets: int = 0
     last_reset: str = ''  # why
     scale: Scale | None = None  # None: lengths are in the network's unit
@@ -138,6 +143,19 @@ def no_image_message(snapshot: Snapshot) -> str:
     return (f'{silent}, though it is published by {publishers}. Check its type '
             '(sensor_msgs/msg/Image), its QoS (input.reliability), and the middleware profile '
             '(config/fastdds.xml)')
+
+
+def hanging_message(what: str, seconds: float) -> str:
+    """Return what is wrong when something is in work for much too long."""
+    age = f'{seconds:.{int(seconds < 10)}f} s, since {clock_time(seconds)}'
+    return (f'{what} has been in work for {age}: the network, the device or the middleware '
+            'hangs. What is asked for meanwhile follows when it is done; if it never is, start '
+            'the node again. Raise diagnostics.frame_timeout if this is what an image takes here')
+
+
+def clock_time(age: float) -> str:
+    """Return the local time so many seconds ago, as hours, minutes and seconds."""
+    return time.strftime('%H:%M:%S', time.localtime(time.time() - age))
 
 
 def process_memory() -> int:
@@ -212,10 +230,18 @@ def _inference(s: Snapshot) -> Part:
         values |= {'history limit (tokens)': s.report.cache.limit or 'none',
                    'mean confidence': f'{s.report.confidence_mean:.3f}',
                    'points': s.report.points}
+    if s.last_failure is not None:
+        values['last failure'] = (
+            f'{clock_time(s.last_failure.age)}, {s.last_failure.message}')
+    if s.busy_for > s.patience:
+        return ERROR, hanging_message(s.busy_with, s.busy_for), values
     if s.frame_fault is not None and s.frame_fault.age < RECENT:
         return ERROR, s.frame_fault.message, values
-    if s.busy_for > STUCK:
-        return ERROR, f'one image has been in work for {s.busy_for:.0f} s', values
+    for fault in (s.worker_fault, s.callback_fault):
+        if fault is not None and fault.age < RECENT:
+            return ERROR, fault.message, values
+    if s.last_failure is not None and s.last_failure.age < RECENT:
+        return WARN, f'{s.last_failure.message} (images are processed again)', values
     if s.report is None:
         return OK, 'no image processed yet', values
     if s.deadline_fault:

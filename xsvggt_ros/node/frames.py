@@ -4,14 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from xsvggt_ros.engine.frame_result import ResultError
 from xsvggt_ros.geometry import flu_from_optical, invert_transform, make_transform
 from xsvggt_ros.quaternions import quaternion_from_matrix
-
-
-class LostError(ValueError):
-    """The network's pose is no pose; it may not find back by itself."""
 
 
 @dataclass(frozen=True)
@@ -28,18 +24,16 @@ class Pose:
                    orientation=quaternion_from_matrix(matrix[:3, :3]))
 
 
-def world_from_optical(camera_from_world: Tensor) -> np.ndarray:
+def world_from_optical(camera_from_world: np.ndarray) -> np.ndarray:
     """
-    Return a camera's place [4, 4] in the network's world, fp64; waits for the device.
+    Return a camera's place [4, 4] in the network's world, fp64, from its inverse.
 
-    Raises LostError if the pose is not finite.
+    Raises ResultError if it is not finite, as in a unit that is none.
     """
-    camera_from_world = camera_from_world.detach().to('cpu', torch.float64)
-    if not torch.isfinite(camera_from_world).all():
-        raise LostError(
-            'the network predicted a pose that is not finite; if that goes on, call ~/reset, or '
-            'set reset.on_lost')
-    return invert_transform(camera_from_world).numpy()
+    matrix = torch.as_tensor(camera_from_world, dtype=torch.float64)
+    if not matrix.isfinite().all():
+        raise ResultError('the pose', lost=True)
+    return invert_transform(matrix).numpy()
 
 
 def level_from_optical() -> np.ndarray:

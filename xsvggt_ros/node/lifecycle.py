@@ -1,17 +1,20 @@
 """The node's life: parameters, transitions, topics and services. Frames are `pipeline`'s work."""
 
-from collections.abc import Mapping
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import Future
 from functools import partial
 import gc
 import signal
+import statistics
 import time
+import traceback
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import Odometry
 from rcl_interfaces.msg import SetParametersResult
 import rclpy
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -27,10 +30,11 @@ from xsvggt_ros.kernels import native
 from xsvggt_ros.model.checkpoint import SHIPPED
 from xsvggt_ros.node.camera_calibration import CameraCalibration
 from xsvggt_ros.node.diagnostics import (
-    build_statuses, GpuMemory, no_image_message, process_memory, Snapshot
+    build_statuses, clock_time, GpuMemory, hanging_message, no_image_message, process_memory,
+    Snapshot
 )
 from xsvggt_ros.node.hint_topic import HINTS, HintTopic
-from xsvggt_ros.node.loading import load_engine, StartError
+from xsvggt_ros.node.loading import load_engine, LoadedEngine, StartError
 from xsvggt_ros.node.map_output import MapError
 from xsvggt_ros.node.parameters import (
     check_change, check_together, declare_parameters, listed, read_parameters,
@@ -41,12 +45,28 @@ from xsvggt_ros.node.publishers import Publishers
 from xsvggt_ros.node.rig import RigGeometry
 from xsvggt_ros.node.stream_statistics import FaultLog
 from xsvggt_ros.node.tf_listener import TfListener
-from xsvggt_ros.node.worker import Worker
+from xsvggt_ros.node.worker import PAUSE, Work, Worker
 
 DIAGNOSTICS_PERIOD = 1.0  # seconds
 IMAGE_DEPTH = 5  # images that the middleware may hold for a busy executor
-SERVICE_TIMEOUT = 30.0  # seconds a service waits for the frame in work
+SERVICE_TIMEOUT = 1.0  # seconds a service or a transition waits for the image in work
+WAIT_PERIOD = 0.1  # seconds between two looks whether the image in work is done
 STOP_TIMEOUT = 1.2  # seconds the end of the process waits for the frame in work
+USUAL = 3  # times the usual latency: nothing that is quicker hangs
+# What the code of a callback or of a transition may raise, with or without sense. Signals end the
+# process by KeyboardInterrupt, which is none of these.
+ANYTHING = (Exception, SystemExit, GeneratorExit)
+
+
+class RefusedError(RuntimeError):
+    """A transition that cannot be made now; says why, and nothing has changed."""
+
+
+class _Turn:
+    """Awaited, it lets the executor do what else there is to do."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield
 
 
 class XsvggtNode(LifecycleNode):
@@ -76,15 +96,20 @@ class XsvggtNode(LifecycleNode):
         self._pipeline: Pipeline | None = None
         self._tf: TfListener | None = None
         self._worker: Worker | None = None
+        self._retired: Worker | None = None  # was told to end, and has not yet
         self._inputs: list[Subscription] = []
         self._active_since: float | None = None
+        self._topics: list[str] = []  # of the images, while configured
+        self._told = -DIAGNOSTICS_PERIOD  # when diagnostics were published last
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         # A steady clock: with use_sim_time and no /clock, ROS time stands still.
         self._timer = self.create_timer(
             DIAGNOSTICS_PERIOD, self._on_timer,
             clock=Clock(clock_type=ClockType.STEADY_TIME))
-        self.create_service(Trigger, '~/reset', self._on_reset)
-        self.create_service(Trigger, '~/save_map', self._on_save_map)
+        # These wait for the image in work, and all else goes on meanwhile.
+        waiting = ReentrantCallbackGroup()
+        self.create_service(Trigger, '~/reset', self._on_reset, callback_group=waiting)
+        self.create_service(Trigger, '~/save_map', self._on_save_map, callback_group=waiting)
         self.create_service(SetBool, '~/enable', self._on_enable)
 
     def start(self) -> bool:
@@ -112,41 +137,104 @@ class XsvggtNode(LifecycleNode):
         if machine is not None:
             machine.destroy_when_not_in_use()
 
+    def report_callback(self, error: BaseException) -> None:
+        """Say what a callback has raised; the node goes on."""
+        name = type(error).__name__
+        self._faults.report('callback', f'a callback failed; {name}: {error}', key=name,
+                            details=''.join(traceback.format_exception(error)).rstrip())
+
     # Transitions ---------------------------------------------------------------------------------
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the network and create the publishers; FAILURE, with the reason, if that fails."""
+        try:
+            self._configure()
+        except (StartError, RefusedError, ValueError) as error:
+            self._faults.report('start', f'cannot start: {error}')
+        except ANYTHING as error:  # the node must live, and be able to say what it was
+            self._faults.report('start', f'cannot start: {type(error).__name__}: {error}')
+        else:
+            return TransitionCallbackReturn.SUCCESS
+        self._release()
+        return TransitionCallbackReturn.FAILURE
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """
+        Begin a new stream: subscribe to the camera and start the worker.
+
+        FAILURE while an image of the last time is in work, or without a subscription: the node
+        stays inactive. ERROR if the network cannot begin: the node lets go of it, see `on_error`.
+        """
+        return self._make('activate', self._activate)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """
+        Unsubscribe and let the frame in work be the last.
+
+        SUCCESS even if that takes longer than anybody would wait: nothing of it is published, and
+        the node refuses to be activated or cleaned up until it is done.
+        """
+        return self._make('deactivate', self._deactivate)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free the network and the publishers; FAILURE while an image is in work."""
+        return self._make('clean up', self._clean_up)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop whatever runs."""
+        self._tear_down(STOP_TIMEOUT)
+        self._state = 'finalized'
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Let go of all there is, after a transition that failed: configuring begins anew."""
+        self._tear_down(SERVICE_TIMEOUT)
+        self._state = 'unconfigured'
+        return TransitionCallbackReturn.SUCCESS
+
+    def _make(self, what: str, transition: Callable[[], None]) -> TransitionCallbackReturn:
+        """Make a transition; what goes wrong is said, since rclpy keeps it to itself."""
+        try:
+            transition()
+        except RefusedError as error:
+            self._faults.report('start', f'cannot {what}: {error}')
+            return TransitionCallbackReturn.FAILURE
+        except ANYTHING as error:
+            self._faults.report(
+                'start', f'cannot {what}: {type(error).__name__}: {error}. The node is '
+                'unconfigured now; configure and activate it again (ros2 lifecycle set)',
+                details=''.join(traceback.format_exception(error)).rstrip())
+            return TransitionCallbackReturn.ERROR
+        return TransitionCallbackReturn.SUCCESS
+
+    def _configure(self) -> None:
         if self._parameter_faults:
             # Once: after this the wrong values are gone, and configuring again uses the others.
-            self._faults.report(
-                'start', '; '.join(self._parameter_faults) + (
+            faults, self._parameter_faults = self._parameter_faults, []
+            raise RefusedError(
+                '; '.join(faults) + (
                     '' if self._values['exit_on_failure'] else '. The node stays unconfigured; '
                     'correct it and start again, or configure it now with the defaults'))
-            self._parameter_faults = []
-            return TransitionCallbackReturn.FAILURE
+        self._await_retired()
         self._values = read_parameters(self)
-        try:
-            check_together(self._values)
-            loaded = load_engine(self._values, self.get_logger().info)
-        except (StartError, ValueError) as error:
-            self._faults.report('start', str(error))
-            return TransitionCallbackReturn.FAILURE
-        except Exception as error:  # the node must live, and be able to say what it was
-            self._faults.report('start', f'cannot start: {type(error).__name__}: {error}')
-            return TransitionCallbackReturn.FAILURE
-        self._faults.clear('start')
+        check_together(self._values)
+        self._topics = self._image_topics()
+        calibrations = self._calibrations()
+        loaded = load_engine(self._values, self.get_logger().info)
         self._outputs = Publishers(self)
-        topics = self._image_topics()
         self._tf = TfListener(self)
-        rig = RigGeometry(self._tf) if len(topics) > 1 else None
-        try:
-            self._pipeline = Pipeline(
-                loaded, self._outputs, self._faults, self.get_logger(), self._values,
-                self._calibrations(), topics, rig, self._tf)
-        except StartError as error:
-            self._release()
-            self._faults.report('start', str(error))
-            return TransitionCallbackReturn.FAILURE
+        rig = RigGeometry(self._tf) if len(self._topics) > 1 else None
+        self._pipeline = Pipeline(
+            loaded, self._outputs, self._faults, self.get_logger(), self._values,
+            calibrations, self._topics, rig, self._tf)
+        self._faults.clear('start')
+        self._tell_model(loaded)
+        # What is there now stays: all threads stand still while it is searched for garbage.
+        gc.collect()
+        gc.freeze()
+        self._state = 'inactive'
+
+    def _tell_model(self, loaded: LoadedEngine) -> None:
         self.get_logger().info(f'{loaded.description} on {loaded.device}')
         if self._values['model.checkpoint'] in SHIPPED:
             self.get_logger().warning(
@@ -163,66 +251,102 @@ class XsvggtNode(LifecycleNode):
             self.get_logger().warning(
                 'input.tracking_size has no effect while every image is remembered: set '
                 'input.keyframe_stride to 2 or more')
-        # What is there now stays: all threads stand still while it is searched for garbage.
-        gc.collect()
-        gc.freeze()
-        self._state = 'inactive'
-        return TransitionCallbackReturn.SUCCESS
 
-    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Begin a new stream: subscribe to the camera and start the worker."""
+    def _activate(self) -> None:
+        self._await_retired()
         try:
             self._subscribe()
         except Exception as error:  # a QoS override that does not exist, for example
             self._unsubscribe()
-            self._faults.report(
-                'start', f'cannot subscribe to images: {type(error).__name__}: {error}')
-            return TransitionCallbackReturn.FAILURE
-        self._faults.clear('start')
-        super().on_activate(state)
+            raise RefusedError(
+                f'no subscription to images is possible: {type(error).__name__}: {error}'
+            ) from error
+        pipeline = self._pipeline
         self._worker = Worker(
-            self._pipeline.process, self._pipeline.on_error, self._pipeline.end)
-        self._pipeline.begin(self._worker.mailbox)
+            pipeline.process, pipeline.on_error, pipeline.end, pipeline.on_crash)
+        pipeline.begin(self._worker.mailbox)
+        _require(super().on_activate(None))
+        self._faults.clear('start')
         self._active_since = time.monotonic()
         self._state = 'active'
-        self.get_logger().info('waiting for images on '
-                               + ', '.join(self._image_topics()))
-        return TransitionCallbackReturn.SUCCESS
+        self.get_logger().info('waiting for images on ' + ', '.join(self._topics))
 
-    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Unsubscribe and let the frame in work be the last."""
+    def _deactivate(self) -> None:
         self._unsubscribe()
-        self._stop_worker(SERVICE_TIMEOUT)
-        super().on_deactivate(state)
+        if not self._stop_worker(SERVICE_TIMEOUT):
+            self.get_logger().warning(
+                f'deactivated, but {self._in_work()}: nothing of it is published, and the node '
+                'can be activated again, or cleaned up, when it is done')
+        _require(super().on_deactivate(None))
         self._state = 'inactive'
-        return TransitionCallbackReturn.SUCCESS
 
-    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Free the network and the publishers."""
+    def _clean_up(self) -> None:
+        self._await_retired()
+        self._faults.clear('start')
         self._release()
         self._state = 'unconfigured'
-        return TransitionCallbackReturn.SUCCESS
 
-    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop whatever runs."""
-        self._unsubscribe()
-        self._stop_worker(STOP_TIMEOUT)
-        self._release()
-        self._state = 'finalized'
-        return TransitionCallbackReturn.SUCCESS
+    def _tear_down(self, patience: float) -> None:
+        """Let go of everything, whatever is wrong with it."""
+        for step in (self._unsubscribe, partial(self._stop_worker, patience), self._release):
+            try:
+                step()
+            except ANYTHING as error:
+                self._faults.report(
+                    'teardown', f'while the node let go of all: {type(error).__name__}: {error}')
 
-    def _stop_worker(self, timeout: float) -> bool:
-        worker, self._worker = self._worker, None
-        return worker is None or worker.stop(timeout)
+    def _stop_worker(self, patience: float) -> bool:
+        """Tell the worker to end; return whether it has, in so many seconds."""
+        if self._worker is not None:
+            self._worker, self._retired = None, self._worker
+        return self._has_ended(patience)
+
+    def _await_retired(self) -> None:
+        """Refuse to go on while an image of the last time is in work: it has the engine."""
+        if not self._has_ended(SERVICE_TIMEOUT):
+            raise RefusedError(
+                f'{self._in_work()}; try again when it is done, or end the process if it never is')
+
+    def _has_ended(self, patience: float) -> bool:
+        """Wait for the worker that was told to end; diagnostics go on."""
+        end = time.monotonic() + patience
+        while self._retired is not None:
+            left = end - time.monotonic()
+            if self._retired.stop(min(max(0.0, left), WAIT_PERIOD)):
+                self._retired = None
+            elif left <= 0:
+                return False
+            elif time.monotonic() - self._told > DIAGNOSTICS_PERIOD and rclpy.ok():
+                self._on_timer()
+        return True
+
+    def _work(self) -> Work | None:
+        """Return what is in work, by this or by the last worker."""
+        worker = self._worker or self._retired
+        return None if worker is None else worker.work
+
+    def _in_work(self) -> str:
+        work = self._work()
+        if work is None:
+            return 'nothing is in work any more'
+        return f'{work.what} has been in work since {clock_time(work.seconds)}'
 
     def _release(self) -> None:
-        if self._outputs is not None:
-            self._outputs.destroy()
-        if self._tf is not None:
-            self._tf.destroy()
+        """Free the network and the publishers."""
+        outputs, pipeline, tf = self._outputs, self._pipeline, self._tf
         self._outputs = self._pipeline = self._tf = None
-        gc.unfreeze()
-        gc.collect()  # the network may be in circles, and its memory is wanted
+        self._topics = []
+        try:
+            if pipeline is not None:
+                pipeline.abandon()
+            if outputs is not None:
+                outputs.destroy()
+            if tf is not None:
+                tf.destroy()
+        finally:
+            del outputs, pipeline, tf
+            gc.unfreeze()
+            gc.collect()  # the network may be in circles, and its memory is wanted
 
     # Topics --------------------------------------------------------------------------------------
 
@@ -240,7 +364,7 @@ class XsvggtNode(LifecycleNode):
         compressed = self._values['image_transport'] == 'compressed'
         kind = CompressedImage if compressed else Image
         for camera, (topic, info_topic) in enumerate(
-                zip(self._image_topics(), self._info_topics())):
+                zip(self._topics, self._info_topics())):
             self._inputs += [
                 self.create_subscription(
                     kind, topic, partial(self._on_image, camera), images,
@@ -276,13 +400,13 @@ class XsvggtNode(LifecycleNode):
         return [
             CameraCalibration(topic, image_topic, values['use_camera_info'], values['rectify'],
                               lambda topic=topic: self.count_publishers(topic) > 0)
-            for topic, image_topic in zip(topics, self._image_topics())]
+            for topic, image_topic in zip(topics, self._topics)]
 
     def _unsubscribe(self) -> None:
-        for subscription in self._inputs:
-            self.destroy_subscription(subscription)
-        self._inputs = []
+        inputs, self._inputs = self._inputs, []
         self._active_since = None
+        for subscription in inputs:
+            self.destroy_subscription(subscription)
 
     def _image_topics(self) -> list[str]:
         """Return the full names; as with image_transport, remapping `image` moves both."""
@@ -297,7 +421,9 @@ class XsvggtNode(LifecycleNode):
         return beside or ['camera_info']
 
     def _image_publishers(self) -> tuple[str, list[str]]:
-        topic = self._image_topics()[0]
+        if not self._topics:
+            return '', []  # not configured
+        topic = self._topics[0]
         compressed = self._values['image_transport'] == 'compressed'
         wanted = 'sensor_msgs/msg/CompressedImage' if compressed else 'sensor_msgs/msg/Image'
         found = []
@@ -315,23 +441,29 @@ class XsvggtNode(LifecycleNode):
 
     # Services and parameters ---------------------------------------------------------------------
 
-    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+    async def _on_reset(
+        self, request: Trigger.Request, response: Trigger.Response,
+    ) -> Trigger.Response:
         worker = self._worker
         if worker is None:
             response.success, response.message = False, 'the node is not active'
             return response
+        future = worker.mailbox.put_command(self._pipeline.reset)
         try:
-            worker.run(self._pipeline.reset, SERVICE_TIMEOUT)
-        except Exception as error:  # whatever it is, the caller must hear of it
+            if await self._is_done(future):
+                future.result()
+                response.message = (
+                    'stream reset: the next image begins a new one, where the camera was last')
+            else:
+                response.message = (
+                    f'the reset follows when the work in hand is done: {self._in_work()}')
+            response.success = True
+        except ANYTHING as error:  # whatever it is, the caller must hear of it
             response.success = False
             response.message = f'reset failed: {type(error).__name__}: {error}'
-        else:
-            response.success = True
-            response.message = (
-                'stream reset: the next image begins a new one, where the camera was last')
         return response
 
-    def _on_save_map(
+    async def _on_save_map(
         self, request: Trigger.Request, response: Trigger.Response,
     ) -> Trigger.Response:
         worker, pipeline = self._worker, self._pipeline
@@ -340,20 +472,43 @@ class XsvggtNode(LifecycleNode):
             response.message = 'the node is not configured'
             return response
         try:
-            # Without a worker nobody else touches the map.
-            response.message = (worker.run(pipeline.save_map, SERVICE_TIMEOUT) if worker
-                                else pipeline.save_map())
-        except MapError as error:
+            if worker is None:
+                self._await_retired()
+                response.message = pipeline.save_map()  # nobody else touches the map
+                response.success = True
+                return response
+            future = worker.mailbox.put_command(pipeline.save_map_aloud)
+            if await self._is_done(future):
+                response.message = future.result()
+                response.success = True
+            else:
+                response.message = (
+                    'not saved yet: the map will be saved when the work in hand is done, and the '
+                    f'log will tell the files; {self._in_work()}')
+        except (MapError, RefusedError) as error:
             response.message = str(error)
-        except FutureTimeoutError:
-            response.message = (f'the image in work takes longer than {SERVICE_TIMEOUT:.0f} s; '
-                                'the map will be saved after it')
-        except Exception as error:  # whatever it is, the caller must hear of it
+        except ANYTHING as error:  # whatever it is, the caller must hear of it
             response.message = f'the map was not saved: {type(error).__name__}: {error}'
-        else:
-            response.success = True
-            self.get_logger().info(f'saved {response.message}')
         return response
+
+    async def _is_done(self, future: Future) -> bool:
+        """Wait a while for a command of the worker; the executor goes on."""
+        end = time.monotonic() + SERVICE_TIMEOUT
+        # Nothing else would wake the executor up.
+        alarm = self.create_timer(
+            WAIT_PERIOD, lambda: None, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        future.add_done_callback(self._wake)
+        try:
+            while not future.done() and time.monotonic() < end:
+                await _Turn()
+        finally:
+            self.destroy_timer(alarm)
+        return future.done()
+
+    def _wake(self, future: Future) -> None:
+        executor = self.executor
+        if executor is not None and rclpy.ok():
+            executor.wake()
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         if self._worker is None:
@@ -378,17 +533,19 @@ class XsvggtNode(LifecycleNode):
     # Diagnostics ---------------------------------------------------------------------------------
 
     def _on_timer(self) -> None:
+        self._told = time.monotonic()
         try:
             self._publish_diagnostics()
-        except Exception as error:  # diagnostics must not be what ends the node
+        except ANYTHING as error:  # diagnostics must not be what ends the node
             if rclpy.ok():
                 self._faults.report('diagnostics', f'diagnostics failed: {error!r}')
 
     def _publish_diagnostics(self) -> None:
         snapshot = self._snapshot()
         self._tell_silence(snapshot)
+        hangs = self._tell_hanging()
         if self._state == 'active':
-            self._pipeline.publish_idle_status(snapshot.silence)
+            self._pipeline.publish_idle_status(snapshot.silence, hangs)
             self._tell_missing_cameras(snapshot)
             self._tell_senders(snapshot)
             self._publish_waiting_map()
@@ -409,6 +566,24 @@ class XsvggtNode(LifecycleNode):
         elif self._silence_told and snapshot.images_came:
             self._silence_told = False
             self.get_logger().info(f'images arrive on {snapshot.topic}')
+
+    def _patience(self) -> float:
+        """Return for how many seconds a thing may be in work before it is said to hang."""
+        patience = self._values['diagnostics.frame_timeout']
+        latencies = [] if self._pipeline is None else list(self._pipeline.outputs.latencies)
+        return max(patience, USUAL * statistics.median(latencies)) if latencies else patience
+
+    def _tell_hanging(self) -> bool:
+        """Say that something is in work for much too long, and when that is over."""
+        work = self._work()
+        if work is not None and work.seconds > self._patience():
+            self._faults.report(
+                'hang', hanging_message(work.what, work.seconds), key=str(work.since))
+            return True
+        if self._faults.get('hang') is not None:
+            self._faults.clear('hang')
+            self.get_logger().info('what hung is done')
+        return False
 
     def _tell_missing_cameras(self, snapshot: Snapshot) -> None:
         faults = snapshot.camera_faults
@@ -451,21 +626,26 @@ class XsvggtNode(LifecycleNode):
     def _snapshot(self) -> Snapshot:
         topic, publishers = self._image_publishers()
         active_for = time.monotonic() - self._active_since if self._active_since else 0.0
+        work = self._work()
         common = {
             'state': self._state, 'topic': topic, 'publishers': publishers,
             'image_timeout': self._values['diagnostics.image_timeout'],
             'active_for': active_for, 'start_fault': self._faults.get('start'),
             'image_fault': self._faults.get('image'), 'frame_fault': self._faults.get('frame'),
+            'worker_fault': self._faults.last('worker'),
+            'callback_fault': self._faults.last('callback'),
+            'last_failure': self._faults.last('frame'),
             'tf_fault': self._faults.get('tf') or self._faults.get('base'),
             'stamp_fault': self._faults.get('stamp'), 'map_fault': self._faults.get('map'),
             'camera_info_fault': self._faults.get('camera_info'),
             'tf_refused': self._tf.refusals() if self._tf is not None else (),
-            'process_bytes': process_memory()}
+            'process_bytes': process_memory(), 'patience': self._patience(),
+            'busy_for': 0.0 if work is None else work.seconds,
+            'busy_with': '' if work is None else work.what}
         pipeline = self._pipeline
         if pipeline is None:
             return Snapshot(**common)
         loaded, outputs = pipeline.loaded, pipeline.outputs
-        busy_since = pipeline.busy_since
         return Snapshot(
             **common, paused=not pipeline.enabled, image_age=pipeline.image_meter.age(),
             image_rate=pipeline.image_meter.rate(),
@@ -482,12 +662,32 @@ class XsvggtNode(LifecycleNode):
             cameras=pipeline.cameras_description(), resets=pipeline.resets,
             last_reset=pipeline.last_reset, scale=pipeline.scale.current,
             rate_out=outputs.out_meter.rate(), latencies=list(outputs.latencies),
-            busy_for=time.monotonic() - busy_since if busy_since else 0.0,
             report=outputs.report, budget_warning=pipeline.budget_warning,
             map=outputs.map.report, model=loaded.description,
             random_weights=loaded.random_weights, device=loaded.device_name,
             acceleration=loaded.engine.acceleration(),
             gpu=GpuMemory.read(loaded.device))
+
+
+def _require(result: TransitionCallbackReturn) -> None:
+    """Raise RuntimeError unless a part of a transition succeeded."""
+    if result != TransitionCallbackReturn.SUCCESS:
+        raise RuntimeError(f'a publisher answered {result.name}')
+
+
+def _spin(node: XsvggtNode, executor: SingleThreadedExecutor, ending: list[int]) -> None:
+    """Have callbacks called until the end; one that fails is told, and the others go on."""
+    while True:
+        try:
+            executor.spin()
+            return
+        except ExternalShutdownException:
+            return
+        except ANYTHING as error:
+            if ending or not rclpy.ok():
+                raise
+            node.report_callback(error)
+            time.sleep(PAUSE)
 
 
 def run(args: list[str] | None = None) -> bool:
@@ -520,7 +720,7 @@ def run(args: list[str] | None = None) -> bool:
         install_signal_handlers()
         started = node.start()
         if started:
-            executor.spin()
+            _spin(node, executor, ending)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except Exception:

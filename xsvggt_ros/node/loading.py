@@ -165,11 +165,11 @@ def check_kernels(choice: str, device: torch.device, head_dim: int) -> None:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """
-    Return whether an error means that the device's memory is full.
+    Return whether an error means that the device's memory is full, or the machine's.
 
     On a Jetson it may come as an NVML or NvMap assertion instead (pytorch/pytorch#185240).
     """
-    if isinstance(error, torch.OutOfMemoryError):
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     text = str(error)
     return isinstance(error, RuntimeError) and any(

@@ -11,9 +11,12 @@ from difflib import get_close_matches
 from rcl_interfaces.msg import (
     FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 )
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.exceptions import (
+    InvalidParameterTypeException, InvalidParameterValueException, InvalidTopicNameException
+)
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
+from rclpy.validate_topic_name import validate_topic_name
 
 from xsvggt_ros.engine.point_cloud import SOURCES
 from xsvggt_ros.engine.scale import MAX_UNCERTAINTY, METRES
@@ -49,8 +52,9 @@ class Parameter:
         """Return what is wrong with a value of the right type, or None."""
         if isinstance(self.default, list):
             names = listed(value)
-            if any(' ' in name for name in names):
-                return f'{self.name} must be names of topics without spaces; got {value}'
+            fault = next(filter(None, map(_topic_fault, names)), None)
+            if fault is not None:
+                return f'{self.name} must be names of topics; {fault}'
             if len(set(names)) < len(names):
                 return f'{self.name} must be different names; got {value}'
             return None
@@ -226,7 +230,10 @@ TABLE: tuple[Parameter, ...] = (
               maximum=0.5, dynamic=True),
     Parameter('path.max_poses', 1000, 'Poses on ~/path, the newest ones.', minimum=1,
               maximum=100_000),
-    Parameter('reset.on_lost', False, 'Begin a new stream when the predicted pose is not finite.',
+    Parameter('reset.on_lost', False, 'Begin a new stream at once when a predicted pose is not '
+              'finite or absurd; without it such images are refused.', dynamic=True),
+    Parameter('reset.on_failures', 5, 'Begin a new stream after so many images in a row of which '
+              'the network made nothing that can be used; 0: never.', minimum=0, maximum=1000,
               dynamic=True),
     Parameter('reset.on_time_jump', True, 'Begin a new stream when the stamps of the images '
               'jump and stay there: a bag that loops, a clock that was set; refuse lone images '
@@ -243,6 +250,10 @@ TABLE: tuple[Parameter, ...] = (
               'be configured again. stream.launch.py sets it to true.'),
     Parameter('diagnostics.image_timeout', 5.0, 'Seconds without an image after which diagnostics '
               'say so.', minimum=0.1, maximum=3600.0, dynamic=True),
+    Parameter('diagnostics.frame_timeout', 2.0, 'Seconds in which an image must be done; after '
+              'them diagnostics say since when it is in work, and ~/status is DEGRADED. Three '
+              'times what images usually take, if that is more.', minimum=0.1, maximum=3600.0,
+              dynamic=True),
 )
 
 BY_NAME: Mapping[str, Parameter] = {parameter.name: parameter for parameter in TABLE}
@@ -270,6 +281,16 @@ def check_together(values: Mapping[str, Value]) -> None:
         raise ValueError(
             'cloud.organized needs one camera, because the merged cloud of a rig has no rows and '
             'columns; leave image_topics empty, or set cloud.organized to false')
+
+
+def _topic_fault(name: str) -> str | None:
+    """Return why ROS refuses a topic's name, or None."""
+    try:
+        validate_topic_name(name)
+    except InvalidTopicNameException as error:
+        reason = str(error).splitlines()[0].removeprefix('Invalid topic name: ').rstrip(':')
+        return f"'{name}' is none: {reason}"
+    return None
 
 
 def _plain(number: float) -> str:

@@ -19,7 +19,9 @@ publishing found out, how long an image took, is the worker's to act on after th
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+import threading
 import time
+import traceback
 
 import numpy as np
 import rclpy
@@ -29,15 +31,16 @@ from std_msgs.msg import Header
 import torch
 
 from xsvggt_ros.engine.camera_model import CameraModel
+from xsvggt_ros.engine.frame_result import FrameResult, ResultError
 from xsvggt_ros.engine.host_copy import HostCopy
 from xsvggt_ros.engine.scale import Scale
-from xsvggt_ros.engine.stream_engine import FrameError, FrameResult
+from xsvggt_ros.engine.stream_engine import FrameError
 from xsvggt_ros.msg import StreamStatus
 from xsvggt_ros.node.camera_calibration import CameraCalibration
 from xsvggt_ros.node.camera_sets import CameraImage, CameraSets
 from xsvggt_ros.node.deadline import Deadline
 from xsvggt_ros.node.frame_outputs import host_makers, wanted_topics
-from xsvggt_ros.node.frames import frame_name, LostError, world_from_optical
+from xsvggt_ros.node.frames import frame_name, world_from_optical
 from xsvggt_ros.node.hint_topic import HintFault
 from xsvggt_ros.node.image_codec import decode_set, describe_image, ImageError
 from xsvggt_ros.node.loading import is_out_of_memory, LoadedEngine
@@ -53,7 +56,7 @@ from xsvggt_ros.node.sender_watch import SenderWatch
 from xsvggt_ros.node.status_messages import fill_report
 from xsvggt_ros.node.stream_clock import OutOfOrderError, StreamClock
 from xsvggt_ros.node.stream_outputs import Moments, Reconstruction, StreamOutputs
-from xsvggt_ros.node.stream_statistics import FaultLog, RateMeter
+from xsvggt_ros.node.stream_statistics import FaultLog, RateMeter, Ticket
 from xsvggt_ros.node.tf_listener import TfListener
 from xsvggt_ros.node.worker import LatestMailbox
 
@@ -87,6 +90,7 @@ class Pipeline:
         self.last_reset = ''  # why
         self.deadline = Deadline()
         self.rejected = 0
+        self._counting = threading.Lock()  # two threads reject
         self._late = 0  # images skipped for the deadline, by the worker's thread
         self.refused = 0  # images whose stamps are not the stream's, by the executor's thread
         self._passed_over = 0  # images skipped for input.max_rate, by the executor's thread
@@ -97,7 +101,11 @@ class Pipeline:
         self.senders = [SenderWatch() for _ in topics]
         self.sets: CameraSets | None = None  # of a rig
         self._rig = rig
-        self._in_work = 0  # images
+        self._ticket = Ticket(0)  # of the images in work
+        self._unsound = ''  # why something must be set right before the next image
+        self._unforgotten = False  # whether a stream has ended and not all of it is forgotten
+        self._failures = 0  # images in a row of which the network made nothing
+        self._abandoned = False
         self._clock = StreamClock()
         self.scale = MetricScale(logger)
         self.outputs = StreamOutputs(
@@ -167,6 +175,7 @@ class Pipeline:
         self._faults.clear('camera_info')  # until an image shows that it is still there
         self.jumps.clear('jump')
         self.rejected = self.resets = 0
+        self._ticket, self._unsound = Ticket(0), ''
         self._late = self._passed_over = self.refused = 0
         self.senders = [SenderWatch() for _ in self.topics]
         self._input_rate.forget()
@@ -192,7 +201,21 @@ class Pipeline:
     def save_map(self) -> str:
         """Write the map of all images so far as files; raises MapError."""
         self._settle()
-        return self.outputs.map.save(self.values)
+        saved = self.outputs.map.save(self.values)
+        self._logger.info(f'saved {saved}')
+        return saved
+
+    def save_map_aloud(self) -> str:
+        """Do the same for somebody who may not wait for it: the log has what went wrong, too."""
+        try:
+            return self.save_map()
+        except Exception as error:
+            self._logger.error(f'the map was not saved: {error}')
+            raise
+
+    def abandon(self) -> None:
+        """Be silent from now on: the node has let go of all this, an image in work or not."""
+        self._abandoned = True
 
     def publish_waiting_map(self) -> None:
         """Publish the map if somebody waits for it."""
@@ -259,32 +282,79 @@ class Pipeline:
     def process(self, item: ImageSet) -> None:
         """Reconstruct the images that belong together and publish what came out."""
         images, arrival = item
-        self.busy_since, self._in_work = arrival, len(images)
+        self._ticket = Ticket(len(images))
+        self.busy_since = arrival
         try:
+            self._make_sound()
             self._process(images, arrival)
         finally:
             self.busy_since = None
 
     def on_error(self, error: Exception) -> None:
         """Count the images that could not be processed, and say why; the stream goes on."""
-        if not rclpy.ok():
-            return  # the process is ending, and what was to be published has nowhere to go
+        if self._is_over():
+            return
         self._settle()
-        self._reject(self._in_work, error)
-        if isinstance(error, LostError) and self.values['reset.on_lost']:
-            self._reset('the predicted pose was not finite')
-            self._logger.warning(
-                f'stream reset: {self.last_reset}; the next image begins a new one')
-        elif self.outputs.processed and self._engine.frames == 0:
-            self._logger.error('the network failed half-way; the next image begins a new stream')
+        self._undo_frame()
+        self._reject(self._ticket, error)
+        lost = isinstance(error, ResultError) and error.lost
+        most = self.values['reset.on_failures']
+        if lost and self.values['reset.on_lost']:
+            self._begin_after(f'the network is lost: {error}')
+        elif most and self._failures >= most:
+            self._begin_after(f'the network made nothing of {most} images in a row, of the last '
+                              f'because {error}')
 
-    def _on_unpublished(self, images: int, error: Exception) -> None:
-        """Do the same for images that could not be published; in the thread that publishes."""
-        if rclpy.ok():
-            self._reject(images, error)
+    def on_crash(self, error: BaseException) -> None:
+        """Say what would have ended the worker's thread; the next image finds all set right."""
+        if self._is_over():
+            return
+        name = type(error).__name__
+        self._count_rejected(self._ticket)
+        self._unsound = f'the worker failed ({name})'
+        self._faults.report(
+            'worker', f'the worker failed and was started again; {name}: {error}', key=name,
+            details=''.join(traceback.format_exception(error)).rstrip())
+        self._publishers.status.publish(self._status_message(
+            self.outputs.last_header, StreamStatus.DEGRADED, self.scale.current))
 
-    def _reject(self, images: int, error: Exception) -> None:
-        self.rejected += images
+    def _is_over(self) -> bool:
+        """Return whether what is to be said has nowhere to go: the process ends, for example."""
+        return self._abandoned or not rclpy.ok()
+
+    def _make_sound(self) -> None:
+        """Set right what an error has left half-done; the stream is kept if that is possible."""
+        if self._unsound:
+            self._settle()
+            self._undo_frame()
+            self._unsound = ''
+        if self._unforgotten:
+            self._forget()
+
+    def _undo_frame(self) -> None:
+        """Have the engine forget images in work, of which nobody will hear."""
+        try:
+            self._engine.discard_frame()
+        finally:
+            if self._engine.frames == 0 and self.outputs.report is not None:
+                self._end_stream('an image that failed could not be undone')
+                self._faults.report(
+                    'reset', f'stream reset: {self.last_reset}; the next image begins a new one',
+                    key='reset')
+
+    def _on_unpublished(self, ticket: Ticket, error: BaseException) -> None:
+        """Do so for images that could not be published; in the thread that publishes."""
+        if not self._is_over():
+            self._reject(ticket, error)
+
+    def _count_rejected(self, ticket: Ticket) -> int:
+        images = ticket.take()
+        with self._counting:
+            self.rejected += images
+        return images
+
+    def _reject(self, ticket: Ticket, error: BaseException) -> None:
+        images = self._count_rejected(ticket)
         if isinstance(error, (ImageError, FrameError, OutOfOrderError)):
             self._faults.report('image', f'image refused: {error}')
         elif is_out_of_memory(error):
@@ -292,9 +362,17 @@ class Pipeline:
             self._faults.report(
                 'frame', f'{self.loaded.device_name} is out of memory; lower model.image_size or '
                 'cache.max_tokens, or end other programs that use it')
-        else:
+        elif isinstance(error, ResultError):
+            self._faults.report(
+                'frame', f'image refused, the stream is as it was before it: {error}',
+                key=error.what)
+        elif images:
             self._faults.report(
                 'frame', f'image could not be processed: {type(error).__name__}: {error}')
+        else:
+            self._faults.report(
+                'frame', 'an image was published, but what follows that failed: '
+                f'{type(error).__name__}: {error}')
 
     def _process(self, images: Sequence[CameraImage], arrival: float) -> None:
         for calibration in self.calibrations:
@@ -303,7 +381,7 @@ class Pipeline:
         if self._publishing.is_settled:
             self._learn()
         if self.deadline.is_too_late(start - arrival, self.values['deadline_ms']):
-            self._late += len(images)
+            self._late += self._ticket.take()
             return
         self._watch_time(images[0].stamp_ns, images[0].era)
         pixels = decode_set(
@@ -318,7 +396,7 @@ class Pipeline:
             arrival=arrival, start=start, decoded=decoded, computed=computed, copying=computed,
             upload=sum(one.upload_seconds for one in results)))
         self._settle()
-        on_error = partial(self._on_unpublished, len(images))
+        on_error = partial(self._on_unpublished, self._ticket)
         self._publishing.begin(partial(self.outputs.publish, done), on_error)
         self._engine.finish_frame()
         if done.begins:
@@ -336,13 +414,21 @@ class Pipeline:
         try:
             self._engine.prepare(*size)  # refuses what does not suit the stream
             cameras = self._cameras(images, *size)
-            results = self._measured(
-                [self._engine.step(*one, self._is_keyframe(len(images)))
-                 for one in zip(pixels, cameras)], images, cameras[0])
+            results = [
+                self._engine.step(*one, self._is_keyframe(len(images)), joins=index > 0)
+                for index, one in enumerate(zip(pixels, cameras))]
             # Here the device is waited for: an image that is taken sooner would only age.
-            return results, world_from_optical(results[0].camera_from_world)
+            place = self._engine.accept(results)[0]
         except FrameError as error:
             raise FrameError(f'{error}, with the service ~/reset') from error
+        except Exception:
+            self._failures += 1
+            raise
+        self._failures = 0
+        measured = self._measured(results, images, cameras[0])
+        if measured[0] is not results[0]:
+            place[:3, 3] *= self.scale.current.metres
+        return measured, world_from_optical(place)
 
     def _on_its_way(
         self, images: Sequence[CameraImage], results: Sequence[FrameResult], place: np.ndarray,
@@ -357,7 +443,7 @@ class Pipeline:
         host = self._copies.start(host_makers(
             results, self._transforms(results, headers), values, topics))
         return Reconstruction(
-            header=headers[0], images=len(images), begins=results[0].frame_index == 0,
+            header=headers[0], ticket=self._ticket, begins=results[0].frame_index == 0,
             world_from_camera=place, scale=self.scale.current, resize=self._engine.resize,
             host=host, topics=topics, cloud_is_due=cloud_is_due, values=values,
             moments=replace(moments, copying=time.monotonic()))
@@ -444,9 +530,15 @@ class Pipeline:
         if self.budget_warning:
             self._logger.warning(self.budget_warning)
 
-    def publish_idle_status(self, silence: float) -> None:
-        """Say on ~/status that nothing is tracked, if so; silence: seconds without an image."""
-        if not self.enabled:
+    def publish_idle_status(self, silence: float, hangs: bool = False) -> None:
+        """
+        Say on ~/status that nothing is tracked, if so.
+
+        silence: seconds without an image; hangs: whether an image takes much too long.
+        """
+        if hangs:
+            state = StreamStatus.DEGRADED
+        elif not self.enabled:
             state = StreamStatus.PAUSED
         elif self.outputs.report is None:
             state = StreamStatus.DEGRADED if self._is_disturbed() else StreamStatus.WAITING
@@ -485,14 +577,28 @@ class Pipeline:
         self._reset(reason)
         self._logger.warning(f'stream reset: {reason}; this image begins a new one')
 
+    def _begin_after(self, reason: str) -> None:
+        self._reset(reason)
+        self._faults.report(
+            'reset', f'stream reset: {reason}; the next image begins a new one', key='reset')
+
     def _reset(self, reason: str) -> None:
         self._settle()
-        self._engine.reset()
+        try:
+            self._engine.reset()
+        finally:
+            if self._engine.frames == 0:  # it has failed, and the stream is gone all the same
+                self._end_stream(reason)
+
+    def _end_stream(self, reason: str) -> None:
+        """Count the end of a stream that the engine has forgotten, and forget the rest."""
         self.last_reset = reason
         self.resets += 1
         self._forget()
 
     def _forget(self) -> None:
+        self._unforgotten = True
+        self._failures = 0
         self._clock.forget()
         self._cloud_rate.forget()
         self.scale.forget()
@@ -500,6 +606,7 @@ class Pipeline:
         self.outputs.forget(self.values)
         for kind in ('image', 'frame'):
             self._faults.clear(kind)
+        self._unforgotten = False
 
     def _release_memory(self) -> None:
         if self.loaded.device.type == 'cuda':

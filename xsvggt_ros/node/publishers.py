@@ -9,6 +9,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from tf2_msgs.msg import TFMessage
 
 from xsvggt_ros.msg import CacheStatus, StreamStatus
+from xsvggt_ros.node.loading import StartError
 
 
 class Publishers:
@@ -18,6 +19,19 @@ class Publishers:
         """Create the publishers on a node that is being configured."""
         self._node = node
         self._all: list[LifecyclePublisher] = []
+        try:
+            self._create_all()
+        except Exception:
+            self.destroy()  # those that are there already
+            raise
+
+    def destroy(self) -> None:
+        """Remove the publishers from the node."""
+        publishers, self._all = self._all, []
+        for publisher in publishers:
+            self._node.destroy_lifecycle_publisher(publisher)
+
+    def _create_all(self) -> None:
         self.points = self._create(PointCloud2, '~/points', 1)
         self.depth = self._create(Image, '~/depth/image_rect', 1)
         self.depth_info = self._create(CameraInfo, '~/depth/camera_info', 1)
@@ -33,11 +47,6 @@ class Publishers:
         self.status = self._create(StreamStatus, '~/status', 10)
         self.tf = self._create(TFMessage, '/tf', 100)
 
-    def destroy(self) -> None:
-        """Remove the publishers from the node."""
-        for publisher in self._all:
-            self._node.destroy_lifecycle_publisher(publisher)
-
     def _create(
         self, message_type: type, topic: str, depth: int,
         durability: DurabilityPolicy = DurabilityPolicy.VOLATILE,
@@ -45,8 +54,13 @@ class Publishers:
         qos = QoSProfile(
             history=HistoryPolicy.KEEP_LAST, depth=depth, durability=durability,
             reliability=ReliabilityPolicy.RELIABLE)
-        publisher = self._node.create_lifecycle_publisher(
-            message_type, topic, qos,
-            qos_overriding_options=QoSOverridingOptions.with_default_policies())
+        try:
+            publisher = self._node.create_lifecycle_publisher(
+                message_type, topic, qos,
+                qos_overriding_options=QoSOverridingOptions.with_default_policies())
+        except Exception as error:  # of rclpy or of C++, without the topic's name
+            raise StartError(
+                f'{topic} cannot be published, check its qos_overrides: '
+                f'{type(error).__name__}: {error}') from error
         self._all.append(publisher)
         return publisher

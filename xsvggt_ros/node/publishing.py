@@ -3,6 +3,8 @@
 from collections import deque
 from collections.abc import Callable
 import threading
+import time
+import traceback
 
 Part = Callable[[], None]
 
@@ -27,7 +29,8 @@ class Publishing:
         self._parts: deque[Part] = deque()  # the first one is being done
         self._closed = False
         self._failed = False
-        self._on_error: Callable[[Exception], None] = lambda error: None
+        self._since: float | None = None
+        self._on_error: Callable[[BaseException], None] = lambda error: None
         if overlaps:
             # A daemon: a middleware that blocks must not hold up the end of the process.
             self._thread = threading.Thread(
@@ -39,11 +42,16 @@ class Publishing:
         """Return whether all is done."""
         return not self._parts
 
-    def begin(self, part: Part, on_error: Callable[[Exception], None]) -> None:
+    @property
+    def since(self) -> float | None:
+        """Return when the part in work was begun, on the steady clock; None: there is none."""
+        return self._since
+
+    def begin(self, part: Part, on_error: Callable[[BaseException], None]) -> None:
         """
         Wait for the image before, then do the first part of this one's publication.
 
-        on_error: gets what a part raises, in the thread that does it, and must not raise.
+        on_error: gets what a part raises, whatever it is, in the thread that does it.
         """
         self.settle()
         self._failed, self._on_error = False, on_error
@@ -91,8 +99,17 @@ class Publishing:
     def _do(self, part: Part) -> None:
         if self._failed:
             return
+        self._since = time.monotonic()
         try:
             part()
-        except Exception as error:
+        except BaseException as error:  # the thread must live, or nothing is published any more
             self._failed = True
+            self._tell(error)
+        finally:
+            self._since = None
+
+    def _tell(self, error: BaseException) -> None:
+        try:
             self._on_error(error)
+        except BaseException:
+            traceback.print_exc()  # nobody is left to be told

@@ -23,7 +23,9 @@ from xsvggt_ros.node.parameters import Value
 from xsvggt_ros.node.pose_outputs import PoseOutputs
 from xsvggt_ros.node.publishers import Publishers
 from xsvggt_ros.node.status_messages import cache_message
-from xsvggt_ros.node.stream_statistics import FaultLog, FrameReport, Latency, RateMeter
+from xsvggt_ros.node.stream_statistics import (
+    FaultLog, FrameReport, Latency, RateMeter, Ticket
+)
 from xsvggt_ros.node.tf_listener import TfListener
 
 LATENCIES = 200  # frames over which latency statistics are taken
@@ -46,7 +48,7 @@ class Reconstruction:
     """Images that went through the network together, and all that their publication needs."""
 
     header: Header  # of the reference camera's
-    images: int
+    ticket: Ticket
     begins: bool  # a stream
     world_from_camera: np.ndarray  # [4, 4]
     scale: Scale | None  # in which lengths are; None: the network's own
@@ -100,6 +102,7 @@ class StreamOutputs:
         self.report = None
         self._taken = None
         self._metres = 1.0
+        self._pose = self._centre = None
         self.latencies.clear()
         self._poses.begin_stream()
         self.map.forget(values)
@@ -117,11 +120,14 @@ class StreamOutputs:
         packed = time.monotonic()
         if done.begins:
             self._poses.begin_stream()
-        self._centre = self._follow_unit(done.scale)
+        centre = self._follow_unit(done.scale)
+        if centre is not None:
+            self._centre = centre  # the map needs it even if this image comes to nothing
         self._pose = self._poses.publish(done.header, done.world_from_camera, done.values)
         for publisher, content in outputs:
             publisher.publish(content)
         self._published = time.monotonic()
+        self.processed += done.ticket.take()
         self._packing = packed - begin + done.moments.copying - done.moments.computed
         self._publishing = self._published - packed
 
@@ -141,7 +147,6 @@ class StreamOutputs:
             latency=latency, cache=cache.complete(health['health']), points=points,
             confidence_mean=done.host['mean_confidence'].item(),
             predicted_fx=intrinsics[0, 0].item(), predicted_fy=intrinsics[1, 1].item())
-        self.processed += done.images
         self.last_header = done.header
         self.out_meter.tick()
         self.latencies.append(latency.total)
@@ -171,4 +176,5 @@ class StreamOutputs:
             self.map.add(
                 done.header, lambda: without_gaps(cloud_of(done.host)), self._pose,
                 done.scale.metres if done.scale else None, done.values, self._centre)
+            self._centre = None
         self.map.publish_if_due(done.values)

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+import threading
 import time
 
 import numpy as np
@@ -17,6 +18,21 @@ def percentiles(latencies: Sequence[float]) -> tuple[float, float, float]:
     if not latencies:
         return 0.0, 0.0, 0.0
     return tuple(np.percentile(np.array(latencies), PERCENTILES).tolist())
+
+
+class Ticket:
+    """The images of one set: whoever knows first what became of them counts them, nobody else."""
+
+    def __init__(self, images: int) -> None:
+        """Take how many there are."""
+        self._images = images
+        self._lock = threading.Lock()
+
+    def take(self) -> int:
+        """Return how many images are to be counted; 0 if somebody has counted them."""
+        with self._lock:
+            images, self._images = self._images, 0
+        return images
 
 
 class RateMeter:
@@ -116,18 +132,22 @@ class FaultLog:
         self._period = period
         self._told: dict[str, dict[str, _Told]] = {}  # kind: message
         self._faults: dict[str, Fault] = {}
+        self._last: dict[str, Fault] = {}
 
-    def report(self, kind: str, message: str, key: str | None = None) -> bool:
+    def report(
+        self, kind: str, message: str, key: str | None = None, details: str = '',
+    ) -> bool:
         """
         Count a fault of this kind, and tell it if it is time; return whether it was told.
 
-        key: what makes two messages the same one, if they have numbers in them.
+        key: what makes two messages the same one, if they have numbers in them. details: lines
+        that are told with the message, but are no part of it.
         """
         key = message if key is None else key
         now = time.monotonic()
         fault = self._faults.get(kind)
         count = fault.count + 1 if fault is not None and fault.message == message else 1
-        self._faults[kind] = Fault(message, count, now)
+        self._faults[kind] = self._last[kind] = Fault(message, count, now)
         told = {name: past for name, past in self._told.get(kind, {}).items()
                 if now - past.seen < self._period}
         self._told[kind] = told
@@ -141,7 +161,8 @@ class FaultLog:
             if now - past.when < past.wait:
                 return False
             past.when, past.wait = now, min(2 * past.wait, max(self.LONGEST, self._period))
-        self._tell(message + (f' ({count} times)' if count > 1 else ''))
+        times = f' ({count} times)' if count > 1 else ''
+        self._tell(message + times + (f'\n{details}' if details else ''))
         return True
 
     def clear(self, kind: str) -> None:
@@ -149,5 +170,9 @@ class FaultLog:
         self._faults.pop(kind, None)
 
     def get(self, kind: str) -> Fault | None:
-        """Return the last fault of this kind."""
+        """Return the last fault of this kind, None if it is mended."""
         return self._faults.get(kind)
+
+    def last(self, kind: str) -> Fault | None:
+        """Return the last fault of this kind, mended or not."""
+        return self._last.get(kind)

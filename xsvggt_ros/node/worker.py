@@ -2,8 +2,13 @@
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 import threading
+import time
+import traceback
 from typing import Any
+
+PAUSE = 0.01  # seconds before a thread that failed begins again: it must not take a core by that
 
 
 class LatestMailbox:
@@ -64,26 +69,58 @@ class LatestMailbox:
             self._condition.notify_all()
 
 
+class CommandError(RuntimeError):
+    """A command ended with what must not reach who asked for it: an exit of the interpreter."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a worker is doing."""
+
+    what: str  # in words
+    since: float  # seconds of the steady clock
+
+    @property
+    def seconds(self) -> float:
+        """Return for how long it has been at it."""
+        return time.monotonic() - self.since
+
+
 class Worker:
     """
     Call ``process`` with the newest item, again and again, in a thread of its own.
 
     ``process`` and the commands are the only ones to touch what the thread owns. An exception of
-    ``process`` goes to ``on_error``, and the thread goes on.
+    ``process`` goes to ``on_error``. Whatever else would end the thread - what ``on_error``
+    raises, or what is no Exception - goes to ``on_crash``, and the thread begins again.
     """
 
     def __init__(
         self, process: Callable[[Any], None], on_error: Callable[[Exception], None],
         on_end: Callable[[], None] = lambda: None,
+        on_crash: Callable[[BaseException], None] = traceback.print_exception,
     ) -> None:
         """Start the thread; ``on_end`` is the last that it calls."""
         self._process = process
         self._on_error = on_error
         self._on_end = on_end
+        self._on_crash = on_crash
+        self._work: Work | None = None
+        self.restarts = 0
         self.mailbox = LatestMailbox()
         # A daemon: a network that computes for seconds must not hold up the end of the process.
         self._thread = threading.Thread(target=self._run, name='xsvggt_worker', daemon=True)
         self._thread.start()
+
+    @property
+    def work(self) -> Work | None:
+        """Return what it is doing, None while it waits; from any thread."""
+        return self._work
+
+    @property
+    def has_ended(self) -> bool:
+        """Return whether its thread is over, which it is some time after `stop`."""
+        return not self._thread.is_alive()
 
     def run(self, command: Callable[[], Any], timeout: float) -> Any:
         """Run a command between two items and return its value; wait at most timeout seconds."""
@@ -93,21 +130,58 @@ class Worker:
         """End the thread after the item in work; return False if that outlasts timeout seconds."""
         self.mailbox.close()
         self._thread.join(timeout)
-        return not self._thread.is_alive()
+        return self.has_ended
+
+    # The thread ----------------------------------------------------------------------------------
 
     def _run(self) -> None:
         while True:
+            try:
+                self._serve()
+                break
+            except BaseException as error:
+                self._survive(error)
+        self._work = Work('the end of the last image', time.monotonic())
+        try:
+            self._on_end()
+        except BaseException as error:
+            self._survive(error)
+        self._work = None
+
+    def _serve(self) -> None:
+        """Do what comes until the mailbox is closed."""
+        while True:
+            self._work = None
             item, commands = self.mailbox.take()
             if item is None and not commands:
-                self._on_end()
                 return
             for command, future in commands:
-                try:
-                    future.set_result(command())
-                except Exception as error:  # the caller gets it
-                    future.set_exception(error)
+                self._work = Work('a service', time.monotonic())
+                _answer(command, future)
             if item is not None:
+                self._work = Work('an image', time.monotonic())
                 try:
                     self._process(item)
                 except Exception as error:
                     self._on_error(error)
+
+    def _survive(self, error: BaseException) -> None:
+        self.restarts += 1
+        try:
+            self._on_crash(error)
+        except BaseException:
+            traceback.print_exc()  # nobody is left to be told
+        time.sleep(PAUSE)
+
+
+def _answer(command: Callable[[], Any], future: Future) -> None:
+    """Run a command; whoever asked gets its value or its exception."""
+    try:
+        value = command()
+    except Exception as error:
+        future.set_exception(error)
+    except BaseException as error:
+        # It would end the thread that asks for the result.
+        future.set_exception(CommandError(f'{type(error).__name__}: {error}'))
+    else:
+        future.set_result(value)
