@@ -37,9 +37,9 @@ def test_the_shipped_file_carries_every_parameter_at_its_default():
     assert text == parameter_docs.yaml_text(), 'run python -m xsvggt_ros.tools.parameter_docs'
 
 
-def test_the_readme_has_the_same_table():
-    readme = (ROOT / 'README.md').read_text()
-    assert parameter_docs.insert_table(readme) == readme, \
+def test_the_docs_have_the_same_table():
+    page = (ROOT / 'docs' / 'parameters.md').read_text()
+    assert parameter_docs.insert_table(page) == page, \
         'run python -m xsvggt_ros.tools.parameter_docs'
 
 

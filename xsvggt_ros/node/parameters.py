@@ -1,7 +1,7 @@
 """
 Every parameter of the node in one table: name, default, range, description, when it may change.
 
-`config/stream.yaml` and the README's table are kept equal to it by a test.
+`config/stream.yaml` and `docs/parameters.md` are kept equal to it by a test.
 """
 
 from collections.abc import Mapping

@@ -112,7 +112,7 @@ class Pipeline:
             loaded, publishers, faults, tf, values, self._status_message)
         self._copies = HostCopy.of(loaded.device)
         # On a CPU the network has all cores already: publishing beside it costs it more than that
-        # time (README, Latency).
+        # time (docs/latency.md).
         self.overlaps = loaded.device.type == 'cuda'
         self._publishing = Publishing(overlaps=False)
         self._engine = loaded.engine

@@ -1,7 +1,7 @@
 """
 Write what is derived from the parameter table and from msg/*.msg.
 
-config/stream.yaml, the README's table of parameters, and the tables of docs/interface.md. Run
+config/stream.yaml, the table of docs/parameters.md, and the tables of docs/interface.md. Run
 `python -m xsvggt_ros.tools.parameter_docs` in the checkout after a change of either.
 """
 
@@ -39,7 +39,7 @@ def yaml_text() -> str:
 
 
 def parameter_table() -> str:
-    """Return the README's table of parameters."""
+    """Return the table of docs/parameters.md."""
     rows = ['| parameter | default | allowed | what it does |', '|---|---|---|---|']
     for p in TABLE:
         default = str(p.default).lower() if isinstance(p.default, bool) else p.default
@@ -99,9 +99,9 @@ def insert(text: str, mark: str, content: str) -> str:
     return f'{before}{begin}\n{content}{end}{after}'
 
 
-def insert_table(readme: str) -> str:
-    """Return the README's text with the table of parameters between its two marks replaced."""
-    return insert(readme, PARAMETERS, parameter_table())
+def insert_table(page: str) -> str:
+    """Return docs/parameters.md with the table between its two marks replaced."""
+    return insert(page, PARAMETERS, parameter_table())
 
 
 def insert_interface(page: str, root: Path) -> str:
@@ -127,8 +127,8 @@ def main() -> None:
     """Rewrite the files of the checkout that this module lies in."""
     root = Path(__file__).resolve().parents[2]
     (root / 'config' / 'stream.yaml').write_text(yaml_text())
-    readme, page = root / 'README.md', root / 'docs' / 'interface.md'
-    readme.write_text(insert_table(readme.read_text()))
+    table, page = (root / 'docs' / f'{name}.md' for name in ('parameters', 'interface'))
+    table.write_text(insert_table(table.read_text()))
     page.write_text(insert_interface(page.read_text(), root))
 
 
