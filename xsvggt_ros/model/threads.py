@@ -15,7 +15,7 @@ def use_threads(wanted: int, model: StreamVGGT) -> None:
 
     model: where it will run and in the precision that it will have. wanted: 0 chooses: one for a
     small network that the C++ kernels compute, whose many short calls would wait for the slowest
-    thread when other programs want the cores (docs/performance.md has the times); otherwise PyTorch's
+    thread when other programs want the cores (times: docs/performance.md); otherwise PyTorch's
     choice, as in any case if OMP_NUM_THREADS is set.
     """
     on_cpu = model.aggregator.camera_token.device.type == 'cpu'
