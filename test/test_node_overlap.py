@@ -308,7 +308,7 @@ def test_copies_stay_until_their_image_is_published(make_stream):
         stream.gates.wait_for('step', index + 1)    # its copy begins while the other is read
         stream.gates.open(('publish', index))
         stream.gates.wait_for('status', index + 1)
-    stream.worker.run(stream.pipeline.publish_waiting_map, PATIENCE)
+    stream.rest()
     assert stream.gates.threads['arrive'] == {'xsvggt_publishing'}
     assert [set(cloud[:, 2]) for cloud in clouds] == [{1.0 + index} for index in range(8)]
     for index, depth in enumerate(stream.topics['depth'].messages):
@@ -381,7 +381,7 @@ def test_what_cannot_be_published_is_counted_and_said_and_the_next_image_comes(
     stream.topics['points'].error = RuntimeError('no such middleware')
     stream.send(1)
     stream.gates.wait_for('finish', 1)      # it was remembered all the same
-    stream.worker.run(stream.pipeline.publish_waiting_map, PATIENCE)
+    stream.rest()
     assert 'no such middleware' in stream.told[-1] and 'RuntimeError' in stream.told[-1]
     assert stream.pipeline._faults.get('frame') is not None
     stream.process(2)
@@ -400,7 +400,7 @@ def test_a_broken_image_is_said_after_the_one_before_was_published(make_stream):
     stream.send(1, encoding='yuv999')
     stream.gates.open(('publish', 0))
     stream.gates.wait_for('status', 0)
-    stream.worker.run(stream.pipeline.publish_waiting_map, PATIENCE)
+    stream.rest()
     assert 'yuv999' in stream.pipeline._faults.get('image').message     # not cleared by image 0
     assert stream.pipeline.rejected == 1
     stream.process(2)
@@ -444,7 +444,7 @@ def test_the_deadline_hears_of_every_image_published(make_stream):
     seconds = []
     stream.pipeline.deadline.update = lambda took, *rest: seconds.append(took)
     stream.process(0, 1, 2)
-    stream.worker.run(stream.pipeline.publish_waiting_map, PATIENCE)
+    stream.rest()
     assert len(seconds) == 3 and min(seconds) > 0
 
 
