@@ -1,5 +1,7 @@
 """Whose images are taken: lone stamps, clocks that are set, recordings that loop, two cameras."""
 
+import random
+
 import pytest
 
 from xsvggt_ros.node.sender_watch import CONFIRMED, MATURE, SenderWatch
@@ -56,6 +58,18 @@ def test_an_image_that_was_held_up_does_not_make_those_after_it_early(late):
     stream.image(following, PERIOD + round(late * SECOND))  # those behind it are lost
     stream.images(20, following + round(late * SECOND))
     assert stream.resets == [] and stream.refused == []
+
+
+@pytest.mark.parametrize('seed', range(20))
+def test_images_that_are_late_by_more_or_less_are_those_of_one_clock(seed):
+    stream, rng = Stream(), random.Random(seed)
+    stamp = stream.images(150)
+    sent = came = 0.0  # seconds since then
+    for _ in range(100):
+        sent += rng.choice((0.2, 0.2, 0.2, 0.6, 1.4))  # some are lost
+        before, came = came, max(came, sent + rng.uniform(0, 1.5))  # in order, and late
+        stream.image(stamp + round(sent * SECOND), round((came - before) * SECOND))
+    assert stream.resets == [] and stream.refused == [] and stream.fault == ''
 
 
 @pytest.mark.parametrize('off', [5, -5, 1.5, -0.3, 3600, -3600, 2.4e9, -1.7e9])

@@ -17,6 +17,7 @@ CONFIRMED = 3     # images in a row by another clock, and it is the stream's
 MATURE = 5        # images of a stream; what fewer have made is not worth an image's refusal
 STEP = 1.0        # seconds that stamps may go forward from one image to the next ...
 STEPS = 3.0       # ... or so many of the usual steps, whichever is more, ...
+LATE = 5.0        # seconds that an image may be held up on its way, more than others
 SLACK = 1.2       # ... and so many times the time that has passed since; DISORDER is usual
 FASTEST = 10.0    # times the real time: the pace of a recording that is believed
 EARLIER = 1.0     # seconds before a stream's first stamp at which a recording may begin again ...
@@ -77,16 +78,15 @@ class _Clock:
         """Return whether an image follows as images do: soon, or when its time has come."""
         little = max(DISORDER, STEPS * self.step)
         step = (stamp_ns - self.last_ns) * _NS
-        distance = self.distance(stamp_ns, now)
-        return -DISORDER < step and (min(step, abs(distance)) <= little
-                                     or self.lead(stamp_ns, now) <= little < distance)
+        return -DISORDER < step and (min(step, abs(self.distance(stamp_ns, now))) <= little
+                                     or -LATE <= self.lead(stamp_ns, now) <= little)
 
     def lead(self, stamp_ns: int, now: float) -> float:
         """
         Return how many seconds a stamp is ahead of the clock by the least late of the last images.
 
-        The last one may have been held up on its way, and those behind it lost: then this one is
-        ahead of that, but not of the clock.
+        What is not ahead of any of them is no clock that was set, whatever it seems to be after
+        the last one: some images are held up on their way, and some behind them lost.
         """
         return min((stamp_ns - before) * _NS - (now - heard) for before, heard in self._recent)
 

@@ -15,8 +15,17 @@ SENT = 30   # images after which a fault that does not come again must be over
 def each_stage_fails(stage: Stage, effect: str, points: tuple[str, ...] = FRAME_POINTS) -> None:
     """Let one call of one stage of a frame fail."""
     point = stage.rng.choice(points)
+    before = stage.observer.status
     stage.break_inside(point, effect, stage.rng.choice((1, 1, 3)))
-    stage.says('Inference', or_log=True)
+
+    def is_told() -> bool:
+        # What was said of the same fault a moment ago is not said again at once.
+        now = stage.observer.status
+        return bool(stage.observer.said or stage.complaints()
+                    or now.frames_rejected > before.frames_rejected
+                    or now.reset_count > before.reset_count)
+
+    stage.until(is_told, 'a word or a count of the fault', 'silent')
 
 
 @fault(GROUP, GOES_ON, new_stream=True, tries=5)

@@ -29,6 +29,7 @@ from xsvggt_ros.soak.world import RATE, Way
 POLL = 0.01          # seconds
 ANSWER = 1.0         # seconds after which a service that was not there is asked again
 POSES = 200          # on ~/path, which is to be full soon
+SURE = 0.06          # share by which a scale may be wrong that faults are then tried on
 LOADING = 60.0       # seconds more that a process may take to start
 IMAGE_TIMEOUT = 1.0  # of the node's diagnostics, in seconds, so that its words come soon
 
@@ -147,8 +148,12 @@ class Stage:
 
     def settle(self) -> None:
         """Wait until what the setup is for is there: metres from a hint."""
+        def is_sure() -> bool:
+            status = self.observer.status
+            return status.metric and status.scale_uncertainty < SURE
+
         if self.setup in ('odometry', 'depth'):
-            self.until(lambda: self.observer.status.metric, 'a metric scale')
+            self.until(is_sure, f'a scale that is sure to {100 * SURE:.0f} %')
 
     # Waiting -------------------------------------------------------------------------------------
 

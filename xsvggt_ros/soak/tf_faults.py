@@ -13,9 +13,9 @@ from xsvggt_ros.soak.stage import Stage
 GROUP = 'TF'
 SAYS = 'says what is missing; poses go on when it is there'
 NAN = float('nan')
-MANY = 200           # frames in a message
-SHOTS = 25           # messages, three times
-MOST_BYTES = 3e6     # that 5,000 frames which nobody needs may take: they took 13 MB once
+MANY = 400           # frames in a message
+SHOTS = 30           # messages, three times
+MOST_BYTES = 8e6     # that 12,000 frames which nobody needs may take: they took 14 MB once
 
 
 @fault(GROUP, SAYS, setup='robot')
@@ -100,7 +100,7 @@ def transforms_in_a_circle(stage: Stage) -> None:
 
 @fault(GROUP, 'forgets what it does not need', setup='robot')
 def thousands_of_frames(stage: Stage) -> None:
-    """Send 200 new frames with every image."""
+    """Send 400 new frames with every image."""
     def flood(shot: Shot, number: int) -> None:
         shot['tf'].append(TFMessage(transforms=[
             edge(time.time_ns(), ROBOT, f'frame_{number}_{one}', (1.0, 0.0, 0.0),

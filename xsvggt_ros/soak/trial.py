@@ -47,7 +47,7 @@ def run_trial(stage: Stage, step: Step) -> Injection:
     findings = observer.findings[found:]
     did = _what_it_did(stage, resets)
     seconds = time.monotonic() - begin
-    _mend(stage, is_broken=bool(crash) or recovery is None, is_ill=bool(failures or findings))
+    _mend(stage, is_broken=bool(crash or findings) or recovery is None, is_ill=bool(failures))
     texts = {name: '; '.join(str(one) for one in failures if one.kind == name)
              for name in ('hang', 'silent', 'wrong')}
     heard = {name: '; '.join(

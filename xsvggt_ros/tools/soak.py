@@ -18,7 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                       help='each kind of fault once or a few times, in under 5 minutes on two '
                            'idle cores')
     form.add_argument('--injections', type=positive_int, metavar='N',
-                      help='faults to inject, at least (default: 1000, which take about an hour)')
+                      help='faults to inject, at least (default: 1000, which take half an hour to '
+                           'an hour)')
     form.add_argument('--frames', type=positive_int, metavar='N',
                       help='no faults: so many images, as fast as the node takes them')
     parser.add_argument('--only', metavar='WORDS',
