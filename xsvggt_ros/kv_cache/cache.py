@@ -97,7 +97,8 @@ class KVCache:
         self._attention = torch.zeros(layers, store.slots if watched else 0, device=device)
         self._pooled = torch.zeros(layers, layout.heads, layout.head_dim, device=device)
         # Queries of a step of one token, which need no pooling and are scored together.
-        single = step == 1 and isinstance(store, DenseStore)
+        self._stores_as_they_come = isinstance(store, DenseStore)
+        single = step == 1 and self._stores_as_they_come
         self._singles: list[Tensor | None] = [None] * layers if single else []
         self._kept = torch.ones(layers, device=device)
         # The least and the greatest of the newest step's keys, and of its values.
@@ -120,7 +121,7 @@ class KVCache:
             self._grow()
         if layer == 0:
             self._protect()
-        if not self._singles:
+        if not self._stores_as_they_come:
             self._note_extremes(layer, key, value)
         if self.budget is not None:
             self.policy.remember(layer, key, self.steps)
@@ -179,7 +180,9 @@ class KVCache:
         """
         step = self.layout.tokens_per_step
         if self._mark is not None:
+            first = not self._mark.changes  # its slots are those of the mark
             self._mark.changes.append(_Change(
+                self._mark.next_slots if first else
                 self._next_slots if self._singles else self._next_slots.clone()))
         if step == 1:
             self._token_ids.scatter_(1, self._next_slots, self.steps)
@@ -255,8 +258,10 @@ class KVCache:
         Of the step that has not ended, or of those since the `mark` where a step is one token. If
         all are finite and not above `largest` in size, so is everything that was stored.
         """
-        if not self._singles:
+        if not self._stores_as_they_come:
             return [self._extremes.flatten(), *self._store.sides(self._next_slots)]
+        if not self._singles:
+            return [self._store.extremes(self._next_slots)]
         if self._mark is None or not self._mark.changes:
             return []
         slots = torch.cat([change.written for change in self._mark.changes], dim=1)

@@ -23,6 +23,8 @@ SCRATCH_BYTES = {'cpu': 2 << 20, 'cuda': 16 << 20}
 # From so many tokens on a fused attention over packed tokens may be worth decoding them again for
 # every tile of queries. Computed, not measured.
 FUSED_FROM = 8192
+# Numbers that are copied at once to look for their extremes: 16 MB.
+EXTREMES_AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -178,8 +180,16 @@ class DenseStore:
         return []
 
     def extremes(self, slots: Tensor) -> Tensor:
-        """Return the least and the greatest number in some slots [layers, n], [2] fp32."""
-        return torch.stack(self.take(slots)[0].aminmax()).float()
+        """Return the least and the greatest numbers in some slots [layers, n], [2 m] fp32."""
+        _, layers, heads, _, dim = self._both.shape
+        at_once = max(1, EXTREMES_AT_ONCE // (2 * heads * slots.shape[1] * dim))
+        parts = []
+        for start in range(0, layers, at_once):
+            part = slice(start, start + at_once)
+            index = slots[part, None, :, None].expand(
+                2, -1, heads, slots.shape[1], dim)
+            parts += self._both[:, part].gather(3, index).aminmax()
+        return torch.stack(parts).float()
 
     def _index(self, slots: Tensor) -> Tensor:
         two, layers, heads, _, dim = self._both.shape
