@@ -60,6 +60,15 @@ def test_an_image_that_was_held_up_does_not_make_those_after_it_early(late):
     assert stream.resets == [] and stream.refused == []
 
 
+@pytest.mark.parametrize('count', [10, 40])
+def test_a_clock_that_stands_and_goes_on_costs_no_map(count):
+    stream = Stream()
+    following = stream.images(150)
+    stream.images(count, following, period=0)
+    stream.images(20, following + count * PERIOD)
+    assert stream.resets == [] and stream.refused == []
+
+
 @pytest.mark.parametrize('seed', range(20))
 def test_images_that_are_late_by_more_or_less_are_those_of_one_clock(seed):
     stream, rng = Stream(), random.Random(seed)

@@ -27,7 +27,7 @@ from xsvggt_ros.soak.endurance import Endurance  # noqa: E402
 from xsvggt_ros.soak.kinds import KINDS, SETUPS  # noqa: E402
 from xsvggt_ros.soak.node_process import floor, remove_leftovers, Usage  # noqa: E402
 from xsvggt_ros.soak.observer import _Life, _MapWatch  # noqa: E402
-from xsvggt_ros.soak.run import Lives, WARM_UP  # noqa: E402
+from xsvggt_ros.soak.run import Lives, LOOKS, WARM_UP  # noqa: E402
 
 
 # The script --------------------------------------------------------------------------------------
@@ -295,14 +295,14 @@ def test_memory_is_compared_by_its_floor():
         def trim(self, patience):
             pass
 
-    sizes = iter([1, 2, 90, 10, 90, 90, 90, 90, 90, 17, 90, 90])
+    sizes = iter([1, 2, 90, 10, *[90] * (2 * LOOKS - 3), 17, 90, 90])
     lives = Lives()
-    for images in [0, WARM_UP - 1, *range(WARM_UP, WARM_UP + 10)]:
+    for images in [0, WARM_UP - 1, *range(WARM_UP, WARM_UP + 2 * LOOKS + 2)]:
         lives.look(Node(), images)
     lives.finish()
     content = whole(GOOD, lives=lives.done).to_json()
     assert content['memory_drift_bytes'] == 7
-    assert content['lives'][0]['injections'] == 10
+    assert content['lives'][0]['injections'] == 2 * LOOKS + 2
 
 
 def endurance(samples, **changes):

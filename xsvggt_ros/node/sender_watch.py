@@ -53,10 +53,11 @@ class _Clock:
         """Take an image that belongs to it; one that is late moves nothing."""
         if stamp_ns < self.last_ns:
             return
-        self.last_ns, self.heard = stamp_ns, now
+        before_ns, self.last_ns, self.heard = self.last_ns, stamp_ns, now
         self.count += 1
         self.run += 1
-        self._recent.append((stamp_ns, now))
+        if stamp_ns > before_ns:  # a clock that stands is not late
+            self._recent.append((stamp_ns, now))
 
     @property
     def step(self) -> float:

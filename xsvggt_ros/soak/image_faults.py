@@ -50,9 +50,9 @@ def another_size(stage: Stage) -> None:
 
 
 @fault(GROUP, REFUSED)
-def a_huge_image(stage: Stage) -> None:
-    """Send an image of 12 megapixels between the others."""
-    with stage.camera.playing(each(lambda message: resized(message, 3000, 4000)), rate=5.0):
+def huge_images(stage: Stage) -> None:
+    """Send images of 3 megapixels, 160 times as large as the others."""
+    with stage.camera.playing(each(lambda message: resized(message, 1500, 2000)), rate=5.0):
         stage.says('Input')
 
 

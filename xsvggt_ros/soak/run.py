@@ -24,7 +24,7 @@ from xsvggt_ros.tools.processes import ignore_signals
 
 PATIENCE = 10.0  # seconds that a process has to give free memory back
 WARM_UP = 250    # images until caches, map, way and buffers are what they will be
-LOOKS = 5   # after so many faults each, at the beginning and the end, memory is compared
+LOOKS = 12   # after so many faults each, at the beginning and the end, memory is compared
 
 
 class Lives:
