@@ -103,6 +103,7 @@ class KVCache:
         self._kept = torch.ones(layers, device=device)
         # The least and the greatest of the newest step's keys, and of its values.
         self._extremes = torch.zeros(layers, 2, 2, device=device)
+        self._places = [[part.unbind() for part in own] for own in self._extremes]
         self._offsets = torch.arange(step, device=device)
         self._next_slots = torch.zeros(layers, step, dtype=torch.int64, device=device)
         self.reset()
@@ -349,11 +350,12 @@ class KVCache:
                 change.content = self._store.take(change.evicted)
 
     def _note_extremes(self, layer: int, key: Tensor, value: Tensor) -> None:
-        for part, x in zip(self._extremes[layer], (key, value)):
-            if x.dtype == part.dtype:
-                torch.aminmax(x, out=part.unbind())
+        for place, x in zip(self._places[layer], (key, value)):
+            if x.dtype is torch.float32:
+                torch.aminmax(x, out=place)
             else:
-                part.copy_(torch.stack(x.aminmax()))
+                for number, extreme in zip(place, x.aminmax()):
+                    number.copy_(extreme)
 
     # Scores --------------------------------------------------------------------------------------
 
