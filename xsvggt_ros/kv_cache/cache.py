@@ -19,6 +19,7 @@ from xsvggt_ros.kv_cache.quantization import BITS, group_sizes
 from xsvggt_ros.kv_cache.retention import POLICIES, pooled_attention, RetentionPolicy
 from xsvggt_ros.kv_cache.store import DenseStore, extend, PackedStore, Step, TokenStore
 
+FEW_LAYERS = 12
 GROWTH_STEPS = 8  # first allocation of a cache without a limit, in steps; doubled when full
 
 
@@ -62,6 +63,7 @@ class _Mark:
     numbers: tuple[int, ...]
     next_slots: Tensor
     kept: Tensor
+    token_ids: Tensor | None  # where each step makes new ones
     changes: list[_Change]
 
 
@@ -97,13 +99,15 @@ class KVCache:
         self._attention = torch.zeros(layers, store.slots if watched else 0, device=device)
         self._pooled = torch.zeros(layers, layout.heads, layout.head_dim, device=device)
         # Queries of a step of one token, which need no pooling and are scored together.
-        self._stores_as_they_come = isinstance(store, DenseStore)
-        single = step == 1 and self._stores_as_they_come
+        single = step == 1 and isinstance(store, DenseStore)
         self._singles: list[Tensor | None] = [None] * layers if single else []
         self._kept = torch.ones(layers, device=device)
         # The least and the greatest of the newest step's keys, and of its values.
-        self._extremes = torch.zeros(layers, 2, 2, device=device)
-        self._places = [[part.unbind() for part in own] for own in self._extremes]
+        # Few layers tell them while they attend; what many have stored is looked at together, since
+        # an operator for each costs more than that, unless it would hide something.
+        noted = (layers <= FEW_LAYERS or store.hides) and not self._singles
+        self._extremes = torch.zeros(layers if noted else 0, 2, 2, device=device)
+        self._lay_extremes(torch.float32)
         self._offsets = torch.arange(step, device=device)
         self._next_slots = torch.zeros(layers, step, dtype=torch.int64, device=device)
         self.reset()
@@ -122,7 +126,7 @@ class KVCache:
             self._grow()
         if layer == 0:
             self._protect()
-        if not self._stores_as_they_come:
+        if self._places:
             self._note_extremes(layer, key, value)
         if self.budget is not None:
             self.policy.remember(layer, key, self.steps)
@@ -181,10 +185,7 @@ class KVCache:
         """
         step = self.layout.tokens_per_step
         if self._mark is not None:
-            first = not self._mark.changes  # its slots are those of the mark
-            self._mark.changes.append(_Change(
-                self._mark.next_slots if first else
-                self._next_slots if self._singles else self._next_slots.clone()))
+            self._note_step()
         if step == 1:
             self._token_ids.scatter_(1, self._next_slots, self.steps)
         else:
@@ -219,13 +220,15 @@ class KVCache:
         self._mark = _Mark(
             (self.steps, self.tokens, self.evicted_last, self.evicted_total, self._gaps),
             self._next_slots if self._singles else self._next_slots.clone(),
-            self._kept.clone() if self._attention.numel() else self._kept, [])
+            self._kept, self._token_ids if self._singles else None, [])
         if self.budget is not None:
             self.policy.mark()
 
     def keep(self) -> None:
         """Let go of what `rewind` would need: the steps since the `mark` are to stay."""
         self._mark = None
+        if self.budget is not None:
+            self.policy.keep()
 
     def rewind(self) -> None:
         """
@@ -238,17 +241,20 @@ class KVCache:
         if mark is None:
             raise RuntimeError('the cache cannot go back: what there was is not known any more')
         for change in reversed(mark.changes):
-            if change.evicted is not None:
-                if change.content is not None:
-                    self._store.put(change.evicted, change.content)
+            if change.content is not None:
+                self._store.put(change.evicted, change.content)
+            if change.token_ids is not None:
                 self._token_ids.scatter_(1, change.evicted, change.token_ids)
-            self._token_ids.scatter_(1, change.written, -1)
+            if mark.token_ids is None:
+                self._token_ids.scatter_(1, change.written, -1)
+        if mark.token_ids is not None:
+            self._token_ids = _with_free_slots(mark.token_ids, self._store.slots)
         self.steps, self.tokens, self.evicted_last, self.evicted_total, self._gaps = mark.numbers
         if self._singles:
             self._next_slots = mark.next_slots
         else:
             self._next_slots.copy_(mark.next_slots)
-        self._kept.copy_(mark.kept)
+        self._kept = mark.kept
         if self.budget is not None:
             self.policy.rewind()
 
@@ -259,14 +265,15 @@ class KVCache:
         Of the step that has not ended, or of those since the `mark` where a step is one token. If
         all are finite and not above `largest` in size, so is everything that was stored.
         """
-        if not self._stores_as_they_come:
-            return [self._extremes.flatten(), *self._store.sides(self._next_slots)]
-        if not self._singles:
-            return [self._store.extremes(self._next_slots)]
-        if self._mark is None or not self._mark.changes:
-            return []
-        slots = torch.cat([change.written for change in self._mark.changes], dim=1)
-        return [self._store.extremes(slots)]
+        slots = self._next_slots
+        if self._singles:
+            if self._mark is None or not self._mark.changes:
+                return []
+            slots = torch.cat([change.written for change in self._mark.changes], dim=1)
+        numbers = self._store.sides(slots)
+        if self._places:
+            return [self._noted.flatten().float(), *numbers]
+        return numbers or self._store.extremes(slots)
 
     @property
     def largest(self) -> float:
@@ -341,6 +348,18 @@ class KVCache:
 
     # Undoing -------------------------------------------------------------------------------------
 
+    def _note_step(self) -> None:
+        """Note where a step's tokens go, and keep the identities there were at the mark."""
+        mark = self._mark
+        if mark.token_ids is self._token_ids:
+            self._token_ids = self._token_ids.clone()
+        # The slots of the first step are those of the mark.
+        if self._singles or not mark.changes:
+            slots = self._next_slots if self._singles else mark.next_slots
+        else:
+            slots = self._next_slots.clone()
+        mark.changes.append(_Change(slots))
+
     def _protect(self) -> None:
         """Save what was evicted since the mark, before its slots are used again."""
         if self._mark is None:
@@ -350,12 +369,16 @@ class KVCache:
                 change.content = self._store.take(change.evicted)
 
     def _note_extremes(self, layer: int, key: Tensor, value: Tensor) -> None:
-        for place, x in zip(self._places[layer], (key, value)):
-            if x.dtype is torch.float32:
-                torch.aminmax(x, out=place)
-            else:
-                for number, extreme in zip(place, x.aminmax()):
-                    number.copy_(extreme)
+        if key.dtype is not self._noted.dtype:
+            self._lay_extremes(key.dtype)
+        of_keys, of_values = self._places[layer]
+        torch.aminmax(key, out=of_keys)
+        torch.aminmax(value.to(key.dtype), out=of_values)
+
+    def _lay_extremes(self, dtype: torch.dtype) -> None:
+        """Have the extremes be of the type of what they are the extremes of."""
+        self._noted = self._extremes.view(dtype)[:, :, :2]
+        self._places = [[part.unbind() for part in own] for own in self._noted]
 
     # Scores --------------------------------------------------------------------------------------
 
@@ -391,15 +414,17 @@ class KVCache:
             steps = 1 + -(-(self.budget - self.limit) // step)
             must_leave = self._store.must_leave(
                 ids, lambda: self.policy.protected(ids, self.steps), steps)
-        losers = self.policy.losers(self._latest, ids, self.steps, count, must_leave)
+        losers = self.policy.losers(
+            self._latest, ids, self.steps, count, must_leave, self._next_slots)
         if self._mark is not None:
             change = self._mark.changes[-1]
-            change.token_ids = self._token_ids.gather(1, losers)
             change.evicted = losers
+            if self._mark.token_ids is None:
+                change.token_ids = self._token_ids.gather(1, losers)
         self._token_ids.scatter_(1, losers, -1)
         if self._attention.numel():
             lost = self._attention.gather(1, losers).sum(dim=1)
-            torch.sub(1, lost, alpha=1 / self.layout.heads, out=self._kept)
+            self._kept = torch.sub(1, lost, alpha=1 / self.layout.heads)
         if count > step:  # a lowered limit leaves more holes than the next step fills
             self._fill(losers, used - count)
             self._gaps = 0
@@ -431,9 +456,7 @@ class KVCache:
     def _grow(self) -> None:
         slots = 2 * self._store.slots
         self._store.grow(slots)
-        grown = slots - self._token_ids.shape[1]
-        empty = self._token_ids.new_full((self.layout.layers, grown), -1)
-        self._token_ids = torch.cat([self._token_ids, empty], dim=1)
+        self._token_ids = _with_free_slots(self._token_ids, slots)
         self._scores = extend(self._scores, slots, dim=1)
         if self._attention.numel():
             self._attention = extend(self._attention, slots, dim=1)
@@ -452,6 +475,12 @@ class Onlooker:
 
     def end_step(self) -> None:
         """Do nothing: there is nothing to commit."""
+
+
+def _with_free_slots(token_ids: Tensor, slots: int) -> Tensor:
+    """Return identities [layers, slots] of so many slots, the new ones free."""
+    grown = slots - token_ids.shape[1]
+    return torch.nn.functional.pad(token_ids, (0, grown), value=-1) if grown else token_ids
 
 
 def _add_up(total: Tensor, part: Tensor, heads: slice) -> None:

@@ -56,6 +56,9 @@ class RetentionPolicy:
     def mark(self) -> None:
         """Begin to note what `rewind` needs to undo the steps from here on."""
 
+    def keep(self) -> None:
+        """Let go of what `rewind` would need."""
+
     def rewind(self) -> None:
         """Be as at the last `mark`."""
 
@@ -100,18 +103,25 @@ class RetentionPolicy:
 
     def losers(
         self, scores: Tensor, token_ids: Tensor, steps: int, count: int,
-        must_leave: Tensor | None = None,
+        must_leave: Tensor | None = None, newest: Tensor | None = None,
     ) -> Tensor:
         """
         Return the slots that leave, [layers, count] int64, in no order.
 
         steps is how many steps the stream has had, the newest included; must_leave: [layers,
-        tokens] bool, tokens that leave whatever their rank, if any. Among equals the older token
+        tokens] bool, tokens that leave whatever their rank, if any; newest: [layers,
+        tokens_per_step] int64, the newest step's slots, if they are known. Scores may be written
+        to. Among equals the older token
         stays: identical frames tie exactly, and the choice must not depend on the device.
         """
         rank = self.rank(scores, token_ids)
         if count == 1 and must_leave is None and rank.is_floating_point():  # the camera head's
-            rank = rank.masked_fill(self.protected(token_ids, steps), torch.inf)
+            if newest is None or newest.shape[1] > 1:
+                rank = rank.masked_fill(self.protected(token_ids, steps), torch.inf)
+            else:
+                rank[:, :1].fill_(torch.inf)  # the first step's token, which never moves
+                if self.protects_newest:
+                    rank.scatter_(1, newest, torch.inf)
             others = rank != rank.amin(dim=1, keepdim=True)
             return token_ids.masked_fill(others, -1).argmax(dim=1, keepdim=True)
         if rank.is_floating_point():
@@ -231,13 +241,16 @@ class FrameCoverage(RetentionPolicy):
         self._described = torch.zeros(layers, entries, channels, device=device)
         self._frame = torch.full((layers, entries), -1, dtype=torch.int64, device=device)
         self._newest = torch.zeros(layers, 1, channels, device=device)
+        self._ones = torch.ones(entries, entries, device=device)  # and no frame is near itself
+        self._ones.fill_diagonal_(torch.inf)
         self._marked: Tensor | None = None  # `_frame`, as it was
         self._overwritten: list[tuple[Tensor, Tensor]] = []  # entries and what was in them
 
     @property
     def nbytes(self) -> int:
         """Return the bytes of the descriptions."""
-        return self._described.nbytes + self._frame.nbytes + self._newest.nbytes
+        return (self._described.nbytes + self._frame.nbytes + self._newest.nbytes
+                + self._ones.nbytes)
 
     def remember(self, layer: int, key: Tensor, step: int) -> None:
         """Describe a frame by its mean key."""
@@ -248,42 +261,47 @@ class FrameCoverage(RetentionPolicy):
         """Write the description into the first entry that is free."""
         entry = self._frame.argmin(dim=1, keepdim=True)  # -1 is a free one
         place = entry[:, :, None].expand_as(self._newest)
-        if self._marked is not None:
+        # What the first step since the mark overwrites was free then.
+        if self._marked is not None and self._marked is not self._frame:
             self._overwritten.append((place, self._described.gather(1, place)))
         self._described.scatter_(1, place, self._newest)
-        self._frame.scatter_(1, entry, step)
+        self._frame = self._frame.scatter(1, entry, step)
 
     def mark(self) -> None:
         """Note which frames are described."""
-        self._marked = self._frame.clone()
+        self._marked = self._frame
+        self._overwritten = []
+
+    def keep(self) -> None:
+        """Let go of what was noted."""
+        self._marked = None
         self._overwritten = []
 
     def rewind(self) -> None:
         """Describe the frames that were described at the mark."""
-        self._frame.copy_(self._marked)
+        self._frame = self._marked
         for place, described in reversed(self._overwritten):
             self._described.scatter_(1, place, described)
         self._overwritten = []
 
     def losers(
         self, scores: Tensor, token_ids: Tensor, steps: int, count: int,
-        must_leave: Tensor | None = None,
+        must_leave: Tensor | None = None, newest: Tensor | None = None,
     ) -> Tensor:
         """Return all slots of the frames, in each layer, that the others make up for best."""
         unit = torch.nn.functional.normalize(self._described, dim=2)
-        distance = 1 - unit @ unit.transpose(1, 2)
-        distance.diagonal(dim1=1, dim2=2).fill_(torch.inf)
+        distance = self._ones - unit @ unit.transpose(1, 2)
         frame_of = token_ids // self.tokens_per_step
         leaves = None
         for _ in range(count // self.tokens_per_step):
             others = distance.masked_fill((self._frame < 0)[:, None], torch.inf)
             near = others.topk(min(2, distance.shape[1] - 1), dim=2, largest=False).values
-            stays = (self._frame <= 0) | (self._frame == steps - 1)
+            stays = self._frame.clamp(1, steps - 2) != self._frame  # the first, newest, free ones
             entry = near.mean(dim=2).masked_fill(stays, torch.inf).argmin(dim=1, keepdim=True)
             leaving = frame_of == self._frame.gather(1, entry)
             leaves = leaving if leaves is None else leaves | leaving
             self._frame.scatter_(1, entry, -1)
-        return leaves.byte().argsort(dim=1, descending=True, stable=True)[:, :count]
+        return leaves.view(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :count]
 
 
 def pooling_weights(tokens: int, special_tokens: int, pool_size: int) -> Tensor:

@@ -20,11 +20,10 @@ Observer = Callable[[slice, Tensor, Tensor], None]
 # Room for decoded keys and values; heads are decoded so many at a time. A CPU likes its cache, a
 # GPU enough heads to be busy.
 SCRATCH_BYTES = {'cpu': 2 << 20, 'cuda': 16 << 20}
+EXTREMES_BYTES = 16 << 20  # keys and values of a step that are looked at together
 # From so many tokens on a fused attention over packed tokens may be worth decoding them again for
 # every tile of queries. Computed, not measured.
 FUSED_FROM = 8192
-# Numbers that are copied at once to look for their extremes: 16 MB.
-EXTREMES_AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,7 @@ class TokenStore(Protocol):
     slots: int  # tokens a layer has room for
     device: torch.device
     largest: float  # above it in size, keys and values cannot be stored as they come
+    hides: bool  # whether what is stored may be finite though a key or a value was not
 
     @property
     def nbytes(self) -> int:
@@ -111,6 +111,7 @@ class DenseStore:
         shape = (2, layout.layers, layout.heads, slots, layout.head_dim)
         self._lay(torch.zeros(shape, dtype=dtype, device=device))
         self.largest = torch.finfo(dtype).max
+        self.hides = False
 
     def _lay(self, both: Tensor) -> None:
         self._both = both
@@ -179,17 +180,15 @@ class DenseStore:
         """Return nothing: keys and values are stored as such."""
         return []
 
-    def extremes(self, slots: Tensor) -> Tensor:
-        """Return the least and the greatest numbers in some slots [layers, n], [2 m] fp32."""
-        _, layers, heads, _, dim = self._both.shape
-        at_once = max(1, EXTREMES_AT_ONCE // (2 * heads * slots.shape[1] * dim))
-        parts = []
-        for start in range(0, layers, at_once):
+    def extremes(self, slots: Tensor) -> list[Tensor]:
+        """Return the least and the greatest numbers in some slots [layers, n], [1] fp32 each."""
+        layer = 2 * slots.shape[1] * self._layout.heads * self._layout.head_dim
+        at_once = max(1, EXTREMES_BYTES // (layer * self._both.element_size()))
+        index, found = self._index(slots), []
+        for start in range(0, len(slots), at_once):
             part = slice(start, start + at_once)
-            index = slots[part, None, :, None].expand(
-                2, -1, heads, slots.shape[1], dim)
-            parts += self._both[:, part].gather(3, index).aminmax()
-        return torch.stack(parts).float()
+            found += self._both[:, part].gather(3, index[:, part]).aminmax()
+        return [extreme[None].float() for extreme in found]
 
     def _index(self, slots: Tensor) -> Tensor:
         two, layers, heads, _, dim = self._both.shape
@@ -245,6 +244,7 @@ class PackedStore:
         self._members = group_index(self._sizes, device)
         self._firsts = [sum(self._sizes[:i]) for i in range(len(self._sizes))]
         self.largest = torch.finfo(torch.float32).max  # `sides` tells what is too large
+        self.hides = self._kernels is not None  # least and greatest in Triton pass over NaN
         self._dtype = dtype
         self.device = device
         self._allocate_scratch(slots)
