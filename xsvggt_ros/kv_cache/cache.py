@@ -103,7 +103,7 @@ class KVCache:
         self._singles: list[Tensor | None] = [None] * layers if single else []
         self._kept = torch.ones(layers, device=device)
         # The least and the greatest of the newest step's keys, and of its values.
-        # Few layers tell them while they attend; what many have stored is looked at together, since
+        # Few layers tell them while they attend; what many have stored is looked at together, as
         # an operator for each costs more than that, unless it would hide something.
         noted = (layers <= FEW_LAYERS or store.hides) and not self._singles
         self._extremes = torch.zeros(layers if noted else 0, 2, 2, device=device)
