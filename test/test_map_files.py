@@ -310,3 +310,12 @@ def test_quaternions_and_matrices_agree():
     # And the sign convention is the usual one: 90 degrees about z turns x into y.
     turned = StampedPose(0, (0, 0, 0), (0, 0, np.sqrt(0.5), np.sqrt(0.5))).matrix()
     np.testing.assert_allclose(turned[:3, :3] @ (1, 0, 0), (0, 1, 0), atol=1e-12)
+
+
+def test_a_pose_with_a_stamp_ahead_of_those_after_it_is_forgotten():
+    way = Trajectory(8)
+    for stamp in (10, 20, 99, 30, 30, 40):
+        way.add(StampedPose(stamp, (0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0)))
+    assert [pose.stamp_ns for pose in way.poses()] == [10, 20, 30, 30, 40]
+    way.add(StampedPose(5, (0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0)))  # no lone one: all are kept
+    assert [pose.stamp_ns for pose in way.poses()] == [10, 20, 30, 30, 40, 5]

@@ -224,14 +224,13 @@ def test_counters_that_do_not_add_up_are_found():
     assert _Life().follow(status(3, 3, 1)) != []   # one was counted twice
 
 
-def test_counters_that_go_back_are_found_unless_the_node_began_anew():
+def test_counters_that_go_back_are_found():
     life = _Life()
     assert life.follow(status(50, 49)) == []
     assert life.follow(status(50, 49, state=StreamStatus.WAITING)) == []
     assert life.follow(status(40, 39)) != []
-    life.may_begin_anew = True
-    assert life.follow(status(2, 1)) == []
-    assert life.follow(status(1, 0)) != []
+    assert life.follow(status(41, 40, resets=1)) == []
+    assert life.follow(status(42, 41)) != []
 
 
 def test_a_map_that_loses_points_is_found():

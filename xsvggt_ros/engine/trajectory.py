@@ -61,7 +61,15 @@ class Trajectory:
         return self._stride
 
     def add(self, pose: StampedPose) -> None:
-        """Remember the newest frame's pose, or pass it over when its turn has not come."""
+        """
+        Remember the newest frame's pose, or pass it over when its turn has not come.
+
+        If time goes back behind the last pose alone, that one's stamp was wrong: it is forgotten,
+        so that the way stays in the order of time.
+        """
+        if (self._count > 1 and pose.stamp_ns < self._stamps[self._count - 1]
+                and self._stamps[self._count - 2] <= pose.stamp_ns):
+            self._count -= 1
         turn = self._frames % self._stride == 0
         self._frames += 1
         if not turn:

@@ -110,10 +110,10 @@ def a_frame_that_hangs(stage: Stage) -> None:
 @fault(GROUP, 'never has two workers; activation waits or is refused', new_stream=True)
 def a_hang_while_deactivated(stage: Stage) -> None:
     """Let a frame stand still, deactivate the node and try to activate it again."""
-    stage.observer.expect_new_life()
     with stage.broken('network', 'hang') as fired:
         stage.until(fired, 'a hang')
         stage.try_change('deactivate')
+        stage.observer.expect_new_life()
         stage.hears_diagnostics()
         if stage.state() == 'inactive':
             stage.try_change('activate')

@@ -66,6 +66,7 @@ class Observer:
         self.earlier: set[int] = set()   # stamps of earlier streams only
         self._current: set[int] = set()  # of this stream
         self._life = _Life()
+        self._new_life_at: float | None = None
         self._map_watch = _MapWatch()
         self._paths = 0
         self._subscribe(node)
@@ -75,8 +76,12 @@ class Observer:
         self.said.clear()
 
     def expect_new_life(self) -> None:
-        """Take counters and a map that begin at zero, once: the node is activated anew."""
-        self._life.may_begin_anew = True
+        """
+        Take counters and a map that begin at zero from the next image that is sent on.
+
+        To be called while the node is not active; what is on its way belongs to its last life.
+        """
+        self._new_life_at = time.monotonic()
         self._map_watch.may_begin_anew = True
 
     @property
@@ -145,6 +150,9 @@ class Observer:
                 self.findings.append(Finding(kind, words))
 
     def _on_status(self, message: StreamStatus) -> list[str]:
+        sent = self._camera.sent.get(from_stamp(message.header.stamp), 0.0)
+        if self._new_life_at is not None and sent > self._new_life_at:
+            self._new_life_at, self._life = None, _Life()
         for words in self._life.follow(message):
             self.find('lost', words)
         if message.state == StreamStatus.TRACKING:
@@ -237,7 +245,6 @@ class _Life:
     """The counters of one activation of the node, as its statuses tell them."""
 
     def __init__(self) -> None:
-        self.may_begin_anew = False
         self._newest: dict[str, int] = {}
         self._stream: int | None = None
 
@@ -251,12 +258,8 @@ class _Life:
         if message.state != StreamStatus.TRACKING:
             return words  # made by another thread, it may come after newer ones
         values = {name: getattr(message, name) for name in _COUNTERS}
-        back = [name for name, value in values.items() if value < self._newest.get(name, 0)]
-        if back and self.may_begin_anew:
-            self.may_begin_anew, self._stream = False, None
-        else:
-            words += [f'{name} went back from {self._newest[name]} to {values[name]}'
-                      for name in back]
+        words += [f'{name} went back from {self._newest[name]} to {value}'
+                  for name, value in values.items() if value < self._newest.get(name, 0)]
         self._newest = values
         return words
 

@@ -129,9 +129,9 @@ class Stage:
         if setup == self.setup:
             return
         self.setup = setup
+        self.change('deactivate')
         self.observer.expect_new_life()
-        for transition in ('deactivate', 'cleanup'):
-            self.change(transition)
+        self.change('cleanup')
         for name, value in {**DEFAULTS, **PARAMETERS[setup]}.items():
             self.set(name, value)
         for transition in ('configure', 'activate'):
