@@ -8,6 +8,7 @@ from xsvggt_ros.soak.report import Injection
 from xsvggt_ros.soak.script import Step
 from xsvggt_ros.soak.stage import Stage
 
+MATURE = 10   # images of a stream that is worth keeping
 _MOST_WORDS = 5
 _MOST_LETTERS = 160
 
@@ -26,6 +27,8 @@ def run_trial(stage: Stage, step: Step) -> Injection:
     recovery: float | None = None
     try:
         stage.become(kind.setup)
+        if not kind.new_stream:  # which a stream of a few images is free to be exchanged for
+            stage.until(lambda: _index(stage) >= MATURE, 'images of a stream')
         stage.begin_trial(step.seed)
         resets = observer.status.reset_count
         index = _index(stage)
