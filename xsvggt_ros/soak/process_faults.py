@@ -48,6 +48,7 @@ def terminated(stage: Stage) -> None:
 def a_signal_while_it_starts(stage: Stage) -> None:
     """Send SIGINT or SIGTERM to a node that is loading."""
     end(stage, signal.SIGTERM)
+    stage.observer.expect_new_life()  # it may come so far
     stage.node = stage.launch()
     time.sleep(stage.rng.uniform(0.5, 4.0))
     end(stage, stage.rng.choice((signal.SIGINT, signal.SIGTERM)))

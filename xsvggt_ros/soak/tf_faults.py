@@ -14,9 +14,9 @@ GROUP = 'TF'
 SAYS = 'says what is missing; poses go on when it is there'
 NAN = float('nan')
 MANY = 400           # frames in a message
-SHOTS = 20           # messages in a round
-ROUNDS = 4
-MOST_BYTES = 4e6     # that 8,000 frames which nobody needs may take: they took 9 MB once
+SHOTS = 12           # messages in a round
+ROUNDS = 6
+MOST_BYTES = 2.5e6   # that 4,800 frames which nobody needs may take: they took 5 MB once
 
 
 @fault(GROUP, SAYS, setup='robot')
