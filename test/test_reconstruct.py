@@ -1,10 +1,12 @@
 """What is left of a reconstruction that ends before its last frame."""
 
+from dataclasses import replace
 import signal
 import subprocess
 import sys
 import time
 
+import numpy as np
 from PIL import Image
 import pytest
 
@@ -13,6 +15,7 @@ pytest.importorskip('matplotlib')
 from test_figure import record  # noqa: E402
 
 from xsvggt_ros.engine.map_files import read_ply, read_tum  # noqa: E402
+from xsvggt_ros.engine.stream_engine import StreamEngine  # noqa: E402
 from xsvggt_ros.tools import figure, reconstruct_run  # noqa: E402
 from xsvggt_ros.tools.cli import main  # noqa: E402
 from xsvggt_ros.tools.processes import OutOfTime, time_limit  # noqa: E402
@@ -89,6 +92,22 @@ def test_an_error_in_the_middle_keeps_the_frames_before_it(tmp_path, monkeypatch
     told = capsys.readouterr()
     assert 'frame 3: out of memory' in told.err and 'saved 3 frames:' in told.out
     assert len(read_tum(tmp_path / 'trajectory.tum')) == 3
+
+
+def test_what_is_not_finite_gets_into_no_file(tmp_path, monkeypatch, capsys):
+    step, calls = StreamEngine.step, []
+
+    def spoiled(engine, *arguments, **named):
+        result = step(engine, *arguments, **named)
+        calls.append(result)
+        return replace(result, depth=result.depth * np.nan) if len(calls) == 4 else result
+
+    monkeypatch.setattr(StreamEngine, 'step', spoiled)
+    assert main([*SMALL, '--frames', '9', '--out', str(tmp_path)]) == 1
+    told = capsys.readouterr()
+    assert 'frame 3: this is no reconstruction: the depth is not finite' in told.err
+    assert 'saved 3 frames:' in told.out
+    assert all(np.isfinite(read_ply(tmp_path / 'map.ply')[name]).all() for name in 'xyz')
 
 
 def test_a_picture_that_takes_too_long_is_left_out(tmp_path, monkeypatch, capsys):

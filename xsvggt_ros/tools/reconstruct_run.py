@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from xsvggt_ros.engine.camera_model import CameraModel
+from xsvggt_ros.engine.frame_result import ResultError
 from xsvggt_ros.engine.map_files import format_stamp
 from xsvggt_ros.engine.point_cloud import CloudOptions, pack_cloud
 from xsvggt_ros.engine.stream_engine import CacheStats, FrameResult, StreamEngine
@@ -121,6 +122,11 @@ def _reconstruct(
     start = time.perf_counter()
     try:
         result = engine.step(pixels, camera)
+        engine.accept([result])  # nothing that is not finite gets into the files
+    except ResultError as error:
+        raise ToolError(
+            f'frame {recording.frames}: this is no reconstruction: {error}. '
+            'The weights are damaged, or too coarse for this number type') from error
     except (ValueError, RuntimeError, MemoryError) as error:
         words = str(error) or type(error).__name__
         raise ToolError(f'frame {recording.frames}: {words}') from error
@@ -142,9 +148,6 @@ def _reconstruct(
 def _pose(result: FrameResult, stamp_ns: int) -> StampedPose:
     """Return the camera's pose in the odometry frame: forward-left-up at the first camera."""
     world_from_camera = invert_transform(result.camera_from_world.cpu().to(torch.float64))
-    if not torch.isfinite(world_from_camera).all():
-        raise ToolError(f'frame {result.frame_index}: the network predicted a pose that is not '
-                        'finite; the weights are damaged, or too coarse for this number type')
     odom_from_world = torch.eye(4, dtype=torch.float64)
     odom_from_world[:3, :3] = flu_from_optical()
     return StampedPose.from_matrix(stamp_ns, (odom_from_world @ world_from_camera).numpy())
