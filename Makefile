@@ -36,7 +36,7 @@ quoted = '$(subst ','\'',$(1))'
 .PHONY: demo test train-small lint env clean
 
 demo: env
-	@$(VENV_PYTHON) -m xsvggt_ros.tools.demo --out out/demo \
+	@$(VENV_PYTHON) -m xsvggt_ros.cli.demo --out out/demo \
 		$(if $(INPUT),--input $(call quoted,$(INPUT))) \
 		$(if $(CALIBRATION),--calibration $(call quoted,$(CALIBRATION))) \
 		$(if $(RATE),--rate $(call quoted,$(RATE))) $(if $(FRAMES),--frames $(call quoted,$(FRAMES)))
@@ -51,7 +51,8 @@ train-small: env
 	$(VENV_PYTHON) -m training $(ARGS)
 
 lint: env
-	$(VENV_PYTHON) -m flake8 .
+	$(VENV_PYTHON) -m ruff check --quiet .
+	$(CURDIR)/.venv/bin/lint-imports --cache-dir .venv/import_linter
 
 env:
 	@command -v $(call quoted,$(PYTHON)) >/dev/null || { echo "There is no $(PYTHON) here. On Debian" \

@@ -1,5 +1,5 @@
 """
-Install the Python part with pip: network, cache, engine and tools, which need no ROS.
+Build the C++ kernels when the Python part is installed with pip; the rest is in pyproject.toml.
 
 colcon does not read this file: it builds the package, and its messages, by CMakeLists.txt. Both
 build the same C++ kernels. Without a compiler, or with XSVGGT_BUILD_KERNELS=0 in the environment,
@@ -13,8 +13,9 @@ import shutil
 import subprocess
 import sys
 
-from setuptools import Command, Distribution, find_packages, setup
+from setuptools import Command, Distribution, setup
 from setuptools.command.build import build
+
 try:
     from setuptools.command.bdist_wheel import bdist_wheel
 except ImportError:  # before setuptools 70
@@ -108,21 +109,5 @@ class Machine(Distribution):
         return True
 
 
-setup(
-    name='xsvggt_ros',
-    version='0.1.0',
-    description='Streaming 3D reconstruction with a bounded key/value cache',
-    license='Apache-2.0',
-    python_requires='>=3.10',
-    packages=find_packages(include=['xsvggt_ros', 'xsvggt_ros.*']),
-    # Given, though it is the default: `pip install -e` then puts the checkout itself on the path,
-    # where xsvggt_ros.msg of a ROS installation can join it (see xsvggt_ros/__init__.py).
-    package_dir={'': '.'},
-    package_data={'xsvggt_ros': ['assets/*']},
-    # transforms3d: quaternions and matrices, as tf_transformations, which is no wheel, wraps it.
-    install_requires=['numpy', 'safetensors', 'torch', 'transforms3d'],
-    extras_require={'demo': ['matplotlib', 'pillow', 'pyyaml']},
-    entry_points={'console_scripts': ['xsvggt = xsvggt_ros.tools.cli:main']},
-    cmdclass={'bdist_wheel': Wheel, 'build': Build, 'build_kernels': Kernels},
-    distclass=Machine,
-)
+setup(cmdclass={'bdist_wheel': Wheel, 'build': Build, 'build_kernels': Kernels},
+      distclass=Machine)

@@ -19,8 +19,14 @@ import subprocess
 import sys
 import time
 
-from machine import check_machine, clean_environment, has_cmake, has_nvidia_gpu
-from machine import SetupError, torch_version
+from machine import (
+    check_machine,
+    clean_environment,
+    has_cmake,
+    has_nvidia_gpu,
+    SetupError,
+    torch_version,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / '.venv'
@@ -110,7 +116,8 @@ class Setup:
                 sys.version_info[:2], os.path.realpath(sys.executable), str(ROOT), PIP,
                 self.cmake, *map(content, files))),
             'torch': (self.install_torch, self.torch),
-            'checkout': (self.install_checkout, fingerprint(content(ROOT / 'setup.py'))),
+            'checkout': (self.install_checkout, fingerprint(
+                content(ROOT / 'setup.py'), content(ROOT / 'pyproject.toml'))),
             'messages': (self.build_messages, fingerprint(*message_sources())),
         }
         if self.triton and self.torch[0] != 'none':

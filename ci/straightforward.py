@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from xsvggt_ros.tools.frame_bench import fill_caches
+from xsvggt_ros.bench.frame_bench import fill_caches
 
 COMMIT = 'c972993'  # the node, demo and tests of the first step were complete
 PACKAGE = 'xsvggt_straightforward'

@@ -13,16 +13,16 @@ import sys
 import numpy as np
 import torch
 
-from xsvggt_ros.engine.map_files import cloud_from_packed, write_ply
-from xsvggt_ros.engine.point_cloud import CloudOptions, pack_cloud
-from xsvggt_ros.engine.point_map import PointMap
+from xsvggt_ros.console.errors import ToolError
 from xsvggt_ros.engine.stream_engine import StreamEngine
-from xsvggt_ros.geometry import invert_transform
+from xsvggt_ros.geometry.se3 import invert_transform
 from xsvggt_ros.kv_cache.config import CacheConfig
+from xsvggt_ros.mapping.map_files import cloud_from_packed, write_ply
+from xsvggt_ros.mapping.point_cloud import CloudOptions, pack_cloud
+from xsvggt_ros.mapping.point_map import PointMap
 from xsvggt_ros.model.checkpoint import CheckpointError, load_model
 from xsvggt_ros.model.precision import make_ready
-from xsvggt_ros.tools.errors import ToolError
-from xsvggt_ros.tools.image_folder import ImageFolder
+from xsvggt_ros.recordings.image_folder import ImageFolder
 
 SURE = CloudOptions(confidence_percentile=20.0)  # without the fifth that is least sure
 

@@ -18,7 +18,7 @@ from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.kv_cache.retention import POLICIES, RetentionPolicy
 from xsvggt_ros.model.checkpoint import load_model, LoadedModel
 from xsvggt_ros.model.precision import make_ready
-from xsvggt_ros.tools.synthetic_world import SyntheticWorld
+from xsvggt_ros.world.synthetic_world import SyntheticWorld
 
 SIZE = 84, 112  # height and width of the images, which the network was trained with
 BUDGET = 4  # frames

@@ -17,13 +17,14 @@ A recording is played with `bag:=recording use_sim_time:=true`. RTAB-Map goes on
 ~/.ros/rtabmap.db if there is one; `database_path` names another.
 """
 
-from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
+
+from launch import LaunchDescription
 
 NODE = 'xsvggt'  # its topics are /xsvggt/...
 STREAM = ('xsvggt_ros', 'launch', 'stream.launch.py')

@@ -12,11 +12,11 @@ import sys
 
 import torch
 
+from xsvggt_ros.evaluation import evaluation
+from xsvggt_ros.evaluation.eval_streams import prepare, world_recordings
+from xsvggt_ros.evaluation.evaluation import Scores, Setting
 from xsvggt_ros.model.checkpoint import CheckpointError, load_model
 from xsvggt_ros.model.precision import make_ready
-from xsvggt_ros.tools import evaluation
-from xsvggt_ros.tools.eval_streams import prepare, world_recordings
-from xsvggt_ros.tools.evaluation import Scores, Setting
 
 RATE = 5.0  # frames a second: 100 of them go about a room
 SETTING = Setting(policy='frame_coverage', quantization='int4')

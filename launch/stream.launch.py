@@ -16,17 +16,21 @@ from functools import partial
 import os
 from pathlib import Path
 import shutil
-from typing import List
 
 from ament_index_python.packages import get_package_prefix, PackageNotFoundError
-import launch
-from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
-from launch.actions import (DeclareLaunchArgument, ExecuteProcess, OpaqueFunction,
-                            SetEnvironmentVariable, Shutdown)
+from launch.actions import (
+    DeclareLaunchArgument,
+    ExecuteProcess,
+    OpaqueFunction,
+    SetEnvironmentVariable,
+    Shutdown,
+)
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
+import launch
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from xsvggt_ros import launch_arguments
 from xsvggt_ros.launch_arguments import camera_info_beside, full_name, PARAMETERS, Value
 
@@ -142,7 +146,7 @@ def node_parameters(values: dict[str, Value]) -> dict[str, ParameterValue]:
     sim_time = uses_sim_time(values)
     if sim_time is not None:
         parameters['use_sim_time'] = sim_time
-    return {name: ParameterValue(value, value_type=List[str] if isinstance(value, list)
+    return {name: ParameterValue(value, value_type=list[str] if isinstance(value, list)
                                  else type(value)) for name, value in parameters.items()}
 
 

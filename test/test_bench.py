@@ -6,20 +6,23 @@ import numpy as np
 import pytest
 import torch
 
-from xsvggt_ros import onednn
+from xsvggt_ros.bench.frame_bench import (
+    count_operators,
+    fill_caches,
+    memory_in_use,
+    pictures,
+    Windows,
+)
+from xsvggt_ros.bench.operator_count import OperatorCount
+from xsvggt_ros.cli.main import main
 from xsvggt_ros.engine.stream_engine import StreamEngine
-from xsvggt_ros.kernels import native
+from xsvggt_ros.kernels import native, onednn
 from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.kv_cache.retention import POLICIES
 from xsvggt_ros.model.checkpoint import load_model
-from xsvggt_ros.model.config import (
-    CameraHeadConfig, DPTHeadConfig, ModelConfig, PatchEmbedConfig)
+from xsvggt_ros.model.config import CameraHeadConfig, DPTHeadConfig, ModelConfig, PatchEmbedConfig
 from xsvggt_ros.model.streamvggt import StreamVGGT
 from xsvggt_ros.model.weight_quantization import quantise_weights
-from xsvggt_ros.tools.cli import main
-from xsvggt_ros.tools.frame_bench import (
-    count_operators, fill_caches, memory_in_use, pictures, Windows)
-from xsvggt_ros.tools.operator_count import OperatorCount
 
 # As deep as the public network, hence as many operators, but narrow.
 DEEP = ModelConfig(

@@ -8,17 +8,17 @@ from PIL import Image
 import pytest
 import torch
 
+from xsvggt_ros.bench.bench_report import COLUMNS
+from xsvggt_ros.bench.cache_bench import CacheBench, Setting, Stream
+from xsvggt_ros.bench.cache_timing import CacheTimer
+from xsvggt_ros.cli.main import main
+from xsvggt_ros.kernels.packing import SCHEMES
 from xsvggt_ros.kv_cache.cache import build_cache
 from xsvggt_ros.kv_cache.config import CacheConfig, CacheLayout, QUANTIZATIONS
-from xsvggt_ros.kv_cache.quantization import SCHEMES
 from xsvggt_ros.kv_cache.retention import POLICIES
 from xsvggt_ros.model.checkpoint import load_model, save_checkpoint
 from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.model.streamvggt import StreamVGGT
-from xsvggt_ros.tools.bench_report import COLUMNS
-from xsvggt_ros.tools.cache_bench import CacheBench, Setting, Stream
-from xsvggt_ros.tools.cache_timing import CacheTimer
-from xsvggt_ros.tools.cli import main
 
 TOP_KEYS = ['command', 'version', 'torch', 'device', 'threads', 'model', 'image', 'frames',
             'byte_budget', 'rows']

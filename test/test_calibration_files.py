@@ -7,12 +7,12 @@ from PIL import Image
 import pytest
 from std_msgs.msg import Header
 
-from xsvggt_ros.node.camera_calibration import CameraCalibration
-from xsvggt_ros.tools import calibration as calibration_files
-from xsvggt_ros.tools.calibration import CalibrationError, load_calibration
-from xsvggt_ros.tools.cli import main
-from xsvggt_ros.tools.image_folder import ImageFolder
-from xsvggt_ros.tools.ros_messages import camera_info_message
+from xsvggt_ros.cli.main import main
+from xsvggt_ros.demo.ros_messages import camera_info_message
+from xsvggt_ros.node.inputs.camera_calibration import CameraCalibration
+from xsvggt_ros.recordings import calibration as calibration_files
+from xsvggt_ros.recordings.calibration import CalibrationError, load_calibration
+from xsvggt_ros.recordings.image_folder import ImageFolder
 
 ROS = """\
 image_width: 160

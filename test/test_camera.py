@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from xsvggt_ros.tools.synthetic_world import DEMO_SEED, SyntheticWorld
+from xsvggt_ros.world.synthetic_world import DEMO_SEED, SyntheticWorld
 
 pytest.importorskip('rclpy')
 
@@ -71,7 +71,7 @@ print(json.dumps(got))
 
 
 def start_camera(*arguments):
-    return subprocess.Popen([sys.executable, '-m', 'xsvggt_ros.tools.camera', *arguments],
+    return subprocess.Popen([sys.executable, '-m', 'xsvggt_ros.cli.camera', *arguments],
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import CameraInfo
 
-from xsvggt_ros.node import camera_calibration
-from xsvggt_ros.node.camera_calibration import CameraCalibration, SAME
+from xsvggt_ros.node.inputs import camera_calibration
+from xsvggt_ros.node.inputs.camera_calibration import CameraCalibration, SAME
 
 K = [100.0, 0.0, 32.0, 0.0, 102.0, 24.0, 0.0, 0.0, 1.0]
 FRAME = 'camera_optical'

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from xsvggt_ros.engine.camera_model import CameraError, CameraModel, LENSES, PlaceholderError
+from xsvggt_ros.geometry.camera_model import CameraError, CameraModel, LENSES, PlaceholderError
 
 SIZE = (752, 480)
 K = (458.654, 0, 367.215, 0, 457.296, 248.375, 0, 0, 1)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from xsvggt_ros.node.camera_sets import CameraSets, QUEUE
+from xsvggt_ros.node.inputs.camera_sets import CameraSets, QUEUE
 
 MILLI = 10 ** 6
 

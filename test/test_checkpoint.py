@@ -20,8 +20,7 @@ import torch
 from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.model import checkpoint
-from xsvggt_ros.model.checkpoint import (CheckpointError, infer_config, load_model,
-                                         save_checkpoint)
+from xsvggt_ros.model.checkpoint import CheckpointError, infer_config, load_model, save_checkpoint
 from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.model.streamvggt import StreamVGGT
 

@@ -7,9 +7,9 @@ import torch
 
 from xsvggt_ros.engine.cuda_graph import CudaGraphs
 from xsvggt_ros.engine.host_copy import BUFFERS, HostCopy
-from xsvggt_ros.engine.point_cloud import CloudOptions, lay_out_cloud, pack_cloud
 from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.kv_cache.config import CacheConfig
+from xsvggt_ros.mapping.point_cloud import CloudOptions, lay_out_cloud, pack_cloud
 from xsvggt_ros.model.checkpoint import load_model
 from xsvggt_ros.model.side_stream import side_by_side
 

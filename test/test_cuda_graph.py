@@ -7,16 +7,13 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from xsvggt_ros.engine.cuda_graph import (
-    CudaGraphs, Recording, steady_state, SteadyStep, WARM_UP
-)
+from xsvggt_ros.engine.cuda_graph import CudaGraphs, Recording, steady_state, SteadyStep, WARM_UP
 from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.kernels import native
 from xsvggt_ros.kv_cache.cache import build_cache
 from xsvggt_ros.kv_cache.config import CacheConfig, CacheLayout
 from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.model.streamvggt import StreamVGGT
-
 
 aten = torch.ops.aten
 # What makes the host wait for a device, for a number or a shape.

@@ -6,9 +6,9 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from xsvggt_ros.quaternions import quaternion_from_matrix
-from xsvggt_ros.tools.dataset_layouts import LAYOUTS, NoTruthError, open_recordings
-from xsvggt_ros.tools.errors import ChoiceError, ToolError
+from xsvggt_ros.console.errors import ChoiceError, ToolError
+from xsvggt_ros.evaluation.dataset_layouts import LAYOUTS, NoTruthError, open_recordings
+from xsvggt_ros.geometry.quaternions import quaternion_from_matrix
 
 SIZE = (8, 6)
 # A quarter turn about y (x -> -z, z -> x) at (1, 2, 3), as matrix and as TUM quaternion.

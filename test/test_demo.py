@@ -15,15 +15,15 @@ pytest.importorskip('rclpy')
 pytest.importorskip('torch')
 pytest.importorskip('matplotlib')
 
-from xsvggt_ros.engine.map_files import format_stamp, read_ply, read_tum  # noqa: E402, I100
-from xsvggt_ros.tools.outputs import read_cache_csv  # noqa: E402
+from xsvggt_ros.mapping.map_files import format_stamp, read_ply, read_tum  # noqa: E402, I100
+from xsvggt_ros.recordings.outputs import read_cache_csv  # noqa: E402
 
 PATIENCE = 600  # seconds until a test gives up; only one that fails ever waits so long
 SMALL = ['--image-size', '56', '--max-tokens', '60']     # 12 patches and 5 more tokens a frame
 
 
 def start_demo(*arguments):
-    return subprocess.Popen([sys.executable, '-m', 'xsvggt_ros.tools.demo', *SMALL, *arguments],
+    return subprocess.Popen([sys.executable, '-m', 'xsvggt_ros.cli.demo', *SMALL, *arguments],
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

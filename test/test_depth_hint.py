@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import Image
 
-from xsvggt_ros.node.depth_hint import decode_depth, DepthHint, MOST
-from xsvggt_ros.node.image_codec import ImageError
+from xsvggt_ros.node.inputs.depth_hint import decode_depth, DepthHint, MOST
+from xsvggt_ros.node.inputs.image_codec import ImageError
 
 MILLI = 10 ** 6
 

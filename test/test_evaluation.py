@@ -8,18 +8,18 @@ from PIL import Image
 import pytest
 import torch
 
-from xsvggt_ros.engine.trajectory import StampedPose
+from xsvggt_ros.cli.main import main
+from xsvggt_ros.console.errors import ToolError
+from xsvggt_ros.evaluation import evaluation
+from xsvggt_ros.evaluation.dataset_layouts import TrueFrame
+from xsvggt_ros.evaluation.eval_streams import prepare, WorldRecording
+from xsvggt_ros.evaluation.evaluation import baseline, predict, Prediction, score, Setting
+from xsvggt_ros.mapping.trajectory import StampedPose
 from xsvggt_ros.model.checkpoint import load_model, save_checkpoint
 from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.model.random_weights import random_weight
 from xsvggt_ros.model.streamvggt import StreamVGGT
-from xsvggt_ros.tools import evaluation
-from xsvggt_ros.tools.cli import main
-from xsvggt_ros.tools.dataset_layouts import TrueFrame
-from xsvggt_ros.tools.errors import ToolError
-from xsvggt_ros.tools.eval_streams import prepare, WorldRecording
-from xsvggt_ros.tools.evaluation import baseline, predict, Prediction, score, Setting
-from xsvggt_ros.tools.synthetic_world import SPLITS
+from xsvggt_ros.world.synthetic_world import SPLITS
 
 CPU = torch.device('cpu')
 KEYS = {'depth_abs_rel', 'depth_delta_1_25', 'ate_ratio', 'rotation_deg', 'seconds_per_frame',

@@ -61,8 +61,8 @@ def test_examples_are_numbered_listed_and_say_how_to_run():
 def test_a_folder_becomes_poses_and_a_cloud(tmp_path, capsys):
     pytest.importorskip('torch')
     image = pytest.importorskip('PIL.Image')
-    from xsvggt_ros.engine.map_files import read_ply
-    from xsvggt_ros.tools.synthetic_world import SyntheticWorld
+    from xsvggt_ros.mapping.map_files import read_ply
+    from xsvggt_ros.world.synthetic_world import SyntheticWorld
     world = SyntheticWorld(width=112, height=84)
     for index in range(3):
         image.fromarray(world.frame(index / 2).image).save(tmp_path / f'{index}.png')
@@ -202,7 +202,7 @@ def rtabmap(monkeypatch):
 
 def published() -> dict[str, str]:
     """Return the type of every topic that the node publishes, by its private name."""
-    text = (ROOT / 'xsvggt_ros' / 'node' / 'publishers.py').read_text()
+    text = (ROOT / 'xsvggt_ros' / 'node' / 'outputs' / 'publishers.py').read_text()
     return {topic: kind for kind, topic in re.findall(r"_create\(\s*(\w+), '(~/[^']+)'", text)}
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from xsvggt_ros.cli.main import main
 from xsvggt_ros.engine.stream_engine import StreamMemory
 from xsvggt_ros.kv_cache.cache import build_cache
 from xsvggt_ros.kv_cache.config import CacheConfig
@@ -15,7 +16,6 @@ from xsvggt_ros.model.config import ModelConfig, PatchEmbedConfig
 from xsvggt_ros.model.export import export_parts, parts
 from xsvggt_ros.model.random_weights import random_weight
 from xsvggt_ros.model.streamvggt import StreamVGGT
-from xsvggt_ros.tools.cli import main
 
 HEIGHT, WIDTH = 42, 56
 # onnxruntime adds up in another order, through a dozen layers.
@@ -167,13 +167,13 @@ def test_parts_are_described(model, folder):
 
 
 def test_the_command_names_what_is_missing(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr('xsvggt_ros.tools.export.find_spec', lambda name: None)
+    monkeypatch.setattr('xsvggt_ros.cli.export.find_spec', lambda name: None)
     assert main(['export', '--image', '56x42', '--out', str(tmp_path)]) == 1
     assert 'pip install onnx onnxscript' in capsys.readouterr().err
 
 
 def test_the_command_refuses_a_wrong_size(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr('xsvggt_ros.tools.export.find_spec', lambda name: True)
+    monkeypatch.setattr('xsvggt_ros.cli.export.find_spec', lambda name: True)
     assert main(['export', '--image', '50x42', '--out', str(tmp_path)]) == 1
     assert 'multiples of 14' in capsys.readouterr().err
 

@@ -9,11 +9,11 @@ import torch
 
 pytest.importorskip('matplotlib')
 
-from xsvggt_ros.engine.map_files import format_stamp, make_cloud, pack  # noqa: E402
-from xsvggt_ros.engine.trajectory import StampedPose  # noqa: E402
-from xsvggt_ros.tools.figure import _Scene, lay_out  # noqa: E402
-from xsvggt_ros.tools.outputs import CacheRow  # noqa: E402
-from xsvggt_ros.tools.recording import Recording  # noqa: E402
+from xsvggt_ros.mapping.map_files import format_stamp, make_cloud, pack  # noqa: E402
+from xsvggt_ros.mapping.trajectory import StampedPose  # noqa: E402
+from xsvggt_ros.recordings.figure import _Scene, lay_out, write_picture  # noqa: E402
+from xsvggt_ros.recordings.outputs import CacheRow  # noqa: E402
+from xsvggt_ros.recordings.recording import Recording  # noqa: E402
 
 LONG_NAME = '/home/jürgen/$a_{very}$/' + 'long path/' * 40 + '面.pth (embed_dim 128)'
 
@@ -115,5 +115,5 @@ def test_the_picture_shows_how_many_frames_were_processed(tmp_path):
     assert run.frames == 10
     run.frames_processed = 12      # two of which were not recorded
     assert any(text.get_text().startswith('12 frames') for text in lay_out(run).texts)
-    file = run.write_picture(tmp_path)
+    file = write_picture(run, tmp_path)
     assert Image.open(file).size == (1920, 1080)

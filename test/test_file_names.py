@@ -7,9 +7,9 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from xsvggt_ros.engine.map_files import format_stamp, parse_stamp, read_tum
-from xsvggt_ros.tools.arguments import is_whole
-from xsvggt_ros.tools.image_folder import _stamps, ImageFolder
+from xsvggt_ros.console.arguments import is_whole
+from xsvggt_ros.mapping.map_files import format_stamp, parse_stamp, read_tum
+from xsvggt_ros.recordings.image_folder import _stamps, ImageFolder
 
 
 def names_in_order(folder, names):
@@ -77,7 +77,7 @@ def test_what_is_no_whole_number_is_called_so(text):
 @pytest.mark.parametrize('option', ['--frames', '--tokens'])
 @pytest.mark.parametrize('text', ['²', '9' * 5000])
 def test_eval_refuses_numbers_that_are_none(option, text):
-    run = subprocess.run([sys.executable, '-m', 'xsvggt_ros.tools.cli', 'eval', option, text],
+    run = subprocess.run([sys.executable, '-m', 'xsvggt_ros.cli.main', 'eval', option, text],
                          capture_output=True, text=True, timeout=600)
     assert run.returncode in (1, 2) and 'Traceback' not in run.stderr
     assert 'whole number' in run.stderr

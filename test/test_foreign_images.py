@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import Image
 
-from xsvggt_ros.node import foreign_images
-from xsvggt_ros.node.image_codec import decode_image, ImageError
+from xsvggt_ros.node.inputs import foreign_images
+from xsvggt_ros.node.inputs.image_codec import decode_image, ImageError
 
 GOOD = """
 import numpy as np

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from xsvggt_ros.bench.operator_count import OperatorCount
 from xsvggt_ros.engine.frame_result import check_results, FrameResult, ResultError
-from xsvggt_ros.geometry import pose_encoding_to_camera
-from xsvggt_ros.tools.operator_count import OperatorCount
+from xsvggt_ros.geometry.se3 import pose_encoding_to_camera
 
 SIZE = 4, 6
 ENCODING = torch.tensor([1.0, 2.0, 3.0, 0.0, 0.6, 0.0, 0.8, 0.9, 1.2])

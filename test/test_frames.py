@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from xsvggt_ros.geometry import (
-    flu_from_optical, invert_transform, make_transform, matrix_to_quaternion, quaternion_to_matrix
+from xsvggt_ros.geometry.se3 import (
+    flu_from_optical,
+    invert_transform,
+    make_transform,
+    matrix_to_quaternion,
+    quaternion_to_matrix,
 )
 from xsvggt_ros.node.frames import level_from_optical, OdometryFrame, Pose, world_from_optical
 

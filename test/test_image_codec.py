@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 from sensor_msgs.msg import CompressedImage, Image
 
-from xsvggt_ros.node.image_codec import decode_compressed, decode_image, ImageError
+from xsvggt_ros.node.inputs.image_codec import decode_compressed, decode_image, ImageError
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
 ALPHA = np.full((6, 5, 1), 7, np.uint8)
@@ -295,7 +295,7 @@ def test_a_picture_that_breaks_off_is_refused(file_format):
 
 def test_without_pillow_raw_images_can_be_read_still(monkeypatch):
     message = compress(RGB, 'png')
-    monkeypatch.delitem(sys.modules, 'xsvggt_ros.engine.pictures', raising=False)
+    monkeypatch.delitem(sys.modules, 'xsvggt_ros.images.pictures', raising=False)
     monkeypatch.setitem(sys.modules, 'PIL', None)
     with pytest.raises(ImageError, match='python3-pil'):
         decode_compressed(message)

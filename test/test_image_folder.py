@@ -6,9 +6,9 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from xsvggt_ros.tools.calibration import CalibrationError, load_calibration
-from xsvggt_ros.tools.frame_source import FolderSource, FramesAhead, looped, WorldSource
-from xsvggt_ros.tools.image_folder import FolderError, ImageFolder
+from xsvggt_ros.recordings.calibration import CalibrationError, load_calibration
+from xsvggt_ros.recordings.frame_source import FolderSource, FramesAhead, looped, WorldSource
+from xsvggt_ros.recordings.image_folder import FolderError, ImageFolder
 
 ROS_CALIBRATION = """\
 image_width: 8

@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from xsvggt_ros.engine.image_limit import check_pixels, MOST_PIXELS
-from xsvggt_ros.tools import dataset_layouts
-from xsvggt_ros.tools.errors import ToolError
-from xsvggt_ros.tools.image_folder import ImageFolder
+from xsvggt_ros.console.errors import ToolError
+from xsvggt_ros.evaluation import dataset_layouts
+from xsvggt_ros.images.image_limit import check_pixels, MOST_PIXELS
+from xsvggt_ros.recordings.image_folder import ImageFolder
 
 HUGE = [(20_000, 5_001), (65_500, 65_500), (1, 100_000_001)]
 
@@ -94,8 +94,9 @@ def test_the_node_refuses_huge_images(huge):
     pytest.importorskip('rclpy')
     from sensor_msgs.msg import CompressedImage
     from sensor_msgs.msg import Image as ImageMsg
-    from xsvggt_ros.node.depth_hint import decode_depth
-    from xsvggt_ros.node.image_codec import decode_compressed, decode_image, ImageError
+
+    from xsvggt_ros.node.inputs.depth_hint import decode_depth
+    from xsvggt_ros.node.inputs.image_codec import decode_compressed, decode_image, ImageError
     for data in huge:
         with pytest.raises(ImageError, match='more than the|decompression bomb'):
             decode_compressed(CompressedImage(format='jpeg', data=data))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from xsvggt_ros.tools import parameter_docs
+from xsvggt_ros.node import parameter_docs
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / 'docs' / 'interface.md'
@@ -19,7 +19,7 @@ def rows(text):
 
 def published():
     """Return topic, type, depth and whether it is latched of every publisher in the source."""
-    path = ROOT / 'xsvggt_ros' / 'node' / 'publishers.py'
+    path = ROOT / 'xsvggt_ros' / 'node' / 'outputs' / 'publishers.py'
     for call in ast.walk(ast.parse(path.read_text())):
         if isinstance(call, ast.Call) and getattr(call.func, 'attr', '') == '_create':
             kind, topic, depth, *durability = call.args
@@ -29,7 +29,7 @@ def published():
 def test_the_tables_are_those_of_the_sources():
     page = PAGE.read_text()
     assert parameter_docs.insert_interface(page, ROOT) == page, \
-        'run python -m xsvggt_ros.tools.parameter_docs'
+        'run python -m xsvggt_ros.node.parameter_docs'
 
 
 @pytest.mark.parametrize('topic, kind, depth, latched', list(published()))

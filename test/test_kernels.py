@@ -15,10 +15,10 @@ import torch
 
 from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.kernels.availability import interpreted, load, why_not
+from xsvggt_ros.kernels.packing import Block, Centres, dequantise
 from xsvggt_ros.kv_cache import store
 from xsvggt_ros.kv_cache.cache import build_cache
 from xsvggt_ros.kv_cache.config import CacheConfig, CacheLayout
-from xsvggt_ros.kv_cache.quantization import Block, Centres, dequantise
 from xsvggt_ros.model.checkpoint import load_model
 from xsvggt_ros.model.layers import apply_rotary, Attention, grid_rotary_table
 

@@ -5,9 +5,9 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from xsvggt_ros.kernels.packing import SCHEMES
 from xsvggt_ros.kv_cache.cache import build_cache
 from xsvggt_ros.kv_cache.config import CacheConfig, CacheLayout
-from xsvggt_ros.kv_cache.quantization import SCHEMES
 from xsvggt_ros.kv_cache.retention import POLICIES, RetentionPolicy
 
 LAYOUT = CacheLayout(layers=3, heads=2, head_dim=8, tokens_per_step=12, special_tokens=5)

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from types import SimpleNamespace
-from typing import List
 
 import fake_launch
 import pytest
@@ -120,7 +119,7 @@ def node_of(launch):
     assert launch.started[0].kind == 'Node'
     file, parameters = options['parameters']
     values = {name: value for name, (value, _) in parameters.items()}
-    assert all(type(value) is (list if kind == List[str] else kind)
+    assert all(type(value) is (list if kind == list[str] else kind)
                for value, kind in parameters.values())
     return SimpleNamespace(**options, file=file, values=values, topics=dict(options['remappings']))
 

@@ -12,9 +12,9 @@ import time
 import numpy as np
 import pytest
 
-from xsvggt_ros.engine import map_files
-from xsvggt_ros.engine.map_files import make_cloud
-from xsvggt_ros.engine.trajectory import StampedPose, Trajectory
+from xsvggt_ros.mapping import map_files
+from xsvggt_ros.mapping.map_files import make_cloud
+from xsvggt_ros.mapping.trajectory import StampedPose, Trajectory
 
 POSE = StampedPose(7, (1.0, 2.0, 3.0), (0.0, 0.0, 0.0, 1.0))
 
@@ -173,7 +173,7 @@ SAVING = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from xsvggt_ros.engine import map_files
+from xsvggt_ros.mapping import map_files
 def poses():
     print('writing', flush=True)
     sys.stdin.read()

@@ -12,19 +12,17 @@ from sensor_msgs.msg import CameraInfo, Image, PointField
 from std_msgs.msg import Header
 import torch
 
+from xsvggt_ros.demo.ros_messages import camera_info_message, image_message, to_stamp
 from xsvggt_ros.engine.stream_engine import CacheStats
 from xsvggt_ros.kv_cache.cache import CacheHealth
 from xsvggt_ros.msg import CacheStatus, StreamStatus
 from xsvggt_ros.node import messages
-from xsvggt_ros.node.diagnostics import GpuMemory
 from xsvggt_ros.node.frames import Pose
 from xsvggt_ros.node.message_fields import fill, fill_xyz
-from xsvggt_ros.node.status_messages import cache_message, fill_report
-from xsvggt_ros.node.stream_statistics import FrameReport, Latency
-from xsvggt_ros.tools.calibration import Calibration
-from xsvggt_ros.tools.ros_messages import (
-    camera_info_message, image_message, to_stamp
-)
+from xsvggt_ros.node.status.diagnostics import GpuMemory
+from xsvggt_ros.node.status.status_messages import cache_message, fill_report
+from xsvggt_ros.node.status.stream_statistics import FrameReport, Latency
+from xsvggt_ros.recordings.calibration import Calibration
 
 ONE = {'np.float32': np.float32(1), 'np.float64': np.float64(1), 'np.int64': np.int64(1),
        'int': 1, 'bool': True, 'torch': torch.tensor(1.0), 'float': 1.0}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from xsvggt_ros.tools import metrics
+from xsvggt_ros.geometry import metrics
 
 
 @pytest.fixture

@@ -7,8 +7,16 @@ import torch.nn.functional as F
 
 from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.model.dinov2 import DinoVisionTransformer, resize_positions
-from xsvggt_ros.model.layers import (add_uv, apply_rotary, Block, grid_rotary_table, rotary_table,
-                                     self_attention, TableCache, uv_embedding)
+from xsvggt_ros.model.layers import (
+    add_uv,
+    apply_rotary,
+    Block,
+    grid_rotary_table,
+    rotary_table,
+    self_attention,
+    TableCache,
+    uv_embedding,
+)
 
 
 @pytest.fixture(scope='module')

@@ -7,6 +7,8 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 import xsvggt_ros
+from xsvggt_ros.bench.frame_bench import pictures
+from xsvggt_ros.bench.operator_count import OperatorCount
 from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.kernels import native
 from xsvggt_ros.kernels.attention import attention
@@ -16,8 +18,6 @@ from xsvggt_ros.kv_cache.retention import dot_products
 from xsvggt_ros.model.checkpoint import load_model
 from xsvggt_ros.model.fused import Linear
 from xsvggt_ros.model.layers import Block, grid_rotary_table, self_attention
-from xsvggt_ros.tools.frame_bench import pictures
-from xsvggt_ros.tools.operator_count import OperatorCount
 
 FILES = native.FILES.get(torch.backends.cpu.get_cpu_capability(), ('native.so',))
 BUILT = [file for folder in xsvggt_ros.__path__ for name in FILES

@@ -8,13 +8,19 @@ import pytest
 import rclpy
 from rclpy.serialization import deserialize_message, serialize_message
 
-from xsvggt_ros.engine.point_map import MapFill
 from xsvggt_ros.engine.stream_engine import CacheStats
 from xsvggt_ros.kv_cache.cache import CacheHealth
-from xsvggt_ros.node.diagnostics import build_statuses, GpuMemory, Snapshot
+from xsvggt_ros.mapping.point_map import MapFill
 from xsvggt_ros.node.lifecycle import XsvggtNode
-from xsvggt_ros.node.map_output import full_message, MapReport
-from xsvggt_ros.node.stream_statistics import Fault, FaultLog, FrameReport, Latency, RateMeter
+from xsvggt_ros.node.outputs.map_output import full_message, MapReport
+from xsvggt_ros.node.status.diagnostics import build_statuses, GpuMemory, Snapshot
+from xsvggt_ros.node.status.stream_statistics import (
+    Fault,
+    FaultLog,
+    FrameReport,
+    Latency,
+    RateMeter,
+)
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 

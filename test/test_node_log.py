@@ -2,8 +2,8 @@
 
 import io
 
-from xsvggt_ros.tools.node_log import MOST, NodeLog
-from xsvggt_ros.tools.progress import ProgressBar
+from xsvggt_ros.console.progress import ProgressBar
+from xsvggt_ros.demo.node_log import MOST, NodeLog
 
 
 def line(level, words):

@@ -16,15 +16,15 @@ from std_srvs.srv import Trigger
 from stream_harness import make_image, NodeProcess, Robot, write_tiny_checkpoint
 import torch
 
-from xsvggt_ros.engine.map_files import make_cloud, pack, read_ply, read_tum
-from xsvggt_ros.node import map_output
+from xsvggt_ros.mapping.map_files import make_cloud, pack, read_ply, read_tum
 from xsvggt_ros.node.frames import Pose
 from xsvggt_ros.node.loading import StartError
-from xsvggt_ros.node.map_output import MapError, MapOutput
 from xsvggt_ros.node.messages import nanoseconds
+from xsvggt_ros.node.outputs import map_output
+from xsvggt_ros.node.outputs.map_output import MapError, MapOutput
 from xsvggt_ros.node.parameters import BY_NAME
-from xsvggt_ros.node.stream_statistics import FaultLog
-from xsvggt_ros.tools.outputs import cloud_from_message
+from xsvggt_ros.node.status.stream_statistics import FaultLog
+from xsvggt_ros.recordings.outputs import cloud_from_message
 
 LATCHED = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1,
                      durability=DurabilityPolicy.TRANSIENT_LOCAL,

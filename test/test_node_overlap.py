@@ -12,15 +12,15 @@ import torch
 
 from xsvggt_ros.engine.frame_result import check_results, FrameResult
 from xsvggt_ros.engine.host_copy import HostCopy
-from xsvggt_ros.engine.preprocess import Resize
 from xsvggt_ros.engine.stream_engine import CacheStats, PendingStats
+from xsvggt_ros.images.preprocess import Resize
 from xsvggt_ros.msg import StreamStatus
 from xsvggt_ros.node import pipeline as pipeline_module
-from xsvggt_ros.node.camera_calibration import CameraCalibration
+from xsvggt_ros.node.inputs.camera_calibration import CameraCalibration
+from xsvggt_ros.node.outputs.publishing import Publishing
 from xsvggt_ros.node.parameters import BY_NAME
 from xsvggt_ros.node.pipeline import Pipeline
-from xsvggt_ros.node.publishing import Publishing
-from xsvggt_ros.node.stream_statistics import FaultLog
+from xsvggt_ros.node.status.stream_statistics import FaultLog
 from xsvggt_ros.node.worker import Worker
 
 HEIGHT, WIDTH = 56, 70

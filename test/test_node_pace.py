@@ -11,9 +11,9 @@ from std_srvs.srv import Trigger
 from stream_harness import make_image, NodeProcess, Robot, write_tiny_checkpoint
 
 from xsvggt_ros.msg import CacheStatus
-from xsvggt_ros.node.frame_outputs import without_gaps
 from xsvggt_ros.node.loading import load_engine, StartError
 from xsvggt_ros.node.messages import point_cloud
+from xsvggt_ros.node.outputs.frame_outputs import without_gaps
 from xsvggt_ros.node.parameters import BY_NAME
 
 BUDGET, FRAME = 200, 25  # tokens

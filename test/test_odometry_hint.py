@@ -7,8 +7,14 @@ from nav_msgs.msg import Odometry
 import numpy as np
 import pytest
 
-from xsvggt_ros.node.odometry_hint import (
-    LOST_VARIANCE, MOST, OdometryHint, RECENT, refusal, SENDER_PATIENCE, TURNED_BACK
+from xsvggt_ros.node.inputs.odometry_hint import (
+    LOST_VARIANCE,
+    MOST,
+    OdometryHint,
+    RECENT,
+    refusal,
+    SENDER_PATIENCE,
+    TURNED_BACK,
 )
 
 MILLI = 10 ** 6

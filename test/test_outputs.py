@@ -11,14 +11,20 @@ from PIL import Image
 import pytest
 import torch
 
-from xsvggt_ros.engine.map_files import (
-    CLOUD_DTYPE, format_stamp, make_cloud, pack, read_ply, read_tum
+from xsvggt_ros.cli.main import COMMANDS, main
+from xsvggt_ros.mapping.map_files import (
+    CLOUD_DTYPE,
+    format_stamp,
+    make_cloud,
+    pack,
+    read_ply,
+    read_tum,
 )
-from xsvggt_ros.engine.trajectory import StampedPose
-from xsvggt_ros.tools import outputs
-from xsvggt_ros.tools.cli import COMMANDS, main
-from xsvggt_ros.tools.outputs import CacheRow
-from xsvggt_ros.tools.recording import describe_errors, Recording
+from xsvggt_ros.mapping.trajectory import StampedPose
+from xsvggt_ros.recordings import outputs
+from xsvggt_ros.recordings.figure import write_picture
+from xsvggt_ros.recordings.outputs import CacheRow
+from xsvggt_ros.recordings.recording import describe_errors, Recording
 
 
 def random_cloud(count, seed=0):
@@ -143,6 +149,7 @@ def reader(request, monkeypatch):
 def test_real_messages_are_read_as_written():
     pytest.importorskip('sensor_msgs.msg')
     from std_msgs.msg import Header
+
     from xsvggt_ros.node.messages import point_cloud
     rng = np.random.default_rng(0)
     packed = rng.normal(size=(10, 5)).astype(np.float32)
@@ -184,7 +191,8 @@ def test_the_package_reads_common_clouds_only(monkeypatch):
 def test_image_messages_are_read_as_written(shape):
     pytest.importorskip('sensor_msgs.msg')
     from std_msgs.msg import Header
-    from xsvggt_ros.tools.ros_messages import image_message, image_pixels
+
+    from xsvggt_ros.demo.ros_messages import image_message, image_pixels
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     sent = image_message(Header(), pixels[:, ::-1])
     assert sent.encoding == ('mono8' if len(shape) == 2 else 'rgb8')
@@ -196,7 +204,7 @@ def test_image_messages_are_read_as_written(shape):
 
 def picture_of(recording, folder):
     folder.mkdir(exist_ok=True)
-    return np.asarray(Image.open(recording.write_picture(folder)).convert('RGB')).astype(int)
+    return np.asarray(Image.open(write_picture(recording, folder)).convert('RGB')).astype(int)
 
 
 def test_errors_are_those_of_frames_with_a_true_pose():
@@ -284,7 +292,7 @@ def test_cli_without_ros_says_how_to_get_it(tmp_path):
     """With rclpy out of reach the commands that need it say so; the others work."""
     (tmp_path / 'rclpy.py').write_text('raise ImportError("No module named rclpy")')
     code = ('import sys; sys.path.insert(0, sys.argv.pop(1)); '
-            'from xsvggt_ros.tools.cli import main; sys.exit(main(sys.argv[1:]))')
+            'from xsvggt_ros.cli.main import main; sys.exit(main(sys.argv[1:]))')
 
     def xsvggt(*arguments):
         return subprocess.run([sys.executable, '-c', code, str(tmp_path), *arguments],

@@ -7,7 +7,7 @@ import pytest
 
 from xsvggt_ros.engine.stream_engine import CacheStats
 from xsvggt_ros.node.deadline import Deadline, SETTLE, WINDOW
-from xsvggt_ros.node.rate_limit import RateLimit
+from xsvggt_ros.node.outputs.rate_limit import RateLimit
 
 FRAME = 100  # tokens
 BUDGET = 1000

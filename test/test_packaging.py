@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from xsvggt_ros import launch_arguments
+from xsvggt_ros.console.measurement import load_network
 from xsvggt_ros.kernels import native
-from xsvggt_ros.tools.measurement import load_network
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -51,10 +51,9 @@ def imported_packages(path: Path) -> set[str]:
     return names
 
 
-def setup_arguments() -> dict[str, ast.expr]:
-    calls = [node for node in ast.walk(parse(ROOT / 'setup.py')) if isinstance(node, ast.Call)]
-    setup = next(call for call in calls if getattr(call.func, 'id', None) == 'setup')
-    return {keyword.arg: keyword.value for keyword in setup.keywords}
+def project(name: str) -> str:
+    """Return a value of pyproject.toml."""
+    return re.search(rf"^{name} = '(.+)'$", (ROOT / 'pyproject.toml').read_text(), re.M)[1]
 
 
 def has_main(path: Path) -> bool:
@@ -77,7 +76,7 @@ def test_manifest_is_complete():
 
 
 def test_versions_agree():
-    assert ast.literal_eval(setup_arguments()['version']) == manifest().findtext('version')
+    assert project('version') == manifest().findtext('version')
 
 
 @pytest.mark.parametrize('folder', ['xsvggt_ros', 'launch'])
@@ -95,9 +94,8 @@ def test_every_python_folder_is_a_package():
 
 
 def test_console_script_exists():
-    script, = ast.literal_eval(setup_arguments()['entry_points'])['console_scripts']
-    name, module, function = re.fullmatch(r'(\w+) = ([\w.]+):(\w+)', script).groups()
-    assert (name, function) == ('xsvggt', 'main')
+    module, function = project('xsvggt').split(':')
+    assert function == 'main'
     assert has_main(ROOT / f'{module.replace(".", "/")}.py')
 
 
@@ -233,8 +231,9 @@ def source(tmp_path):
     """Return what setup.py needs, in a folder of its own."""
     folder = tmp_path / 'source'
     (folder / 'xsvggt_ros' / 'kernels').mkdir(parents=True)
-    for name in ('setup.py', 'README.md', 'xsvggt_ros/__init__.py', 'xsvggt_ros/kernels/native.py',
-                 'xsvggt_ros/kernels/native.cpp', 'xsvggt_ros/kernels/__init__.py'):
+    for name in ('setup.py', 'pyproject.toml', 'README.md', 'xsvggt_ros/__init__.py',
+                 'xsvggt_ros/kernels/native.py', 'xsvggt_ros/kernels/native.cpp',
+                 'xsvggt_ros/kernels/__init__.py'):
         shutil.copy(ROOT / name, folder / name)
     return folder
 

@@ -6,9 +6,9 @@ import pytest
 import yaml
 
 from xsvggt_ros.model.weight_quantization import weight_bytes
+from xsvggt_ros.node import parameter_docs
 from xsvggt_ros.node.loading import load_engine, StartError
 from xsvggt_ros.node.parameters import BY_NAME, check_change, TABLE
-from xsvggt_ros.tools import parameter_docs
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,13 +34,13 @@ def test_the_shipped_file_carries_every_parameter_at_its_default():
     assert values == {p.name: p.default for p in TABLE}
     for p in TABLE:
         assert type(values[p.name]) is type(p.default), p.name
-    assert text == parameter_docs.yaml_text(), 'run python -m xsvggt_ros.tools.parameter_docs'
+    assert text == parameter_docs.yaml_text(), 'run python -m xsvggt_ros.node.parameter_docs'
 
 
 def test_the_docs_have_the_same_table():
     page = (ROOT / 'docs' / 'parameters.md').read_text()
     assert parameter_docs.insert_table(page) == page, \
-        'run python -m xsvggt_ros.tools.parameter_docs'
+        'run python -m xsvggt_ros.node.parameter_docs'
 
 
 @pytest.mark.parametrize('name, value, word', [
@@ -77,6 +77,7 @@ def test_changes_at_run_time(name, value, configured, accepted):
 ])
 def test_lists_of_names(given, expected, faulty):
     import rclpy
+
     from xsvggt_ros.node.parameters import declare_parameters, read_parameters
 
     context = rclpy.Context()

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from xsvggt_ros.engine.pictures import FORMATS, opened_picture, PictureError, upright
+from xsvggt_ros.images.pictures import FORMATS, opened_picture, PictureError, upright
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from xsvggt_ros.engine.map_files import cloud_from_packed, make_cloud, pack
-from xsvggt_ros.engine.point_map import _MOST_SEEN, _PROBES, PointMap
+from xsvggt_ros.mapping.map_files import cloud_from_packed, make_cloud, pack
+from xsvggt_ros.mapping.point_map import _MOST_SEEN, _PROBES, PointMap
 
 EYE = torch.eye(4)
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from xsvggt_ros.cli.main import main
 from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.kernels import native
 from xsvggt_ros.model import precision, threads
@@ -10,7 +11,6 @@ from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.model.precision import choose_precision, loading_precision
 from xsvggt_ros.node.loading import load_engine
 from xsvggt_ros.node.parameters import TABLE
-from xsvggt_ros.tools.cli import main
 
 CPU, GPU = torch.device('cpu'), torch.device('cuda')
 NETWORK = ['--checkpoint', 'random', '--image-size', '56']

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from xsvggt_ros.engine.preprocess import Resize, to_network_input
+from xsvggt_ros.images.preprocess import Resize, to_network_input
 
 UNITS = load_tensors('units.safetensors')
 CASES = [case for case in load_index()['units']['index']['preproc'] if case['mode'] == 'crop']

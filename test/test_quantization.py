@@ -8,11 +8,18 @@ import pytest
 import torch
 
 from xsvggt_ros.engine.stream_engine import StreamEngine
+from xsvggt_ros.kernels.packing import (
+    dequantise,
+    group_index,
+    group_sizes,
+    KVQuantizer,
+    pack,
+    quantise,
+    SCHEMES,
+    unpack,
+)
 from xsvggt_ros.kv_cache.cache import build_cache
 from xsvggt_ros.kv_cache.config import CacheConfig, CacheLayout
-from xsvggt_ros.kv_cache.quantization import (
-    dequantise, group_index, group_sizes, KVQuantizer, pack, quantise, SCHEMES, unpack
-)
 from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.model.streamvggt import StreamVGGT
 

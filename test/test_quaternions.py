@@ -10,11 +10,11 @@ import torch
 import transforms3d
 from transforms3d import axangles, quaternions
 
-from xsvggt_ros import geometry
-from xsvggt_ros import quaternions as ours
-from xsvggt_ros.engine.trajectory import StampedPose
+from xsvggt_ros.geometry import quaternions as ours
+from xsvggt_ros.geometry import se3
+from xsvggt_ros.mapping.trajectory import StampedPose
 
-BACKENDS = ('tf_transformations', 'transforms3d', 'xsvggt_ros.geometry')
+BACKENDS = ('tf_transformations', 'transforms3d', 'xsvggt_ros.geometry.se3')
 
 
 def tf_transformations():
@@ -73,7 +73,7 @@ def test_matrices_of_quaternions(backend):
     for wxyz in np.random.default_rng(1).normal(size=(50, 4)):
         truth = quaternions.quat2mat(wxyz)
         xyzw = np.roll(wxyz, -1)
-        found = geometry.quaternion_to_matrix(torch.from_numpy(xyzw))
+        found = se3.quaternion_to_matrix(torch.from_numpy(xyzw))
         np.testing.assert_allclose(found, truth, atol=1e-12)
         np.testing.assert_allclose(ours.matrix_from_quaternion(xyzw), truth, atol=1e-12)
         pose = StampedPose(0, (1.0, 2.0, 3.0), tuple(xyzw))
@@ -82,7 +82,7 @@ def test_matrices_of_quaternions(backend):
 
 def test_quaternions_of_matrices(backend):
     for turn in random_turns(50):
-        for found in (geometry.matrix_to_quaternion(torch.from_numpy(turn)).tolist(),
+        for found in (se3.matrix_to_quaternion(torch.from_numpy(turn)).tolist(),
                       ours.quaternion_from_matrix(turn)):
             np.testing.assert_allclose(quaternions.quat2mat(w_first(found)), turn, atol=1e-12)
             assert found[3] >= 0 and all(type(part) is float for part in found)
@@ -120,11 +120,11 @@ def test_one_that_is_broken_is_passed_over(monkeypatch):
         raise AttributeError("module 'numpy' has no attribute 'float'")
 
     monkeypatch.setattr(transforms3d.quaternions, 'quat2mat', fail)
-    assert ours.choose_backend().name == 'xsvggt_ros.geometry'
+    assert ours.choose_backend().name == 'xsvggt_ros.geometry.se3'
 
 
 def test_the_camera_of_the_demo_starts_without_torch():
-    program = ('import sys, xsvggt_ros.engine.trajectory as t\n'
+    program = ('import sys, xsvggt_ros.mapping.trajectory as t\n'
                't.StampedPose(0, (0, 0, 0), (0, 0, 0, 1)).matrix()\n'
                'assert "torch" not in sys.modules')
     subprocess.run([sys.executable, '-c', program], check=True)

@@ -14,11 +14,14 @@ pytest.importorskip('matplotlib')
 
 from test_figure import record  # noqa: E402
 
-from xsvggt_ros.engine.map_files import read_ply, read_tum  # noqa: E402
+from xsvggt_ros.cli.main import main  # noqa: E402
+from xsvggt_ros.console.processes import OutOfTime, time_limit  # noqa: E402
 from xsvggt_ros.engine.stream_engine import StreamEngine  # noqa: E402
-from xsvggt_ros.tools import figure, reconstruct_run  # noqa: E402
-from xsvggt_ros.tools.cli import main  # noqa: E402
-from xsvggt_ros.tools.processes import OutOfTime, time_limit  # noqa: E402
+from xsvggt_ros.mapping.map_files import read_ply, read_tum  # noqa: E402
+from xsvggt_ros.recordings import (
+    figure,  # noqa: E402
+    reconstruct_run,  # noqa: E402
+)
 
 SMALL = ['reconstruct', '--size', '112x84', '--image-size', '56', '--max-tokens', '60']
 
@@ -35,7 +38,7 @@ def same_signals():
 
 def start(*arguments):
     return subprocess.Popen(
-        [sys.executable, '-u', '-m', 'xsvggt_ros.tools.cli', *SMALL, *map(str, arguments)],
+        [sys.executable, '-u', '-m', 'xsvggt_ros.cli.main', *SMALL, *map(str, arguments)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
@@ -129,7 +132,7 @@ def test_a_folder_that_becomes_unwritable_is_one_line(tmp_path, capsys, monkeypa
     def full(*arguments):
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr('xsvggt_ros.tools.recording.write_tum', full)
+    monkeypatch.setattr('xsvggt_ros.recordings.recording.write_tum', full)
     assert main([*SMALL, '--frames', '1', '--out', str(tmp_path)]) == 1
     assert 'No space left on device' in capsys.readouterr().err
 

@@ -6,12 +6,12 @@ import pytest
 from test_camera_model import camera, P, R, undistort
 import torch
 
-from xsvggt_ros.engine.camera_model import CameraError, CameraModel, LENSES
-from xsvggt_ros.engine.point_cloud import CloudOptions, pack_cloud
-from xsvggt_ros.engine.preprocess import Resize
-from xsvggt_ros.engine.rectify import CameraView, DepthViews, MOST_DEPTH_VIEWS
 from xsvggt_ros.engine.stream_engine import FrameError, StreamEngine
+from xsvggt_ros.geometry.camera_model import CameraError, CameraModel, LENSES
+from xsvggt_ros.images.preprocess import Resize
+from xsvggt_ros.images.rectify import CameraView, DepthViews, MOST_DEPTH_VIEWS
 from xsvggt_ros.kv_cache.config import CacheConfig
+from xsvggt_ros.mapping.point_cloud import CloudOptions, pack_cloud
 from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.model.streamvggt import StreamVGGT
 

@@ -10,14 +10,14 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 import torch
 
-from xsvggt_ros.engine.preprocess import Resize
-from xsvggt_ros.engine.scale import FEWEST
 from xsvggt_ros.engine.stream_engine import FrameResult
-from xsvggt_ros.node.hint_topic import HintFault
+from xsvggt_ros.images.preprocess import Resize
+from xsvggt_ros.mapping.scale import FEWEST
+from xsvggt_ros.node.inputs.hint_topic import HintFault
+from xsvggt_ros.node.inputs.rig import RigGeometry, seen_transforms
+from xsvggt_ros.node.inputs.tf_listener import LookupError_
 from xsvggt_ros.node.metric_scale import MetricScale, UNMATCHED, UNMATCHED_DEPTH
 from xsvggt_ros.node.parameters import BY_NAME, check_together
-from xsvggt_ros.node.rig import RigGeometry, seen_transforms
-from xsvggt_ros.node.tf_listener import LookupError_
 
 TRUE_SCALE = 2.7
 HEADERS = [Header(frame_id='left'), Header(frame_id='right')]

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from xsvggt_ros.engine.scale import FEWEST, MAX_UNCERTAINTY, METRES, TrajectoryScale, WINDOW
-from xsvggt_ros.tools import metrics
-from xsvggt_ros.tools.synthetic_world import SPLITS, SyntheticWorld
+from xsvggt_ros.geometry import metrics
+from xsvggt_ros.mapping.scale import FEWEST, MAX_UNCERTAINTY, METRES, TrajectoryScale, WINDOW
+from xsvggt_ros.world.synthetic_world import SPLITS, SyntheticWorld
 
 TRUE_SCALE = 2.7   # metres in the network's unit
 

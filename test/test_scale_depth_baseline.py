@@ -4,11 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from xsvggt_ros.engine.preprocess import Resize
-from xsvggt_ros.engine.scale import (
-    BaselineScale, DEPTHS, DepthScale, FEWEST, FEWEST_PIXELS, MAX_UNCERTAINTY
+from xsvggt_ros.images.preprocess import Resize
+from xsvggt_ros.mapping.scale import (
+    BaselineScale,
+    DEPTHS,
+    DepthScale,
+    FEWEST,
+    FEWEST_PIXELS,
+    MAX_UNCERTAINTY,
 )
-from xsvggt_ros.tools.synthetic_world import SPLITS, SyntheticWorld
+from xsvggt_ros.world.synthetic_world import SPLITS, SyntheticWorld
 
 TRUE_SCALE = 2.7   # metres in the network's unit
 RIG = np.array([0.2, 0.01, -0.02])   # the second camera in the first one's frame, metres

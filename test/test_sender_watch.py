@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from xsvggt_ros.node.sender_watch import CONFIRMED, MATURE, SenderWatch
-from xsvggt_ros.node.stream_clock import OutOfOrderError, StreamClock
+from xsvggt_ros.node.inputs.sender_watch import CONFIRMED, MATURE, SenderWatch
+from xsvggt_ros.node.inputs.stream_clock import OutOfOrderError, StreamClock
 
 SECOND = 10 ** 9
 START = 1_700_000_000 * SECOND

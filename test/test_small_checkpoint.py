@@ -5,9 +5,9 @@ import json
 from safetensors import safe_open
 import torch
 
+from xsvggt_ros.cli.main import main
 from xsvggt_ros.model.checkpoint import load_model, SHIPPED
 from xsvggt_ros.model.config import ModelConfig
-from xsvggt_ros.tools.cli import main
 
 LIMIT = 25e6   # bytes
 

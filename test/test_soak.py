@@ -29,7 +29,6 @@ from xsvggt_ros.soak.node_process import floor, remove_leftovers, Usage  # noqa:
 from xsvggt_ros.soak.observer import _Life, _MapWatch  # noqa: E402
 from xsvggt_ros.soak.run import Lives, LOOKS, WARM_UP  # noqa: E402
 
-
 # The script --------------------------------------------------------------------------------------
 
 def test_there_are_enough_kinds_and_each_says_what_it_does():
@@ -341,7 +340,7 @@ def test_shared_memory_is_removed_when_nobody_uses_it():
 
 def run_soak(*arguments):
     return subprocess.run(
-        [sys.executable, '-m', 'xsvggt_ros.tools.soak', *arguments], capture_output=True,
+        [sys.executable, '-m', 'xsvggt_ros.cli.soak', *arguments], capture_output=True,
         text=True)
 
 
@@ -385,7 +384,7 @@ def wait_for(condition):
 @pytest.mark.parametrize('number, code', [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_no_node_is_left_behind(tmp_path, number, code):
     soak = subprocess.Popen(
-        [sys.executable, '-m', 'xsvggt_ros.tools.soak', '--short', '--only', 'black white',
+        [sys.executable, '-m', 'xsvggt_ros.cli.soak', '--short', '--only', 'black white',
          '--logs', str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         wait_for(lambda: nodes_of(tmp_path))

@@ -15,7 +15,7 @@ MANY = 3  # kinds that may want a second try, because the machine was busy
 def soak(file, *options):
     """Run `xsvggt soak`, and return what it wrote and what it said."""
     result = subprocess.run(
-        [sys.executable, '-m', 'xsvggt_ros.tools.soak', '--json', str(file), '--patience', '120',
+        [sys.executable, '-m', 'xsvggt_ros.cli.soak', '--json', str(file), '--patience', '120',
          *options], capture_output=True, text=True)
     assert file.exists(), result.stdout[-8000:] + result.stderr
     return json.loads(file.read_text()), result.stdout[-8000:] + result.stderr

@@ -2,7 +2,7 @@
 
 import pytest
 
-from xsvggt_ros.node.stream_clock import OutOfOrderError, StreamClock
+from xsvggt_ros.node.inputs.stream_clock import OutOfOrderError, StreamClock
 
 SECOND = 10 ** 9
 

@@ -10,14 +10,18 @@ import pytest
 from tiny_stream import CASE, make_engine, make_model
 import torch
 
-from xsvggt_ros.engine import point_cloud
-from xsvggt_ros.engine.point_cloud import (
-    _least_on_device, _least_on_host, CloudOptions, lay_out_cloud, pack_cloud
-)
+from xsvggt_ros.bench.operator_count import OperatorCount
 from xsvggt_ros.engine.stream_engine import BudgetError, FrameError
-from xsvggt_ros.geometry import transform_points
+from xsvggt_ros.geometry.se3 import transform_points
+from xsvggt_ros.mapping import point_cloud
+from xsvggt_ros.mapping.point_cloud import (
+    _least_on_device,
+    _least_on_host,
+    CloudOptions,
+    lay_out_cloud,
+    pack_cloud,
+)
 from xsvggt_ros.model.streamvggt import StreamVGGT
-from xsvggt_ros.tools.operator_count import OperatorCount
 
 TOKENS = CASE.config['num_register_tokens'] + 1 + 4 * 4
 

@@ -3,15 +3,21 @@
 import numpy as np
 import pytest
 
-from xsvggt_ros.engine.map_files import read_tum
-from xsvggt_ros.tools.cli import main
-from xsvggt_ros.tools.image_folder import ImageFolder
-from xsvggt_ros.tools.synthetic_world import SPLITS, SyntheticWorld, WorldFrame
-from xsvggt_ros.tools.world_path import DrivePath, ErrandPath
-from xsvggt_ros.tools.world_renderer import Intrinsics, Renderer
-from xsvggt_ros.tools.world_scene import Box, build_scene, choose_room_size, Material, Scene
-from xsvggt_ros.tools.world_scene import WAY_CLEARANCE
-from xsvggt_ros.tools.world_sensor import Sensor
+from xsvggt_ros.cli.main import main
+from xsvggt_ros.mapping.map_files import read_tum
+from xsvggt_ros.recordings.image_folder import ImageFolder
+from xsvggt_ros.world.path import DrivePath, ErrandPath
+from xsvggt_ros.world.renderer import Intrinsics, Renderer
+from xsvggt_ros.world.scene import (
+    Box,
+    build_scene,
+    choose_room_size,
+    Material,
+    Scene,
+    WAY_CLEARANCE,
+)
+from xsvggt_ros.world.sensor import Sensor
+from xsvggt_ros.world.synthetic_world import SPLITS, SyntheticWorld, WorldFrame
 
 
 @pytest.fixture(scope='module')

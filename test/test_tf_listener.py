@@ -5,11 +5,17 @@ import numpy as np
 import pytest
 from transforms3d import quaternions
 
-from xsvggt_ros.node.tf_listener import (
-    LookupError_, MOST, MOST_ASKED, MOST_FRAMES, MOST_OF_OTHERS, MOST_PARENTS, MOST_WARNINGS,
-    TransformTree
+from xsvggt_ros.geometry.quaternions import matrix_from_quaternion, quaternion_from_matrix
+from xsvggt_ros.node.inputs.tf_listener import (
+    LookupError_,
+    MOST,
+    MOST_ASKED,
+    MOST_FRAMES,
+    MOST_OF_OTHERS,
+    MOST_PARENTS,
+    MOST_WARNINGS,
+    TransformTree,
 )
-from xsvggt_ros.quaternions import matrix_from_quaternion, quaternion_from_matrix
 
 SECOND = 10 ** 9
 

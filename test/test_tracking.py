@@ -10,9 +10,9 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from xsvggt_ros.engine.camera_model import CameraModel
 from xsvggt_ros.engine.enlarge import EDGE, enlarge
-from xsvggt_ros.engine.preprocess import Resize
+from xsvggt_ros.geometry.camera_model import CameraModel
+from xsvggt_ros.images.preprocess import Resize
 from xsvggt_ros.kernels import native
 from xsvggt_ros.kv_cache.cache import build_cache
 from xsvggt_ros.kv_cache.config import CacheConfig, CacheLayout

@@ -11,11 +11,11 @@ from training.clips import draw_clips, draw_views, load_clips
 from training.losses import losses, total, true_points
 from training.rooms import open_rooms, PATH_VIEWS, RANDOM_VIEWS, VIEWS
 from training.train_small import main, Plan, train, Trainer
-from xsvggt_ros.geometry import invert_transform, matrix_to_quaternion
+from xsvggt_ros.geometry.se3 import invert_transform, matrix_to_quaternion
 from xsvggt_ros.model.causal import ClipPrediction
 from xsvggt_ros.model.checkpoint import load_model
 from xsvggt_ros.model.config import ModelConfig
-from xsvggt_ros.tools.synthetic_world import SPLITS, SyntheticWorld
+from xsvggt_ros.world.synthetic_world import SPLITS, SyntheticWorld
 
 SIZE = (56, 42)
 PLAN = Plan(steps=4, rooms=2, validation_rooms=1, width=56, height=42, frames_per_step=8,

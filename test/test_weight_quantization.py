@@ -5,6 +5,7 @@ import torch
 from torch import nn
 import torch.nn.functional as F
 
+from xsvggt_ros.bench.frame_bench import pictures
 from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.model import weight_quantization
@@ -13,9 +14,13 @@ from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.model.fused import Linear
 from xsvggt_ros.model.streamvggt import StreamVGGT
 from xsvggt_ros.model.weight_quantization import (
-    check_weights, Fp8Linear, Int8Linear, quantise_weights, QuantisedLinear, weight_bytes
+    check_weights,
+    Fp8Linear,
+    Int8Linear,
+    quantise_weights,
+    QuantisedLinear,
+    weight_bytes,
 )
-from xsvggt_ros.tools.frame_bench import pictures
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # What rounding to the nearest may change, relative to a number: half a unit of its last place.

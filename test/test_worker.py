@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from xsvggt_ros.node.stream_statistics import Ticket
+from xsvggt_ros.node.status.stream_statistics import Ticket
 from xsvggt_ros.node.worker import CommandError, LatestMailbox, Worker
 
 

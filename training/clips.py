@@ -8,7 +8,7 @@ from torch import Tensor
 import torch.nn.functional as F
 
 from training.rooms import RANDOM_VIEWS, Rooms, VIEWS
-from xsvggt_ros.geometry import invert_transform
+from xsvggt_ros.geometry.se3 import invert_transform
 
 _LONGEST_STRIDE = 3   # views of a way between two frames of a clip
 

@@ -9,8 +9,11 @@ import torch
 from torch import Tensor
 
 from training.clips import Clips
-from xsvggt_ros.geometry import (
-    invert_transform, pose_encoding_to_camera, quaternion_to_matrix, unproject_depth
+from xsvggt_ros.geometry.se3 import (
+    invert_transform,
+    pose_encoding_to_camera,
+    quaternion_to_matrix,
+    unproject_depth,
 )
 from xsvggt_ros.model.causal import ClipPrediction
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from xsvggt_ros.tools.progress import ProgressBar
-from xsvggt_ros.tools.synthetic_world import SyntheticWorld
+from xsvggt_ros.console.progress import ProgressBar
+from xsvggt_ros.world.synthetic_world import SyntheticWorld
 
 RANDOM_VIEWS = 28
 PATH_VIEWS = 36

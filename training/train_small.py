@@ -23,17 +23,17 @@ from training.clips import Clips, draw_clips, load_clips
 from training.curves import draw_curves
 from training.losses import losses, total
 from training.rooms import open_rooms, RANDOM_VIEWS, Rooms
-from xsvggt_ros.geometry import invert_transform, pose_encoding_to_camera
+from xsvggt_ros.console.environment import device_name
+from xsvggt_ros.console.progress import ProgressBar
+from xsvggt_ros.geometry.metrics import depth_errors, position_errors, rotation_error
+from xsvggt_ros.geometry.se3 import invert_transform, pose_encoding_to_camera
 from xsvggt_ros.model.causal import predict_clips
 from xsvggt_ros.model.checkpoint import save_checkpoint
 from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.model.random_weights import POINT_AHEAD, POSE_CHANGE
 from xsvggt_ros.model.streamvggt import StreamVGGT
 from xsvggt_ros.model.weight_files import TRAINING_KEY
-from xsvggt_ros.tools.bench_report import device_name
-from xsvggt_ros.tools.metrics import depth_errors, position_errors, rotation_error
-from xsvggt_ros.tools.progress import ProgressBar
-from xsvggt_ros.tools.synthetic_world import SPLITS
+from xsvggt_ros.world.synthetic_world import SPLITS
 
 STATE_FILE = 'state.pt'
 Drawn = TypeVar('Drawn')

@@ -2,12 +2,12 @@
 
 from array import array
 
-from fuzz.source import Source
-from fuzz.target import Target
 import numpy as np
 from sensor_msgs.msg import CameraInfo
 
-from xsvggt_ros.node.camera_calibration import CameraCalibration
+from fuzz.source import Source
+from fuzz.target import Target
+from xsvggt_ros.node.inputs.camera_calibration import CameraCalibration
 
 K = (50.0, 0.0, 31.5, 0.0, 50.0, 23.5, 0.0, 0.0, 1.0)
 P = (50.0, 0.0, 31.5, 0.0, 0.0, 50.0, 23.5, 0.0, 0.0, 0.0, 1.0, 0.0)

@@ -6,18 +6,19 @@ import os
 from pathlib import Path
 import shutil
 
-from fuzz.pictures import picture_bytes
-from fuzz.target import file_with, scratch, Target
 import numpy as np
 import PIL.Image
 
-from xsvggt_ros.engine import map_files
-from xsvggt_ros.engine.trajectory import StampedPose
-from xsvggt_ros.tools import arguments, outputs
-from xsvggt_ros.tools.calibration import CalibrationError, load_calibration
-from xsvggt_ros.tools.dataset_layouts import open_recordings
-from xsvggt_ros.tools.errors import ToolError
-from xsvggt_ros.tools.image_folder import ImageFolder
+from fuzz.pictures import picture_bytes
+from fuzz.target import file_with, scratch, Target
+from xsvggt_ros.console import arguments
+from xsvggt_ros.console.errors import ToolError
+from xsvggt_ros.evaluation.dataset_layouts import open_recordings
+from xsvggt_ros.mapping import map_files
+from xsvggt_ros.mapping.trajectory import StampedPose
+from xsvggt_ros.recordings import outputs
+from xsvggt_ros.recordings.calibration import CalibrationError, load_calibration
+from xsvggt_ros.recordings.image_folder import ImageFolder
 
 BREAK = b'\0|\0'  # between the files of one input
 STAMPS = ('1305031102.175304', '1305031102.211214', '1305031102.243211')

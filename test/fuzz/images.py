@@ -3,15 +3,15 @@
 from array import array
 import contextlib
 
-from fuzz.pictures import check_pixels, picture_bytes, TOKENS
-from fuzz.source import Source
-from fuzz.target import Target
 import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 
-from xsvggt_ros.node import image_codec
-from xsvggt_ros.node.depth_hint import decode_depth
-from xsvggt_ros.node.image_codec import ImageError
+from fuzz.pictures import check_pixels, picture_bytes, TOKENS
+from fuzz.source import Source
+from fuzz.target import Target
+from xsvggt_ros.node.inputs import image_codec
+from xsvggt_ros.node.inputs.depth_hint import decode_depth
+from xsvggt_ros.node.inputs.image_codec import ImageError
 
 ENCODINGS = (*image_codec._LAYOUTS, '32FC1', '64FC1', '', 'jpeg', 'RGB8')
 PIXEL_BYTES = (1, 2, 3, 4, 6, 8)

@@ -3,16 +3,16 @@
 from array import array
 import contextlib
 
-from fuzz.source import Source
-from fuzz.target import Target
 from geometry_msgs.msg import TransformStamped
 import numpy as np
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import PointCloud2, PointField
 
+from fuzz.source import Source
+from fuzz.target import Target
 from xsvggt_ros.node import parameters
-from xsvggt_ros.node.tf_listener import LookupError_, TransformTree
-from xsvggt_ros.tools import outputs
+from xsvggt_ros.node.inputs.tf_listener import LookupError_, TransformTree
+from xsvggt_ros.recordings import outputs
 
 NAMES = ('x', 'y', 'z', 'rgb', 'confidence', 'intensity', '')
 FRAMES = ('base_link', 'camera', '/camera', 'map', 'odom', '', '/')

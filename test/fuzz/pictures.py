@@ -3,13 +3,13 @@
 import contextlib
 import io
 
-from fuzz.target import file_with, MEGABYTE, Target
 import numpy as np
 import PIL.Image
 
-from xsvggt_ros.tools import dataset_layouts
-from xsvggt_ros.tools.errors import ToolError
-from xsvggt_ros.tools.image_folder import ImageFolder
+from fuzz.target import file_with, MEGABYTE, Target
+from xsvggt_ros.console.errors import ToolError
+from xsvggt_ros.evaluation import dataset_layouts
+from xsvggt_ros.recordings.image_folder import ImageFolder
 
 TOKENS = (b'IHDR', b'IDAT', b'IEND', b'PLTE', b'tRNS', b'iCCP', b'eXIf', b'acTL', b'fcTL',
           b'zTXt', b'\x89PNG\r\n\x1a\n', b'\0\0\xff\xff', b'\x7f\xff\xff\xff',

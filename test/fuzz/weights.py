@@ -8,10 +8,10 @@ import random
 import struct
 import zlib
 
-from fuzz.source import Source
-from fuzz.target import file_with, MEGABYTE, scratch, Target
 import torch
 
+from fuzz.source import Source
+from fuzz.target import file_with, MEGABYTE, scratch, Target
 from xsvggt_ros.model import checkpoint
 from xsvggt_ros.model.checkpoint import CheckpointError, CONFIG_KEY, load_model
 from xsvggt_ros.model.config import ModelConfig

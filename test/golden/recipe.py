@@ -1,4 +1,4 @@
-# flake8: noqa (kept as it came with the data)
+# ruff: noqa (kept as it came with the data)
 """Weight recipe for the golden sets: numpy only, exact integer arithmetic -> identical bits everywhere.
 
 tensor(key, shape, seed) = float32( float32(u * amp) + off ),  u in [-1, 1) on a 2^-23 grid, one splitmix64

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xsvggt_ros.engine.camera_model import CameraModel
 from xsvggt_ros.engine.cuda_graph import GraphBackend, SteadyFrame
 from xsvggt_ros.engine.enlarge import enlarge
 from xsvggt_ros.engine.frame_result import check_results, FrameResult, ResultError
-from xsvggt_ros.engine.preprocess import Resize, to_network_input
-from xsvggt_ros.engine.rectify import CameraView
-from xsvggt_ros.geometry import pose_encoding_to_camera
+from xsvggt_ros.geometry.camera_model import CameraModel
+from xsvggt_ros.geometry.se3 import pose_encoding_to_camera
+from xsvggt_ros.images.preprocess import Resize, to_network_input
+from xsvggt_ros.images.rectify import CameraView
 from xsvggt_ros.kernels import native
 from xsvggt_ros.kv_cache.cache import build_cache, CacheHealth, KVCache, Onlooker
 from xsvggt_ros.kv_cache.config import CacheConfig

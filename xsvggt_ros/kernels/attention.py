@@ -2,8 +2,7 @@
 
 from torch import Tensor
 
-from xsvggt_ros import onednn
-from xsvggt_ros.kernels import native
+from xsvggt_ros.kernels import native, onednn
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from xsvggt_ros.kernels import native
-from xsvggt_ros.kv_cache.quantization import Block, Centres
+from xsvggt_ros.kernels.packing import Block, Centres
 
 
 class _Layer(ctypes.Structure):

@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 
 from xsvggt_ros.kernels.availability import interpreted
-from xsvggt_ros.kv_cache.quantization import Block, Centres
+from xsvggt_ros.kernels.packing import Block, Centres
 
 LOG2_E = 1.4426950408889634
 # A program of the interpreter costs much the same whatever its size.

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from xsvggt_ros.kernels import availability
+from xsvggt_ros.kernels.packing import BITS, group_sizes
 from xsvggt_ros.kv_cache.config import CacheConfig, CacheLayout
-from xsvggt_ros.kv_cache.quantization import BITS, group_sizes
 from xsvggt_ros.kv_cache.retention import POLICIES, pooled_attention, RetentionPolicy
 from xsvggt_ros.kv_cache.store import DenseStore, extend, PackedStore, Step, TokenStore
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from xsvggt_ros.kv_cache.quantization import BITS, SCHEMES
+from xsvggt_ros.kernels.packing import BITS, SCHEMES
 from xsvggt_ros.kv_cache.retention import POLICIES
 
 STORAGE_DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}

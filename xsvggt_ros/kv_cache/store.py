@@ -10,10 +10,16 @@ from torch import Tensor
 
 from xsvggt_ros.kernels import native, native_packed
 from xsvggt_ros.kernels.attention import attention
-from xsvggt_ros.kv_cache.config import CacheLayout
-from xsvggt_ros.kv_cache.quantization import (
-    Block, Centres, dequantise, group_index, group_sizes, quantise, quantise_groups
+from xsvggt_ros.kernels.packing import (
+    Block,
+    Centres,
+    dequantise,
+    group_index,
+    group_sizes,
+    quantise,
+    quantise_groups,
 )
+from xsvggt_ros.kv_cache.config import CacheLayout
 
 # Told the heads, and their keys and values [1, heads, used, head_dim], that are being attended to.
 Observer = Callable[[slice, Tensor, Tensor], None]

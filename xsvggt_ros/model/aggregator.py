@@ -10,7 +10,12 @@ from torch import nn, Tensor
 from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.model.dinov2 import DinoVisionTransformer, PatchEmbed
 from xsvggt_ros.model.layers import (
-    Block, grid_rotary_table, residual_stream, RotaryTable, TableCache)
+    Block,
+    grid_rotary_table,
+    residual_stream,
+    RotaryTable,
+    TableCache,
+)
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)  # of ImageNet, RGB
 IMAGE_STD = (0.229, 0.224, 0.225)

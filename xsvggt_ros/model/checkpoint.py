@@ -17,8 +17,16 @@ from xsvggt_ros.model.layers import Block
 from xsvggt_ros.model.random_weights import random_weight
 from xsvggt_ros.model.streamvggt import StreamVGGT
 from xsvggt_ros.model.weight_files import (
-    CheckpointError, CONFIG_KEY, named_file, open_checkpoint, parse_json, PUBLIC_WEIGHTS,
-    read_json, Shapes, short, Source
+    CheckpointError,
+    CONFIG_KEY,
+    named_file,
+    open_checkpoint,
+    parse_json,
+    PUBLIC_WEIGHTS,
+    read_json,
+    Shapes,
+    short,
+    Source,
 )
 from xsvggt_ros.model.weight_quantization import check_weights, quantise_weights
 

@@ -4,7 +4,7 @@ import torch
 from torch import nn, Tensor
 import torch.nn.functional as F
 
-from xsvggt_ros import onednn
+from xsvggt_ros.kernels import onednn
 from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.model.fused import Conv2d
 from xsvggt_ros.model.layers import Block, residual_stream, TableCache, version

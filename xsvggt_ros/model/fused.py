@@ -4,8 +4,7 @@ import torch
 from torch import nn, Tensor
 import torch.nn.functional as F
 
-from xsvggt_ros import onednn
-from xsvggt_ros.kernels import native
+from xsvggt_ros.kernels import native, onednn
 
 
 class Linear(nn.Linear):

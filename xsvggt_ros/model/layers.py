@@ -15,8 +15,7 @@ import torch
 from torch import nn, Tensor
 import torch.nn.functional as F
 
-from xsvggt_ros import onednn
-from xsvggt_ros.kernels import native
+from xsvggt_ros.kernels import native, onednn
 from xsvggt_ros.kernels.attention import attention
 from xsvggt_ros.model.fused import Linear
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from xsvggt_ros import onednn
+from xsvggt_ros.kernels import onednn
 from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.model.streamvggt import StreamVGGT
 from xsvggt_ros.model.threads import use_threads

@@ -14,7 +14,7 @@ import torch
 from torch import nn, Tensor
 import torch.nn.functional as F
 
-from xsvggt_ros import onednn
+from xsvggt_ros.kernels import onednn
 from xsvggt_ros.model.fused import Linear
 
 FP8 = torch.float8_e4m3fn

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from xsvggt_ros.engine.frame_result import ResultError
-from xsvggt_ros.geometry import flu_from_optical, invert_transform, make_transform
-from xsvggt_ros.quaternions import quaternion_from_matrix
+from xsvggt_ros.geometry.quaternions import quaternion_from_matrix
+from xsvggt_ros.geometry.se3 import flu_from_optical, invert_transform, make_transform
 
 
 @dataclass(frozen=True)

@@ -28,23 +28,32 @@ from std_srvs.srv import SetBool, Trigger
 
 from xsvggt_ros.kernels import native
 from xsvggt_ros.model.checkpoint import SHIPPED
-from xsvggt_ros.node.camera_calibration import CameraCalibration
-from xsvggt_ros.node.diagnostics import (
-    build_statuses, clock_time, GpuMemory, hanging_message, no_image_message, process_memory,
-    Snapshot
-)
-from xsvggt_ros.node.hint_topic import HINTS, HintTopic
+from xsvggt_ros.node.inputs.camera_calibration import CameraCalibration
+from xsvggt_ros.node.inputs.hint_topic import HINTS, HintTopic
+from xsvggt_ros.node.inputs.rig import RigGeometry
+from xsvggt_ros.node.inputs.tf_listener import TfListener
 from xsvggt_ros.node.loading import load_engine, LoadedEngine, StartError
-from xsvggt_ros.node.map_output import MapError
+from xsvggt_ros.node.outputs.map_output import MapError
+from xsvggt_ros.node.outputs.publishers import Publishers
 from xsvggt_ros.node.parameters import (
-    check_change, check_together, declare_parameters, listed, read_parameters,
-    unknown_parameters
+    check_change,
+    check_together,
+    declare_parameters,
+    listed,
+    read_parameters,
+    unknown_parameters,
 )
 from xsvggt_ros.node.pipeline import Pipeline
-from xsvggt_ros.node.publishers import Publishers
-from xsvggt_ros.node.rig import RigGeometry
-from xsvggt_ros.node.stream_statistics import FaultLog
-from xsvggt_ros.node.tf_listener import TfListener
+from xsvggt_ros.node.status.diagnostics import (
+    build_statuses,
+    clock_time,
+    GpuMemory,
+    hanging_message,
+    no_image_message,
+    process_memory,
+    Snapshot,
+)
+from xsvggt_ros.node.status.stream_statistics import FaultLog
 from xsvggt_ros.node.worker import PAUSE, Work, Worker
 
 DIAGNOSTICS_PERIOD = 1.0  # seconds

@@ -11,7 +11,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
-from xsvggt_ros.engine.point_cloud import COLUMNS
+from xsvggt_ros.mapping.point_cloud import COLUMNS
 from xsvggt_ros.node.frames import Pose
 from xsvggt_ros.node.message_fields import fill, fill_xyz
 

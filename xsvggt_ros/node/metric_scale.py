@@ -15,23 +15,27 @@ import numpy as np
 from rclpy.impl.rcutils_logger import RcutilsLogger
 from sensor_msgs.msg import Image
 
-from xsvggt_ros.engine.camera_model import CameraModel
-from xsvggt_ros.engine.preprocess import Resize
-from xsvggt_ros.engine.rectify import DepthViews
-from xsvggt_ros.engine.scale import (
-    BaselineScale, DepthScale, FEWEST_PIXELS, Scale, TrajectoryScale
-)
 from xsvggt_ros.engine.stream_engine import FrameResult
-from xsvggt_ros.geometry import invert_transform
-from xsvggt_ros.node.depth_hint import decode_depth, DepthHint
+from xsvggt_ros.geometry.camera_model import CameraModel
+from xsvggt_ros.geometry.se3 import invert_transform
+from xsvggt_ros.images.preprocess import Resize
+from xsvggt_ros.images.rectify import DepthViews
+from xsvggt_ros.mapping.scale import (
+    BaselineScale,
+    DepthScale,
+    FEWEST_PIXELS,
+    Scale,
+    TrajectoryScale,
+)
 from xsvggt_ros.node.frames import frame_name
-from xsvggt_ros.node.hint_topic import HintFault, HintTopic
-from xsvggt_ros.node.image_codec import ImageError
+from xsvggt_ros.node.inputs.depth_hint import decode_depth, DepthHint
+from xsvggt_ros.node.inputs.hint_topic import HintFault, HintTopic
+from xsvggt_ros.node.inputs.image_codec import ImageError
+from xsvggt_ros.node.inputs.odometry_hint import LONGEST_GAP, OdometryHint
+from xsvggt_ros.node.inputs.rig import seen_transforms
 from xsvggt_ros.node.messages import nanoseconds
-from xsvggt_ros.node.odometry_hint import LONGEST_GAP, OdometryHint
 from xsvggt_ros.node.parameters import Value
-from xsvggt_ros.node.rig import seen_transforms
-from xsvggt_ros.node.stream_statistics import FaultLog
+from xsvggt_ros.node.status.stream_statistics import FaultLog
 
 UNMATCHED = 30  # frames for which odometry may be late
 UNMATCHED_DEPTH = 3  # frames for which a depth image may be late

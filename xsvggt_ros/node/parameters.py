@@ -9,21 +9,26 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from rcl_interfaces.msg import (
-    FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+    FloatingPointRange,
+    IntegerRange,
+    ParameterDescriptor,
+    SetParametersResult,
 )
 from rclpy.exceptions import (
-    InvalidParameterTypeException, InvalidParameterValueException, InvalidTopicNameException
+    InvalidParameterTypeException,
+    InvalidParameterValueException,
+    InvalidTopicNameException,
 )
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 from rclpy.validate_topic_name import validate_topic_name
 
-from xsvggt_ros.engine.point_cloud import SOURCES
-from xsvggt_ros.engine.scale import MAX_UNCERTAINTY, METRES
 from xsvggt_ros.kernels.availability import CHOICES as KERNELS
+from xsvggt_ros.kernels.packing import SCHEMES
 from xsvggt_ros.kv_cache.config import QUANTIZATIONS, STORAGE_DTYPES
-from xsvggt_ros.kv_cache.quantization import SCHEMES
 from xsvggt_ros.kv_cache.retention import POLICIES
+from xsvggt_ros.mapping.point_cloud import SOURCES
+from xsvggt_ros.mapping.scale import MAX_UNCERTAINTY, METRES
 from xsvggt_ros.model.weight_quantization import WEIGHTS
 from xsvggt_ros.node.frames import frame_name
 

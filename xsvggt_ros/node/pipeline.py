@@ -30,34 +30,34 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 import torch
 
-from xsvggt_ros.engine.camera_model import CameraModel
 from xsvggt_ros.engine.frame_result import FrameResult, ResultError
 from xsvggt_ros.engine.host_copy import HostCopy
-from xsvggt_ros.engine.scale import Scale
 from xsvggt_ros.engine.stream_engine import FrameError
+from xsvggt_ros.geometry.camera_model import CameraModel
+from xsvggt_ros.mapping.scale import Scale
 from xsvggt_ros.msg import StreamStatus
-from xsvggt_ros.node.camera_calibration import CameraCalibration
-from xsvggt_ros.node.camera_sets import CameraImage, CameraSets
 from xsvggt_ros.node.deadline import Deadline
-from xsvggt_ros.node.frame_outputs import host_makers, wanted_topics
 from xsvggt_ros.node.frames import frame_name, world_from_optical
-from xsvggt_ros.node.hint_topic import HintFault
-from xsvggt_ros.node.image_codec import decode_set, describe_image, ImageError
+from xsvggt_ros.node.inputs.camera_calibration import CameraCalibration
+from xsvggt_ros.node.inputs.camera_sets import CameraImage, CameraSets
+from xsvggt_ros.node.inputs.hint_topic import HintFault
+from xsvggt_ros.node.inputs.image_codec import decode_set, describe_image, ImageError
+from xsvggt_ros.node.inputs.rig import RigGeometry, seen_transforms
+from xsvggt_ros.node.inputs.sender_watch import SenderWatch
+from xsvggt_ros.node.inputs.stream_clock import OutOfOrderError, StreamClock
+from xsvggt_ros.node.inputs.tf_listener import TfListener
 from xsvggt_ros.node.loading import is_out_of_memory, LoadedEngine
 from xsvggt_ros.node.message_fields import fill
 from xsvggt_ros.node.messages import nanoseconds
 from xsvggt_ros.node.metric_scale import MetricScale
+from xsvggt_ros.node.outputs.frame_outputs import host_makers, wanted_topics
+from xsvggt_ros.node.outputs.publishers import Publishers
+from xsvggt_ros.node.outputs.publishing import Publishing
+from xsvggt_ros.node.outputs.rate_limit import RateLimit
+from xsvggt_ros.node.outputs.stream_outputs import Moments, Reconstruction, StreamOutputs
 from xsvggt_ros.node.parameters import Value
-from xsvggt_ros.node.publishers import Publishers
-from xsvggt_ros.node.publishing import Publishing
-from xsvggt_ros.node.rate_limit import RateLimit
-from xsvggt_ros.node.rig import RigGeometry, seen_transforms
-from xsvggt_ros.node.sender_watch import SenderWatch
-from xsvggt_ros.node.status_messages import fill_report
-from xsvggt_ros.node.stream_clock import OutOfOrderError, StreamClock
-from xsvggt_ros.node.stream_outputs import Moments, Reconstruction, StreamOutputs
-from xsvggt_ros.node.stream_statistics import FaultLog, RateMeter, Ticket
-from xsvggt_ros.node.tf_listener import TfListener
+from xsvggt_ros.node.status.status_messages import fill_report
+from xsvggt_ros.node.status.stream_statistics import FaultLog, RateMeter, Ticket
 from xsvggt_ros.node.worker import LatestMailbox
 
 # The images that enter the stream together, the reference camera's first, and when they were there

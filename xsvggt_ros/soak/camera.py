@@ -17,11 +17,11 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
-from xsvggt_ros.engine.trajectory import StampedPose
+from xsvggt_ros.demo.ros_messages import camera_info_message, from_stamp, image_message, to_stamp
+from xsvggt_ros.mapping.trajectory import StampedPose
 from xsvggt_ros.node.messages import byte_array
 from xsvggt_ros.soak import names
 from xsvggt_ros.soak.world import RATE, View, Way
-from xsvggt_ros.tools.ros_messages import camera_info_message, from_stamp, image_message, to_stamp
 
 FRAME = 'soak_optical_frame'
 MOUNTED = 'soak_mounted_optical_frame'  # of the same camera on a robot

@@ -10,8 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from xsvggt_ros.node.parameter_docs import insert
 from xsvggt_ros.soak.report import LATE
-from xsvggt_ros.tools.parameter_docs import insert
 
 FAULTS, FRAMES = 'soak of faults', 'soak of images'
 _MIB = 2 ** 20

@@ -8,10 +8,10 @@ import tempfile
 import time
 from typing import Any
 
+from xsvggt_ros.console.processes import ignore_signals
 from xsvggt_ros.soak.kinds import Crash, Failure, SETUPS
 from xsvggt_ros.soak.node_process import floor, remove_leftovers, Usage
 from xsvggt_ros.soak.stage import Stage
-from xsvggt_ros.tools.processes import ignore_signals
 
 WARM_UP = 5000        # images, or a fifth of all if that is fewer
 SHARE = 5

@@ -8,11 +8,11 @@ import zlib
 import numpy as np
 from sensor_msgs.msg import Image
 
+from xsvggt_ros.demo.ros_messages import image_message
 from xsvggt_ros.node.messages import byte_array
 from xsvggt_ros.soak.camera import compressed_image, Shot
 from xsvggt_ros.soak.kinds import fault
 from xsvggt_ros.soak.stage import Stage
-from xsvggt_ros.tools.ros_messages import image_message
 
 GROUP = 'images'
 REFUSED = 'refuses them and says why; the stream goes on'

@@ -6,13 +6,13 @@ import os
 from pathlib import Path
 import textwrap
 
+from xsvggt_ros.console.errors import ToolError
+from xsvggt_ros.console.measurement import check_writable, write_json
 from xsvggt_ros.soak.endurance import run_endurance
 from xsvggt_ros.soak.kinds import Kind, KINDS
 from xsvggt_ros.soak.report import text_table
 from xsvggt_ros.soak.run import run_script
 from xsvggt_ros.soak.script import LONG, write_script
-from xsvggt_ros.tools.errors import ToolError
-from xsvggt_ros.tools.measurement import check_writable, write_json
 
 
 def soak(options: argparse.Namespace) -> int:

@@ -16,10 +16,10 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from tf2_msgs.msg import TFMessage
 
+from xsvggt_ros.demo.ros_messages import from_stamp
 from xsvggt_ros.msg import CacheStatus, StreamStatus
 from xsvggt_ros.soak import checks, names
 from xsvggt_ros.soak.camera import SoakCamera
-from xsvggt_ros.tools.ros_messages import from_stamp
 
 EVERY_PATH = 30   # messages of ~/path of which one is read: a thousand poses take long in Python
 _MOST_FINDINGS = 1000

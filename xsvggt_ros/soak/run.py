@@ -6,21 +6,14 @@ from pathlib import Path
 import tempfile
 import time
 
-from xsvggt_ros.soak import (  # noqa: F401: they register their kinds
-    camera_faults, file_faults, hint_faults, image_faults, inside_faults, lens_faults,
-    process_faults, service_faults, stamp_faults, tf_faults
-)
+from xsvggt_ros.console.errors import ToolError
+from xsvggt_ros.console.processes import ignore_signals
 from xsvggt_ros.soak.kinds import Crash, Failure, KINDS, SETUPS
-from xsvggt_ros.soak.node_process import (
-    floor, NodeProcess, remove_leftovers, Usage
-)
+from xsvggt_ros.soak.node_process import floor, NodeProcess, remove_leftovers, Usage
 from xsvggt_ros.soak.report import Injection, Life, Report
 from xsvggt_ros.soak.script import Step
 from xsvggt_ros.soak.stage import Stage
 from xsvggt_ros.soak.trial import run_trial
-from xsvggt_ros.tools.errors import ToolError
-from xsvggt_ros.tools.processes import ignore_signals
-
 
 PATIENCE = 10.0  # seconds that a process has to give free memory back
 WARM_UP = 250    # images until caches, map, way and buffers are what they will be

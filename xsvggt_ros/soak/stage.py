@@ -18,7 +18,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 from std_srvs.srv import SetBool, Trigger
 
-from xsvggt_ros.engine.map_files import read_ply, read_tum
+from xsvggt_ros.mapping.map_files import read_ply, read_tum
 from xsvggt_ros.soak import checks, names
 from xsvggt_ros.soak.camera import Edit, ROBOT, SoakCamera
 from xsvggt_ros.soak.kinds import Crash, Failure, SETUPS

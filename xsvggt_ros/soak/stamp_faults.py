@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 from builtin_interfaces.msg import Time
 
+from xsvggt_ros.demo.ros_messages import from_stamp, to_stamp
 from xsvggt_ros.soak.camera import Shot
 from xsvggt_ros.soak.kinds import fault
 from xsvggt_ros.soak.stage import Stage
-from xsvggt_ros.tools.ros_messages import from_stamp, to_stamp
 
 GROUP = 'stamps'
 SECOND = 10 ** 9

@@ -35,7 +35,6 @@ def late_transforms(stage: Stage) -> None:
 
     with stage.camera.playing(each(delay, 'tf')):
         stage.says('Tracking')
-    stage.camera.shots  # what is old is forgotten when newer ones come
 
 
 @fault(GROUP, 'refuses them and says so', setup='robot')

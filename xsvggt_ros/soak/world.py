@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xsvggt_ros.tools.calibration import Calibration
-from xsvggt_ros.tools.synthetic_world import DEMO_SEED, SyntheticWorld
+from xsvggt_ros.recordings.calibration import Calibration
+from xsvggt_ros.world.synthetic_world import DEMO_SEED, SyntheticWorld
 
 RATE = 15.0    # images a second
 SIZE = (160, 120)

@@ -1,0 +1,136 @@
+"""Measurements that a user can repeat: how long a frame takes, and how cache settings compare."""
+
+import argparse
+from pathlib import Path
+import sys
+
+from xsvggt_ros.console.arguments import (
+    add_device_arguments,
+    add_keyframe_arguments,
+    add_priced_arguments,
+    image_size,
+    positive_int,
+    seed,
+)
+from xsvggt_ros.console.errors import ChoiceError, ToolError
+from xsvggt_ros.console.processes import interrupt_on_signals
+from xsvggt_ros.world.synthetic_world import DEMO_SEED
+
+FRAMES = 300       # unless told otherwise
+CACHE_FRAMES = 120
+INTERRUPTED = 130  # exit code: no table was made
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to `parser`."""
+    _add_frame_arguments(parser)
+    actions = parser.add_subparsers(dest='action', metavar='cache')
+    cache = actions.add_parser(
+        'cache', help='compare retention policies and precisions at equal bytes',
+        description='Runs one stream under every policy and precision of the KV cache, all '
+                    'within the same number of bytes, and prints how far depth and pose are from '
+                    'those of a cache that forgets nothing, and what it costs.')
+    _add_stream_arguments(cache)
+    _add_setting_arguments(cache)
+    add_device_arguments(cache)
+    cache.add_argument('--json', type=Path, metavar='FILE', help='write the rows there too')
+    cache.add_argument('--markdown', action='store_true', help='print the table as Markdown')
+
+
+def _add_frame_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--size', choices=('small', 'full'), default='small',
+                        help='the network: small with its checkpoint, or full with random weights '
+                             '(default: small)')
+    parser.add_argument('--checkpoint', metavar='FILE', help='other weights than these')
+    parser.add_argument('--image', type=image_size, metavar='WxH',
+                        help='size of the images (default: 112x84 for small, 224x168 for full)')
+    parser.add_argument('--frames', type=positive_int, default=FRAMES, metavar='N',
+                        help=f'length of the stream (default: {FRAMES})')
+    add_device_arguments(parser)
+    parser.add_argument('--head-dtype', choices=('auto', 'fp32', 'bf16', 'fp16'), default='auto',
+                        help='precision of the heads')
+    parser.add_argument('--policy', default='frame_coverage', metavar='NAME',
+                        help='which tokens stay (default: frame_coverage)')
+    parser.add_argument('--quantization', choices=('none', 'int8', 'int4'), default='none',
+                        help='how keys and values are stored (default: none, as floats)')
+    parser.add_argument('--max-tokens', type=positive_int, default=2048, metavar='N',
+                        help='budget of the cache per layer (default: 2048)')
+    parser.add_argument('--camera-tokens', type=positive_int, default=2048, metavar='N',
+                        help="budget of the camera head's cache (default: 2048)")
+    parser.add_argument('--no-fill', dest='fill', action='store_false',
+                        help='begin with empty caches (default: with full ones, so that all '
+                             'frames are like those of a stream that has run for long)')
+    add_priced_arguments(parser)
+    add_keyframe_arguments(parser)
+    parser.add_argument('--points', action='store_true', help='run the point head as well')
+    parser.add_argument('--kernels', choices=('portable', 'triton', 'auto'), default='portable',
+                        help='what works on packed tokens and queries: PyTorch, or Triton on a '
+                             'GPU (default: portable)')
+    parser.add_argument('--graphs', choices=('off', 'auto', 'on'), default='off',
+                        help='replay the steady part of a frame from CUDA graphs (default: off)')
+    parser.add_argument('--compare', metavar='MODULE:FACTORY',
+                        help='another implementation, to run in turn with this one, frame by '
+                             'frame: FACTORY(settings) returns an object with step(frame)')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write the results there too')
+
+
+def _add_stream_arguments(parser: argparse.ArgumentParser) -> None:
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument('--world', type=seed, default=DEMO_SEED, metavar='SEED',
+                        help=f'the synthetic world of this number (default: {DEMO_SEED})')
+    source.add_argument('--input', type=Path, metavar='DIR', help='the images of this folder')
+    parser.add_argument('--frames', type=positive_int, default=CACHE_FRAMES, metavar='N',
+                        help=f'images, at most (default: {CACHE_FRAMES})')
+    parser.add_argument('--checkpoint', default='small', metavar='FILE',
+                        help="weights of the network (default: 'small', which comes with the "
+                             "package; 'random' only tests the plumbing)")
+    parser.add_argument('--size', choices=('auto', 'small', 'full'), default='auto',
+                        help='size of the network (default: what the weights are, small if '
+                             'random)')
+    parser.add_argument('--image-size', type=positive_int, metavar='WIDTH',
+                        help='width at which the network works, a multiple of 14 (default: 224 '
+                             'with random weights, else what the weights were trained with)')
+
+
+def _add_setting_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--policies', metavar='A,B', help='which tokens stay (default: all)')
+    parser.add_argument('--precisions', metavar='A,B', help='none,int8,int4 (default: all)')
+    parser.add_argument('--scheme', choices=('kcvt', 'token', 'both'),
+                        help='how values are packed (default: the one that is the default of '
+                             'the cache)')
+    parser.add_argument('--tokens', type=positive_int, metavar='N',
+                        help='the byte budget, as tokens per layer in bf16 (default: 4 frames)')
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure and print; return the exit code: 2 for names that do not exist."""
+    interrupt_on_signals()
+    try:
+        # Everything slow to import comes after the handlers, so that Ctrl-C is always quiet.
+        if options.action is None:
+            from xsvggt_ros.bench.frame_bench_run import run_bench
+
+            run_bench(options)
+        else:
+            from xsvggt_ros.bench.bench_run import run_bench_cache
+
+            run_bench_cache(options)
+    except KeyboardInterrupt:
+        print('\ninterrupted', file=sys.stderr)
+        return INTERRUPTED
+    except (ChoiceError, ToolError) as error:
+        command = ' '.join(filter(None, ('xsvggt bench', options.action)))
+        print(f'{command}: {error}', file=sys.stderr)
+        return 2 if isinstance(error, ChoiceError) else 1
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run `python -m xsvggt_ros.cli.bench`; return the exit code."""
+    parser = argparse.ArgumentParser(prog='xsvggt bench', description=__doc__)
+    add_arguments(parser)
+    return run(parser.parse_args(arguments))
+
+
+if __name__ == '__main__':
+    sys.exit(main())

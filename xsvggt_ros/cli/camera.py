@@ -1,0 +1,64 @@
+"""A camera for those who have none: the synthetic world or a folder as image messages."""
+
+import argparse
+import logging
+import sys
+
+from xsvggt_ros.console.arguments import add_source_arguments
+from xsvggt_ros.console.errors import ToolError
+from xsvggt_ros.console.processes import interrupt_on_signals
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to `parser`."""
+    add_source_arguments(parser)
+    parser.add_argument('--loop', action='store_true', help='begin again after the last image')
+    parser.add_argument('--restamp', action='store_true',
+                        help='stamp with the time of sending, even if the files have stamps')
+    parser.add_argument('--reliability', choices=('best_effort', 'reliable'),
+                        default='best_effort', help='of images and CameraInfo')
+    parser.add_argument('--topic', default='/camera/image_raw',
+                        help='of the images; camera_info is published beside it')
+    parser.add_argument('--frame-id', default='camera_optical_frame', help='of the headers')
+    parser.add_argument('--ros-args', nargs=argparse.REMAINDER, default=[],
+                        help='all that follows is for ROS: remappings and the like')
+    parser.add_argument('--wait-for-subscriber', type=int, nargs='?', const=1, default=0,
+                        metavar='N', help='send nothing before N (default: 1) subscribe')
+
+
+def run(options: argparse.Namespace) -> int:
+    """Publish what the options say; return the exit code."""
+    interrupt_on_signals()
+    try:
+        # Everything slow to import comes after the handlers, so that Ctrl-C is always quiet.
+        from xsvggt_ros.demo.ros_environment import require_ros, use_middleware_profile
+        require_ros()
+        use_middleware_profile()
+        from xsvggt_ros.demo.camera_publisher import CameraOptions, run_camera
+        from xsvggt_ros.recordings.frame_source import open_source
+
+        logging.basicConfig(format='%(message)s')
+        source = open_source(options.input, options.world, options.rate, options.frames,
+                             options.size, options.calibration)
+        how = CameraOptions(
+            topic=options.topic, frame_id=options.frame_id,
+            reliable=options.reliability == 'reliable', loop=options.loop,
+            restamp=options.restamp, wait_for_subscribers=options.wait_for_subscriber)
+        run_camera(source, how, options.ros_args)
+    except KeyboardInterrupt:
+        return 0
+    except ToolError as error:
+        print(f'xsvggt camera: {error}', file=sys.stderr)
+        return 1
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run `python -m xsvggt_ros.cli.camera`; return the exit code."""
+    parser = argparse.ArgumentParser(prog='xsvggt camera', description=__doc__)
+    add_arguments(parser)
+    return run(parser.parse_args(arguments))
+
+
+if __name__ == '__main__':
+    sys.exit(main())

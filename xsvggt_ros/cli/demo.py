@@ -1,0 +1,54 @@
+"""The whole chain in one command: camera, stream node, recording, a picture of the result."""
+
+import argparse
+import logging
+from pathlib import Path
+import sys
+
+from xsvggt_ros.console.arguments import add_network_arguments, add_source_arguments, WORLD_FRAMES
+from xsvggt_ros.console.errors import ToolError
+from xsvggt_ros.console.processes import interrupt_on_signals
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to `parser`."""
+    add_source_arguments(parser)
+    parser.add_argument('--out', type=Path, default=Path('out/demo'), metavar='DIR',
+                        help='folder for map, trajectory, cache table and picture '
+                             '(default: out/demo)')
+    add_network_arguments(parser)
+    parser.add_argument('--parameter', action='append', default=[], metavar='NAME:=VALUE',
+                        help='any other parameter of the node; may be given several times')
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the demo that the options describe; return the exit code."""
+    interrupt_on_signals()
+    try:
+        # Everything slow to import comes after the handlers, so that Ctrl-C is always quiet.
+        from xsvggt_ros.demo.ros_environment import require_ros, use_middleware_profile
+        require_ros()
+        use_middleware_profile()
+        from xsvggt_ros.demo.demo_run import run_demo
+
+        logging.basicConfig(format='%(message)s')
+        if options.input is None and options.frames is None:
+            options.frames = WORLD_FRAMES
+        run_demo(options)
+    except KeyboardInterrupt:
+        return 0
+    except ToolError as error:
+        print(f'xsvggt demo: {error}', file=sys.stderr)
+        return 1
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run `python -m xsvggt_ros.cli.demo`; return the exit code."""
+    parser = argparse.ArgumentParser(prog='xsvggt demo', description=__doc__)
+    add_arguments(parser)
+    return run(parser.parse_args(arguments))
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""An evaluation's results as a table for a terminal, as Markdown and as JSON."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from textwrap import fill
+from typing import Any
+
+import torch
+
+from xsvggt_ros.console.environment import device_name
+from xsvggt_ros.console.tables import markdown_table, text_table, TEXT_WIDTH
+from xsvggt_ros.evaluation.eval_streams import EvalStream
+from xsvggt_ros.evaluation.evaluation import mean, Scores, Setting, to_dict
+from xsvggt_ros.kv_cache.config import CacheConfig
+from xsvggt_ros.kv_cache.retention import POLICIES
+from xsvggt_ros.model.checkpoint import LoadedModel
+from xsvggt_ros.model.weight_quantization import weight_bytes
+
+# Heading, score and how it is written.
+_SCORES = (('AbsRel', 'depth_abs_rel', '.4f'), ('d<1.25', 'depth_delta_1_25', '.3f'),
+           ('ATE/spread', 'ate_ratio', '.4f'), ('ATE m', 'ate', '.3f'),
+           ('rot deg', 'rotation_deg', '.2f'), ('RPE m', 'rpe_translation', '.3f'),
+           ('RPE deg', 'rpe_rotation_deg', '.2f'), ('acc m', 'accuracy', '.3f'),
+           ('comp m', 'completeness', '.3f'), ('focal', 'focal_error', '.3f'))
+COLUMNS = ('policy', 'precision', 'frames', 'tokens', 'MB',
+           *(heading for heading, _, _ in _SCORES), 'ms')
+_NOTES = (
+    'MB: keys and values remembered at the end, both caches. AbsRel, d<1.25: depth after one '
+    'scale per stream. ATE/spread: position error after Sim(3) over the RMS spread of the true '
+    'positions, 1 is a camera that never moves. rot: mean rotation error after the best rotation '
+    'of the world. RPE: from frame to frame. acc, comp: of points, after Sim(3) of the '
+    'trajectory. focal: relative error. ms: a frame, mean.')
+
+
+@dataclass(frozen=True)
+class Row:
+    """One setting, streams of one length, their mean scores and those of each stream."""
+
+    setting: Setting
+    frames: int   # of a stream, at most
+    mean: Scores
+    streams: list[Scores]
+
+
+def make_row(setting: Setting, frames: int, scores: list[Scores]) -> Row:
+    """Return a row of the table."""
+    return Row(setting, frames, mean(scores), scores)
+
+
+def report(rows: Sequence[Row], base: Sequence[Row], streams: Sequence[EvalStream],
+           loaded: LoadedModel, device: torch.device, markdown: bool) -> str:
+    """Return the table, what it was made with, and what its columns mean."""
+    height, width = streams[0].images[0].shape[:2]
+    frames = {len(stream.images) for stream in streams}
+    count = f'{min(frames)}' if len(frames) == 1 else f'{min(frames)} to {max(frames)}'
+    names = streams[0].name + (f' ... {streams[-1].name}' if len(streams) > 1 else '')
+    about = (f'{len(streams)} streams of {count} frames at {width}x{height} ({names}); '
+             f'{loaded.description}; {device_name(device)}, threads: {torch.get_num_threads()}, '
+             f'torch {torch.__version__}.')
+    lines = [cells(row) for row in (*rows, *base)]
+    if markdown:
+        return '\n\n'.join([about, markdown_table(COLUMNS, lines), _NOTES])
+    return '\n\n'.join([fill(about, TEXT_WIDTH), text_table(COLUMNS, lines),
+                        fill(_NOTES, TEXT_WIDTH)])
+
+
+def cells(row: Row) -> list[str]:
+    """Return a row as words; the columns are `COLUMNS`."""
+    setting, scores = row.setting, row.mean
+    kind = POLICIES.get(setting.policy)
+    tokens = '-'
+    if kind is not None and kind.bounded:
+        tokens = str(setting.tokens or CacheConfig().max_tokens)
+    names = (str(setting), '-') if setting.removed else (setting.policy, setting.quantization)
+    values = (getattr(scores, name) for _, name, _ in _SCORES)
+    return [*names, str(row.frames), tokens, f'{scores.cache_bytes / 1e6:.2f}',
+            *('-' if value is None else format(value, form)
+              for value, (_, _, form) in zip(values, _SCORES)),
+            f'{1e3 * scores.seconds_per_frame:.1f}']
+
+
+def to_json(rows: Sequence[Row], base: Sequence[Row], streams: Sequence[EvalStream],
+            loaded: LoadedModel, device: torch.device, command: str,
+            version: str, weights: str = 'float') -> dict[str, Any]:
+    """Return what the JSON file holds: the first row's means on top, then all rows."""
+    height, width = streams[0].images[0].shape[:2]
+    return {
+        **to_dict(rows[0].mean), 'baseline': to_dict(base[0].mean),
+        'command': command, 'version': version, 'torch': torch.__version__,
+        'device': device_name(device), 'threads': torch.get_num_threads(),
+        'model': loaded.description, 'weights': weights,
+        'weight_bytes': weight_bytes(loaded.model), 'image': f'{width}x{height}',
+        'streams': [{'name': stream.name, 'frames': len(stream.images)} for stream in streams],
+        'rows': [{'policy': row.setting.policy, 'quantization': row.setting.quantization,
+                  'tokens': row.setting.tokens, 'removed': row.setting.removed,
+                  'frames': row.frames, **to_dict(row.mean),
+                  'of_streams': [to_dict(one) for one in row.streams]}
+                 for row in (*rows, *base)]}

@@ -1,0 +1,158 @@
+"""Runs an evaluation: streams in, a table and a JSON file out."""
+
+import argparse
+from pathlib import Path
+import shlex
+import sys
+import time
+
+import numpy as np
+
+from xsvggt_ros.console.arguments import is_whole
+from xsvggt_ros.console.environment import package_version
+from xsvggt_ros.console.errors import ChoiceError, ToolError
+from xsvggt_ros.console.measurement import (
+    check_image_size,
+    check_tracking_size,
+    check_writable,
+    choose_device,
+    load_network,
+    write_json,
+)
+from xsvggt_ros.console.progress import ProgressBar
+from xsvggt_ros.evaluation import evaluation
+from xsvggt_ros.evaluation.dataset_layouts import open_recordings
+from xsvggt_ros.evaluation.eval_report import make_row, report, Row, to_json
+from xsvggt_ros.evaluation.eval_streams import EvalStream, prepare, Recording, world_recordings
+from xsvggt_ros.evaluation.evaluation import REMOVALS, Setting
+from xsvggt_ros.kv_cache.config import QUANTIZATIONS
+from xsvggt_ros.kv_cache.retention import POLICIES
+from xsvggt_ros.model.camera_head import ITERATIONS
+
+
+def run_eval(options: argparse.Namespace) -> None:
+    """Evaluate what the options choose; raise ToolError for what is wrong."""
+    settings, lengths = choose_settings(options), read_lengths(options.frames)
+    check_writable(options.json)
+    device = choose_device(options.device)
+    loaded, (dtype, _) = load_network(options.checkpoint, options.size, device, options.weights,
+                                      options.dtype, options.threads)
+    loaded.model.camera_head.iterations = options.camera_iterations
+    width = options.image_size or loaded.config.img_size
+    check_image_size(width, loaded.config.patch_size)
+    check_tracking_size(options.tracking_size, width, options.keyframe_stride,
+                        loaded.config.patch_size)
+    streams = load_streams(options, width, loaded.config.patch_size)
+
+    total = len(settings) * sum(len(stream.images) for stream in streams)
+    bar = ProgressBar('evaluating', total, sys.stderr)
+    done, start = 0, time.monotonic()
+    rows: list[Row] = []
+    for setting in settings:
+        def frame_done() -> None:
+            nonlocal done
+            done += 1
+            bar.update(done, str(setting))
+
+        # A longer stream's beginning is what the shorter stream would have been.
+        ends = [[min(length, len(stream.images)) for length in lengths] for stream in streams]
+        predictions = [
+            evaluation.predict(loaded, setting, stream, device, dtype, frame_done, end,
+                               options.keyframe_stride, options.tracking_size)
+            for stream, end in zip(streams, ends)]
+        for number, length in enumerate(lengths):
+            rows.append(make_row(setting, length, [
+                evaluation.score(predicted.first(end[number]), stream.first(end[number]))
+                for predicted, stream, end in zip(predictions, streams, ends)]))
+    bar.close(total, f'{len(settings)} settings in {time.monotonic() - start:.0f} s')
+    rows.sort(key=lambda row: row.frames)
+    base = []
+    for length in lengths:
+        starts = [stream.first(length) for stream in streams]
+        base.append(make_row(Setting('no motion', 'constant depth'), length, [
+            evaluation.score(evaluation.baseline(start), start) for start in starts]))
+    print(report(rows, base, streams, loaded, device, options.markdown), flush=True)
+    if options.json is not None:
+        write_json(options.json, to_json(rows, base, streams, loaded, device,
+                                         _command(options), package_version(), options.weights))
+
+
+def read_lengths(text: str) -> list[int]:
+    """Return the lengths of streams that `--frames` asks for, ascending; raise ChoiceError."""
+    if not all(is_whole(part) and int(part) for part in text.split(',')):
+        raise ChoiceError(f"--frames takes whole numbers above 0, got '{text}'")
+    return sorted({int(part) for part in text.split(',')})
+
+
+def choose_settings(options: argparse.Namespace) -> list[Setting]:
+    """Return a setting for each row; raise ChoiceError for a name that does not exist."""
+    policies, precisions = options.policy.split(','), options.quantization.split(',')
+    removals = [name for name in options.remove.split(',') if name]
+    for what, names, known in (('policy', policies, POLICIES),
+                               ('quantization', precisions, QUANTIZATIONS),
+                               ('removal', removals, REMOVALS)):
+        for name in names:
+            if name not in known:
+                raise ChoiceError(f"there is no {what} '{name}'; choose from {', '.join(known)}")
+    if removals and options.keyframe_stride > 1:
+        raise ChoiceError('--remove hides frames of a stream that is remembered as a whole: leave '
+                          '--keyframe-stride out')
+    budgets: list[int | None] = [None]
+    if options.tokens:
+        if not all(is_whole(text) and int(text) for text in options.tokens.split(',')):
+            raise ChoiceError(f"--tokens takes whole numbers above 0, got '{options.tokens}'")
+        budgets = [int(text) for text in options.tokens.split(',')]
+    settings = [Setting(policy, precision, budget if POLICIES[policy].bounded else None)
+                for policy in policies for precision in precisions for budget in budgets]
+    settings += [Setting('full', 'none', removed=name) for name in removals]
+    return list(dict.fromkeys(settings))
+
+
+def load_streams(options: argparse.Namespace, width: int, patch_size: int) -> list[EvalStream]:
+    """Return the chosen streams at the network's size; raise ToolError."""
+    recordings: list[Recording]
+    frames = read_lengths(options.frames)[-1]
+    if options.data is None:
+        recordings = world_recordings(options.world, options.streams, frames * options.stride,
+                                      options.rate)
+    else:
+        recordings = open_recordings(options.data, options.layout)[:options.streams]
+    total = sum(min(frames, -(-len(one) // options.stride)) for one in recordings)
+    bar = ProgressBar('reading', total, sys.stderr)
+    done = 0
+
+    def frame_done() -> None:
+        nonlocal done
+        done += 1
+        bar.update(done)
+
+    streams = [prepare(recording, frames, options.stride, width, patch_size, frame_done)
+               for recording in recordings]
+    bar.close(done)
+    if not any((stream.depths > 0).any() or np.isfinite(stream.world_from_camera).any()
+               for stream in streams):
+        raise ToolError(f'{options.data}: neither depth nor poses are known, so there is nothing '
+                        'to compare with')
+    return streams
+
+
+def _command(options: argparse.Namespace) -> str:
+    """Return the command that repeats the run, with file names in place of paths."""
+    words = ['xsvggt', 'eval']
+    if options.data is None:
+        words += ['--world', options.world, '--rate', f'{options.rate:g}']
+    else:
+        words += ['--data', options.data.resolve().name]
+    words += ['--checkpoint', Path(options.checkpoint).name]
+    for name in ('layout', 'size', 'streams', 'frames', 'stride', 'image_size', 'policy',
+                 'quantization', 'tokens', 'remove', 'tracking_size', 'dtype', 'device'):
+        value = getattr(options, name)
+        if value not in (None, '', 'auto'):
+            words += ['--' + name.replace('_', '-'), str(value)]
+    if options.weights != 'float':
+        words += ['--weights', options.weights]
+    if options.camera_iterations != ITERATIONS:
+        words += ['--camera-iterations', str(options.camera_iterations)]
+    if options.keyframe_stride > 1:
+        words += ['--keyframe-stride', str(options.keyframe_stride)]
+    return shlex.join(words)

@@ -1,0 +1,95 @@
+"""Where the camera was: poses with their times, and a way of bounded length. No torch."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from xsvggt_ros.geometry.quaternions import matrix_from_quaternion, quaternion_from_matrix
+
+MAX_POSES = 2 ** 17   # 8 MB; 72 minutes of every frame at 30 Hz
+
+
+@dataclass(frozen=True)
+class StampedPose:
+    """Where the camera was: position and quaternion (x, y, z, w) in the odometry frame."""
+
+    stamp_ns: int
+    position: tuple[float, float, float]
+    quaternion: tuple[float, float, float, float]
+
+    def matrix(self) -> np.ndarray:
+        """Return odom_from_camera [4, 4], float64; NaN if the quaternion is no rotation."""
+        matrix = np.eye(4)
+        matrix[:3, :3] = matrix_from_quaternion(self.quaternion)
+        matrix[:3, 3] = self.position
+        return matrix
+
+    @staticmethod
+    def from_matrix(stamp_ns: int, matrix: np.ndarray) -> 'StampedPose':
+        """Return the pose whose transform is `matrix` [4, 4]."""
+        position = tuple(float(value) for value in matrix[:3, 3])
+        return StampedPose(stamp_ns, position, quaternion_from_matrix(matrix[:3, :3]))
+
+
+class Trajectory:
+    """
+    The poses of a stream, never more than a fixed number.
+
+    When there is no room left, every second pose is forgotten, and from then on half as many
+    are remembered: the whole way stays, ever more coarsely, in arrays that are allocated once.
+    """
+
+    def __init__(self, max_poses: int = MAX_POSES) -> None:
+        """Allocate an empty trajectory of at most `max_poses` poses, an even number."""
+        self._stamps = np.zeros(max_poses, np.int64)
+        self._numbers = np.zeros((max_poses, 7))  # position, quaternion
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all poses."""
+        self._count = 0
+        self._stride = 1   # frames per pose that is remembered
+        self._frames = 0
+
+    def __len__(self) -> int:
+        """Return how many poses there are."""
+        return self._count
+
+    @property
+    def stride(self) -> int:
+        """Return how many frames there are to a pose: 1 until poses had to be forgotten."""
+        return self._stride
+
+    def add(self, pose: StampedPose) -> None:
+        """
+        Remember the newest frame's pose, or pass it over when its turn has not come.
+
+        If time goes back behind the last pose alone, that one's stamp was wrong: it is forgotten,
+        so that the way stays in the order of time.
+        """
+        if (self._count > 1 and pose.stamp_ns < self._stamps[self._count - 1]
+                and self._stamps[self._count - 2] <= pose.stamp_ns):
+            self._count -= 1
+        turn = self._frames % self._stride == 0
+        self._frames += 1
+        if not turn:
+            return
+        if self._count == len(self._stamps):
+            half = self._count // 2
+            self._stamps[:half] = self._stamps[::2]
+            self._numbers[:half] = self._numbers[::2]
+            self._count = half
+            self._stride *= 2
+        self._stamps[self._count] = pose.stamp_ns
+        self._numbers[self._count] = (*pose.position, *pose.quaternion)
+        self._count += 1
+
+    def rescale(self, factor: float) -> None:
+        """Multiply all positions by `factor`, which another unit of length asks for."""
+        self._numbers[:self._count, :3] *= factor
+
+    def poses(self) -> list[StampedPose]:
+        """Return the poses, oldest first."""
+        stamps, numbers = self._stamps[:self._count].tolist(), self._numbers[:self._count].tolist()
+        return [StampedPose(stamp, tuple(row[:3]), tuple(row[3:]))
+                for stamp, row in zip(stamps, numbers)]

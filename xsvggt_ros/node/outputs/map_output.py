@@ -1,0 +1,217 @@
+"""The map of a stream, and the camera's way through it: gathered, published, saved."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+import time
+
+import numpy as np
+from std_msgs.msg import Header
+import torch
+
+from xsvggt_ros.mapping.map_files import cloud_from_packed, save_map
+from xsvggt_ros.mapping.point_map import MapFill, PointMap
+from xsvggt_ros.mapping.trajectory import StampedPose, Trajectory
+from xsvggt_ros.node import messages
+from xsvggt_ros.node.frames import Pose
+from xsvggt_ros.node.loading import StartError
+from xsvggt_ros.node.outputs.publishers import Publishers
+from xsvggt_ros.node.parameters import Value
+from xsvggt_ros.node.status.stream_statistics import FaultLog
+
+
+class MapError(RuntimeError):
+    """There is no map to save, or no place for it; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class MapReport:
+    """What diagnostics say of the map; voxel_size: in the stream's unit, 0 until it is chosen."""
+
+    fill: MapFill
+    voxel_size: float
+    seconds: float  # that adding the last cloud took
+
+
+class MapOutput:
+    """
+    The map of one stream, in the stream's unit.
+
+    All of it belongs to one thread at a time, see `StreamOutputs`; only `report` and `is_due` may
+    be asked by others. On a GPU its work has a stream of its own, beside the network's, for which
+    it would otherwise have to wait; that has not run on a GPU yet.
+    """
+
+    def __init__(
+        self, publishers: Publishers, faults: FaultLog, device: torch.device, model: str,
+        values: Mapping[str, Value],
+    ) -> None:
+        """
+        Allocate an empty map, if there is to be one; model: the weights, in words.
+
+        Raises StartError if there is no memory for it.
+        """
+        self._publishers = publishers
+        self._faults = faults
+        self._model = model
+        self._wanted_size = values['map.voxel_size']
+        self._map = None
+        self._stream = torch.cuda.Stream(device) if device.type == 'cuda' else None
+        if values['map.enable']:
+            try:
+                with torch.cuda.stream(self._stream):  # of None: nothing
+                    self._map = PointMap(
+                        values['map.max_points'], self._wanted_size, device)
+            except RuntimeError as error:
+                raise StartError(
+                    f"{device} has no room for a map of {values['map.max_points']} points: lower "
+                    f'map.max_points, or set map.enable to false ({error})') from error
+        self._way = Trajectory()
+        self._metres: float | None = None  # a unit of the network has, in this map; None: unknown
+        # Of the map in the odometry frame: points and way lie about it, and scale with it.
+        self._origin = np.zeros(3)
+        self._header = Header()
+        self._seconds = 0.0
+        self._changed = False  # since it was published
+        self._latched = False  # whether late subscribers get points from the middleware
+        self._published_at = -np.inf
+
+    @property
+    def report(self) -> MapReport | None:
+        """Return how full the map is; None if there is none."""
+        if self._map is None:
+            return None
+        return MapReport(self._map.fill(), self._map.voxel_size, self._seconds)
+
+    def forget(self, values: Mapping[str, Value]) -> None:
+        """Begin an empty map, and take back the one that late subscribers would get."""
+        self._way.clear()
+        self._metres = None
+        self._origin = np.zeros(3)
+        if self._map is None:
+            return
+        with torch.cuda.stream(self._stream):
+            self._map.clear()
+        self._changed = False
+        self._faults.clear('map')
+        if self._latched:
+            self._publish(values)
+
+    def add(
+        self, header: Header, make_cloud: Callable[[], np.ndarray], pose: Pose,
+        metres: float | None, values: Mapping[str, Value], centre: np.ndarray | None = None,
+    ) -> None:
+        """
+        Add a frame's packed cloud [N, 5] in its camera's frame, seen from `pose`.
+
+        metres: in a unit of the network, if that is known; the map follows when it changes, and is
+        scaled about ``centre`` [3] in the odometry frame (None: its origin). What goes wrong is
+        reported: a map is not worth the stream.
+        """
+        if self._map is None:
+            return
+        start = time.monotonic()
+        try:
+            with torch.cuda.stream(self._stream):
+                self._follow_unit(metres, np.zeros(3) if centre is None else centre)
+                place = (np.array(pose.position) - self._origin).tolist()
+                stamped = StampedPose(
+                    messages.nanoseconds(header), tuple(place), pose.orientation)
+                if values['map.voxel_size'] != self._wanted_size:
+                    self._wanted_size = values['map.voxel_size']
+                    self._map.resize_voxels(self._wanted_size)
+                self._way.add(stamped)
+                cloud = make_cloud()
+                self._map.add(torch.from_numpy(cloud), torch.from_numpy(stamped.matrix()))
+        except Exception as error:  # out of memory, mostly
+            self._report('a cloud could not be added to the map', error)
+            return
+        self._header = header
+        self._changed = True
+        self._seconds = time.monotonic() - start
+        self._watch_fill(len(cloud))
+
+    def is_due(self, values: Mapping[str, Value]) -> bool:
+        """Return whether somebody waits for a newer map."""
+        return (self._changed and self._publishers.map_points.get_subscription_count() > 0
+                and time.monotonic() - self._published_at >= values['map.publish_period'])
+
+    def publish_if_due(self, values: Mapping[str, Value]) -> None:
+        """Publish the map if somebody waits for it."""
+        if self.is_due(values):
+            try:
+                self._publish(values)
+            except Exception as error:
+                self._report('the map could not be published', error)
+
+    def save(self, values: Mapping[str, Value]) -> str:
+        """Write map and way as files; return what was written. Raises MapError."""
+        if self._map is None:
+            raise MapError('there is no map: start the node with map.enable true')
+        points = self._points()
+        if not len(points):
+            raise MapError('the map is empty: no image has been processed since the stream began')
+        unit = "the network's own unit" if self._metres is None else 'metres'
+        comment = (f"xsvggt_ros, frame {values['odom_frame']}, lengths in {unit}, voxels of "
+                   f'{self._map.voxel_size:.4g}, weights: {self._model}').replace('\n', ' ')
+        folder = values['map.save_directory']
+        try:
+            ply, tum = save_map(Path(folder).expanduser(), cloud_from_packed(points),
+                                self._poses(), comment)
+        except (OSError, RuntimeError, ValueError, MemoryError) as error:
+            reason = str(error) or type(error).__name__
+            raise MapError(
+                f"the map cannot be saved in map.save_directory '{folder}': {reason}. The map is "
+                'kept; set another folder, or make room, and call again') from error
+        thinned = f', every {self._way.stride}th' if self._way.stride > 1 else ''
+        return f'{ply} ({len(points)} points), {tum} ({len(self._way)} poses{thinned})'
+
+    # Parts ---------------------------------------------------------------------------------------
+
+    def _points(self) -> np.ndarray:
+        """Return all points [N, 5] in the odometry frame."""
+        with torch.cuda.stream(self._stream):
+            points = self._map.points().numpy()
+        points[:, :3] += self._origin.astype(np.float32)
+        return points
+
+    def _poses(self) -> list[StampedPose]:
+        """Return the way in the odometry frame."""
+        return [replace(pose, position=tuple((self._origin + pose.position).tolist()))
+                for pose in self._way.poses()]
+
+    def _follow_unit(self, metres: float | None, centre: np.ndarray) -> None:
+        """Bring what was gathered so far into the unit that is known by now."""
+        if metres == self._metres:
+            return
+        factor = (metres or 1.0) / (self._metres or 1.0)
+        self._metres = metres
+        self._origin = centre + factor * (self._origin - centre)
+        self._way.rescale(factor)
+        self._map.rescale(factor)
+
+    def _report(self, what: str, error: Exception) -> None:
+        name = type(error).__name__
+        self._faults.report('map', f'{what}: {name}: {error}', key=name)
+
+    def _watch_fill(self, points: int) -> None:
+        fill = self._map.fill()
+        if fill.lost > 0.01 * points:
+            self._faults.report('map', full_message(fill), key='full')
+        else:
+            self._faults.clear('map')
+
+    def _publish(self, values: Mapping[str, Value]) -> None:
+        header = Header(stamp=self._header.stamp, frame_id=values['odom_frame'])
+        points = self._points()
+        self._publishers.map_points.publish(messages.point_cloud(header, points))
+        self._changed = False
+        self._latched = len(points) > 0
+        self._published_at = time.monotonic()
+
+
+def full_message(fill: MapFill) -> str:
+    """Return what a full map says."""
+    return (f'the map is full: {fill.lost} points of the newest cloud found no place among '
+            f'{fill.places}; raise map.voxel_size (0: chosen, and doubled when need be) or '
+            'map.max_points, or begin anew with ~/reset')

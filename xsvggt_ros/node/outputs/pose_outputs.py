@@ -1,0 +1,157 @@
+"""Where the camera is: TF, odometry, pose and path."""
+
+from collections import deque
+from collections.abc import Mapping
+import time
+
+from geometry_msgs.msg import PoseStamped
+import numpy as np
+from std_msgs.msg import Header
+
+from xsvggt_ros.node import messages
+from xsvggt_ros.node.frames import level_from_optical, OdometryFrame, Pose
+from xsvggt_ros.node.inputs.tf_listener import LookupError_, TfListener
+from xsvggt_ros.node.message_fields import fill_xyz
+from xsvggt_ros.node.outputs.publishers import Publishers
+from xsvggt_ros.node.parameters import Value
+from xsvggt_ros.node.status.stream_statistics import FaultLog
+
+Edge = tuple[str, str, np.ndarray]  # parent, child, parent_from_child [4, 4]
+_PAUSE = 0.01  # seconds between two looks for a transform that is awaited
+
+
+class PoseOutputs:
+    """Publishes the poses of one stream after the other."""
+
+    def __init__(
+        self, publishers: Publishers, faults: FaultLog, tf: TfListener, longest_path: int,
+    ) -> None:
+        """
+        Begin without a path, which will have at most ``longest_path`` poses.
+
+        tf: what others publish: where the camera is on the robot, and whose edges are taken.
+        """
+        self._publishers = publishers
+        self._faults = faults
+        self._tf = tf
+        self._frame = OdometryFrame()
+        self._path: deque[PoseStamped] = deque(maxlen=longest_path)
+
+    def forget(self) -> None:
+        """Begin anew, at the origin."""
+        self._frame = OdometryFrame()
+        self._path.clear()
+
+    def begin_stream(self) -> None:
+        """Go on from here, with a new path: the network's world is another one now."""
+        self._frame.begin_stream()
+        self._path.clear()
+
+    def rescale(self, factor: float) -> np.ndarray:
+        """Follow another unit; return the point [3] about which all is scaled."""
+        centre = self._frame.rescale(factor)
+        for stamped in self._path:
+            place = stamped.pose.position
+            fill_xyz(place, centre + factor * (np.array((place.x, place.y, place.z)) - centre))
+        return centre
+
+    def publish(
+        self, header: Header, world_from_camera: np.ndarray, values: Mapping[str, Value],
+    ) -> Pose | None:
+        """
+        Publish a camera's place in the network's world; TF first, the others need it.
+
+        Returns the camera's pose in the odometry frame; None, with nothing published, while it is
+        not known where the camera is on the robot.
+        """
+        base_frame, odom_frame = values['base_frame'], values['odom_frame']
+        base_from_optical = np.eye(4)
+        if base_frame:
+            base_from_optical = self._base_from_optical(header, values)
+            if base_from_optical is None:
+                return None
+        if not self._frame.is_placed:
+            self._frame.place(
+                base_from_optical if base_frame else level_from_optical(), world_from_camera)
+        odom_from_camera = self._frame.odom_from_camera(world_from_camera)
+        body_frame = base_frame or header.frame_id
+        odom_from_body = odom_from_camera @ np.linalg.inv(base_from_optical)
+        self._publish_edges(header, body_frame, odom_from_body, values)
+        pose, publishers = Pose.from_matrix(odom_from_body), self._publishers
+        publishers.odometry.publish(messages.odometry(
+            header, odom_frame, body_frame, pose, values['position_covariance'],
+            values['orientation_covariance']))
+        stamped = messages.pose_stamped(header, odom_frame, pose)
+        self._path.append(stamped)
+        if publishers.pose.get_subscription_count():
+            publishers.pose.publish(stamped)
+        if publishers.path.get_subscription_count():
+            publishers.path.publish(messages.path(self._path))
+        return Pose.from_matrix(odom_from_camera)
+
+    # Parts ---------------------------------------------------------------------------------------
+
+    def _base_from_optical(
+        self, header: Header, values: Mapping[str, Value],
+    ) -> np.ndarray | None:
+        """Return where the camera is on the robot [4, 4]; None, and a fault, if TF lacks it."""
+        # A transform that has been missing for longer is not waited for again with every image.
+        patience = 0.0 if self._faults.get('base') is not None else values['tf_timeout']
+        end = time.monotonic() + patience
+        while True:
+            try:
+                found = self._tf.lookup(
+                    values['base_frame'], header.frame_id, messages.nanoseconds(header))
+            except LookupError_ as error:
+                if time.monotonic() < end:
+                    time.sleep(_PAUSE)
+                    continue
+                self._faults.report(
+                    'base', f"it is not known where the camera is on '{values['base_frame']}': "
+                    f'{error}. No TF, odometry and map until it is: publish where '
+                    f"'{header.frame_id}' is (robot_state_publisher, or the camera's driver), "
+                    'check base_frame and the frame_id of the images, or leave base_frame empty',
+                    key='base')
+                return None
+            self._faults.clear('base')
+            return found
+
+    def _publish_edges(
+        self, header: Header, body_frame: str, odom_from_body: np.ndarray,
+        values: Mapping[str, Value],
+    ) -> None:
+        edges: list[Edge] = []
+        odom_frame = values['odom_frame']
+        if values['publish_tf'] and values['invert_tf']:
+            edges.append((body_frame, odom_frame, np.linalg.inv(odom_from_body)))
+        elif values['publish_tf']:
+            edges.append((odom_frame, body_frame, odom_from_body))
+        if values['publish_map_tf']:
+            edges.append((values['map_frame'], odom_frame, self._frame.map_from_odom()))
+        free = [edge for edge in edges if self._is_free(*edge[:2])]
+        if len(free) == len(edges):
+            self._faults.clear('tf')
+        if free:
+            self._tf.expect([(parent, child) for parent, child, _ in free], header)
+            self._publishers.tf.publish(messages.transforms(
+                header, [(parent, child, Pose.from_matrix(matrix))
+                         for parent, child, matrix in free]))
+
+    def _is_free(self, parent: str, child: str) -> bool:
+        """Return whether TF can have this edge from us; say so if not."""
+        if not child or child == parent:
+            self._faults.report(
+                'tf', f"TF cannot have the frame '{child}' below '{parent}'; set a frame_id in "
+                'the camera driver. This edge is not published')
+            return False
+        other = self._tf.other_parent(child)
+        if other is None:
+            return True
+        whose = ('by another node as well' if other == parent
+                 else f"in TF already, below '{other}'")
+        self._faults.report(
+            'tf', f"the edge '{parent}' -> '{child}' is not published: '{child}' is published "
+            f'{whose}, and a frame can have one parent only. If the robot moves with the camera, '
+            'set base_frame to the root of its own frames; if something else is its odometry, set '
+            'invert_tf:=true or publish_tf:=false', key=child)
+        return False

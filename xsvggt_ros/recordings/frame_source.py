@@ -1,0 +1,195 @@
+"""Where a stream's frames come from: the synthetic world or a folder. No ROS."""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+import threading
+import time
+from typing import Protocol
+
+import numpy as np
+
+from xsvggt_ros.recordings.calibration import Calibration
+from xsvggt_ros.recordings.image_folder import ImageFolder
+from xsvggt_ros.world.synthetic_world import DEMO_SEED, SyntheticWorld
+
+DEFAULT_SIZE = (320, 240)
+WORLD_RATE = 10.0       # Hz
+AHEAD_BYTES = 128 * 2 ** 20
+_HEADROOM = 0.7         # frames made in this share of their period leave time for publishing
+
+
+@dataclass(frozen=True)
+class Motion:
+    """What is known of the camera's motion in the synthetic world at a frame."""
+
+    world_from_camera: np.ndarray   # [4, 4], optical frame
+    linear: np.ndarray              # m/s, in the optical frame
+    angular: np.ndarray             # rad/s, in the optical frame
+
+
+@dataclass(frozen=True)
+class SourceFrame:
+    """One picture and when it is due."""
+
+    pixels: np.ndarray              # [H, W, 3] uint8 RGB, or [H, W] uint8 grey
+    offset_ns: int                  # after the first frame
+    stamp_ns: int | None = None     # its own time, if it has one
+    motion: Motion | None = None
+
+
+class FrameSource(Protocol):
+    """A stream that can be played from its beginning, any number of times."""
+
+    rate: float                         # Hz
+    calibration: Calibration | None
+    count: int | None                   # frames in all, None: endless
+    duration_ns: int                    # of one pass, 0 if endless
+
+    def frames(self) -> Iterator[SourceFrame]:
+        """Yield the frames of one pass."""
+
+    def describe_skipped(self) -> str:
+        """Return how many images were left out so far, and why; nothing if there were none."""
+
+
+class WorldSource:
+    """The synthetic world as a camera sees it, `rate` times a second."""
+
+    def __init__(self, seed: int = DEMO_SEED, size: tuple[int, int] = DEFAULT_SIZE,
+                 rate: float | None = None, count: int | None = None) -> None:
+        self.world = SyntheticWorld(seed, *size)
+        self.rate = rate or WORLD_RATE
+        self.count = count
+        self.duration_ns = self._offset_ns(count or 0)
+        self.calibration = Calibration.pinhole(
+            *size, self.world.intrinsics.matrix(), source=f'synthetic world {seed}')
+
+    def frames(self) -> Iterator[SourceFrame]:
+        """Yield the frames of one pass."""
+        index = 0
+        while self.count is None or index < self.count:
+            seconds = index / self.rate
+            frame = self.world.frame(seconds)
+            motion = Motion(frame.world_from_camera, *self.world.velocity(seconds))
+            yield SourceFrame(frame.image, self._offset_ns(index), motion=motion)
+            index += 1
+
+    def describe_skipped(self) -> str:
+        """Return nothing: all is drawn."""
+        return ''
+
+    def _offset_ns(self, index: int) -> int:
+        return round(index * 1e9 / self.rate)
+
+
+class FolderSource:
+    """The first `count` images of a folder."""
+
+    def __init__(self, folder: ImageFolder, count: int | None = None) -> None:
+        self.folder = folder
+        self.rate = folder.rate
+        self.count = min(count or len(folder), len(folder))
+        self.duration_ns = folder.duration_ns
+        self.calibration = folder.calibration
+
+    def frames(self) -> Iterator[SourceFrame]:
+        """Yield the frames of one pass."""
+        for number, frame in enumerate(self.folder.frames()):
+            if number == self.count:
+                return
+            yield SourceFrame(frame.pixels, frame.offset_ns, frame.stamp_ns)
+
+    def describe_skipped(self) -> str:
+        """Return how many images were left out so far, some names and why; or nothing."""
+        return self.folder.describe_skipped()
+
+
+def open_source(folder: Path | None = None, seed: int = DEMO_SEED, rate: float | None = None,
+                count: int | None = None, size: tuple[int, int] | None = None,
+                calibration: Path | None = None) -> FrameSource:
+    """Return the images of `folder`, or the synthetic world number `seed` if there is none."""
+    if folder is None:
+        return WorldSource(seed, size or DEFAULT_SIZE, rate, count)
+    return FolderSource(ImageFolder(folder, rate, calibration), count)
+
+
+def looped(source: FrameSource) -> Iterator[SourceFrame]:
+    """Yield the frames of `source` over and over; times go on where the pass before ended."""
+    shift = 0
+    while True:
+        for frame in source.frames():
+            stamp = None if frame.stamp_ns is None else frame.stamp_ns + shift
+            yield SourceFrame(frame.pixels, frame.offset_ns + shift, stamp, frame.motion)
+        shift += source.duration_ns
+
+
+class FramesAhead:
+    """Makes frames in a thread of its own, ahead of their use, in bounded memory."""
+
+    def __init__(self, frames: Iterator[SourceFrame], max_bytes: int = AHEAD_BYTES) -> None:
+        self._frames = frames
+        self._max_bytes = max_bytes
+        self._changed = threading.Condition()
+        self._ready: deque[SourceFrame] = deque()
+        self._bytes = 0
+        self._made = 0
+        self._seconds = 0.0             # spent on making them
+        self._finished = False
+        self._stopped = False
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._make, name='frames ahead', daemon=True)
+        self._thread.start()
+
+    def wait_until_steady(self, rate: float) -> None:
+        """Wait until `rate` Hz can be held: by making frames fast enough, or from the store."""
+        def steady() -> bool:
+            quick = self._made >= 5 and self._seconds / self._made < _HEADROOM / rate
+            return quick or self._finished or self._bytes >= self._max_bytes
+        with self._changed:
+            self._changed.wait_for(steady)
+
+    def __iter__(self) -> Iterator[SourceFrame]:
+        """Yield all frames, waiting for those that are not made yet."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._ready or self._finished)
+                if not self._ready:
+                    break
+                frame = self._ready.popleft()
+                self._bytes -= frame.pixels.nbytes
+                self._changed.notify_all()
+            yield frame
+        if self._error is not None:
+            raise self._error
+
+    def stop(self) -> None:
+        """End the thread."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+        self._thread.join(timeout=1.0)
+
+    def _make(self) -> None:
+        try:
+            while True:
+                start = time.perf_counter()
+                frame = next(self._frames, None)
+                seconds = time.perf_counter() - start
+                with self._changed:
+                    if frame is None or self._stopped:
+                        break
+                    self._ready.append(frame)
+                    self._bytes += frame.pixels.nbytes
+                    self._made += 1
+                    self._seconds += seconds
+                    self._changed.notify_all()
+                    self._changed.wait_for(
+                        lambda: self._bytes < self._max_bytes or self._stopped)
+        except Exception as error:   # handed to the thread that uses the frames
+            self._error = error
+        finally:
+            with self._changed:
+                self._finished = True
+                self._changed.notify_all()
