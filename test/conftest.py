@@ -19,12 +19,22 @@ os.environ.setdefault('ROS_PYTHON_CHECK_FIELDS', '1')
 if not any(map(os.path.exists, ('/dev/nvidiactl', '/dev/nvhost-gpu', '/dev/nvgpu'))):
     os.environ.setdefault('TRITON_INTERPRET', '1')
 
-ROS = re.compile(
-    r'^(from|import) (rclpy|\w+_msgs|std_srvs|stream_harness|xsvggt_ros\.(node|msg))\b', re.M)
+HERE = Path(__file__).parent
+NEEDS_ROS = re.compile(
+    r'^(from|import) (rclpy|\w+_msgs|std_srvs|stream_harness|xsvggt_ros\.(node|msg|soak|demo))\b',
+    re.M)
 
 if find_spec('rclpy') is None:  # the Python part alone: what needs ROS cannot be imported
-    collect_ignore = [file.name for file in Path(__file__).parent.glob('test_*.py')
-                      if ROS.search(file.read_text(encoding='utf-8'))]
+    collect_ignore = [str(file.relative_to(HERE)) for file in HERE.rglob('test_*.py')
+                      if NEEDS_ROS.search(file.read_text(encoding='utf-8'))]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by the folder they are in."""
+    for item in items:
+        folder = item.path.relative_to(HERE).parts[0]
+        if folder in ('node', 'gpu'):
+            item.add_marker(folder)
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,8 @@ from xsvggt_ros.kernels.packing import Block, Centres
 LOG2_E = 1.4426950408889634
 # A program of the interpreter costs much the same whatever its size.
 TOKENS = 64 if interpreted() else 32  # of insert and decode, per program
-# Tile of attend, queries and keys: the largest that spill no registers (test/compile_kernels.py).
+# Tile of attend, queries and keys: the largest that spill no registers
+# (test/unit/kernels/compile_kernels.py).
 TILE, TILE_FP32 = (128, 32), (32, 16)
 
 

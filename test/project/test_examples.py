@@ -14,7 +14,7 @@ import pytest
 
 from xsvggt_ros import launch_arguments
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / 'examples'
 FILES = sorted(FOLDER.glob('*.py'))
 DEADLINE = 60.0  # seconds any single condition may take; far more than it should

@@ -18,8 +18,9 @@ from xsvggt_ros.kernels import native
 from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.model.precision import choose_precision, cpu_multiplies_bf16
 
-HERE = Path(__file__).parent
-FILES = ('weight_quantization', 'model_golden', 'stream_engine', 'bench', 'native', 'processors')
+UNIT = Path(__file__).parents[1]
+FILES = ('model/test_weight_quantization', 'model/test_model_golden', 'engine/test_stream_engine',
+         'bench/test_bench', 'kernels/test_native', 'kernels/test_processors')
 TESTS = ('test_int8_is_the_product_with_the_rounded_weights', 'test_both_forms_of_a_product_are_',
          'test_a_network_of_8_bits_is_close', 'test_half_precision_', 'test_a_packed_stream_is_',
          'test_attention_by_onednn_', 'test_bf16_', 'test_a_stream_is_the_same')
@@ -38,7 +39,7 @@ def test_numbers_are_right_on_other_processors(settings):
     # One thread: what else runs here must not decide how long this takes.
     done = subprocess.run(
         [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-k', ' or '.join(TESTS),
-         *(f'test_{name}.py' for name in FILES)], cwd=HERE,
+         *(f'{name}.py' for name in FILES)], cwd=UNIT,
         env={**os.environ, 'OMP_NUM_THREADS': '1', **settings}, capture_output=True, text=True)
     print(done.stdout[-3000:], done.stderr[-1000:])
     assert done.returncode == 0, settings
@@ -58,7 +59,7 @@ def test_settings_arrive():
                 torch.backends.cpu.get_cpu_capability() not in ('AVX2', 'AVX512')):
             continue
         printed = subprocess.run([sys.executable, '-c', code], env={**os.environ, **settings},
-                                 capture_output=True, text=True, check=True, cwd=HERE.parent)
+                                 capture_output=True, text=True, check=True, cwd=UNIT.parents[1])
         assert printed.stdout.strip() == expected, settings
 
 

@@ -19,7 +19,7 @@ from xsvggt_ros import launch_arguments
 from xsvggt_ros.console.measurement import load_network
 from xsvggt_ros.kernels import native
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 ROS_PACKAGES = {
     'ament_index_python', 'builtin_interfaces', 'composition_interfaces', 'cv_bridge',

@@ -7,7 +7,7 @@ import pytest
 
 from xsvggt_ros.node import parameter_docs
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGE = ROOT / 'docs' / 'interface.md'
 
 

@@ -8,7 +8,7 @@ import shlex
 import pytest
 
 yaml = pytest.importorskip('yaml')
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 TEMPLATES = ROOT / '.github' / 'ISSUE_TEMPLATE'
 
 

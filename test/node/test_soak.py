@@ -412,7 +412,7 @@ def test_many_images(tmp_path):
 
 # The page ----------------------------------------------------------------------------------------
 
-PAGE = Path(__file__).parents[1] / 'docs' / 'reliability.md'
+PAGE = Path(__file__).parents[2] / 'docs' / 'reliability.md'
 
 
 def test_results_are_written_into_the_page():

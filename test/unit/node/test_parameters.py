@@ -10,7 +10,7 @@ from xsvggt_ros.node import parameter_docs
 from xsvggt_ros.node.loading import load_engine, StartError
 from xsvggt_ros.node.parameters import BY_NAME, check_change, TABLE
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 
 
 def flatten(tree, prefix=''):
