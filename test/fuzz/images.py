@@ -9,11 +9,13 @@ from sensor_msgs.msg import CompressedImage, Image
 from fuzz.pictures import check_pixels, picture_bytes, TOKENS
 from fuzz.source import Source
 from fuzz.target import Target
+from xsvggt_ros.images.image_codec import _LAYOUTS
+from xsvggt_ros.images.image_codec import ENCODINGS as KNOWN_ENCODINGS
 from xsvggt_ros.node.inputs import image_codec
 from xsvggt_ros.node.inputs.depth_hint import decode_depth
 from xsvggt_ros.node.inputs.image_codec import ImageError
 
-ENCODINGS = (*image_codec._LAYOUTS, '32FC1', '64FC1', '', 'jpeg', 'RGB8')
+ENCODINGS = (*KNOWN_ENCODINGS, '32FC1', '64FC1', '', 'jpeg', 'RGB8')
 PIXEL_BYTES = (1, 2, 3, 4, 6, 8)
 SIZES = (0, 1, 2, 3, 4, 65535, 2 ** 31, 2 ** 32 - 1)
 FORMATS = ('jpeg', 'png', 'rgb8; jpeg compressed bgr8', 'bayer_rggb8; jpeg compressed mono8',
@@ -83,7 +85,7 @@ def raw_seeds() -> list[bytes]:
     """Return inputs that become a valid message of each encoding."""
     seeds = []
     for index, encoding in enumerate(ENCODINGS[:-4]):
-        layout = image_codec._LAYOUTS.get(encoding)
+        layout = _LAYOUTS.get(encoding)
         size = PIXEL_BYTES.index(layout.channels * layout.sample_bytes if layout else 4)
         seeds.append(bytes([0, index, 0, 7, 0, 5, 0, 0, size, 0]) + bytes(range(201)))
     return seeds
