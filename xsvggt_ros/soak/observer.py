@@ -170,6 +170,11 @@ class Observer:
             self._current.add(stamp)
             self.earlier.discard(stamp)
 
+    def stream_began(self) -> int:
+        """Return the first stamp, in ns, of the stream that the node is at; 0 without one."""
+        with self._lock:
+            return min(self._current, default=0)
+
     def _on_cache(self, message: CacheStatus) -> list[str]:
         self.cache = message
         return checks.cache_faults(message)

@@ -317,23 +317,24 @@ class Stage:
 
     def save_map(self) -> None:
         """Have the map saved, and check the files; raise Failure if that is not right."""
-        before = self.saved_maps()
+        before = set(self.maps.glob('*.ply'))  # of earlier streams, it may be
+        count = self.saved_maps()
         response = self.trigger('save_map')
         if not response.success:  # a busy node says that it will save it later
-            self.until(lambda: self.saved_maps() > before,
+            self.until(lambda: self.saved_maps() > count,
                        f'a map, of which the node said: {response.message}', 'lost')
-        self.check_maps(self.observer.earlier)
+        self.check_maps(self.observer.earlier, before)
         self.clear_maps()
 
     def saved_maps(self) -> int:
         """Return how many maps there are, with their ways."""
         return sum(file.with_suffix('.tum').exists() for file in self.maps.glob('*.ply'))
 
-    def check_maps(self, earlier: Collection[int] = ()) -> None:
+    def check_maps(self, earlier: Collection[int] = (), before: Collection[Path] = ()) -> None:
         """
         Check all maps that were saved: whole, nothing else left behind; raise Failure.
 
-        earlier: stamps of streams that must not be in them.
+        earlier: stamps of streams that must not be in them, but in those of `before`.
         """
         strange = [file.name for file in self.maps.glob('*')
                    if file.suffix not in ('.ply', '.tum')]
@@ -342,7 +343,8 @@ class Stage:
         for file in self.maps.glob('*.ply'):
             cloud = read_ply(file)
             way = [pose.stamp_ns for pose in read_tum(file.with_suffix('.tum'))]
-            words = checks.trajectory_faults(way, self.camera.sent, earlier)
+            words = checks.trajectory_faults(
+                way, self.camera.sent, () if file in before else earlier)
             if not len(cloud) or not way:
                 words.append(f'{len(cloud)} points and {len(way)} poses')
             if words:

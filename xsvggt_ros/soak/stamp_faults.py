@@ -79,9 +79,15 @@ def one_stamp_ahead(stage: Stage) -> None:
 
 @fault(GROUP, 'refuses the image; the map stays')
 def one_stamp_behind(stage: Stage) -> None:
-    """Send one image whose stamp is 5 s, or more, behind."""
-    far = stage.rng.choice((5, 60, 3600, 10 ** 8))
-    stage.play(once(lambda stamp: stamp - far * SECOND), 10)
+    """Send one image whose stamp is 5 s, or more, behind, but not where the stream began."""
+    far = stage.rng.choice((5, 60, 3600, 10 ** 8)) * SECOND
+    began = stage.observer.stream_began()
+
+    def behind(stamp: int) -> int:
+        at_the_beginning = abs(stamp - far - began) < 2 * SECOND  # a recording that loops
+        return stamp - far - (3 * SECOND if at_the_beginning else 0)
+
+    stage.play(once(behind), 10)
 
 
 @fault(GROUP, 'begins a new stream', new_stream=True)
