@@ -39,6 +39,28 @@ def ignore_signals() -> None:
 
 
 @contextmanager
+def deferred_interrupts() -> Iterator[None]:
+    """
+    Keep a Ctrl-C until the end of the block; for the main thread.
+
+    A process whose start is interrupted half-way would be left behind: nobody has its number yet.
+    """
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    kept: list[int] = []
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        if before[number] != signal.SIG_IGN:
+            signal.signal(number, lambda received, frame: kept.append(received))
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, before[number])
+        if kept:
+            signal.raise_signal(kept[0])
+
+
+@contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
     """Raise OutOfTime in what takes longer; for the main thread."""
     def stop(*unused: object) -> None:

@@ -14,7 +14,12 @@ import torch
 
 from xsvggt_ros.console.arguments import network_image_size
 from xsvggt_ros.console.errors import ToolError
-from xsvggt_ros.console.processes import ChildProcess, end_all, ignore_signals
+from xsvggt_ros.console.processes import (
+    ChildProcess,
+    deferred_interrupts,
+    end_all,
+    ignore_signals,
+)
 from xsvggt_ros.console.progress import ProgressBar
 from xsvggt_ros.demo.camera_publisher import CAMERA_NAME
 from xsvggt_ros.demo.node_log import NodeLog
@@ -93,13 +98,14 @@ class _Demo:
 
     def start(self) -> None:
         """Start node and camera; the camera prepares its images while the node loads."""
-        self._node = ChildProcess(
-            'node', 'xsvggt_ros.node.stream_node', _node_arguments(self._options),
-            self._options.out / 'node.log')
-        self._log = NodeLog(self._node.log)
-        self._camera = ChildProcess(
-            'camera', 'xsvggt_ros.cli.camera', _camera_arguments(self._options),
-            self._options.out / 'camera.log')
+        with deferred_interrupts():
+            self._node = ChildProcess(
+                'node', 'xsvggt_ros.node.stream_node', _node_arguments(self._options),
+                self._options.out / 'node.log')
+            self._log = NodeLog(self._node.log)
+            self._camera = ChildProcess(
+                'camera', 'xsvggt_ros.cli.camera', _camera_arguments(self._options),
+                self._options.out / 'camera.log')
 
     def wait_for_node(self) -> None:
         """Wait until the node listens to the camera."""
