@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
 
         logging.basicConfig(format='%(message)s')
         source = open_source(options.input, options.world, options.rate, options.frames,
-                             options.size, options.calibration)
+                             options.size, options.calibration, options.input_topic)
         how = CameraOptions(
             topic=options.topic, frame_id=options.frame_id,
             reliable=options.reliability == 'reliable', loop=options.loop,

@@ -82,22 +82,28 @@ def add_keyframe_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_source_arguments(parser: argparse.ArgumentParser, positional: bool = False) -> None:
     """
-    Add what chooses the frames: the world's seed or a folder, rate, number, size.
+    Add what chooses the frames: the world's seed or a recording, its topic, rate, number, size.
 
-    positional: the folder is given without `--input` before it.
+    positional: the recording is given without `--input` before it, and its topic as `--topic`.
     """
     source = parser.add_mutually_exclusive_group()
     source.add_argument('--world', type=seed, default=DEMO_SEED, metavar='SEED',
                         help=f'play the synthetic world of this number (default: {DEMO_SEED})')
     name = {'nargs': '?'} if positional else {}
-    source.add_argument('input' if positional else '--input', type=Path, metavar='DIR', **name,
-                        help='play the images of this folder; names that are times in ns are '
-                             'used as stamps')
+    source.add_argument('input' if positional else '--input', type=Path, metavar='INPUT',
+                        **name,
+                        help='a folder of images (names that are times in ns are used as stamps), '
+                             'a video, or a bag of ROS 2 (folder, .mcap, .db3) or ROS 1 (.bag)')
+    parser.add_argument('--topic' if positional else '--input-topic', dest='input_topic',
+                        metavar='TOPIC',
+                        help="the bag's topic of images (default: the only one that there is)")
     parser.add_argument('--calibration', type=Path, metavar='FILE',
-                        help='calibration of the folder: ROS camera_info, OpenCV, ASL or Kalibr '
-                             'YAML (default: one that lies in the folder or beside it)')
+                        help='calibration of the images: ROS camera_info, OpenCV, ASL or Kalibr '
+                             'YAML (default: one that lies in the folder or beside it, or the '
+                             "bag's camera_info)")
     parser.add_argument('--rate', type=positive_float, metavar='HZ',
-                        help='images a second (default: the stamps of the folder, else 10)')
+                        help='images a second: of a folder (default: its stamps, else 10); of a '
+                             'video or bag, how many are used at most')
     parser.add_argument('--frames', type=positive_int, metavar='N',
                         help='stop after this many images')
     parser.add_argument('--size', type=image_size, metavar='WxH',

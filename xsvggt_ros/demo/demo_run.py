@@ -27,7 +27,8 @@ from xsvggt_ros.demo.recorder import StreamRecorder
 from xsvggt_ros.demo.ros_environment import config_file
 from xsvggt_ros.mapping.map_files import parse_stamp
 from xsvggt_ros.msg import StreamStatus
-from xsvggt_ros.recordings.image_folder import ImageFolder
+from xsvggt_ros.recordings.frame_source import open_source
+from xsvggt_ros.recordings.inputs.bag import is_bag
 from xsvggt_ros.recordings.recording import describe_errors, Recording
 
 TOPIC = '/camera/image_raw'
@@ -51,10 +52,11 @@ def run_demo(options: argparse.Namespace) -> None:
     processes are gone then.
     """
     if options.input is not None:    # so that a wrong folder or calibration is said at once
-        folder = ImageFolder(options.input, options.rate, options.calibration)
-        options.frames = min(options.frames or len(folder), len(folder))
-        if folder.calibration is None:
-            print('calibration: none in the folder or beside it, so the network estimates the '
+        source = open_source(options.input, rate=options.rate, count=options.frames,
+                             calibration=options.calibration, topic=options.input_topic)
+        options.frames = source.count
+        if source.calibration is None:
+            print('calibration: none in the recording or beside it, so the network estimates the '
                   'focal length and lens distortion stays (CALIBRATION=FILE with make demo, or '
                   '--calibration)', flush=True)
     Recording.check_folder(options.out)
@@ -270,9 +272,11 @@ class _Demo:
         slow = max(0.8 * rate, 0.01)
         folder = self._options.input
         source = f'xsvggt reconstruct {shlex.quote(str(folder)) if folder else ""}'.strip()
+        slower = ('' if folder is not None and (folder.is_file() or is_bag(folder)) else
+                  f'  RATE={slow:.2g} with make demo, or --rate {slow:.2g}: plays them more '
+                  'slowly\n')
         return (f'\n{missing} of {sent} images were not processed: {came}this machine manages '
-                f'{rate:.2g} Hz. To have all of them:\n'
-                f'  RATE={slow:.2g} with make demo, or --rate {slow:.2g}: plays them more slowly\n'
+                f'{rate:.2g} Hz. To have all of them:\n{slower}'
                 f'  {source}: takes one after the other, without a camera and ROS')
 
     def _check_camera(self) -> int | None:
@@ -328,9 +332,10 @@ def _camera_arguments(options: argparse.Namespace) -> list[str]:
     if options.input is None:
         arguments += ['--world', str(options.world)]
     formatters: list[tuple[str, Callable[[object], str]]] = [
-        ('input', str), ('calibration', str), ('rate', str), ('size', lambda s: f'{s[0]}x{s[1]}')]
+        ('input', str), ('input_topic', str), ('calibration', str), ('rate', str),
+        ('size', lambda s: f'{s[0]}x{s[1]}')]
     for name, text in formatters:
         value = getattr(options, name)
         if value is not None:
-            arguments += [f'--{name}', text(value)]
+            arguments += [f"--{name.replace('_', '-')}", text(value)]
     return arguments

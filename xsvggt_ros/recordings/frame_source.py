@@ -1,17 +1,16 @@
-"""Where a stream's frames come from: the synthetic world or a folder. No ROS."""
+"""Where a stream's frames come from: the synthetic world, a folder, a video or a bag. No ROS."""
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 import threading
 import time
 from typing import Protocol
 
-import numpy as np
-
+from xsvggt_ros.console.errors import ToolError
 from xsvggt_ros.recordings.calibration import Calibration
-from xsvggt_ros.recordings.image_folder import ImageFolder
+from xsvggt_ros.recordings.image_folder import ImageFolder, SUFFIXES
+from xsvggt_ros.recordings.source_frame import Motion, SourceFrame
 from xsvggt_ros.world.synthetic_world import DEMO_SEED, SyntheticWorld
 
 DEFAULT_SIZE = (320, 240)
@@ -20,31 +19,12 @@ AHEAD_BYTES = 128 * 2 ** 20
 _HEADROOM = 0.7         # frames made in this share of their period leave time for publishing
 
 
-@dataclass(frozen=True)
-class Motion:
-    """What is known of the camera's motion in the synthetic world at a frame."""
-
-    world_from_camera: np.ndarray   # [4, 4], optical frame
-    linear: np.ndarray              # m/s, in the optical frame
-    angular: np.ndarray             # rad/s, in the optical frame
-
-
-@dataclass(frozen=True)
-class SourceFrame:
-    """One picture and when it is due."""
-
-    pixels: np.ndarray              # [H, W, 3] uint8 RGB, or [H, W] uint8 grey
-    offset_ns: int                  # after the first frame
-    stamp_ns: int | None = None     # its own time, if it has one
-    motion: Motion | None = None
-
-
 class FrameSource(Protocol):
     """A stream that can be played from its beginning, any number of times."""
 
     rate: float                         # Hz
     calibration: Calibration | None
-    count: int | None                   # frames in all, None: endless
+    count: int | None                   # frames in all, as far as known before; None: endless
     duration_ns: int                    # of one pass, 0 if endless
 
     def frames(self) -> Iterator[SourceFrame]:
@@ -106,13 +86,30 @@ class FolderSource:
         return self.folder.describe_skipped()
 
 
-def open_source(folder: Path | None = None, seed: int = DEMO_SEED, rate: float | None = None,
+def open_source(path: Path | None = None, seed: int = DEMO_SEED, rate: float | None = None,
                 count: int | None = None, size: tuple[int, int] | None = None,
-                calibration: Path | None = None) -> FrameSource:
-    """Return the images of `folder`, or the synthetic world number `seed` if there is none."""
-    if folder is None:
+                calibration: Path | None = None, topic: str | None = None) -> FrameSource:
+    """
+    Return the frames of a folder, a video or a bag, or the synthetic world number `seed`.
+
+    rate: of folders without times of their own; of the others, how many a second are used at
+    most. topic: of a bag. Raises ToolError.
+    """
+    if path is None:
         return WorldSource(seed, size or DEFAULT_SIZE, rate, count)
-    return FolderSource(ImageFolder(folder, rate, calibration), count)
+    from xsvggt_ros.recordings.inputs.bag import is_bag
+
+    if path.exists() and is_bag(path):
+        from xsvggt_ros.recordings.inputs.bag_source import BagSource
+        return BagSource(path, topic, rate, count, calibration)
+    if topic is not None:
+        raise ToolError(f'--topic {topic}: {path} is no bag; only bags have topics')
+    if not path.is_file():
+        return FolderSource(ImageFolder(path, rate, calibration), count)
+    if path.suffix.lower() in SUFFIXES:
+        raise ToolError(f'{path}: is one image; give the folder that holds the images')
+    from xsvggt_ros.recordings.inputs.video import VideoSource
+    return VideoSource(path, rate, count, calibration)
 
 
 def looped(source: FrameSource) -> Iterator[SourceFrame]:

@@ -37,7 +37,7 @@ def run_reconstruct(options: argparse.Namespace) -> None:
     Raises ToolError for what the user can put right, KeyboardInterrupt after Ctrl-C.
     """
     source = open_source(options.input, options.world, options.rate, options.frames, options.size,
-                         options.calibration)
+                         options.calibration, options.input_topic)
     camera = source.calibration.camera() if source.calibration is not None else None
     Recording.check_folder(options.out)
     loaded, engine = _load(options)

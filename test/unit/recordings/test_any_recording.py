@@ -1,0 +1,195 @@
+"""The same recording as a folder, a video and a bag of each kind: the same frames and stamps."""
+
+import numpy as np
+import pytest
+from recording_maker import (
+    camera_matrix,
+    image_items,
+    INFO,
+    make_frames,
+    Messages,
+    PACKET,
+    PICTURE,
+    psnr,
+    rotate_video,
+    SIZE,
+    START,
+    STEPS_MS,
+    TOPIC,
+    VIDEO,
+    write_folder,
+    write_mcap,
+    write_ros1,
+    write_ros2,
+    write_video,
+)
+
+from xsvggt_ros.console.errors import ToolError
+from xsvggt_ros.recordings.frame_source import open_source
+
+pytest.importorskip('rosbags')
+av = pytest.importorskip('av')
+pytest.importorskip('mcap')
+
+IMAGES, STAMPS = make_frames()
+EVEN_MS = [100 * number for number in range(len(IMAGES))]
+
+
+def items(ros1=False, **settings):
+    return image_items(Messages(ros1), IMAGES, STAMPS, **settings)
+
+
+def info_item(messages):
+    return INFO, 'sensor_msgs/msg/CameraInfo', STAMPS[0], messages.info(STAMPS[0])
+
+
+def one_mcap(folder):
+    return write_mcap(folder / 'a.mcap', items(padding=5))
+
+
+def split_mcap(folder):
+    """Write files whose log times overlap, and no metadata."""
+    all_items = items(encoding='bgr8')
+    write_mcap(folder / 'bag_0.mcap', all_items[::2])
+    write_mcap(folder / 'bag_1.mcap', all_items[1::2])
+    return folder
+
+
+def pictures(folder):
+    messages = Messages()
+    return write_ros2(folder / 'bag', [info_item(messages)] + [
+        ('/camera/image_raw/compressed', PICTURE, stamp, messages.picture(image, stamp))
+        for image, stamp in zip(IMAGES, STAMPS)])
+
+
+def disordered(folder):
+    """Write log times that run backwards beside the stamps, in a file without an index."""
+    first, *rest = items()
+    logs = [item[2] for item in rest][::-1]
+    shuffled = [(topic, kind, log, message) for (topic, kind, _, message), log in
+                zip(rest[::-1], logs[::-1])]
+    from mcap.writer import IndexType
+    return write_mcap(folder / 'a.mcap', [first, *shuffled], index_types=IndexType.NONE)
+
+
+LOSSLESS = {
+    'folder': lambda folder: write_folder(folder / 'images', IMAGES, STAMPS),
+    'mcap': one_mcap,
+    'mcap folder': lambda folder: write_ros2(folder / 'bag', items()),
+    'split mcap': split_mcap,
+    'stamps against log times': disordered,
+    'sqlite': lambda folder: write_ros2(folder / 'bag', items(padding=1), 'SQLITE3'),
+    'sqlite, messages packed': lambda folder: write_ros2(
+        folder / 'bag', items(), 'SQLITE3', 'MESSAGE'),
+    'mcap, file packed': lambda folder: write_ros2(folder / 'bag', items(), 'MCAP', 'FILE'),
+    'mcap, chunks packed': lambda folder: write_ros2(folder / 'bag', items(), 'MCAP', 'STORAGE'),
+    'ROS 1': lambda folder: write_ros1(folder / 'a.bag', items(ros1=True, encoding='bgr8')),
+    'ROS 1, lz4': lambda folder: write_ros1(folder / 'a.bag', items(ros1=True), 'LZ4'),
+    'png': pictures,
+}
+
+
+@pytest.mark.parametrize('kind', LOSSLESS)
+def test_frames_and_stamps_are_the_same_bit_for_bit(tmp_path, kind):
+    source = open_source(LOSSLESS[kind](tmp_path))
+    frames = list(source.frames())
+    assert [frame.stamp_ns for frame in frames] == STAMPS
+    assert [frame.offset_ns for frame in frames] == [10 ** 6 * ms for ms in STEPS_MS]
+    for frame, image in zip(frames, IMAGES):
+        np.testing.assert_array_equal(frame.pixels, image)
+    assert source.describe_skipped() == '' and source.count == len(IMAGES)
+    assert [frame.stamp_ns for frame in source.frames()] == STAMPS   # any number of times
+    if kind != 'folder':
+        assert (source.calibration.width, source.calibration.height) == SIZE
+        np.testing.assert_allclose(source.calibration.camera().camera_matrix, camera_matrix())
+
+
+def jpeg(folder):
+    messages = Messages()
+    return write_ros2(folder / 'bag', [
+        (TOPIC, PICTURE, stamp, messages.picture(image, stamp, 'JPEG', quality=97, subsampling=0))
+        for image, stamp in zip(IMAGES, STAMPS)], 'SQLITE3')
+
+
+def packets(folder, **settings):
+    kind = settings.get('kind', VIDEO)
+    made = Messages().packets(IMAGES, STAMPS, **settings)
+    # Sent in the order in which they are decoded, each after the one before.
+    return write_ros2(folder / 'bag', [(TOPIC, kind, STAMPS[0] + 10 ** 8 * number, message)
+                                       for number, message in enumerate(made)])
+
+
+LOSSY = {
+    'jpeg': jpeg,
+    'h264': packets,
+    'h265': lambda folder: packets(folder, codec='libx265', name='h265'),
+    'ffmpeg_image_transport': lambda folder: packets(
+        folder, kind=PACKET, name='h264;yuv420p;bgr8;bgr8', b_frames=2),
+    'ROS 1 jpeg': lambda folder: write_ros1(folder / 'a.bag', [
+        (TOPIC, PICTURE, stamp, Messages(True).picture(
+            image, stamp, 'JPEG', quality=97, subsampling=0))
+        for image, stamp in zip(IMAGES, STAMPS)], 'BZ2'),
+    'video': lambda folder: write_video(folder / 'a.mp4', IMAGES, STEPS_MS),
+    'video, constant rate': lambda folder: write_video(folder / 'a.mp4', IMAGES, EVEN_MS),
+    'video in Matroska': lambda folder: write_video(folder / 'a.mkv', IMAGES, STEPS_MS),
+    'video of HD colours': lambda folder: write_video(
+        folder / 'a.mp4', IMAGES, STEPS_MS, colorspace=1, reformat={
+            'src_colorspace': 5, 'dst_colorspace': 1, 'src_color_range': 2, 'dst_color_range': 1}),
+    'video of full range': lambda folder: write_video(
+        folder / 'a.mp4', IMAGES, STEPS_MS, color_range=2, pix_fmt='yuv444p', reformat={
+            'src_colorspace': 1, 'dst_colorspace': 5, 'src_color_range': 1, 'dst_color_range': 2}),
+}
+
+
+@pytest.mark.parametrize('kind', LOSSY)
+def test_frames_that_were_compressed_are_nearly_the_same(tmp_path, kind):
+    source = open_source(LOSSY[kind](tmp_path))
+    frames = list(source.frames())
+    assert len(frames) == len(IMAGES) == source.count and source.describe_skipped() == ''
+    start = 0 if 'video' in kind else START
+    expected = EVEN_MS if 'constant' in kind else STEPS_MS
+    for frame, ms, image in zip(frames, expected, IMAGES):
+        assert abs(frame.stamp_ns - start - 10 ** 6 * ms) < 10 ** 6
+        assert psnr(frame.pixels, image) > 35
+
+
+@pytest.mark.parametrize('degrees', [90, 180, 270])
+def test_a_video_that_asks_to_be_turned_is(tmp_path, degrees):
+    stored = [np.ascontiguousarray(np.rot90(image, degrees // 90)) for image in IMAGES]
+    path = write_video(tmp_path / 'a.mp4', stored, STEPS_MS)
+    rotate_video(path, degrees)
+    frames = list(open_source(path).frames())
+    assert len(frames) == len(IMAGES)
+    for frame, image in zip(frames, IMAGES):
+        assert psnr(frame.pixels, image) > 35
+
+
+def test_frames_that_an_edit_list_cuts_off_are_not_there(tmp_path):
+    path = write_video(tmp_path / 'a.mp4', IMAGES, EVEN_MS, options={
+        'crf': '1', 'preset': 'ultrafast', 'g': '100'})
+    data = bytearray(path.read_bytes())
+    at = data.index(b'elst') + 4
+    assert data[at] == 0 and data[at + 7] == 1   # one entry: duration, start, speed
+    with av.open(str(path)) as container:
+        ticks = round(0.3 / container.streams.video[0].time_base)
+    data[at + 12:at + 16] = ticks.to_bytes(4, 'big')
+    path.write_bytes(data)
+    frames = list(open_source(path).frames())
+    assert len(frames) == len(IMAGES) - 3
+    for frame, image in zip(frames, IMAGES[3:]):
+        assert psnr(frame.pixels, image) > 35
+    assert [frame.offset_ns for frame in frames] == [10 ** 6 * ms for ms in EVEN_MS[:-3]]
+
+
+def test_fewer_images_a_second_are_taken_evenly(tmp_path):
+    frames = list(open_source(one_mcap(tmp_path), rate=5.0).frames())
+    assert [frame.offset_ns // 10 ** 6 for frame in frames] == [0, 190, 400, 600]
+    path = write_video(tmp_path / 'a.mp4', IMAGES, EVEN_MS)
+    source = open_source(path, rate=5.0, count=3)
+    assert [frame.stamp_ns // 10 ** 6 for frame in source.frames()] == [0, 200, 400]
+    assert source.count == 3 and source.rate == 5
+
+
+def test_a_topic_belongs_to_a_bag(tmp_path):
+    with pytest.raises(ToolError, match='is no bag; only bags have topics'):
+        open_source(write_folder(tmp_path / 'a', IMAGES[:1], STAMPS[:1]), topic='/a')

@@ -1,0 +1,251 @@
+"""The files of a recording: MCAP, SQLite and ROS 1 bags, read message by message. No ROS."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from xsvggt_ros.console.optional import need
+from xsvggt_ros.recordings.inputs.bag_types import (
+    BagError,
+    MessageTypes,
+    need_rosbags,
+    normal_type,
+)
+
+MCAP_MAGIC = b'\x89MCAP0\r\n'
+_KINDS = {'ros2msg': 'msg', 'ros1msg': 'msg', 'ros2idl': 'idl', 'omgidl': 'idl', '': 'msg'}
+
+
+@dataclass
+class BagTopic:
+    """A topic of a file; count: of its messages; fault: why it cannot be read, or ''."""
+
+    name: str
+    type: str
+    count: int = 0
+    fault: str = ''
+
+
+@dataclass(frozen=True)
+class BagMessage:
+    """The bytes of one message, when it was recorded, and what makes an object of them."""
+
+    log_ns: int
+    data: bytes
+    decode: Callable[[bytes], Any]
+
+
+class BagFile(Protocol):
+    """One file of a recording."""
+
+    path: Path
+    topics: dict[str, BagTopic]
+    span: tuple[int, int]   # log times of the first and the last message, ns
+    fault: str              # why only a part can be read, or ''
+
+    def messages(self, topic: str) -> Iterator[BagMessage]:
+        """Yield the messages of a topic in the order of their log times, if the file has it."""
+
+
+# MCAP --------------------------------------------------------------------------------------------
+
+class McapFile:
+    """
+    An MCAP, whoever wrote it; channels that are not of ROS are left aside.
+
+    One without an index, or cut off because the recorder had no time to end it, is read from its
+    beginning, as far as it goes, in the order in which it was written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open a file and list its topics; raises BagError."""
+        need('mcap.reader', 'reading an MCAP', 'mcap', 'recordings')
+        need_rosbags()
+        self.path = path
+        self.topics: dict[str, BagTopic] = {}
+        self.span = (0, 0)
+        self.fault = ''
+        self._types = MessageTypes()
+        summary = self._summary()
+        self._is_indexed = summary is not None
+        if summary is not None:
+            self._list(summary)
+        else:
+            self._scan()
+
+    def messages(self, topic: str) -> Iterator[BagMessage]:
+        """Yield the messages of a topic, in the order of log times if the file has an index."""
+        with open(self.path, 'rb') as stream:
+            records = (self._indexed(stream, topic) if self._is_indexed
+                       else self._in_file_order(stream, topic))
+            decoders: dict[int, Callable[[bytes], Any]] = {}
+            for schema, channel, message in records:
+                decode = decoders.get(channel.id)
+                if decode is None:
+                    if self._fault_of(schema, channel):
+                        continue
+                    decode = decoders[channel.id] = self._types.decoder(
+                        schema.name, schema.data.decode('utf-8', 'replace'),
+                        _KINDS[schema.encoding], channel.message_encoding)
+                yield BagMessage(message.log_time, message.data, decode)
+
+    def _summary(self) -> Any:
+        """Return the summary of a file that was ended well and says where its messages are."""
+        from mcap.exceptions import McapError
+        from mcap.reader import SeekingReader
+
+        try:
+            with open(self.path, 'rb') as stream:
+                if stream.read(len(MCAP_MAGIC)) != MCAP_MAGIC:
+                    raise BagError(f'{self.path}: no MCAP file, it begins with other bytes')
+                stream.seek(0)
+                summary = SeekingReader(stream).get_summary()
+        except PermissionError as error:
+            raise BagError(f'{self.path}: cannot be read: {error}') from error
+        except (McapError, OSError, ValueError, IndexError, MemoryError) as error:
+            self.fault = ('it was not ended (a recorder that was killed, or a full disk), and is '
+                          f'read as far as it goes ({str(error) or type(error).__name__})')
+            return None
+        if summary is None or summary.statistics is None or not summary.chunk_indexes:
+            return None
+        named = {name for chunk in summary.chunk_indexes for name in chunk.message_index_offsets}
+        return summary if named <= summary.channels.keys() else None
+
+    def _list(self, summary: Any) -> None:
+        counts = summary.statistics.channel_message_counts
+        for key, channel in summary.channels.items():
+            self._add(summary.schemas.get(channel.schema_id), channel, counts.get(key, 0))
+        self.span = (summary.statistics.message_start_time, summary.statistics.message_end_time)
+
+    def _scan(self) -> None:
+        """List the topics by reading all of the file."""
+        times = []
+        with open(self.path, 'rb') as stream:
+            for schema, channel, message in self._in_file_order(stream):
+                self._add(schema, channel, 1)
+                times = [min([*times[:1], message.log_time]), max([*times[1:], message.log_time])]
+        self.span = (times[0], times[1]) if times else (0, 0)
+
+    def _add(self, schema: Any, channel: Any, count: int) -> None:
+        name = normal_type(schema.name) if schema is not None else 'unknown'
+        topic = self.topics.setdefault(channel.topic, BagTopic(channel.topic, name))
+        topic.count += count
+        topic.fault = self._fault_of(schema, channel)
+
+    @staticmethod
+    def _fault_of(schema: Any, channel: Any) -> str:
+        if channel.message_encoding not in ('cdr', 'ros1'):
+            return f"its messages are '{channel.message_encoding}', not ROS's"
+        if schema is None or schema.encoding not in _KINDS:
+            return f"its definition is '{schema.encoding if schema else 'missing'}', not ROS's"
+        return ''
+
+    @staticmethod
+    def _indexed(stream: Any, topic: str) -> Iterator[tuple[Any, Any, Any]]:
+        from mcap.reader import SeekingReader
+
+        yield from SeekingReader(stream, validate_crcs=True).iter_messages(topics=[topic])
+
+    def _in_file_order(
+        self, stream: Any, topic: str | None = None,
+    ) -> Iterator[tuple[Any, Any, Any]]:
+        """Yield schema, channel and message as they lie in the file, up to where it is damaged."""
+        from mcap.exceptions import McapError
+        from mcap.records import Channel, Message, Schema
+        from mcap.stream_reader import StreamReader
+
+        schemas: dict[int, Any] = {}
+        channels: dict[int, Any] = {}
+        try:
+            for record in StreamReader(stream, validate_crcs=False).records:
+                if isinstance(record, Schema):
+                    schemas[record.id] = record
+                elif isinstance(record, Channel):
+                    channels[record.id] = record
+                elif isinstance(record, Message) and record.channel_id in channels:
+                    channel = channels[record.channel_id]
+                    if topic in (None, channel.topic):
+                        yield schemas.get(channel.schema_id), channel, record
+        except (McapError, ValueError, IndexError, KeyError, OSError, RuntimeError,
+                MemoryError) as error:
+            # Of the library, of lz4 and of zstd: what comes after this cannot be found again.
+            self.fault = self.fault or f'it is damaged, and is read up to there ({error})'
+
+
+# SQLite and ROS 1 --------------------------------------------------------------------------------
+
+class RosbagsFile:
+    """A SQLite file of ROS 2 or a bag of ROS 1."""
+
+    def __init__(self, path: Path, is_ros1: bool) -> None:
+        """Open a file and list its topics; raises BagError."""
+        need_rosbags()
+        self.path = path
+        self.topics: dict[str, BagTopic] = {}
+        self.fault = ''
+        self._is_ros1 = is_ros1
+        self._types = MessageTypes(is_ros1)
+        with closing(self._opened()) as reader:
+            for connection in reader.connections:
+                topic = self.topics.setdefault(
+                    connection.topic, BagTopic(connection.topic, connection.msgtype))
+                topic.count += connection.msgcount
+            has_any = any(topic.count for topic in self.topics.values())
+            self.span = (reader.start_time, reader.end_time - 1) if has_any else (0, 0)
+
+    def messages(self, topic: str) -> Iterator[BagMessage]:
+        """Yield the messages of a topic in the order of their log times."""
+        with closing(self._opened()) as reader:
+            connections = [each for each in reader.connections if each.topic == topic]
+            if not connections:
+                return
+            decoders: dict[int, Callable[[bytes], Any]] = {}
+            for connection, log_ns, data in reader.messages(connections=connections):
+                decode = decoders.get(connection.id)
+                if decode is None:
+                    definition = connection.msgdef
+                    kind = 'idl' if definition.format.name == 'IDL' else 'msg'
+                    decode = decoders[connection.id] = self._types.decoder(
+                        connection.msgtype, definition.data, kind,
+                        'ros1' if self._is_ros1 else 'cdr')
+                yield BagMessage(log_ns, data, decode)
+
+    def _opened(self) -> Any:
+        from rosbags import rosbag1, rosbag2
+
+        try:
+            if not self._is_ros1 and set(str(self.path)) & set('?#%'):
+                raise ValueError("SQLite cannot open a path with '?', '#' or '%'; rename it")
+            suffix_ok = self._is_ros1 or self.path.suffix == '.db3'
+            if not suffix_ok:
+                raise ValueError('a SQLite file of ROS 2 must be called .db3; rename it')
+            reader = (rosbag1 if self._is_ros1 else rosbag2).Reader(self.path)
+            reader.open()
+        except Exception as error:   # the library's own, SQLite's, and of bytes nobody thought of
+            hint = '; rosbag reindex makes its index' if 'indexed' in str(error) else ''
+            words = ' '.join(str(error).split()) or type(error).__name__
+            raise BagError(f'{self.path}: cannot be read: {words}{hint}') from error
+        return reader
+
+
+def open_bag_file(path: Path) -> BagFile:
+    """Return a file of a recording, by how it begins; raises BagError for another file."""
+    kind = bag_kind(path)
+    if kind == 'mcap':
+        return McapFile(path)
+    if kind in ('sqlite', 'ros1'):
+        return RosbagsFile(path, kind == 'ros1')
+    raise BagError(f'{path}: neither an MCAP, a SQLite file of ROS 2 nor a ROS 1 bag, by how it '
+                   'begins')
+
+
+def bag_kind(path: Path) -> str:
+    """Return 'mcap', 'sqlite' or 'ros1' by a file's first bytes; '' for others."""
+    start = b''
+    with suppress(OSError), open(path, 'rb') as file:
+        start = file.read(16)
+    kinds: Sequence[tuple[bytes, str]] = (
+        (MCAP_MAGIC, 'mcap'), (b'SQLite format 3\0', 'sqlite'), (b'#ROSBAG V', 'ros1'))
+    return next((kind for magic, kind in kinds if start.startswith(magic)), '')
