@@ -13,7 +13,7 @@ from fuzz.pictures import picture_bytes
 from fuzz.target import file_with, scratch, Target
 from xsvggt_ros.console import arguments
 from xsvggt_ros.console.errors import ToolError
-from xsvggt_ros.evaluation.dataset_layouts import open_recordings
+from xsvggt_ros.evaluation.dataset_layouts import open_sequences
 from xsvggt_ros.mapping import map_files
 from xsvggt_ros.mapping.trajectory import StampedPose
 from xsvggt_ros.recordings import outputs
@@ -28,7 +28,7 @@ def check_recordings(folder: Path, layout: str) -> bool:
     """Open a data set and read its frames; return whether there is any."""
     read = False
     with contextlib.suppress(ToolError):
-        for recording in open_recordings(folder, layout):
+        for recording in open_sequences(folder, layout):
             assert len(recording) > 0
             for index in range(min(len(recording), 2)):
                 with contextlib.suppress(ToolError):

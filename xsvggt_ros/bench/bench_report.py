@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from xsvggt_ros.bench.cache_bench import CacheBench, Row
+from xsvggt_ros.bench.cache_bench import BenchRow, CacheBench
 from xsvggt_ros.console.environment import device_name
 from xsvggt_ros.console.tables import markdown_table, text_table, TEXT_WIDTH
 from xsvggt_ros.kv_cache.retention import POLICIES
@@ -17,7 +17,7 @@ COLUMNS = ('policy', 'precision', 'tokens', 'MB', '%', 'depth drift', 'pose drif
 
 
 def to_json(
-    rows: Sequence[Row], bench: CacheBench, device: torch.device, command: str, version: str,
+    rows: Sequence[BenchRow], bench: CacheBench, device: torch.device, command: str, version: str,
 ) -> dict[str, Any]:
     """Return what the JSON file holds."""
     return {
@@ -28,7 +28,7 @@ def to_json(
         'byte_budget': bench.byte_budget, 'rows': [asdict(row) for row in rows]}
 
 
-def cells(row: Row, byte_budget: int) -> list[str]:
+def cells(row: BenchRow, byte_budget: int) -> list[str]:
     """Return a row as words; the columns are `COLUMNS`."""
     limited = POLICIES[row.policy].bounded
     return [
@@ -42,7 +42,7 @@ def cells(row: Row, byte_budget: int) -> list[str]:
 
 
 def report(
-    rows: Sequence[Row], bench: CacheBench, device: torch.device, markdown: bool,
+    rows: Sequence[BenchRow], bench: CacheBench, device: torch.device, markdown: bool,
 ) -> str:
     """Return the table, what it was made with, and what its columns mean."""
     lines = [cells(row, bench.byte_budget) for row in rows]

@@ -13,9 +13,9 @@ import torch
 from xsvggt_ros.bench.bench_report import report, to_json
 from xsvggt_ros.bench.cache_bench import (
     CacheBench,
+    CacheSetting,
     choose_settings,
     folder_stream,
-    Setting,
     world_stream,
 )
 from xsvggt_ros.console.arguments import network_image_size
@@ -65,7 +65,7 @@ def run_bench_cache(options: argparse.Namespace) -> None:
                    to_json(rows, bench, device, _command(options), package_version()))
 
 
-def _settings(options: argparse.Namespace) -> list[Setting]:
+def _settings(options: argparse.Namespace) -> list[CacheSetting]:
     schemes = SCHEMES if options.scheme == 'both' else (options.scheme or CacheConfig().scheme,)
     policies = options.policies.split(',') if options.policies else list(POLICIES)
     precisions = options.precisions.split(',') if options.precisions else list(QUANTIZATIONS)

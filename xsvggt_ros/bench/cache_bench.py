@@ -29,7 +29,7 @@ CAMERA_TOKENS = 2048  # that the camera head remembers at most, per layer: the p
 
 
 @dataclass(frozen=True)
-class Setting:
+class CacheSetting:
     """One row of the table; scheme is None where nothing is packed."""
 
     policy: str
@@ -46,7 +46,7 @@ class Setting:
         return POLICIES[self.policy].bounded
 
 
-REFERENCE = Setting('full', 'none', None)
+REFERENCE = CacheSetting('full', 'none', None)
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Row:
+class BenchRow:
     """
     One setting's results; the keys of the JSON rows. None: not known, or without a meaning.
 
@@ -136,8 +136,8 @@ class CacheBench:
         self.byte_budget = self._engine(paper).bytes_needed(self.height, self.width)
 
     def run_all(
-        self, settings: Sequence[Setting], progress: Callable[[int, str], None],
-    ) -> list[Row]:
+        self, settings: Sequence[CacheSetting], progress: Callable[[int, str], None],
+    ) -> list[BenchRow]:
         """
         Return a row for each setting; the first must be the reference.
 
@@ -157,7 +157,7 @@ class CacheBench:
             rows.append(self._row(setting, outcome, reference))
         return rows
 
-    def run(self, setting: Setting, frame_done: Callable[[int], None]) -> Outcome:
+    def run(self, setting: CacheSetting, frame_done: Callable[[int], None]) -> Outcome:
         """Send the stream through an engine of its own."""
         engine = self._engine(self._config(setting))
         engine.prepare(self.height, self.width)
@@ -180,7 +180,7 @@ class CacheBench:
         return Outcome(np.stack(depths), np.stack(poses), times, float(np.mean(kept)),
                        engine.cache_stats())
 
-    def tokens_that_fit(self, setting: Setting) -> int:
+    def tokens_that_fit(self, setting: CacheSetting) -> int:
         """Return the tokens per layer that the byte budget buys; 0 if not even two frames."""
         config = self._config(setting)
         return self._engine(config).tokens_that_fit(
@@ -192,7 +192,7 @@ class CacheBench:
         return StreamEngine(self.loaded.model, config, self._device, self._dtype, self.width,
                             self._head_dtype)
 
-    def _config(self, setting: Setting) -> CacheConfig:
+    def _config(self, setting: CacheSetting) -> CacheConfig:
         """Return a setting's cache: all of the stream in fp32, or what the byte budget buys."""
         scheme = setting.scheme or CacheConfig().scheme
         if not setting.bounded:
@@ -205,7 +205,7 @@ class CacheBench:
                            memory_budget_mb=(self.byte_budget + 0.5) / 1e6,
                            camera_max_tokens=self.camera_tokens)
 
-    def _check_fits(self, setting: Setting) -> None:
+    def _check_fits(self, setting: CacheSetting) -> None:
         """Raise ToolError if the byte budget is too small for a setting."""
         if setting.bounded and self.tokens_that_fit(setting) == 0:
             raise ToolError(
@@ -214,7 +214,7 @@ class CacheBench:
                 f'packing; set --tokens to {BUDGET_FRAMES * self.tokens_per_frame} or more, or '
                 'leave it out')
 
-    def _row(self, setting: Setting, outcome: Outcome, reference: Outcome) -> Row:
+    def _row(self, setting: CacheSetting, outcome: Outcome, reference: Outcome) -> BenchRow:
         stats, half = outcome.stats, self.stream.half
         if setting.bounded and stats.bytes_reserved > self.byte_budget:
             raise AssertionError(f'{setting} reserves {stats.bytes_reserved} bytes, more than '
@@ -227,7 +227,7 @@ class CacheBench:
         depth_error, trajectory_error = self._errors(outcome, positions)
         median = {part: float(np.median([getattr(times, part) for times in outcome.times]))
                   for part in ('frame', 'quantise', 'attend', 'score', 'evict')}
-        return Row(
+        return BenchRow(
             policy=setting.policy, quantization=setting.quantization, scheme=setting.scheme,
             tokens=stats.tokens_per_layer[0] if stats.budget is None else stats.budget,
             bytes=stats.bytes_reserved, bytes_used=stats.bytes_used,
@@ -252,7 +252,7 @@ class CacheBench:
 
 def choose_settings(
     policies: Sequence[str], precisions: Sequence[str], schemes: Sequence[str],
-) -> list[Setting]:
+) -> list[CacheSetting]:
     """Return the reference and every policy at every precision; raise ChoiceError."""
     for what, names, known in (('policy', policies, POLICIES),
                                ('precision', precisions, QUANTIZATIONS),
@@ -264,7 +264,7 @@ def choose_settings(
     for policy in policies:
         for precision in precisions:
             for scheme in (None,) if precision == 'none' else schemes:
-                settings.append(Setting(policy, precision, scheme))
+                settings.append(CacheSetting(policy, precision, scheme))
     return list(dict.fromkeys(settings))
 
 

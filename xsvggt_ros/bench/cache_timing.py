@@ -12,7 +12,7 @@ from torch import Tensor
 from xsvggt_ros.kv_cache.cache import KVCache
 from xsvggt_ros.kv_cache.store import DenseStore, Observer, Step
 
-Mark = float | torch.cuda.Event
+Moment = float | torch.cuda.Event
 # How a store that packs writes a step's tokens, by its scheme.
 PACKING = ('_insert_tokens', '_insert_groups')
 
@@ -35,7 +35,7 @@ class Clock:
         """Choose how time is told for a device."""
         self._device = device
 
-    def now(self) -> Mark:
+    def now(self) -> Moment:
         """Return this moment."""
         if self._device.type != 'cuda':
             return time.perf_counter()
@@ -49,7 +49,7 @@ class Clock:
             torch.cuda.synchronize(self._device)
 
     @staticmethod
-    def between(start: Mark, end: Mark) -> float:
+    def between(start: Moment, end: Moment) -> float:
         """Return the ms between two moments."""
         if isinstance(start, float):
             return 1e3 * (end - start)
@@ -68,7 +68,7 @@ class CacheTimer:
     def __init__(self, cache: KVCache, device: torch.device) -> None:
         """Wrap the parts of a cache that lies on ``device``."""
         self._clock = Clock(device)
-        self._spans: dict[str, list[tuple[Mark, Mark]]] = {}
+        self._spans: dict[str, list[tuple[Moment, Moment]]] = {}
         cache.end_step = self._timed('end', cache.end_step)
         cache._score = self._timed('score', cache._score)
         for name in ('pooled_query', 'remember'):

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from xsvggt_ros.bench.cache_timing import CacheTimer, Clock, Mark
+from xsvggt_ros.bench.cache_timing import CacheTimer, Clock, Moment
 from xsvggt_ros.bench.operator_count import OperatorCount
 from xsvggt_ros.console.environment import device_name
 from xsvggt_ros.engine import stream_engine
@@ -190,8 +190,8 @@ class StageTimer:
         self._parts = dict(zip(STAGES[1:], (
             model.aggregator.patch_embed, model.aggregator, model.depth_head, model.point_head,
             model.camera_head)))
-        self._spans: dict[str, list[tuple[Mark, Mark]]] = {}
-        self._begun: dict[str, Mark] = {}
+        self._spans: dict[str, list[tuple[Moment, Moment]]] = {}
+        self._begun: dict[str, Moment] = {}
 
     def __enter__(self) -> 'StageTimer':
         """Listen to the parts of the network."""

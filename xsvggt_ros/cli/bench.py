@@ -7,7 +7,7 @@ import sys
 from xsvggt_ros.console.arguments import (
     add_device_arguments,
     add_keyframe_arguments,
-    add_priced_arguments,
+    add_tradeoff_arguments,
     image_size,
     positive_int,
     seed,
@@ -60,7 +60,7 @@ def _add_frame_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--no-fill', dest='fill', action='store_false',
                         help='begin with empty caches (default: with full ones, so that all '
                              'frames are like those of a stream that has run for long)')
-    add_priced_arguments(parser)
+    add_tradeoff_arguments(parser)
     add_keyframe_arguments(parser)
     parser.add_argument('--points', action='store_true', help='run the point head as well')
     parser.add_argument('--kernels', choices=('portable', 'triton', 'auto'), default='portable',

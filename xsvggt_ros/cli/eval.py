@@ -7,7 +7,7 @@ import sys
 from xsvggt_ros.console.arguments import (
     add_device_arguments,
     add_keyframe_arguments,
-    add_priced_arguments,
+    add_tradeoff_arguments,
     positive_float,
     positive_int,
 )
@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--remove', default='', metavar='A,B',
                         help='rows that show what the memory is for: first hides the first frame '
                              'from all others, history all earlier frames')
-    add_priced_arguments(parser)
+    add_tradeoff_arguments(parser)
     add_keyframe_arguments(parser)
     add_device_arguments(parser)
     parser.add_argument('--json', type=Path, metavar='FILE',

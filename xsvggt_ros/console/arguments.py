@@ -47,7 +47,7 @@ def positive_float(text: str) -> float:
     return value
 
 
-def add_priced_arguments(parser: argparse.ArgumentParser) -> None:
+def add_tradeoff_arguments(parser: argparse.ArgumentParser) -> None:
     """Add choices of the network that have a price."""
     parser.add_argument('--weights', choices=('float', 'int8_camera', 'int8', 'fp8'),
                         default='float',

@@ -29,7 +29,7 @@ WARM_UP = 3  # frames: libraries choose kernels, load them, and allocate workspa
 
 
 @dataclass(frozen=True)
-class Recording:
+class CapturedCall:
     """A captured call: ``replay`` does it again, from and into the memory it was captured with."""
 
     replay: Callable[[], None]
@@ -42,7 +42,7 @@ class GraphBackend(Protocol):
     def warm(self, call: Callable[[], Tensors]) -> Tensors:
         """Run a call eagerly where `capture` will be, and return its result."""
 
-    def capture(self, call: Callable[[], Tensors]) -> Recording:
+    def capture(self, call: Callable[[], Tensors]) -> CapturedCall:
         """Capture a call without running it; raises RuntimeError if that cannot be done."""
 
 
@@ -68,7 +68,7 @@ class CudaGraphs:
         current.wait_stream(self._stream)
         return outputs
 
-    def capture(self, call: Callable[[], Tensors]) -> Recording:
+    def capture(self, call: Callable[[], Tensors]) -> CapturedCall:
         """
         Capture a call. It waits for the device once.
 
@@ -83,7 +83,7 @@ class CudaGraphs:
                 outputs = call()
         finally:
             torch.cuda.set_stream(current)  # torch 2.13 stays on the other after a failure
-        return Recording(graph.replay, outputs)
+        return CapturedCall(graph.replay, outputs)
 
 
 class SteadyStep:
@@ -122,7 +122,7 @@ class SteadyStep:
     @property
     def replays(self) -> bool:
         """Return whether a graph is there to be replayed."""
-        return self._recording is not None
+        return self._captured is not None
 
     def __call__(self, circumstances: Hashable | None, *inputs: Tensor) -> Tensors:
         """
@@ -137,7 +137,7 @@ class SteadyStep:
         if key != self._key:
             self.invalidate('sizes have changed')
             self._key = key
-        if self._recording is None:
+        if self._captured is None:
             outputs = self._backend.warm(lambda: self._function(*inputs))
             self._warm += 1
             if self._warm == self._warm_up:
@@ -145,8 +145,8 @@ class SteadyStep:
             return outputs
         for buffer, x in zip(self._inputs, inputs):
             buffer.copy_(x)
-        self._recording.replay()
-        outputs = self._recording.outputs
+        self._captured.replay()
+        outputs = self._captured.outputs
         return outputs if self._lend else tuple(x.clone() for x in outputs)
 
     def settle(self) -> None:
@@ -157,11 +157,11 @@ class SteadyStep:
         served would change under it, and both would want the interpreter. A capture costs about
         one eager frame, once. Where it fails, the function stays eager for good.
         """
-        if self._recording is not None or self._refused or self._warm < self._warm_up:
+        if self._captured is not None or self._refused or self._warm < self._warm_up:
             return
         start = time.perf_counter()
         try:
-            self._recording = self._backend.capture(lambda: self._function(*self._inputs))
+            self._captured = self._backend.capture(lambda: self._function(*self._inputs))
         except RuntimeError as error:  # out of memory is one, too
             self._refused = True
             self._forget()
@@ -176,12 +176,12 @@ class SteadyStep:
 
         reason: why, for the report.
         """
-        if self._recording is not None:
+        if self._captured is not None:
             self._report(f'the CUDA graph of {self._name} is dropped: {reason}')
         self._forget()
 
     def _forget(self) -> None:
-        self._recording: Recording | None = None
+        self._captured: CapturedCall | None = None
         self._inputs: Tensors = ()
         self._key: Hashable | None = None
         self._warm = 0

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 # Bounds of what is believed. Lengths are in the network's unit, in which a scene is about 1.
-FARTHEST = 1e6  # of a position, a depth or a point
-LARGEST = 1e15  # of a key or a value; the squares of larger ones are not finite
-SKEW = 1e-2  # of the rows of a rotation: from unit length, and from the product of the others
-SMALLEST = 1e-6  # length of a quaternion
+MAX_LENGTH = 1e6  # of a position, a depth or a point
+MAX_MAGNITUDE = 1e15  # of a key or a value; the squares of larger ones are not finite
+MAX_SKEW = 1e-2  # of the rows of a rotation: from unit length, and from the product of the others
+MIN_QUATERNION_NORM = 1e-6  # length of a quaternion
 # Of `FrameResult.numbers`, in this order; then least and greatest of each map.
 POSE, ENCODING, INTRINSICS = 16, 9, 18
 MAPS_FROM = POSE + ENCODING + INTRINSICS
 # Least and greatest that is believed of the maps.
-MAPS = {'the depth': (0, FARTHEST), 'the confidence': (0, LARGEST),
-        'a point': (-FARTHEST, FARTHEST), 'the confidence of a point': (0, LARGEST)}
+MAPS = {'the depth': (0, MAX_LENGTH), 'the confidence': (0, MAX_MAGNITUDE),
+        'a point': (-MAX_LENGTH, MAX_LENGTH), 'the confidence of a point': (0, MAX_MAGNITUDE)}
 
 
 class ResultError(ValueError):
@@ -124,7 +124,8 @@ def check_results(
         _check(numbers[start:start + len(part)].tolist())
         start += len(part)
     kept = np.abs(numbers[start:])
-    if len(kept) and not kept.max() <= min(largest, LARGEST):  # so written, no number is refused
+    # So written, what is no number is refused.
+    if len(kept) and not kept.max() <= min(largest, MAX_MAGNITUDE):
         raise ResultError('what it would leave in the KV cache', 'is not finite, or too large')
     size = len(parts[0])
     return numbers[:start].reshape(-1, size)[:, :POSE].reshape(-1, 4, 4).copy()
@@ -136,12 +137,12 @@ def _check(numbers: list[float]) -> None:
     intrinsics, maps = numbers[POSE + ENCODING:MAPS_FROM], numbers[MAPS_FROM:]
     if not math.isfinite(sum(pose) + sum(encoding)):
         raise ResultError('the pose', lost=True)
-    if max(map(abs, pose[3:12:4])) > FARTHEST:
+    if max(map(abs, pose[3:12:4])) > MAX_LENGTH:
         raise ResultError(
             'the pose', f'is {max(map(abs, pose[3:12:4])):.3g} units from where it began',
             lost=True)
     if not _is_rotation(pose[0:3], pose[4:7], pose[8:11]) or (
-            math.hypot(*encoding[3:7]) < SMALLEST):
+            math.hypot(*encoding[3:7]) < MIN_QUATERNION_NORM):
         raise ResultError('the pose', 'has no rotation', lost=True)
     if not math.isfinite(sum(intrinsics)):
         raise ResultError('the focal length')
@@ -155,5 +156,5 @@ def _check(numbers: list[float]) -> None:
 def _is_rotation(x: list[float], y: list[float], z: list[float]) -> bool:
     """Return whether the rows of a matrix have unit length, and the third is their product."""
     product = (x[1] * y[2] - x[2] * y[1], x[2] * y[0] - x[0] * y[2], x[0] * y[1] - x[1] * y[0])
-    return (abs(math.hypot(*x) - 1) < SKEW and abs(math.hypot(*y) - 1) < SKEW
-            and math.dist(product, z) < SKEW)
+    return (abs(math.hypot(*x) - 1) < MAX_SKEW and abs(math.hypot(*y) - 1) < MAX_SKEW
+            and math.dist(product, z) < MAX_SKEW)

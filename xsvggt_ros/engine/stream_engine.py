@@ -17,13 +17,13 @@ from xsvggt_ros.geometry.se3 import pose_encoding_to_camera
 from xsvggt_ros.images.preprocess import Resize, to_network_input
 from xsvggt_ros.images.rectify import CameraView
 from xsvggt_ros.kernels import native
-from xsvggt_ros.kv_cache.cache import build_cache, CacheHealth, KVCache, Onlooker
+from xsvggt_ros.kv_cache.cache import build_cache, CacheHealth, KVCache, ReadOnlyCache
 from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.kv_cache.retention import POLICIES
 from xsvggt_ros.model.streamvggt import FramePrediction, StreamLayout
 
-MOST_VIEWS = 8  # cameras of which the maps are kept
-MOST_UPRIGHT = 20  # height over width of a frame: it is scaled to the width before it is cut
+MAX_VIEWS = 8  # cameras of which the maps are kept
+MAX_HEIGHT_OVER_WIDTH = 20  # of a frame: it is scaled to the width before it is cut
 
 
 class FrameError(ValueError):
@@ -35,10 +35,10 @@ class BudgetError(FrameError):
 
 
 @dataclass
-class StreamMemory:
+class StreamCaches:
     """What the network remembers of a stream: its global layers and its camera head's trunk."""
 
-    tokens: KVCache | Onlooker  # in a frame that is not to be remembered, the latter
+    tokens: KVCache | ReadOnlyCache  # in a frame that is not to be remembered, the latter
     camera: KVCache
 
 
@@ -56,14 +56,14 @@ class StreamModel(Protocol):
     def cache_layout(self, height: int, width: int) -> StreamLayout:
         """Return the shapes of the two caches for images of this size."""
 
-    def first_frame(self, image: Tensor, memory: StreamMemory, points: bool) -> FramePrediction:
+    def first_frame(self, image: Tensor, memory: StreamCaches, points: bool) -> FramePrediction:
         """
         Predict the frame that defines the world's frame; image: [3, H, W] in [0, 1].
 
         points: whether the map of points is wanted; the rest must be the same without it.
         """
 
-    def step(self, image: Tensor, memory: StreamMemory, points: bool) -> FramePrediction:
+    def step(self, image: Tensor, memory: StreamCaches, points: bool) -> FramePrediction:
         """Predict a later frame."""
 
 
@@ -157,7 +157,7 @@ class StreamEngine:
         self._image_size = image_size
         self._tracking_size = tracking_size
         self._shrink: Resize | None = None  # of images that are not remembered
-        self._memory: StreamMemory | None = None
+        self._memory: StreamCaches | None = None
         self._resize: Resize | None = None
         self._views: dict[CameraModel, CameraView] = {}
         self._source_size = (0, 0)  # height, width
@@ -196,10 +196,10 @@ class StreamEngine:
             raise FrameError(
                 f'the frame is {width}x{height} but this stream began with {expected}; '
                 'send that size, or reset the stream to begin anew')
-        if height > MOST_UPRIGHT * width:
+        if height > MAX_HEIGHT_OVER_WIDTH * width:
             raise FrameError(
-                f'the frame is {width}x{height}; more than {MOST_UPRIGHT} times as high as wide '
-                'is no camera image')
+                f'the frame is {width}x{height}; more than {MAX_HEIGHT_OVER_WIDTH} times as high '
+                'as wide is no camera image')
         resize = Resize.plan(height, width, self._image_size, self._model.patch_size)
         self._check_model_size(resize.height, resize.width)
         layout = self._model.cache_layout(resize.height, resize.width)
@@ -307,7 +307,7 @@ class StreamEngine:
         It waits for the device. If anything in the results or in what they would leave in the
         caches is not finite or absurd, all these frames are undone, and ResultError tells why.
         """
-        largest = min(self._memory.tokens.largest, self._memory.camera.largest)
+        largest = min(self._memory.tokens.max_magnitude, self._memory.camera.max_magnitude)
         try:
             return check_results(results, self._stored, largest)
         except ResultError:
@@ -495,7 +495,7 @@ class StreamEngine:
         self._unfinished = False
 
     def _predict(self, image: Tensor, remember: bool) -> FramePrediction:
-        self._memory.tokens.arrange(gapless=not remember and self._shrink is not None)
+        self._memory.tokens.compact(gapless=not remember and self._shrink is not None)
         if self._frames == 0:
             return self._model.first_frame(
                 to_network_input(image), self._memory, points=self._points)
@@ -503,7 +503,7 @@ class StreamEngine:
         if remember:
             return self._model.step(
                 to_network_input(image), self._memory, points=self._points, **settings)
-        memory = replace(self._memory, tokens=self._memory.tokens.onlooker())
+        memory = replace(self._memory, tokens=self._memory.tokens.read_only())
         if self._shrink is None:
             return self._model.step(
                 to_network_input(image), memory, points=self._points, **settings)
@@ -534,7 +534,7 @@ class StreamEngine:
                 f'the calibration is for images of {camera.width}x{camera.height}, but the frame '
                 f'is {self._source_size[1]}x{self._source_size[0]}')
         if camera not in self._views:
-            if len(self._views) == MOST_VIEWS:
+            if len(self._views) == MAX_VIEWS:
                 del self._views[next(iter(self._views))]
             self._views[camera] = CameraView(camera, self._resize, self._device)
         return self._views[camera]
@@ -553,20 +553,20 @@ class StreamEngine:
             False: SteadyFrame(tokens, graphs, lambda line: self._report(
                 f'images that are not remembered: {line}'))}
 
-    def _allocate(self, layout: StreamLayout) -> StreamMemory:
+    def _allocate(self, layout: StreamLayout) -> StreamCaches:
         return self._build(layout, self._token_budget(layout), self._device)
 
     def _build(
         self, layout: StreamLayout, budget: int | None, device: torch.device,
-    ) -> StreamMemory:
+    ) -> StreamCaches:
         config = self._cache_config
-        return StreamMemory(
+        return StreamCaches(
             tokens=build_cache(
                 layout.tokens, config, budget, self._attention_dtype(self._dtype), device,
                 config.quantization, self._kernels),
             camera=build_cache(
                 layout.camera, config, config.camera_max_tokens,
-                self._attention_dtype(self._head_dtype), device, 'none', watched=False))
+                self._attention_dtype(self._head_dtype), device, 'none', track_health=False))
 
     def _attention_dtype(self, dtype: torch.dtype) -> torch.dtype:
         """Return the type in which a network of this precision attends."""

@@ -57,7 +57,7 @@ def _matrix(fx: float, fy: float, cx: float, cy: float) -> np.ndarray:
     return np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
 
 
-class Recording(ABC):
+class DatasetSequence(ABC):
     """
     One sequence of a data set: pictures in the order of time, and what is true about them.
 
@@ -110,7 +110,7 @@ class Recording(ABC):
         """Return the camera matrix of a picture of this size."""
 
 
-class RgbdRecording(Recording):
+class RgbdSequence(DatasetSequence):
     """A sequence of a camera whose intrinsics were published for 640x480."""
 
     _camera: np.ndarray   # [3, 3]
@@ -119,7 +119,7 @@ class RgbdRecording(Recording):
         return _at_size(self._camera, width, height, self.folder)
 
 
-class SevenScenes(RgbdRecording):
+class SevenScenes(RgbdSequence):
     """
     7-Scenes: one file each for a frame's colour, depth in mm and pose (camera to world).
 
@@ -165,7 +165,7 @@ class SevenScenes(RgbdRecording):
         return picture.with_name(picture.name.removesuffix(self._SUFFIX) + suffix)
 
 
-class Tum(RgbdRecording):
+class Tum(RgbdSequence):
     """
     TUM RGB-D: lists of pictures, depth maps and poses of the colour camera with their times.
 
@@ -248,7 +248,7 @@ class Bonn(Tum):
         return None if markers is None else self._T_ROS @ markers @ self._T_ROS @ self._T_M
 
 
-class Kitti(Recording):
+class Kitti(DatasetSequence):
     """
     KITTI odometry: the left colour camera (image_2); poses in file 00.txt beside the sequences.
 
@@ -294,11 +294,11 @@ class Kitti(Recording):
 
 
 # In the order in which folders are compared with them; Bonn fits TUM, too.
-LAYOUTS: dict[str, type[Recording]] = {
+LAYOUTS: dict[str, type[DatasetSequence]] = {
     '7scenes': SevenScenes, 'bonn': Bonn, 'tum': Tum, 'kitti': Kitti}
 
 
-def open_recordings(folder: Path | str, layout: str = 'auto') -> list[Recording]:
+def open_sequences(folder: Path | str, layout: str = 'auto') -> list[DatasetSequence]:
     """
     Return the sequences that `folder` is or holds, sorted by name; raise ToolError.
 
@@ -321,7 +321,7 @@ def open_recordings(folder: Path | str, layout: str = 'auto') -> list[Recording]
     return _open_those_with_poses(sequences)
 
 
-def _find_sequences(folder: Path, layout: str) -> list[tuple[type[Recording], Path]]:
+def _find_sequences(folder: Path, layout: str) -> list[tuple[type[DatasetSequence], Path]]:
     """Return layout and folder of the sequences on the first level that has some."""
     level = [folder]
     for _ in range(_SEARCH_DEPTH + 1):
@@ -333,7 +333,7 @@ def _find_sequences(folder: Path, layout: str) -> list[tuple[type[Recording], Pa
     return []
 
 
-def _layout_of(folder: Path, layout: str) -> type[Recording] | None:
+def _layout_of(folder: Path, layout: str) -> type[DatasetSequence] | None:
     if layout == 'auto':
         return next((kind for kind in LAYOUTS.values() if kind.recognises(folder)), None)
     return LAYOUTS[layout] if LAYOUTS[layout].fits(folder) else None
@@ -344,7 +344,9 @@ def _subfolders(folder: Path) -> list[Path]:
             and not entry.name.startswith('.') and os.access(entry, os.R_OK | os.X_OK)]
 
 
-def _open_those_with_poses(sequences: list[tuple[type[Recording], Path]]) -> list[Recording]:
+def _open_those_with_poses(
+    sequences: list[tuple[type[DatasetSequence], Path]],
+) -> list[DatasetSequence]:
     """Return the sequences that have poses; raise NoTruthError if none has."""
     recordings, missing = [], []
     for kind, place in sequences:

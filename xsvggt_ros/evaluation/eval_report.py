@@ -10,7 +10,7 @@ import torch
 from xsvggt_ros.console.environment import device_name
 from xsvggt_ros.console.tables import markdown_table, text_table, TEXT_WIDTH
 from xsvggt_ros.evaluation.eval_streams import EvalStream
-from xsvggt_ros.evaluation.evaluation import mean, Scores, Setting, to_dict
+from xsvggt_ros.evaluation.evaluation import EvalSetting, mean, Scores, to_dict
 from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.kv_cache.retention import POLICIES
 from xsvggt_ros.model.checkpoint import LoadedModel
@@ -33,21 +33,21 @@ _NOTES = (
 
 
 @dataclass(frozen=True)
-class Row:
+class EvalRow:
     """One setting, streams of one length, their mean scores and those of each stream."""
 
-    setting: Setting
+    setting: EvalSetting
     frames: int   # of a stream, at most
     mean: Scores
     streams: list[Scores]
 
 
-def make_row(setting: Setting, frames: int, scores: list[Scores]) -> Row:
+def make_row(setting: EvalSetting, frames: int, scores: list[Scores]) -> EvalRow:
     """Return a row of the table."""
-    return Row(setting, frames, mean(scores), scores)
+    return EvalRow(setting, frames, mean(scores), scores)
 
 
-def report(rows: Sequence[Row], base: Sequence[Row], streams: Sequence[EvalStream],
+def report(rows: Sequence[EvalRow], base: Sequence[EvalRow], streams: Sequence[EvalStream],
            loaded: LoadedModel, device: torch.device, markdown: bool) -> str:
     """Return the table, what it was made with, and what its columns mean."""
     height, width = streams[0].images[0].shape[:2]
@@ -64,7 +64,7 @@ def report(rows: Sequence[Row], base: Sequence[Row], streams: Sequence[EvalStrea
                         fill(_NOTES, TEXT_WIDTH)])
 
 
-def cells(row: Row) -> list[str]:
+def cells(row: EvalRow) -> list[str]:
     """Return a row as words; the columns are `COLUMNS`."""
     setting, scores = row.setting, row.mean
     kind = POLICIES.get(setting.policy)
@@ -79,7 +79,7 @@ def cells(row: Row) -> list[str]:
             f'{1e3 * scores.seconds_per_frame:.1f}']
 
 
-def to_json(rows: Sequence[Row], base: Sequence[Row], streams: Sequence[EvalStream],
+def to_json(rows: Sequence[EvalRow], base: Sequence[EvalRow], streams: Sequence[EvalStream],
             loaded: LoadedModel, device: torch.device, command: str,
             version: str, weights: str = 'float') -> dict[str, Any]:
     """Return what the JSON file holds: the first row's means on top, then all rows."""

@@ -21,10 +21,10 @@ from xsvggt_ros.console.measurement import (
 )
 from xsvggt_ros.console.progress import ProgressBar
 from xsvggt_ros.evaluation import evaluation
-from xsvggt_ros.evaluation.dataset_layouts import open_recordings
-from xsvggt_ros.evaluation.eval_report import make_row, report, Row, to_json
-from xsvggt_ros.evaluation.eval_streams import EvalStream, prepare, Recording, world_recordings
-from xsvggt_ros.evaluation.evaluation import REMOVALS, Setting
+from xsvggt_ros.evaluation.dataset_layouts import open_sequences
+from xsvggt_ros.evaluation.eval_report import EvalRow, make_row, report, to_json
+from xsvggt_ros.evaluation.eval_streams import EvalSource, EvalStream, prepare, world_sources
+from xsvggt_ros.evaluation.evaluation import EvalSetting, REMOVALS
 from xsvggt_ros.kv_cache.config import QUANTIZATIONS
 from xsvggt_ros.kv_cache.retention import POLICIES
 from xsvggt_ros.model.camera_head import ITERATIONS
@@ -47,7 +47,7 @@ def run_eval(options: argparse.Namespace) -> None:
     total = len(settings) * sum(len(stream.images) for stream in streams)
     bar = ProgressBar('evaluating', total, sys.stderr)
     done, start = 0, time.monotonic()
-    rows: list[Row] = []
+    rows: list[EvalRow] = []
     for setting in settings:
         def frame_done() -> None:
             nonlocal done
@@ -69,7 +69,7 @@ def run_eval(options: argparse.Namespace) -> None:
     base = []
     for length in lengths:
         starts = [stream.first(length) for stream in streams]
-        base.append(make_row(Setting('no motion', 'constant depth'), length, [
+        base.append(make_row(EvalSetting('no motion', 'constant depth'), length, [
             evaluation.score(evaluation.baseline(start), start) for start in starts]))
     print(report(rows, base, streams, loaded, device, options.markdown), flush=True)
     if options.json is not None:
@@ -84,7 +84,7 @@ def read_lengths(text: str) -> list[int]:
     return sorted({int(part) for part in text.split(',')})
 
 
-def choose_settings(options: argparse.Namespace) -> list[Setting]:
+def choose_settings(options: argparse.Namespace) -> list[EvalSetting]:
     """Return a setting for each row; raise ChoiceError for a name that does not exist."""
     policies, precisions = options.policy.split(','), options.quantization.split(',')
     removals = [name for name in options.remove.split(',') if name]
@@ -102,21 +102,21 @@ def choose_settings(options: argparse.Namespace) -> list[Setting]:
         if not all(is_whole(text) and int(text) for text in options.tokens.split(',')):
             raise ChoiceError(f"--tokens takes whole numbers above 0, got '{options.tokens}'")
         budgets = [int(text) for text in options.tokens.split(',')]
-    settings = [Setting(policy, precision, budget if POLICIES[policy].bounded else None)
+    settings = [EvalSetting(policy, precision, budget if POLICIES[policy].bounded else None)
                 for policy in policies for precision in precisions for budget in budgets]
-    settings += [Setting('full', 'none', removed=name) for name in removals]
+    settings += [EvalSetting('full', 'none', removed=name) for name in removals]
     return list(dict.fromkeys(settings))
 
 
 def load_streams(options: argparse.Namespace, width: int, patch_size: int) -> list[EvalStream]:
     """Return the chosen streams at the network's size; raise ToolError."""
-    recordings: list[Recording]
+    recordings: list[EvalSource]
     frames = read_lengths(options.frames)[-1]
     if options.data is None:
-        recordings = world_recordings(options.world, options.streams, frames * options.stride,
+        recordings = world_sources(options.world, options.streams, frames * options.stride,
                                       options.rate)
     else:
-        recordings = open_recordings(options.data, options.layout)[:options.streams]
+        recordings = open_sequences(options.data, options.layout)[:options.streams]
     total = sum(min(frames, -(-len(one) // options.stride)) for one in recordings)
     bar = ProgressBar('reading', total, sys.stderr)
     done = 0

@@ -14,7 +14,7 @@ from xsvggt_ros.recordings.frame_source import DEFAULT_SIZE
 from xsvggt_ros.world.synthetic_world import SPLITS, SyntheticWorld
 
 
-class Recording(Protocol):
+class EvalSource(Protocol):
     """A stream with its truth."""
 
     name: str
@@ -26,7 +26,7 @@ class Recording(Protocol):
         """Return a frame, in the order of time."""
 
 
-class WorldRecording:
+class WorldSource:
     """The first frames of a synthetic world."""
 
     def __init__(self, seed: int, frames: int, rate: float) -> None:
@@ -46,9 +46,9 @@ class WorldRecording:
                          self._world.intrinsics.matrix())
 
 
-def world_recordings(split: str, count: int, frames: int, rate: float) -> list[WorldRecording]:
+def world_sources(split: str, count: int, frames: int, rate: float) -> list[WorldSource]:
     """Return the first `count` worlds of a split."""
-    return [WorldRecording(seed, frames, rate) for seed in SPLITS[split][:count]]
+    return [WorldSource(seed, frames, rate) for seed in SPLITS[split][:count]]
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class EvalStream:
                           self.intrinsics[:frames])
 
 
-def prepare(recording: Recording, frames: int, stride: int, image_size: int, patch_size: int,
+def prepare(recording: EvalSource, frames: int, stride: int, image_size: int, patch_size: int,
             frame_done: Callable[[], None]) -> EvalStream:
     """Return every `stride`-th frame of a recording, `frames` at most; raise ToolError."""
     indices = range(0, len(recording), stride)[:frames]

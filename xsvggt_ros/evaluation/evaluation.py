@@ -22,7 +22,7 @@ _CLOUD_POINTS = 4000   # of a stream, for accuracy and completeness
 
 
 @dataclass(frozen=True)
-class Setting:
+class EvalSetting:
     """
     One row of the table.
 
@@ -83,7 +83,7 @@ class Prediction:
                           self.intrinsics[:frames], self.seconds[:frames], self.cache_bytes)
 
 
-def predict(loaded: LoadedModel, setting: Setting, stream: EvalStream, device: torch.device,
+def predict(loaded: LoadedModel, setting: EvalSetting, stream: EvalStream, device: torch.device,
             dtype: torch.dtype, frame_done: Callable[[], None],
             lengths: Sequence[int] = (), keyframe_stride: int = 1,
             tracking_size: int | None = None) -> Prediction:

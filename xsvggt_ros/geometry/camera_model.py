@@ -17,7 +17,7 @@ LENSES = {'plumb_bob': 5, 'rational_polynomial': 8, 'equidistant': 4}  # number 
 NO_LENS = ('', 'none', 'pinhole')  # what drivers, simulators and files call a camera without one
 SHORTEST = 0.05  # of the image's side: with a focal length below that a pinhole sees 169 degrees
 LONGEST = 1e6  # of the image's side, for the focal length; no telescope has that
-FARTHEST = 1e3  # of the image's side, for the principal point
+MAX_PRINCIPAL_OFFSET = 1e3  # of the image's side, for the principal point
 _GRID = 9  # points in each direction at which two cameras are compared
 _BLOCK = 1 << 15  # pixels of a map that are worked on at once: what a processor's cache holds
 
@@ -100,7 +100,7 @@ class CameraModel:
         if not camera.is_inside(camera.source_of(camera._sparse_pixels())).any():
             raise CameraError('with this lens, R and P the rectified image would show nothing')
         for name, matrix in (('K', camera_matrix), ('P', rectified)):
-            if max(abs(matrix[0, 2]) / width, abs(matrix[1, 2]) / height) > FARTHEST:
+            if max(abs(matrix[0, 2]) / width, abs(matrix[1, 2]) / height) > MAX_PRINCIPAL_OFFSET:
                 raise CameraError(f'{name} has its principal point at {matrix[0, 2]:.4g}, '
                                   f'{matrix[1, 2]:.4g}, far from an image of {width}x{height}')
         return camera

@@ -9,7 +9,7 @@ import torch
 
 # portable: PyTorch alone; triton: Triton or an error; auto: Triton where it runs.
 CHOICES = ('portable', 'triton', 'auto')
-SMALLEST_CAPABILITY = (7, 5)  # of a CUDA device: what Triton compiles for
+MIN_CAPABILITY = (7, 5)  # of a CUDA device: what Triton compiles for
 
 
 def interpreted() -> bool:
@@ -55,6 +55,6 @@ def why_not(device: torch.device | str, head_dim: int) -> str | None:
         import_module('triton')
     except (ImportError, OSError, RuntimeError) as error:
         return f'triton cannot be imported: {error}'
-    if device.type == 'cuda' and torch.cuda.get_device_capability(device) < SMALLEST_CAPABILITY:
+    if device.type == 'cuda' and torch.cuda.get_device_capability(device) < MIN_CAPABILITY:
         return f'the GPU {torch.cuda.get_device_name(device)} is too old for Triton'
     return None

@@ -41,8 +41,8 @@ typedef Vector Loose __attribute__((aligned(4), may_alias));
 
 inline Vector load(const float *from) { return *reinterpret_cast<const Loose *>(from); }
 inline void store(float *to, Vector x) { *reinterpret_cast<Loose *>(to) = x; }
-inline Vector all(float x) { return x - Vector{}; }
-inline Vector larger(Vector a, Vector b) { return a < b ? b : a; }  // a, if that is no number
+inline Vector broadcast(float x) { return x - Vector{}; }
+inline Vector max(Vector a, Vector b) { return a < b ? b : a; }  // a, if that is no number
 
 // Have memory fetched that is read soon: the processor by itself does not look beyond a page.
 inline void fetch(const float *from, long floats) {
@@ -55,18 +55,18 @@ inline float sum(Vector x) {
   return total;
 }
 
-inline Vector root(Vector x) {
+inline Vector sqrt_lanes(Vector x) {
   for (int i = 0; i < WIDTH; i++) x[i] = std::sqrt(x[i]);
   return x;
 }
 
 // Cephes' expf, for x <= 88: relative error 1e-7.
 inline Vector exponential(Vector x) {
-  x = larger(x, all(-87.3f));
+  x = max(x, broadcast(-87.3f));
   Vector whole = x * 1.44269504f + 12582912.f - 12582912.f;  // rounds to the nearest integer
   x = x - whole * 0.693359375f;
   x = x + whole * 2.12194440e-4f;
-  Vector y = all(1.9875691500e-4f);
+  Vector y = broadcast(1.9875691500e-4f);
   y = y * x + 1.3981999507e-3f;
   y = y * x + 8.3334519073e-3f;
   y = y * x + 4.1665795894e-2f;
@@ -79,9 +79,9 @@ inline Vector exponential(Vector x) {
 
 // x / 2 (1 + erf(x / sqrt 2)), erf by Abramowitz and Stegun 7.1.26: absolute error 1.5e-7.
 inline Vector gelu(Vector x) {
-  Vector z = larger(x, -x) * 0.70710678f;
+  Vector z = max(x, -x) * 0.70710678f;
   Vector t = 1.f / (1.f + 0.3275911f * z);
-  Vector y = all(1.061405429f);
+  Vector y = broadcast(1.061405429f);
   y = y * t - 1.453152027f;
   y = y * t + 1.421413741f;
   y = y * t - 0.284496736f;
@@ -92,16 +92,16 @@ inline Vector gelu(Vector x) {
 
 // Memory for as long as the object lives, kept for the next ones of the same thread. What is taken
 // beyond what there is lies beside it, and is part of it from the next call on.
-class Room {
+class ScratchArena {
  public:
-  Room() : kept_(kept()), begin_(kept_.used) { kept_.rooms++; }
-  ~Room() {
+  ScratchArena() : kept_(kept()), begin_(kept_.used) { kept_.arenas++; }
+  ~ScratchArena() {
     kept_.used = begin_;
-    if (--kept_.rooms || kept_.beside.empty()) return;
+    if (--kept_.arenas || kept_.beside.empty()) return;
     kept_.beside.clear();
     kept_.block.reset(new float[kept_.size = kept_.wanted]);
   }
-  Room(const Room &) = delete;
+  ScratchArena(const ScratchArena &) = delete;
 
   // Not filled.
   float *take(size_t floats) {
@@ -117,7 +117,7 @@ class Room {
   struct Kept {
     std::unique_ptr<float[]> block;
     size_t size = 0, used = 0, wanted = 0;  // floats
-    int rooms = 0;
+    int arenas = 0;
     std::vector<std::unique_ptr<float[]>> beside;
   };
   static Kept &kept() {
@@ -130,7 +130,7 @@ class Room {
 
 // Starts a team of threads: GOMP_parallel of the OpenMP runtime that PyTorch runs on. Threads of
 // our own, or of a second runtime, would look out for work on the cores that PyTorch's look out on.
-void (*team)(void (*)(void *), void *, unsigned, unsigned) = nullptr;
+void (*thread_team)(void (*)(void *), void *, unsigned, unsigned) = nullptr;
 
 // work(i) for each i in [0, count), by so many threads.
 template <class Work>
@@ -144,10 +144,10 @@ void share(long threads, int count, const Work &work) {
     Shared &own = *static_cast<Shared *>(data);
     for (int i; (i = own.next++) < own.count;) own.work(i);
   };
-  if (threads < 2 || count < 2 || !team)
+  if (threads < 2 || count < 2 || !thread_team)
     take_part(&shared);
   else
-    team(take_part, &shared, unsigned(threads), 0);
+    thread_team(take_part, &shared, unsigned(threads), 0);
 }
 
 // work(first, last) for parts of [0, count), a whole number of `unit` each but the last.
@@ -184,19 +184,19 @@ inline Half narrow(float x) {
 #error "no 16-bit floats are known for this processor"
 #endif
 
-// One head's keys or values, as `kv_cache.quantization.Block` has them, of the scheme `token`.
+// One head's keys or values, as `kv_cache.packing.PackedTensor` has them, of the scheme `token`.
 struct Packed {
   uint8_t *payload;
   Half *scale, *minimum;
 };
 
 void write_token(int n, int bits, const float *__restrict x, const Packed &to, long slot) {
-  Vector lows = all(x[0]), highs = lows, zeros{};
+  Vector lows = broadcast(x[0]), highs = lows, zeros{};
   float levels = float((1 << bits) - 1), low = x[0], high = x[0], zero = 0;
   int at = 0;
   for (; at + WIDTH <= n; at += WIDTH) {
     Vector some = load(x + at);
-    lows = -larger(-lows, -some), highs = larger(highs, some);
+    lows = -max(-lows, -some), highs = max(highs, some);
     zeros += 0.f * some;
   }
   for (; at < n; at++) {
@@ -244,7 +244,7 @@ inline int tokens_of_tile(long tokens, long from) {
 struct Left {
   const float *weights;
   long row, step;
-  const float *bias = nullptr, *plus = nullptr;
+  const float *bias = nullptr, *residual = nullptr;
   bool relu = false;
 };
 
@@ -259,7 +259,7 @@ inline __attribute__((always_inline)) void tile(int first, int n, const Left &le
   for (int i = 0; i < R; i++)
     for (int c = 0; c < C; c++) {
       long at = (first + i) * pitch + x + c * WIDTH;
-      sums[i][c] = left.plus ? load(left.plus + at) : Vector{};
+      sums[i][c] = left.residual ? load(left.residual + at) : Vector{};
       if (left.bias) sums[i][c] += left.bias[first + i];
     }
   for (int k = 0; k < n; k++) {
@@ -273,7 +273,7 @@ inline __attribute__((always_inline)) void tile(int first, int n, const Left &le
   for (int i = 0; i < R; i++)
     for (int c = 0; c < C; c++)
       store(out + (first + i) * pitch + x + c * WIDTH,
-            left.relu ? larger(sums[i][c], Vector{}) : sums[i][c]);
+            left.relu ? max(sums[i][c], Vector{}) : sums[i][c]);
 }
 
 template <int C, class Right>
@@ -309,7 +309,7 @@ void product(int lanes, int rows, int n, const Left &left, const float *b, float
     Left part = left;
     part.weights += first * left.row;
     if (left.bias) part.bias += first;
-    if (left.plus) part.plus += first * LANES;
+    if (left.residual) part.residual += first * LANES;
     tiles(int(last - first), n, part, right, 0, lanes, out + first * LANES, LANES);
   });
 }
@@ -338,7 +338,7 @@ void norm_lanes(int lanes, int channels, const float *x, const float *weight, co
       Vector difference = load(x + c * LANES + at) - mean;
       variance += difference * difference;
     }
-    Vector scale = 1.f / root(variance / float(channels) + eps);
+    Vector scale = 1.f / sqrt_lanes(variance / float(channels) + eps);
     for (int c = 0; c < channels; c++) {
       Vector y = (load(x + c * LANES + at) - mean) * scale;
       store(out + c * LANES + at, weight ? y * weight[c] + bias[c] : y);
@@ -349,7 +349,7 @@ void norm_lanes(int lanes, int channels, const float *x, const float *weight, co
 // A normalised head x [channels][LANES] with the norm's weights and the tokens' positions; table:
 // factors, summands and factors of the partner, [3][channels][LANES]. A channel's partner is a
 // quarter of the channels away, within its half.
-void turn_lanes(int lanes, int channels, const float *table, const float *x, float *out) {
+void rope_lanes(int lanes, int channels, const float *table, const float *x, float *out) {
   int quarter = channels / 4;
   const float *scale = table, *shift = table + channels * LANES,
               *partner = table + 2 * channels * LANES;
@@ -368,9 +368,9 @@ void turn_lanes(int lanes, int channels, const float *table, const float *x, flo
 // and Gimelshein, arXiv 1805.02867). weights: room for [BLOCK][LANES]; read: [channels][LANES].
 void attend_lanes(int lanes, int channels, int count, const float *queries, const float *keys,
                   const float *values, float *weights, float *read) {
-  Vector most[LANES / WIDTH], total[LANES / WIDTH];
+  Vector running_max[LANES / WIDTH], total[LANES / WIDTH];
   int vectors = (lanes + WIDTH - 1) / WIDTH;
-  for (int j = 0; j < vectors; j++) most[j] = all(-3e38f), total[j] = Vector{};
+  for (int j = 0; j < vectors; j++) running_max[j] = broadcast(-3e38f), total[j] = Vector{};
   std::memset(read, 0, sizeof(float) * channels * LANES);
   for (int from = 0; from < count; from += BLOCK) {
     int block = count - from < BLOCK ? count - from : BLOCK;
@@ -378,9 +378,9 @@ void attend_lanes(int lanes, int channels, int count, const float *queries, cons
     product(lanes, block, channels, {keys + long(from) * channels, channels, 1}, queries, weights);
     for (int j = 0; j < vectors; j++) {
       float *column = weights + j * WIDTH;
-      Vector now = most[j];
-      for (int k = 0; k < block; k++) now = larger(now, load(column + k * LANES));
-      Vector fade = exponential(most[j] - now), sums = total[j] * fade;
+      Vector now = running_max[j];
+      for (int k = 0; k < block; k++) now = max(now, load(column + k * LANES));
+      Vector fade = exponential(running_max[j] - now), sums = total[j] * fade;
       for (int k = 0; k < block; k++) {
         Vector weight = exponential(load(column + k * LANES) - now);
         sums += weight;
@@ -391,7 +391,7 @@ void attend_lanes(int lanes, int channels, int count, const float *queries, cons
           float *sum = read + c * LANES + j * WIDTH;
           store(sum, load(sum) * fade);
         }
-      most[j] = now, total[j] = sums;
+      running_max[j] = now, total[j] = sums;
     }
     product(lanes, channels, block,
             {values + long(from) * channels, 1, channels, nullptr, read}, weights, read);
@@ -411,17 +411,17 @@ struct Map {
   int channels, height, width;
   float *data;
 
-  Map(Room &room, int channels, int height, int width)
+  Map(ScratchArena &arena, int channels, int height, int width)
       : channels(channels), height(height), width(width) {
     // Vectors and shifted reads may run over the last channel's end.
     long end = LANES + 2 * pitch();
-    data = room.take(channels * plane() + end);
+    data = arena.take(channels * plane() + end);
     std::memset(data + channels * plane(), 0, sizeof(float) * end);
     for (int c = 0; c < channels; c++) {
       std::memset(row(c, -1) - 1, 0, sizeof(float) * pitch());
       std::memset(row(c, height) - 1 + pitch(), 0, sizeof(float) * WIDTH);
     }
-    mend();
+    zero_border();
   }
   int pitch() const { return width + 2; }
   long plane() const { return long(height + 2) * pitch() + WIDTH; }
@@ -429,7 +429,7 @@ struct Map {
     return data + channel * plane() + (y + 1) * pitch() + 1;
   }
   // What vectors have written into the border is zero again.
-  void mend() const {
+  void zero_border() const {
     for (int c = 0; c < channels; c++) {
       for (int y = 0; y < height; y++) row(c, y)[-1] = row(c, y)[width] = 0;
       std::memset(row(c, height) - 1, 0, sizeof(float) * pitch());
@@ -439,7 +439,7 @@ struct Map {
 
 // Convolve with weight [out][side][side][in], side 1 or 3; then add a map, or cut off at zero.
 void convolve(long threads, const Map &in, int side, const float *weight, const float *bias,
-              const Map &out, const Map *plus = nullptr, bool relu = false) {
+              const Map &out, const Map *residual = nullptr, bool relu = false) {
   std::vector<const float *> at;
   for (int y = 0; y < side; y++)
     for (int x = 0; x < side; x++)
@@ -447,12 +447,12 @@ void convolve(long threads, const Map &in, int side, const float *weight, const 
         at.push_back(in.row(c, y - side / 2) + x - side / 2);
   int n = int(at.size());
   const float *const *from = at.data();
-  Left left{weight, n, 1, bias, plus ? plus->row(0, 0) : nullptr, relu};
+  Left left{weight, n, 1, bias, residual ? residual->row(0, 0) : nullptr, relu};
   share_range(threads, in.height * in.pitch() - 2, COLUMNS * WIDTH, [&](long first, long last) {
     tiles(out.channels, n, left, [from](int k) { return from[k]; }, first, last, out.row(0, 0),
           out.plane());
   });
-  out.mend();
+  out.zero_border();
 }
 
 // Resample, corner pixels staying corner pixels.
@@ -500,18 +500,18 @@ struct Weights {
 };
 
 // x + the second of two convolutions of x; given another map, that too, and cut off at zero.
-void residual(long threads, Room &room, const Map &x, Weights &weights, const Map &out,
-              const Map *plus = nullptr) {
-  Map inner(room, x.channels, x.height, x.width);
+void residual_unit(long threads, ScratchArena &arena, const Map &x, Weights &weights,
+                   const Map &out, const Map *residual = nullptr) {
+  Map inner(arena, x.channels, x.height, x.width);
   const float *weight = weights.take(), *bias = weights.take();
   convolve(threads, x, 3, weight, bias, inner, nullptr, true);
   weight = weights.take(), bias = weights.take();
   convolve(threads, inner, 3, weight, bias, out, &x);
-  if (!plus) return;
+  if (!residual) return;
   for (int c = 0; c < out.channels; c++)
     for (int y = 0; y < out.height; y++)
       for (int i = 0; i < out.width; i++)
-        out.row(c, y)[i] = std::max(0.f, out.row(c, y)[i] + plus->row(c, y)[i]);
+        out.row(c, y)[i] = std::max(0.f, out.row(c, y)[i] + residual->row(c, y)[i]);
 }
 
 // One token ---------------------------------------------------------------------------------------
@@ -562,7 +562,7 @@ void norm_row(int n, const float *x, const float *weight, const float *bias, flo
 void gelu_row(int n, float *x) {
   int k = 0;
   for (; k + WIDTH <= n; k += WIDTH) store(x + k, gelu(load(x + k)));
-  for (; k < n; k++) x[k] = gelu(all(x[k]))[0];
+  for (; k < n; k++) x[k] = gelu(broadcast(x[k]))[0];
 }
 
 // out[0..N vectors] = scale * sum over t of weights[t] * row t, rows `row` apart.
@@ -581,29 +581,29 @@ inline void add_rows(int count, long row, const float *weights, const float *row
 void attend_row(int channels, int count, float scale, const float *query, const float *keys,
                 const float *values, float *weights, float *out) {
   rows_times(count, channels, keys, channels, query, weights);
-  Vector most = all(-3e38f), total{};
-  float last_most = -3e38f, last_total = 0;
+  Vector running_max = broadcast(-3e38f), total{};
+  float tail_max = -3e38f, tail_total = 0;
   int whole = count / WIDTH * WIDTH;
-  for (int t = 0; t < whole; t += WIDTH) most = larger(most, load(weights + t));
-  for (int t = whole; t < count; t++) last_most = std::fmax(last_most, weights[t]);
-  for (int i = 0; i < WIDTH; i++) last_most = std::fmax(last_most, most[i]);
+  for (int t = 0; t < whole; t += WIDTH) running_max = max(running_max, load(weights + t));
+  for (int t = whole; t < count; t++) tail_max = std::fmax(tail_max, weights[t]);
+  for (int i = 0; i < WIDTH; i++) tail_max = std::fmax(tail_max, running_max[i]);
   for (int t = 0; t < whole; t += WIDTH) {
-    Vector weight = exponential((load(weights + t) - last_most) * scale);
+    Vector weight = exponential((load(weights + t) - tail_max) * scale);
     total += weight;
     store(weights + t, weight);
   }
   for (int t = whole; t < count; t++)
-    last_total += weights[t] = exponential(all((weights[t] - last_most) * scale))[0];
-  last_total += sum(total);
+    tail_total += weights[t] = exponential(broadcast((weights[t] - tail_max) * scale))[0];
+  tail_total += sum(total);
   int c = 0;
   for (; c + 8 * WIDTH <= channels; c += 8 * WIDTH)
-    add_rows<8>(count, channels, weights, values + c, 1 / last_total, out + c);
+    add_rows<8>(count, channels, weights, values + c, 1 / tail_total, out + c);
   for (; c + WIDTH <= channels; c += WIDTH)
-    add_rows<1>(count, channels, weights, values + c, 1 / last_total, out + c);
+    add_rows<1>(count, channels, weights, values + c, 1 / tail_total, out + c);
   for (; c < channels; c++) {
     float sums = 0;
     for (int t = 0; t < count; t++) sums += weights[t] * values[long(t) * channels + c];
-    out[c] = sums / last_total;
+    out[c] = sums / tail_total;
   }
 }
 
@@ -613,34 +613,35 @@ void attend_row(int channels, int count, float scale, const float *query, const 
 extern "C" {
 
 // Grows when what is below changes its arguments or its meaning.
-int xsvggt_version() { return 2; }
+int xsvggt_version() { return 3; }
 
 // Take a GOMP_parallel, or null: then there is one thread.
-void xsvggt_use_team(void *gomp_parallel) {
-  team = reinterpret_cast<void (*)(void (*)(void *), void *, unsigned, unsigned)>(gomp_parallel);
+void xsvggt_use_thread_team(void *gomp_parallel) {
+  thread_team =
+      reinterpret_cast<void (*)(void (*)(void *), void *, unsigned, unsigned)>(gomp_parallel);
 }
 
 // Queries, keys and values [heads][tokens][channels / heads] of x [tokens][channels]: layer norm,
 // product with weight [3 channels][channels], and, if there is a table [tiles][2][3][head][LANES],
 // each head's own norm and position.
-void xsvggt_before(long threads, long tokens, long channels, long heads, const float *x,
+void xsvggt_norm_qkv(long threads, long tokens, long channels, long heads, const float *x,
                    const float *norm_weight, const float *norm_bias, float eps,
                    const float *weight, const float *bias, const float *table, float head_eps,
                    float *queries, float *keys, float *values) {
   int n = int(channels), head = int(channels / heads);
   float *parts[3] = {queries, keys, values};
   if (tokens == 1 && !table) {
-    Room room;
-    float *normal = room.take(n);
+    ScratchArena arena;
+    float *normal = arena.take(n);
     norm_row(n, x, norm_weight, norm_bias, eps, normal);
     for (int part = 0; part < 3; part++)
       rows_times(n, n, weight + part * n * n, n, normal, parts[part], bias + part * n, false,
                  threads);
     return;
   }
-  Room room;
-  float *normal = room.take(n * LANES), *packed = room.take(3 * n * LANES),
-        *turned = room.take(head * LANES);
+  ScratchArena arena;
+  float *normal = arena.take(n * LANES), *packed = arena.take(3 * n * LANES),
+        *turned = arena.take(head * LANES);
   for (long from = 0; from < tokens; from += LANES) {
     int lanes = tokens_of_tile(tokens, from);
     into_lanes(lanes, n, x + from * n, n, normal);
@@ -652,7 +653,7 @@ void xsvggt_before(long threads, long tokens, long channels, long heads, const f
         if (table && part < 2) {
           norm_lanes(lanes, head, one, nullptr, nullptr, head_eps, one);
           const float *own_table = table + (from / LANES * 2 + part) * 3 * head * LANES;
-          turn_lanes(lanes, head, own_table, one, turned);
+          rope_lanes(lanes, head, own_table, one, turned);
           one = turned;
         }
         out_of_lanes(lanes, head, one, parts[part] + (h * tokens + from) * head, head);
@@ -662,15 +663,15 @@ void xsvggt_before(long threads, long tokens, long channels, long heads, const f
 
 // out [tokens][channels] = y + the MLP of its norm, where y = x + the projection of what was read
 // [tokens][channels]. The MLP has `hidden` channels and a GELU inside.
-void xsvggt_after(long threads, long tokens, long channels, long hidden, const float *x,
+void xsvggt_proj_mlp(long threads, long tokens, long channels, long hidden, const float *x,
                   const float *read, const float *weight, const float *bias,
                   const float *norm_weight, const float *norm_bias, float eps,
                   const float *weight1, const float *bias1, const float *weight2,
                   const float *bias2, float *out) {
   int n = int(channels), inside = int(hidden);
   if (tokens == 1) {
-    Room room;
-    float *normal = room.take(n), *inner = room.take(inside);
+    ScratchArena arena;
+    float *normal = arena.take(n), *inner = arena.take(inside);
     std::memcpy(out, x, sizeof(float) * n);
     rows_times(n, n, weight, n, read, out, bias, true, threads);
     norm_row(n, out, norm_weight, norm_bias, eps, normal);
@@ -679,9 +680,9 @@ void xsvggt_after(long threads, long tokens, long channels, long hidden, const f
     rows_times(n, inside, weight2, inside, inner, out, bias2, true, threads);
     return;
   }
-  Room room;
-  float *stream = room.take(n * LANES), *normal = room.take(n * LANES),
-        *inner = room.take(inside * LANES);
+  ScratchArena arena;
+  float *stream = arena.take(n * LANES), *normal = arena.take(n * LANES),
+        *inner = arena.take(inside * LANES);
   for (long from = 0; from < tokens; from += LANES) {
     int lanes = tokens_of_tile(tokens, from);
     into_lanes(lanes, n, x + from * n, n, stream);
@@ -709,22 +710,23 @@ void xsvggt_attend(long threads, long heads, long tokens, long head, long count,
     long h = i / tiles, from = i % tiles * LANES;
     const float *own_queries = queries + h * query_head + from * query_token,
                 *own_keys = keys + h * key_head, *own_values = values + h * value_head;
-    Room room;
+    ScratchArena arena;
     if (tokens == 1)
-      return attend_row(d, n, scale, own_queries, own_keys, own_values, room.take(n), out + h * d);
+      return attend_row(d, n, scale, own_queries, own_keys, own_values, arena.take(n),
+                        out + h * d);
     int lanes = tokens_of_tile(tokens, from);
-    float *lane_queries = room.take(d * LANES), *read = room.take(d * LANES);
+    float *lane_queries = arena.take(d * LANES), *read = arena.take(d * LANES);
     into_lanes(lanes, d, own_queries, query_token, lane_queries, scale);
-    attend_lanes(lanes, d, n, lane_queries, own_keys, own_values, room.take(BLOCK * LANES), read);
+    attend_lanes(lanes, d, n, lane_queries, own_keys, own_values, arena.take(BLOCK * LANES), read);
     out_of_lanes(lanes, d, read, out + (from * heads + h) * d, heads * d);
   });
 }
 
-// out [rows] = weight [rows][n] times x + bias, + plus, then a GELU; plus may be null.
+// out [rows] = weight [rows][n] times x + bias, + residual, then a GELU; residual may be null.
 void xsvggt_row(long threads, long rows, long n, const float *weight, const float *x,
-                const float *bias, const float *plus, int gelu_too, float *out) {
-  if (plus) std::memcpy(out, plus, sizeof(float) * rows);
-  rows_times(int(rows), int(n), weight, n, x, out, bias, plus != nullptr, threads);
+                const float *bias, const float *residual, int gelu_too, float *out) {
+  if (residual) std::memcpy(out, residual, sizeof(float) * rows);
+  rows_times(int(rows), int(n), weight, n, x, out, bias, residual != nullptr, threads);
   if (gelu_too) gelu_row(int(rows), out);
 }
 
@@ -750,18 +752,18 @@ void xsvggt_dense(long threads, long rows, long columns, long patch, long dim,
                   const long *widths, long channels,
                   const float *const *layers, const float *const *all_weights, float eps,
                   float *out) {
-  Room room;
+  ScratchArena arena;
   Weights weights{all_weights};
   int height = int(rows), width = int(columns), n = int(dim), fused = int(widths[4]);
   int patches = height * width, tiles = (patches + LANES - 1) / LANES;
   const float *norm = weights.take(), *norm_bias = weights.take();
   long widest = std::max({dim, widths[0], widths[1], widths[2], widths[3]});
-  float *lanes = room.take(widest * LANES),
-        *projected = room.take(std::max({widest, 16 * widths[0], 4 * widths[1]}) * LANES);
+  float *lanes = arena.take(widest * LANES),
+        *projected = arena.take(std::max({widest, 16 * widths[0], 4 * widths[1]}) * LANES);
   std::vector<Map> levels;
   for (int level = 0; level < 4; level++) {
     int own = int(widths[level]);
-    Map map(room, own, height, width);
+    Map map(arena, own, height, width);
     const float *weight = weights.take(), *bias = weights.take();
     for (int t = 0; t < tiles; t++) {
       int some = tokens_of_tile(patches, t * LANES);
@@ -778,7 +780,7 @@ void xsvggt_dense(long threads, long rows, long columns, long patch, long dim,
     add_positions(map, position, weights.take());
     if (level < 2) {  // a transposed convolution whose patches do not overlap
       int side = level ? 2 : 4;
-      Map large(room, own, side * height, side * width);
+      Map large(arena, own, side * height, side * width);
       for (int y = 0; y < height; y++)
         for (int x = 0; x < width; x += LANES) {
           int some = tokens_of_tile(width, x);
@@ -799,8 +801,8 @@ void xsvggt_dense(long threads, long rows, long columns, long patch, long dim,
     } else if (level == 2) {
       levels.push_back(map);
     } else {  // every second pixel of a convolution
-      Map every(room, own, height, width),
-          half(room, own, (height + 1) / 2, (width + 1) / 2);
+      Map every(arena, own, height, width),
+          half(arena, own, (height + 1) / 2, (width + 1) / 2);
       convolve(threads, map, 3, resize, resize_bias, every);
       for (int c = 0; c < own; c++)
         for (int y = 0; y < half.height; y++)
@@ -809,7 +811,7 @@ void xsvggt_dense(long threads, long rows, long columns, long patch, long dim,
     }
   }
   for (Map &level : levels) {
-    Map begun(room, fused, level.height, level.width);
+    Map begun(arena, fused, level.height, level.width);
     convolve(threads, level, 3, weights.take(), nullptr, begun, nullptr, true);
     level = begun;
   }
@@ -817,28 +819,28 @@ void xsvggt_dense(long threads, long rows, long columns, long patch, long dim,
   for (int level = 3; level >= 0; level--) {
     const Map &skip = levels[level];
     if (level < 3) {
-      Map both(room, fused, x.height, x.width);
-      residual(threads, room, skip, weights, both, &x);
+      Map both(arena, fused, x.height, x.width);
+      residual_unit(threads, arena, skip, weights, both, &x);
       x = both;
     }
-    Map inner(room, fused, x.height, x.width), last(room, fused, x.height, x.width);
-    residual(threads, room, x, weights, inner);
+    Map inner(arena, fused, x.height, x.width), last(arena, fused, x.height, x.width);
+    residual_unit(threads, arena, x, weights, inner);
     const float *weight = weights.take(), *bias = weights.take();
     convolve(threads, inner, 1, weight, bias, last);
-    Map large(room, fused, level ? levels[level - 1].height : 2 * x.height,
+    Map large(arena, fused, level ? levels[level - 1].height : 2 * x.height,
               level ? levels[level - 1].width : 2 * x.width);
     resample(threads, last, large);
     x = large;
   }
-  Map narrow(room, int(widths[5]), x.height, x.width);
+  Map narrow(arena, int(widths[5]), x.height, x.width);
   const float *weight = weights.take(), *bias = weights.take();
   convolve(threads, x, 3, weight, bias, narrow);
-  Map whole(room, narrow.channels, int(rows * patch), int(columns * patch));
+  Map whole(arena, narrow.channels, int(rows * patch), int(columns * patch));
   resample(threads, narrow, whole);
   const float *position = weights.take();
   add_positions(whole, position, weights.take());
-  Map inner(room, int(widths[6]), whole.height, whole.width),
-      result(room, int(channels), whole.height, whole.width);
+  Map inner(arena, int(widths[6]), whole.height, whole.width),
+      result(arena, int(channels), whole.height, whole.width);
   weight = weights.take(), bias = weights.take();
   convolve(threads, whole, 3, weight, bias, inner, nullptr, true);
   weight = weights.take(), bias = weights.take();
@@ -871,9 +873,9 @@ void xsvggt_insert(long threads, const xsvggt_layer *layer, long heads, long tok
   const xsvggt_layer &l = *layer;
   int n = int(l.head), bits = int(l.bits);
   share(threads, int(heads), [=](int h) {
-    Room room;
-    float *x = room.take(n), *key_centre = room.take(n), *value_centre = room.take(n),
-          *spread = room.take(n);
+    ScratchArena arena;
+    float *x = arena.take(n), *key_centre = arena.take(n), *value_centre = arena.take(n),
+          *spread = arena.take(n);
     Packed to_keys = l.keys(h), to_values = l.values(h);
     for (int c = 0; c < n; c++) spread[c] = wide(l.spread[h * l.spreads + c]);
     for (long t = 0; t < tokens; t++) {
@@ -905,10 +907,10 @@ void xsvggt_decode(long threads, const xsvggt_layer *layer, long heads, long cou
   share(threads, int(heads * parts), [=](int i) {
     long h = i / parts, first = i % parts * PART, last = std::min(count, first + PART);
     Packed from_keys = l.keys(h), from_values = l.values(h);
-    Room room;
+    ScratchArena arena;
     long rows = 1 + 2 * special;
-    float *key_centres = room.take(rows * n), *value_centres = room.take(rows * n),
-          *spread = room.take(n);
+    float *key_centres = arena.take(rows * n), *value_centres = arena.take(rows * n),
+          *spread = arena.take(n);
     for (long c = 0; c < rows * n; c++) {
       key_centres[c] = wide(l.key_centres[h * l.tables + c]);
       value_centres[c] = wide(l.value_centres[h * l.tables + c]);

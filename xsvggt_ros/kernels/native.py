@@ -20,21 +20,22 @@ from torch import nn, Tensor
 
 import xsvggt_ros
 
-VERSION = 2  # of the functions in native.cpp
+VERSION = 3  # of the functions in native.cpp
 # Files for a processor, the quickest first, by what PyTorch calls it; others have the plain one.
 FILES = {'AVX512': ('native_x86-64-v4.so', 'native_x86-64-v3.so'),
          'AVX2': ('native_x86-64-v3.so',)}
 LANES = 64  # tokens side by side in native.cpp
-MOST_WEIGHTS = 1 << 18  # of a layer: wider ones keep more than one core busy
-MOST_PRODUCTS = 1 << 25  # of an attention, queries times keys times channels, for the same reason
-MOST_PIXELS = 1 << 16  # of a map, for the same reason
+MAX_WEIGHTS = 1 << 18  # of a layer: wider ones keep more than one core busy
+MAX_PRODUCTS = 1 << 25  # of an attention, queries times keys times channels, for the same reason
+MAX_PIXELS = 1 << 16  # of a map, for the same reason
 DENSE_WEIGHTS = 72  # tensors that native.cpp reads for a dense head
 
 _POINTER, _LONG, _FLOAT = ctypes.c_void_p, ctypes.c_long, ctypes.c_float
 # What the functions take after the number of threads.
 _ARGUMENTS = {
-    'before': [_LONG] * 3 + [_POINTER] * 3 + [_FLOAT] + [_POINTER] * 3 + [_FLOAT] + [_POINTER] * 3,
-    'after': [_LONG] * 3 + [_POINTER] * 6 + [_FLOAT] + [_POINTER] * 5,
+    'norm_qkv': [_LONG] * 3 + [_POINTER] * 3 + [_FLOAT] + [_POINTER] * 3 + [_FLOAT]
+    + [_POINTER] * 3,
+    'proj_mlp': [_LONG] * 3 + [_POINTER] * 6 + [_FLOAT] + [_POINTER] * 5,
     'attend': [_LONG] * 4 + [_FLOAT] + [_POINTER, _LONG, _LONG] + [_POINTER, _LONG] * 2
     + [_POINTER],
     'row': [_LONG] * 2 + [_POINTER] * 4 + [ctypes.c_int, _POINTER],
@@ -83,14 +84,14 @@ def load(file: Path) -> ctypes.CDLL | None:
         for name, arguments in _ARGUMENTS.items():
             function = getattr(loaded, f'xsvggt_{name}')
             function.argtypes, function.restype = [_LONG, *arguments], None
-        loaded.xsvggt_use_team.argtypes = [_POINTER]
-        loaded.xsvggt_use_team(_team())
+        loaded.xsvggt_use_thread_team.argtypes = [_POINTER]
+        loaded.xsvggt_use_thread_team(_thread_team())
     except (OSError, AttributeError):
         return None
     return loaded
 
 
-def _team() -> int | None:
+def _thread_team() -> int | None:
     """Return what starts the threads of PyTorch's OpenMP runtime, if it can be seen from here."""
     try:
         return ctypes.cast(ctypes.CDLL(None).GOMP_parallel, _POINTER).value
@@ -115,18 +116,18 @@ def small(
 ) -> bool:
     """Return whether all of these are there, fp32 on a CPU, in order, and few numbers each."""
     return all(weight is not None and weight.dtype is torch.float32 and weight.is_cpu
-               and weight.is_contiguous(memory_format=order) and weight.numel() <= MOST_WEIGHTS
+               and weight.is_contiguous(memory_format=order) and weight.numel() <= MAX_WEIGHTS
                for weight in weights)
 
 
 def lanes(tables: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """Return what `before` takes of the tables [tokens, 2, 1, head_dim] of `layers.turn`."""
+    """Return what `norm_qkv` takes of the tables of `layers.apply_folded_rope`."""
     table = torch.stack([table[:, :, 0] for table in tables], dim=2)  # [tokens, 2, 3, head_dim]
     table = torch.nn.functional.pad(table, (0, 0, 0, 0, 0, 0, 0, -len(table) % LANES))
     return table.unflatten(0, (-1, LANES)).permute(0, 2, 3, 4, 1).contiguous()
 
 
-class Layers:
+class WeightPointers:
     """
     Weights and biases of some layers of a module, as the functions here take them.
 
@@ -134,7 +135,7 @@ class Layers:
     """
 
     def __init__(self, *paths: tuple[str, ...]) -> None:
-        """Name the layers by their ways through the module."""
+        """Name the layers by their paths in the module."""
         self._paths = paths
         self._taken: list[tuple[int, torch.dtype]] = []
 
@@ -157,42 +158,42 @@ class Layers:
         return [pointer for pointer, _ in taken]
 
 
-def before(
+def norm_qkv(
     x: Tensor, heads: int, weights: Sequence[int], eps: float, table: Tensor | None,
     head_eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """
     Return queries, keys and values [heads, tokens, head_dim] of x [tokens, dim].
 
-    weights: `Layers` of the norm before and the projection [3 dim, dim]. table: `lanes`, if heads
-    have norms (head_eps) and positions.
+    weights: `WeightPointers` of the norm before and the projection [3 dim, dim]. table: `lanes`,
+    if heads have norms (head_eps) and positions.
     """
     tokens, dim = x.shape
     out = x.new_empty(3, heads, tokens, dim // heads)
     start, size = out.data_ptr(), 4 * tokens * dim
     norm, norm_bias, weight, bias = weights
-    library().xsvggt_before(
+    library().xsvggt_norm_qkv(
         torch.get_num_threads(), tokens, dim, heads, x.data_ptr(), norm, norm_bias, eps, weight,
         bias, None if table is None else table.data_ptr(), head_eps, start, start + size,
         start + 2 * size)
     return out.unbind()
 
 
-def after(
-    x: Tensor, read: Tensor, hidden: int, weights: Sequence[int], eps: float,
+def proj_mlp(
+    x: Tensor, attended: Tensor, hidden: int, weights: Sequence[int], eps: float,
 ) -> Tensor:
     """
-    Return y + MLP(norm(y)) of y = x + projection of read, for x [tokens, dim].
+    Return y + MLP(norm(y)) of y = x + projection of the attention output, for x [tokens, dim].
 
-    read: [heads, tokens, head_dim]; weights: `Layers` of the projection, the norm and the two
-    layers of the MLP with so many hidden channels.
+    attended: [heads, tokens, head_dim]; weights: of the projection, the norm and the
+    two layers of the MLP with so many hidden channels.
     """
     tokens, dim = x.shape
-    read = read.transpose(0, 1).to(x.dtype).contiguous()
+    attended = attended.transpose(0, 1).to(x.dtype).contiguous()
     out = torch.empty_like(x)
     proj, proj_bias, norm, norm_bias, *mlp = weights
-    library().xsvggt_after(
-        torch.get_num_threads(), tokens, dim, hidden, x.data_ptr(), read.data_ptr(), proj,
+    library().xsvggt_proj_mlp(
+        torch.get_num_threads(), tokens, dim, hidden, x.data_ptr(), attended.data_ptr(), proj,
         proj_bias, norm, norm_bias, eps, *mlp, out.data_ptr())
     return out
 
@@ -202,7 +203,7 @@ def takes_attention(query: Tensor, key: Tensor, value: Tensor) -> bool:
     return (query.dtype is key.dtype is value.dtype is torch.float32
             and query.is_cpu and key.is_cpu and value.is_cpu
             and key.shape == value.shape and len(key) == len(query) and key.shape[1] > 0
-            and query.numel() * key.shape[1] <= MOST_PRODUCTS and query.stride(2) == 1
+            and query.numel() * key.shape[1] <= MAX_PRODUCTS and query.stride(2) == 1
             and key.stride()[1:] == value.stride()[1:] == (query.shape[2], 1) and allowed())
 
 
@@ -221,20 +222,21 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return out.transpose(0, 1)
 
 
-def takes_row(x: Tensor, weight: Tensor, bias: Tensor | None, plus: Tensor | None) -> bool:
+def takes_row(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None) -> bool:
     """Return whether `row` can be called, and is quicker."""
     return (x.numel() == x.shape[-1] == weight.shape[1] and suits(x) and small((weight, bias))
-            and (plus is None or suits(plus) and plus.shape == (*x.shape[:-1], len(weight))))
+            and (residual is None
+                 or suits(residual) and residual.shape == (*x.shape[:-1], len(weight))))
 
 
 def row(
-    x: Tensor, weight: Tensor, bias: Tensor, gelu: bool = False, plus: Tensor | None = None,
+    x: Tensor, weight: Tensor, bias: Tensor, gelu: bool = False, residual: Tensor | None = None,
 ) -> Tensor:
-    """Return one x [..., in] through weights [out, in], with ``plus`` added or an erf GELU."""
+    """Return one x [..., in] through weights [out, in], with ``residual`` added or an erf GELU."""
     out = x.new_empty(*x.shape[:-1], len(weight))
     library().xsvggt_row(
         torch.get_num_threads(), *weight.shape, weight.data_ptr(), x.data_ptr(),
-        bias.data_ptr(), None if plus is None else plus.data_ptr(), gelu, out.data_ptr())
+        bias.data_ptr(), None if residual is None else residual.data_ptr(), gelu, out.data_ptr())
     return out
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from xsvggt_ros.kernels import native
-from xsvggt_ros.kernels.packing import Block, Centres
+from xsvggt_ros.kernels.packing import Centres, PackedTensor
 
 
 class _Layer(ctypes.Structure):
@@ -25,8 +25,8 @@ class _Layer(ctypes.Structure):
 
 
 def insert(
-    keys: Block, values: Block, centres: Centres, key: Tensor, value: Tensor, rows: Tensor,
-    slots: Tensor, bits: int,
+    keys: PackedTensor, values: PackedTensor, centres: Centres, key: Tensor, value: Tensor,
+    rows: Tensor, slots: Tensor, bits: int,
 ) -> None:
     """Do what `packed.insert` does, of keys and values of any strides and precision."""
     key, value = (_with_channels_in_order(x.float()) for x in (key, value))
@@ -39,8 +39,8 @@ def insert(
 
 
 def decode(
-    keys: Block, values: Block, centres: Centres, token_ids: Tensor, per_step: int, bits: int,
-    out_keys: Tensor, out_values: Tensor,
+    keys: PackedTensor, values: PackedTensor, centres: Centres, token_ids: Tensor, per_step: int,
+    bits: int, out_keys: Tensor, out_values: Tensor,
 ) -> None:
     """Do what `packed.decode` does, to fp32 tensors that are in order but for the heads."""
     heads, used, dim = out_keys.shape
@@ -54,7 +54,9 @@ def _with_channels_in_order(x: Tensor) -> Tensor:
     return x if x.stride(2) == 1 else x.contiguous()
 
 
-def _layer(keys: Block, values: Block, centres: Centres, dim: int, bits: int) -> _Layer:
+def _layer(
+    keys: PackedTensor, values: PackedTensor, centres: Centres, dim: int, bits: int,
+) -> _Layer:
     return _Layer(
         keys.payload.data_ptr(), values.payload.data_ptr(), keys.scale.data_ptr(),
         keys.minimum.data_ptr(), values.scale.data_ptr(), values.minimum.data_ptr(),

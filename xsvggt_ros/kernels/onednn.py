@@ -13,42 +13,42 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 # One row through fewer weights than these is quicker without oneDNN, which takes 10 us to set up.
-FEW_WEIGHTS = 1 << 20
+MIN_WEIGHTS = 1 << 20
 # Attention of so many queries over so many keys gains from it; more queries do without a matrix of
 # all weights. 197 queries, 16 heads, 2245 keys on one core: 11.6 instead of 21.5 ms; 1041 queries,
 # 3089 keys: 86 instead of 144 ms.
-MANY_KEYS, MANY_QUERIES = 512, 768
+MIN_KEYS, FUSED_QUERIES = 512, 768
 
 
 def suits_linear(x: Tensor, weight: Tensor) -> bool:
     """Return whether `linear` can be called, and is quicker."""
     single = x.numel() == x.shape[-1]
-    return not (single and weight.numel() < FEW_WEIGHTS) and suits(x)
+    return not (single and weight.numel() < MIN_WEIGHTS) and suits(x)
 
 
 def linear(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, gelu: bool = False,
-    plus: Tensor | None = None,
+    residual: Tensor | None = None,
 ) -> Tensor:
     """Return x [..., in] through weights [out, in], then an exact (erf) GELU, or added."""
-    if plus is not None:
-        return torch.ops.mkldnn._linear_pointwise.binary(x, plus, weight, bias, 'add')
+    if residual is not None:
+        return torch.ops.mkldnn._linear_pointwise.binary(x, residual, weight, bias, 'add')
     return torch.ops.mkldnn._linear_pointwise(
         x, weight, bias, 'gelu' if gelu else 'none', [], 'none')
 
 
 def convolve(
     x: Tensor, weight: Tensor, bias: Tensor | None, where: tuple, relu: bool = False,
-    plus: Tensor | None = None,
+    residual: Tensor | None = None,
 ) -> Tensor:
     """
-    Return x [N, channels, h, w] convolved, ``plus`` added or negative values cut off.
+    Return x [N, channels, h, w] convolved, ``residual`` added or negative values cut off.
 
     where: padding, stride, dilation and groups.
     """
-    if plus is not None:
+    if residual is not None:
         return torch.ops.mkldnn._convolution_pointwise.binary(
-            x, plus, weight, bias, *where, 'add', None, None, [], None)
+            x, residual, weight, bias, *where, 'add', None, None, [], None)
     return torch.ops.mkldnn._convolution_pointwise(
         x, weight, bias, *where, 'relu' if relu else 'none', [], '')
 
@@ -56,14 +56,14 @@ def convolve(
 def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Return softmax attention of queries [heads, tokens, d]; by oneDNN where that is quicker."""
     tokens = query.shape[1]
-    if (tokens == 1 or key.shape[1] < MANY_KEYS or query.dtype != torch.float32
+    if (tokens == 1 or key.shape[1] < MIN_KEYS or query.dtype != torch.float32
             or not (suits(query) and takes_products())):
         return _fused_attention(query, key, value)
     settings = torch.backends.mkldnn.matmul
     before = settings.fp32_precision
     settings.fp32_precision = 'bf16'  # what this means is said in `takes_products`
     try:
-        if tokens >= MANY_QUERIES:
+        if tokens >= FUSED_QUERIES:
             return _fused_attention(query, key, value)
         weights = query.new_empty(len(query), tokens, key.shape[1])
         torch.baddbmm(weights, query, key.transpose(1, 2), beta=0, alpha=query.shape[2] ** -0.5,
@@ -95,9 +95,9 @@ def works(dtype: torch.dtype) -> bool:
             where = (0, 0), (1, 1), (1, 1), 1
             return all(bool((result.round() == expected).all()) for result, expected in (
                 (linear(rows, rows, gelu=True), 16),
-                (linear(rows, rows, plus=rows), 17),
+                (linear(rows, rows, residual=rows), 17),
                 (convolve(ones, weight, None, where, relu=True), 16),
-                (convolve(ones, weight, None, where, plus=ones), 17)))
+                (convolve(ones, weight, None, where, residual=ones), 17)))
     except (AttributeError, RuntimeError, TypeError):
         return False
 

@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 
 from xsvggt_ros.kernels.availability import interpreted
-from xsvggt_ros.kernels.packing import Block, Centres
+from xsvggt_ros.kernels.packing import Centres, PackedTensor
 
 LOG2_E = 1.4426950408889634
 # A program of the interpreter costs much the same whatever its size.
@@ -28,8 +28,8 @@ TILE, TILE_FP32 = (128, 32), (32, 16)
 
 
 def insert(
-    keys: Block, values: Block, centres: Centres, key: Tensor, value: Tensor, rows: Tensor,
-    slots: Tensor, bits: int,
+    keys: PackedTensor, values: PackedTensor, centres: Centres, key: Tensor, value: Tensor,
+    rows: Tensor, slots: Tensor, bits: int,
 ) -> None:
     """
     Quantise a step's tokens and write them into their slots.
@@ -51,8 +51,8 @@ def insert(
 
 
 def decode(
-    keys: Block, values: Block, centres: Centres, token_ids: Tensor, per_step: int, bits: int,
-    out_keys: Tensor, out_values: Tensor,
+    keys: PackedTensor, values: PackedTensor, centres: Centres, token_ids: Tensor, per_step: int,
+    bits: int, out_keys: Tensor, out_values: Tensor,
 ) -> None:
     """
     Write the floats of some heads' first slots, as many as there are token ids, to two tensors.
@@ -75,8 +75,8 @@ def decode(
 
 
 def attend(
-    keys: Block, values: Block, centres: Centres, token_ids: Tensor, per_step: int, bits: int,
-    query: Tensor, key: Tensor, value: Tensor,
+    keys: PackedTensor, values: PackedTensor, centres: Centres, token_ids: Tensor, per_step: int,
+    bits: int, query: Tensor, key: Tensor, value: Tensor,
 ) -> Tensor:
     """
     Return attention over the packed tokens and, exactly as given, the current frame's own.
@@ -107,7 +107,7 @@ def attend(
     return out
 
 
-def _check(keys: Block, bits: int, dim: int, *tensors: Tensor) -> None:
+def _check(keys: PackedTensor, bits: int, dim: int, *tensors: Tensor) -> None:
     """Raise ValueError where a kernel would read something else than was meant."""
     if keys.payload.shape[-1] * 8 != dim * bits:
         raise ValueError(f'a payload of {keys.payload.shape[-1]} bytes does not hold {dim} '
@@ -141,12 +141,12 @@ def _store_tokens(low, high, payload, scale, minimum, slots, mask,
     q_high = _quantised(high, bottom, step, LEVELS)
     channel = tl.arange(0, HALF)[None, :]
     if BITS == 4:
-        place = payload + slots[:, None] * HALF + channel
-        tl.store(place, q_low | (q_high << 4), mask=mask[:, None])
+        address = payload + slots[:, None] * HALF + channel
+        tl.store(address, q_low | (q_high << 4), mask=mask[:, None])
     else:
-        place = payload + slots[:, None] * (2 * HALF) + channel
-        tl.store(place, q_low, mask=mask[:, None])
-        tl.store(place + HALF, q_high, mask=mask[:, None])
+        address = payload + slots[:, None] * (2 * HALF) + channel
+        tl.store(address, q_low, mask=mask[:, None])
+        tl.store(address + HALF, q_high, mask=mask[:, None])
     tl.store(scale + slots, step, mask=mask)
     tl.store(minimum + slots, bottom, mask=mask)
 
@@ -159,9 +159,9 @@ def _load_tokens(payload, scale, minimum, slots, mask, HALF: tl.constexpr, BITS:
         both = tl.load(payload + slots[:, None] * HALF + channel, mask=mask[:, None], other=0)
         low, high = both & 15, both >> 4
     else:
-        place = payload + slots[:, None] * (2 * HALF) + channel
-        low = tl.load(place, mask=mask[:, None], other=0)
-        high = tl.load(place + HALF, mask=mask[:, None], other=0)
+        address = payload + slots[:, None] * (2 * HALF) + channel
+        low = tl.load(address, mask=mask[:, None], other=0)
+        high = tl.load(address + HALF, mask=mask[:, None], other=0)
     step = tl.load(scale + slots, mask=mask, other=0.0).to(tl.float32)[:, None]
     bottom = tl.load(minimum + slots, mask=mask, other=0.0).to(tl.float32)[:, None]
     return low.to(tl.float32) * step + bottom, high.to(tl.float32) * step + bottom
@@ -170,9 +170,9 @@ def _load_tokens(payload, scale, minimum, slots, mask, HALF: tl.constexpr, BITS:
 @triton.jit
 def _load_halves(base, rows, stride, mask, HALF: tl.constexpr):
     """Return two halves [rows, HALF] of rows of 2 HALF channels, in fp32."""
-    place = base + rows[:, None] * stride + tl.arange(0, HALF)[None, :]
-    low = tl.load(place, mask=mask[:, None], other=0.0).to(tl.float32)
-    high = tl.load(place + HALF, mask=mask[:, None], other=0.0).to(tl.float32)
+    address = base + rows[:, None] * stride + tl.arange(0, HALF)[None, :]
+    low = tl.load(address, mask=mask[:, None], other=0.0).to(tl.float32)
+    high = tl.load(address + HALF, mask=mask[:, None], other=0.0).to(tl.float32)
     return low, high
 
 
@@ -253,18 +253,18 @@ def _decode(
     centre_low, centre_high = _load_halves(
         key_centres + head * centres_head, rows, 2 * HALF, mask, HALF)
     spread_low, spread_high = _spread(spread + head * spread_head, HALF)
-    place = keys + head * keys_head + slots[:, None] * keys_token + channel
+    address = keys + head * keys_head + slots[:, None] * keys_token + channel
     kind = keys.dtype.element_ty
-    tl.store(place, (low * spread_low + centre_low).to(kind), mask=mask[:, None])
-    tl.store(place + HALF, (high * spread_high + centre_high).to(kind), mask=mask[:, None])
+    tl.store(address, (low * spread_low + centre_low).to(kind), mask=mask[:, None])
+    tl.store(address + HALF, (high * spread_high + centre_high).to(kind), mask=mask[:, None])
 
     low, high = _load_tokens(value_payload + head * payload_head, value_scale + head * side_head,
                              value_minimum + head * side_head, slots, mask, HALF, BITS)
     centre_low, centre_high = _load_halves(
         value_centres + head * centres_head, rows, 2 * HALF, mask, HALF)
-    place = values + head * values_head + slots[:, None] * values_token + channel
-    tl.store(place, (low + centre_low).to(kind), mask=mask[:, None])
-    tl.store(place + HALF, (high + centre_high).to(kind), mask=mask[:, None])
+    address = values + head * values_head + slots[:, None] * values_token + channel
+    tl.store(address, (low + centre_low).to(kind), mask=mask[:, None])
+    tl.store(address + HALF, (high + centre_high).to(kind), mask=mask[:, None])
 
 
 @triton.jit
@@ -339,7 +339,7 @@ def _attend(
             _operand(high + centre_high, kind, WIDE), mask,
             top, total, sum_low, sum_high, factor, kind, WIDE)
 
-    place = out + head * out_head + row[:, None] * out_token + tl.arange(0, HALF)[None, :]
+    address = out + head * out_head + row[:, None] * out_token + tl.arange(0, HALF)[None, :]
     mask = (row < tokens)[:, None]
-    tl.store(place, (sum_low / total[:, None]).to(kind), mask=mask)
-    tl.store(place + HALF, (sum_high / total[:, None]).to(kind), mask=mask)
+    tl.store(address, (sum_low / total[:, None]).to(kind), mask=mask)
+    tl.store(address + HALF, (sum_high / total[:, None]).to(kind), mask=mask)

@@ -22,11 +22,11 @@ BITS = {'int8': 8, 'int4': 4}
 GROUP = 64  # tokens, at most, that share a key channel's scale in the scheme kcvt
 # A channel that hardly varied in the first frame may do so later: its scale is not trusted below
 # this share of the head's mean one.
-SMALLEST_SCALE = 0.1
+MIN_RELATIVE_SPREAD = 0.1
 
 
 @dataclass(frozen=True)
-class Block:
+class PackedTensor:
     """Quantised values: payload uint8 [..., n * bits / 8], scale and minimum fp16, broadcast."""
 
     payload: Tensor
@@ -43,8 +43,8 @@ class Block:
 class PackedKV:
     """Keys and values of some tokens, [heads, tokens, ...] each, as they are stored."""
 
-    keys: Block
-    values: Block
+    keys: PackedTensor
+    values: PackedTensor
 
     @property
     def nbytes(self) -> int:
@@ -68,22 +68,22 @@ def group_index(sizes: list[int], device: torch.device) -> Tensor:
         torch.tensor(sizes, device=device), output_size=sum(sizes))
 
 
-def quantise(x: Tensor, bits: int, dim: int) -> Block:
+def quantise(x: Tensor, bits: int, dim: int) -> PackedTensor:
     """Return x [..., n] quantised with one scale and minimum along ``dim``; n must be even."""
     return quantise_(x.to(torch.float32, copy=True), bits, dim)
 
 
-def quantise_(x: Tensor, bits: int, dim: int) -> Block:
+def quantise_(x: Tensor, bits: int, dim: int) -> PackedTensor:
     """As `quantise`, for fp32 that is not needed any more: new memory costs a CPU most of it."""
     levels = 2 ** bits - 1
     minimum = x.amin(dim, keepdim=True).half()
     scale = (x.amax(dim, keepdim=True) - minimum.float()) / levels
     scale = scale.clamp_min(torch.finfo(torch.half).tiny).half()
     q = x.sub_(minimum.float()).div_(scale.float()).round_().clamp_(0, levels).byte()
-    return Block(pack(q) if bits == 4 else q, scale, minimum)
+    return PackedTensor(pack(q) if bits == 4 else q, scale, minimum)
 
 
-def dequantise(block: Block, bits: int, out: Tensor | None = None) -> Tensor:
+def dequantise(block: PackedTensor, bits: int, out: Tensor | None = None) -> Tensor:
     """Return the values [..., n] of a block, in fp32 or in ``out``."""
     if out is None:
         shape = list(block.payload.shape)
@@ -150,7 +150,7 @@ class KVQuantizer:
         if self.scheme == 'kcvt':
             sizes = group_sizes(values.shape[1], self._special_tokens)
             group = group_index(sizes, values.device)
-            block = Block(packed.keys.payload, packed.keys.scale[:, group],
+            block = PackedTensor(packed.keys.payload, packed.keys.scale[:, group],
                           packed.keys.minimum[:, group])
             return dequantise(block, self.bits), values
         centres = self._fitted()
@@ -246,18 +246,18 @@ def key_statistics(keys: Tensor) -> tuple[Tensor, Tensor]:
     keys = keys.float()
     centre = keys.mean(dim=1, keepdim=True)
     spread = (keys - centre).square().mean(dim=1, keepdim=True).sqrt()
-    floor = SMALLEST_SCALE * spread.square().mean(dim=-1, keepdim=True).sqrt()
+    floor = MIN_RELATIVE_SPREAD * spread.square().mean(dim=-1, keepdim=True).sqrt()
     spread = spread.maximum(floor)
     return centre, torch.where(spread > 0, spread, 1.0)
 
 
-def quantise_groups(keys: Tensor, bits: int, sizes: list[int]) -> Block:
+def quantise_groups(keys: Tensor, bits: int, sizes: list[int]) -> PackedTensor:
     """
     Return keys [heads, tokens, head_dim] quantised per channel in groups of consecutive tokens.
 
     scale and minimum are [heads, groups, head_dim].
     """
     parts = [quantise(part, bits, 1) for part in keys.split(sizes, dim=1)]
-    return Block(torch.cat([part.payload for part in parts], dim=1),
+    return PackedTensor(torch.cat([part.payload for part in parts], dim=1),
                  torch.cat([part.scale for part in parts], dim=1),
                  torch.cat([part.minimum for part in parts], dim=1))

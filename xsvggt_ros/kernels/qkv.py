@@ -1,5 +1,5 @@
 """
-A Triton kernel that cuts queries, keys and values out of one product, normed and turned.
+A Triton kernel that cuts queries, keys and values out of one product, normalised, with RoPE.
 
 In PyTorch this takes about 30 operations in each of the network's attention layers. Importing
 this module needs Triton; `availability.why_not` tells whether it will do. The kernel is checked
@@ -28,7 +28,7 @@ def split_qkv(
     Return queries, keys and values, [heads, tokens, head_dim] each and contiguous.
 
     packed: [tokens, 3 * heads * head_dim], contiguous: all queries, then keys, then values. With
-    norms, of queries and keys both, each head is normalised over its channels, and then turned
+    norms, of queries and keys both, each head is normalised over its channels, and then rotated
     by ``rotary``, if given; in fp32, rounded once to the type of ``packed``. In the tables of
     ``rotary`` channel i of a half pairs with channel i + head_dim / 4 of it.
     """
@@ -53,9 +53,9 @@ def split_qkv(
 
 
 @triton.jit
-def _placed(source, token, mask, weight, bias, cosines, sines, eps,
-            ROTARY: tl.constexpr, DIM: tl.constexpr, row):
-    """Return a head's tokens [tokens, DIM], normalised and turned, in fp32."""
+def _norm_and_rope(source, token, mask, weight, bias, cosines, sines, eps,
+                   ROTARY: tl.constexpr, DIM: tl.constexpr, row):
+    """Return a head's tokens [tokens, DIM], normalised, with RoPE, in fp32."""
     channel = tl.arange(0, DIM)
     x = tl.load(source + token[:, None] * row + channel[None, :], mask=mask[:, None], other=0.0)
     x = x.to(tl.float32)
@@ -93,14 +93,14 @@ def _split(
     third = heads * DIM
     kind = out.dtype.element_ty
     if NORM:
-        query = _placed(source, token, mask, query_weight, query_bias, cosines, sines, eps,
-                        ROTARY, DIM, row)
-        key = _placed(source + third, token, mask, key_weight, key_bias, cosines, sines, eps,
-                      ROTARY, DIM, row)
+        query = _norm_and_rope(source, token, mask, query_weight, query_bias, cosines, sines,
+                               eps, ROTARY, DIM, row)
+        key = _norm_and_rope(source + third, token, mask, key_weight, key_bias, cosines, sines,
+                             eps, ROTARY, DIM, row)
     else:
-        place = token[:, None] * row + channel
-        query = tl.load(source + place, mask=mask[:, None], other=0.0)
-        key = tl.load(source + third + place, mask=mask[:, None], other=0.0)
+        address = token[:, None] * row + channel
+        query = tl.load(source + address, mask=mask[:, None], other=0.0)
+        key = tl.load(source + third + address, mask=mask[:, None], other=0.0)
     value = tl.load(source + 2 * third + token[:, None] * row + channel, mask=mask[:, None],
                     other=0.0)
     tl.store(target, query.to(kind), mask=mask[:, None])

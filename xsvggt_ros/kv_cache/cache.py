@@ -19,7 +19,7 @@ from xsvggt_ros.kv_cache.config import CacheConfig, CacheLayout
 from xsvggt_ros.kv_cache.retention import POLICIES, pooled_attention, RetentionPolicy
 from xsvggt_ros.kv_cache.store import DenseStore, extend, PackedStore, Step, TokenStore
 
-FEW_LAYERS = 12
+MAX_WATCHED_LAYERS = 12
 GROWTH_STEPS = 8  # first allocation of a cache without a limit, in steps; doubled when full
 
 
@@ -78,13 +78,13 @@ class KVCache:
 
     def __init__(
         self, layout: CacheLayout, policy: RetentionPolicy, budget: int | None,
-        store: TokenStore, watched: bool = True,
+        store: TokenStore, track_health: bool = True,
     ) -> None:
         """
         Take a store with room for the budget and one step more; `build_cache` makes one.
 
         budget: tokens per layer as `RetentionPolicy.fit_budget` gives it, None for no limit.
-        watched: measure what eviction costs, for `health`.
+        track_health: measure what eviction costs, for `health`.
         """
         self.layout = layout
         self.policy = policy
@@ -96,18 +96,18 @@ class KVCache:
         self._token_ids = torch.full((layers, store.slots), -1, device=device)
         self._scores = torch.zeros(layers, store.slots, device=device)
         self._latest = self._scores
-        self._attention = torch.zeros(layers, store.slots if watched else 0, device=device)
+        self._attention = torch.zeros(layers, store.slots if track_health else 0, device=device)
         self._pooled = torch.zeros(layers, layout.heads, layout.head_dim, device=device)
         # Queries of a step of one token, which need no pooling and are scored together.
         single = step == 1 and isinstance(store, DenseStore)
-        self._singles: list[Tensor | None] = [None] * layers if single else []
+        self._single_queries: list[Tensor | None] = [None] * layers if single else []
         self._kept = torch.ones(layers, device=device)
         # The least and the greatest of the newest step's keys, and of its values.
         # Few layers tell them while they attend; what many have stored is looked at together, as
         # an operator for each costs more than that, unless it would hide something.
-        noted = (layers <= FEW_LAYERS or store.hides) and not self._singles
+        noted = (layers <= MAX_WATCHED_LAYERS or store.hides_nan) and not self._single_queries
         self._extremes = torch.zeros(layers if noted else 0, 2, 2, device=device)
-        self._lay_extremes(torch.float32)
+        self._view_extremes(torch.float32)
         self._offsets = torch.arange(step, device=device)
         self._next_slots = torch.zeros(layers, step, dtype=torch.int64, device=device)
         self.reset()
@@ -125,26 +125,26 @@ class KVCache:
         if used > self._store.slots:
             self._grow()
         if layer == 0:
-            self._protect()
-        if self._places:
-            self._note_extremes(layer, key, value)
+            self._save_evicted()
+        if self._extreme_slots:
+            self._record_extremes(layer, key, value)
         if self.budget is not None:
             self.policy.remember(layer, key, self.steps)
         observe = None
         if self.limit is not None and used > self.limit:
-            if self._singles:
-                self._singles[layer] = query
+            if self._single_queries:
+                self._single_queries[layer] = query
             else:
                 self.policy.pooled_query(query, out=self._pooled[layer])
             observe = partial(self._score, slice(layer, layer + 1))
         step = Step(self.steps, self._next_slots[layer], used, self._token_ids[layer, :used])
         return self._store.attend(layer, step, query, key, value, observe)
 
-    def look(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def attend_readonly(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """
         Attend to a step's keys and values and to everything remembered, and remember nothing.
 
-        query, key, value: as in `attend`; the tokens may be fewer, if `arrange` has closed the
+        query, key, value: as in `attend`; the tokens may be fewer, if `compact` has closed the
         gaps. The policy learns nothing of the step.
         """
         own = key.shape[1]
@@ -154,14 +154,14 @@ class KVCache:
         slots = self._next_slots[layer]
         if own != self.layout.tokens_per_step:
             slots = self._offsets[:own] + self.tokens
-        step = Step(self.steps, slots, used, self._token_ids[layer, :used], stays=False)
+        step = Step(self.steps, slots, used, self._token_ids[layer, :used], persistent=False)
         return self._store.attend(layer, step, query, key, value, None)
 
-    def onlooker(self) -> 'Onlooker':
+    def read_only(self) -> 'ReadOnlyCache':
         """Return what stands in for this cache in a step that is not to be remembered."""
-        return Onlooker(self)
+        return ReadOnlyCache(self)
 
-    def arrange(self, gapless: bool) -> None:
+    def compact(self, gapless: bool) -> None:
         """
         Close the gaps that the last eviction left among the tokens, or open them again.
 
@@ -169,7 +169,7 @@ class KVCache:
         and attend to what was evicted. Call it between steps. It moves as many tokens as a step
         has, at most, when there is something to do; every bit is back in its place afterwards.
         """
-        self._protect()
+        self._save_evicted()
         if gapless and self._moved is None and self._gaps:
             self._moved = self._fill(self._next_slots[:, :self._gaps], self.tokens)
         elif not gapless and self._moved is not None:
@@ -185,7 +185,7 @@ class KVCache:
         """
         step = self.layout.tokens_per_step
         if self._mark is not None:
-            self._note_step()
+            self._record_step()
         if step == 1:
             self._token_ids.scatter_(1, self._next_slots, self.steps)
         else:
@@ -202,13 +202,13 @@ class KVCache:
         elif self.evicted_last > step:
             self._mark = None  # tokens will be moved all over the place
         if self.evicted_last:
-            if self._singles:
-                self._pooled = torch.stack([query[:, 0] for query in self._singles]).float()
+            if self._single_queries:
+                self._pooled = torch.stack([query[:, 0] for query in self._single_queries]).float()
             for layers, keys, values in self._store.floats(used):
                 self._score(layers, slice(self.layout.heads), keys, values)
         self._gaps = self.evicted_last
         slots = self._free_slots(used, self.evicted_last)
-        if self._singles:
+        if self._single_queries:
             self._next_slots = slots
         else:  # in place: a captured step reads its slots from here
             self._next_slots.copy_(slots)
@@ -219,8 +219,8 @@ class KVCache:
         """Begin to note how the steps from here on are undone; to be called between steps."""
         self._mark = _Mark(
             (self.steps, self.tokens, self.evicted_last, self.evicted_total, self._gaps),
-            self._next_slots if self._singles else self._next_slots.clone(),
-            self._kept, self._token_ids if self._singles else None, [])
+            self._next_slots if self._single_queries else self._next_slots.clone(),
+            self._kept, self._token_ids if self._single_queries else None, [])
         if self.budget is not None:
             self.policy.mark()
 
@@ -242,7 +242,7 @@ class KVCache:
             raise RuntimeError('the cache cannot go back: what there was is not known any more')
         for change in reversed(mark.changes):
             if change.content is not None:
-                self._store.put(change.evicted, change.content)
+                self._store.restore(change.evicted, change.content)
             if change.token_ids is not None:
                 self._token_ids.scatter_(1, change.evicted, change.token_ids)
             if mark.token_ids is None:
@@ -250,7 +250,7 @@ class KVCache:
         if mark.token_ids is not None:
             self._token_ids = _with_free_slots(mark.token_ids, self._store.slots)
         self.steps, self.tokens, self.evicted_last, self.evicted_total, self._gaps = mark.numbers
-        if self._singles:
+        if self._single_queries:
             self._next_slots = mark.next_slots
         else:
             self._next_slots.copy_(mark.next_slots)
@@ -263,22 +263,22 @@ class KVCache:
         Return numbers [n] each, fp32, that tell whether what is to be stored can be stored.
 
         Of the step that has not ended, or of those since the `mark` where a step is one token. If
-        all are finite and not above `largest` in size, so is everything that was stored.
+        all are finite and not above `max_magnitude` in size, so is everything that was stored.
         """
         slots = self._next_slots
-        if self._singles:
+        if self._single_queries:
             if self._mark is None or not self._mark.changes:
                 return []
             slots = torch.cat([change.written for change in self._mark.changes], dim=1)
-        numbers = self._store.sides(slots)
-        if self._places:
+        numbers = self._store.side_data(slots)
+        if self._extreme_slots:
             return [self._noted.flatten().float(), *numbers]
         return numbers or self._store.extremes(slots)
 
     @property
-    def largest(self) -> float:
+    def max_magnitude(self) -> float:
         """Return above which size keys and values cannot be stored as they come."""
-        return self._store.largest
+        return self._store.max_magnitude
 
     def limit_tokens(self, tokens: int | None) -> None:
         """
@@ -300,7 +300,7 @@ class KVCache:
         self.evicted_last = 0  # per layer
         self.evicted_total = 0
         self._gaps = 0  # slots that the last eviction has left free, per layer
-        self._moved: tuple[Tensor, Tensor] | None = None  # from where to where, by `arrange`
+        self._moved: tuple[Tensor, Tensor] | None = None  # from where to where, by `compact`
         self._mark: _Mark | None = None
         self._token_ids.fill_(-1)
         self._kept.fill_(1)
@@ -348,37 +348,37 @@ class KVCache:
 
     # Undoing -------------------------------------------------------------------------------------
 
-    def _note_step(self) -> None:
+    def _record_step(self) -> None:
         """Note where a step's tokens go, and keep the identities there were at the mark."""
         mark = self._mark
         if mark.token_ids is self._token_ids:
             self._token_ids = self._token_ids.clone()
         # The slots of the first step are those of the mark.
-        if self._singles or not mark.changes:
-            slots = self._next_slots if self._singles else mark.next_slots
+        if self._single_queries or not mark.changes:
+            slots = self._next_slots if self._single_queries else mark.next_slots
         else:
             slots = self._next_slots.clone()
         mark.changes.append(_Change(slots))
 
-    def _protect(self) -> None:
+    def _save_evicted(self) -> None:
         """Save what was evicted since the mark, before its slots are used again."""
         if self._mark is None:
             return
         for change in self._mark.changes:
             if change.evicted is not None and change.content is None:
-                change.content = self._store.take(change.evicted)
+                change.content = self._store.save(change.evicted)
 
-    def _note_extremes(self, layer: int, key: Tensor, value: Tensor) -> None:
+    def _record_extremes(self, layer: int, key: Tensor, value: Tensor) -> None:
         if key.dtype is not self._noted.dtype:
-            self._lay_extremes(key.dtype)
-        of_keys, of_values = self._places[layer]
+            self._view_extremes(key.dtype)
+        of_keys, of_values = self._extreme_slots[layer]
         torch.aminmax(key, out=of_keys)
         torch.aminmax(value.to(key.dtype), out=of_values)
 
-    def _lay_extremes(self, dtype: torch.dtype) -> None:
+    def _view_extremes(self, dtype: torch.dtype) -> None:
         """Have the extremes be of the type of what they are the extremes of."""
         self._noted = self._extremes.view(dtype)[:, :, :2]
-        self._places = [[part.unbind() for part in own] for own in self._noted]
+        self._extreme_slots = [[part.unbind() for part in own] for own in self._noted]
 
     # Scores --------------------------------------------------------------------------------------
 
@@ -408,31 +408,31 @@ class KVCache:
         if count == 0:
             return (self._offsets + used).expand(layers, step).contiguous()
         ids = self._token_ids[:, :used]
-        must_leave = None
-        if self.policy.leaves == 'tokens':
+        forced_evictions = None
+        if self.policy.evicts == 'tokens':
             # Room for the next step, and for those that come before anything is evicted again.
             steps = 1 + -(-(self.budget - self.limit) // step)
-            must_leave = self._store.must_leave(
+            forced_evictions = self._store.forced_evictions(
                 ids, lambda: self.policy.protected(ids, self.steps), steps)
-        losers = self.policy.losers(
-            self._latest, ids, self.steps, count, must_leave, self._next_slots)
+        evicted = self.policy.evicted(
+            self._latest, ids, self.steps, count, forced_evictions, self._next_slots)
         if self._mark is not None:
             change = self._mark.changes[-1]
-            change.evicted = losers
+            change.evicted = evicted
             if self._mark.token_ids is None:
-                change.token_ids = self._token_ids.gather(1, losers)
-        self._token_ids.scatter_(1, losers, -1)
+                change.token_ids = self._token_ids.gather(1, evicted)
+        self._token_ids.scatter_(1, evicted, -1)
         if self._attention.numel():
-            lost = self._attention.gather(1, losers).sum(dim=1)
+            lost = self._attention.gather(1, evicted).sum(dim=1)
             self._kept = torch.sub(1, lost, alpha=1 / self.layout.heads)
         if count > step:  # a lowered limit leaves more holes than the next step fills
-            self._fill(losers, used - count)
+            self._fill(evicted, used - count)
             self._gaps = 0
             return self._free_slots(used - count, 0)
         if count == step:
-            return losers
+            return evicted
         fresh = (self._offsets[:step - count] + used).expand(layers, step - count)
-        return torch.cat([losers, fresh], dim=1)
+        return torch.cat([evicted, fresh], dim=1)
 
     def _fill(self, gaps: Tensor, kept: int) -> tuple[Tensor, Tensor]:
         """
@@ -462,7 +462,7 @@ class KVCache:
             self._attention = extend(self._attention, slots, dim=1)
 
 
-class Onlooker:
+class ReadOnlyCache:
     """Attends as a cache does, and remembers nothing."""
 
     def __init__(self, cache: KVCache) -> None:
@@ -470,8 +470,8 @@ class Onlooker:
         self._cache = cache
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attend to a step's own tokens and to everything remembered; see `KVCache.look`."""
-        return self._cache.look(layer, query, key, value)
+        """Attend as `KVCache.attend_readonly` does."""
+        return self._cache.attend_readonly(layer, query, key, value)
 
     def end_step(self) -> None:
         """Do nothing: there is nothing to commit."""
@@ -494,14 +494,14 @@ def _add_up(total: Tensor, part: Tensor, heads: slice) -> None:
 def build_cache(
     layout: CacheLayout, config: CacheConfig, budget: int | None, dtype: torch.dtype,
     device: torch.device | str, quantization: str, kernels: str = 'portable',
-    watched: bool = True,
+    track_health: bool = True,
 ) -> KVCache:
     """
     Allocate a cache for a budget of tokens per layer, None for no limit.
 
     dtype is what the network computes in. On the device 'meta' nothing is allocated, and
     ``bytes_reserved`` tells what would be. kernels: what works on packed tokens, one of
-    `availability.CHOICES`. watched: see `KVCache`.
+    `availability.CHOICES`. track_health: see `KVCache`.
     """
     step = layout.tokens_per_step
     kind = POLICIES[config.policy]
@@ -521,7 +521,7 @@ def build_cache(
         store = PackedStore(
             layout, slots, BITS[quantization], groups, dtype, device,
             availability.load('packed', kernels, device, layout.head_dim))
-    return KVCache(layout, policy, budget, store, watched)
+    return KVCache(layout, policy, budget, store, track_health)
 
 
 def most_groups(layout: CacheLayout, policy: RetentionPolicy, slots: int) -> int:
@@ -535,7 +535,7 @@ def most_groups(layout: CacheLayout, policy: RetentionPolicy, slots: int) -> int
     """
     step = layout.tokens_per_step
     groups = len(group_sizes(step, layout.special_tokens))
-    if policy.leaves == 'steps':
+    if policy.evicts == 'steps':
         return slots // step * groups
     rows = (slots // step + 2) * groups
-    return rows if policy.leaves == 'oldest' else 2 * rows
+    return rows if policy.evicts == 'oldest' else 2 * rows

@@ -16,7 +16,7 @@ class RetentionPolicy:
     """Rank the tokens of every layer; the lowest ranked leave."""
 
     bounded = True  # False: nothing is ever evicted
-    leaves = 'tokens'  # what is evicted: any 'tokens', the 'oldest' ones, or whole 'steps'
+    evicts = 'tokens'  # what is evicted: any 'tokens', the 'oldest' ones, or whole 'steps'
     protects_newest = True  # False: the newest step's tokens compete with the rest
     # Name of the policy to take instead where a step has one token only; None: this one.
     instead_for_single_tokens: str | None = None
@@ -51,7 +51,7 @@ class RetentionPolicy:
         """Note what is needed of a step's keys, [heads, tokens_per_step, head_dim]."""
 
     def commit(self, step: int) -> None:
-        """Take what `remember` noted of a step for good, after all layers and before `losers`."""
+        """Take what `remember` noted of a step for good, after all layers and before `evicted`."""
 
     def mark(self) -> None:
         """Begin to note what `rewind` needs to undo the steps from here on."""
@@ -95,27 +95,28 @@ class RetentionPolicy:
         raise NotImplementedError
 
     def protected(self, token_ids: Tensor, steps: int) -> Tensor:
-        """Return which slots hold tokens that always stay, as bool; steps as in `losers`."""
+        """Return which slots hold tokens that always stay, as bool; steps as in `evicted`."""
         first, newest = self.tokens_per_step, (steps - 1) * self.tokens_per_step
         if not self.protects_newest or newest <= first:  # then there are no others
             return token_ids < (first if not self.protects_newest else newest + first)
         return token_ids.clamp(first, newest - 1) != token_ids
 
-    def losers(
+    def evicted(
         self, scores: Tensor, token_ids: Tensor, steps: int, count: int,
-        must_leave: Tensor | None = None, newest: Tensor | None = None,
+        forced_evictions: Tensor | None = None, newest: Tensor | None = None,
     ) -> Tensor:
         """
         Return the slots that leave, [layers, count] int64, in no order.
 
-        steps is how many steps the stream has had, the newest included; must_leave: [layers,
+        steps is how many steps the stream has had, the newest included; forced_evictions: [layers,
         tokens] bool, tokens that leave whatever their rank, if any; newest: [layers,
         tokens_per_step] int64, the newest step's slots, if they are known. Scores may be written
         to. Among equals the older token
         stays: identical frames tie exactly, and the choice must not depend on the device.
         """
         rank = self.rank(scores, token_ids)
-        if count == 1 and must_leave is None and rank.is_floating_point():  # the camera head's
+        # The camera head's:
+        if count == 1 and forced_evictions is None and rank.is_floating_point():
             if newest is None or newest.shape[1] > 1:
                 rank = rank.masked_fill(self.protected(token_ids, steps), torch.inf)
             else:
@@ -127,8 +128,8 @@ class RetentionPolicy:
         if rank.is_floating_point():
             rank = _with_age(rank, steps * self.tokens_per_step - token_ids)
         limits = torch.iinfo(torch.int64)
-        if must_leave is not None:
-            rank = rank.masked_fill(must_leave, limits.min)
+        if forced_evictions is not None:
+            rank = rank.masked_fill(forced_evictions, limits.min)
         rank = rank.masked_fill(self.protected(token_ids, steps), limits.max)
         return rank.topk(count, dim=1, largest=False, sorted=False).indices
 
@@ -137,13 +138,13 @@ class Full(RetentionPolicy):
     """Keep everything: StreamVGGT as published; memory grows with every frame."""
 
     bounded = False
-    leaves = 'steps'
+    evicts = 'steps'
 
 
 class SlidingWindow(RetentionPolicy):
     """Keep the first frame and the newest tokens, the last frame of the window in part."""
 
-    leaves = 'oldest'
+    evicts = 'oldest'
 
     def rank(self, scores: Tensor, token_ids: Tensor) -> Tensor:
         """Rank by age."""
@@ -228,7 +229,7 @@ class FrameCoverage(RetentionPolicy):
     is no frame: there the paper's policy takes over.
     """
 
-    leaves = 'steps'
+    evicts = 'steps'
     instead_for_single_tokens = 'xstream'
 
     def fit_budget(self, budget: int) -> int:
@@ -260,11 +261,11 @@ class FrameCoverage(RetentionPolicy):
     def commit(self, step: int) -> None:
         """Write the description into the first entry that is free."""
         entry = self._frame.argmin(dim=1, keepdim=True)  # -1 is a free one
-        place = entry[:, :, None].expand_as(self._newest)
+        index = entry[:, :, None].expand_as(self._newest)
         # What the first step since the mark overwrites was free then.
         if self._marked is not None and self._marked is not self._frame:
-            self._overwritten.append((place, self._described.gather(1, place)))
-        self._described.scatter_(1, place, self._newest)
+            self._overwritten.append((index, self._described.gather(1, index)))
+        self._described.scatter_(1, index, self._newest)
         self._frame = self._frame.scatter(1, entry, step)
 
     def mark(self) -> None:
@@ -280,13 +281,13 @@ class FrameCoverage(RetentionPolicy):
     def rewind(self) -> None:
         """Describe the frames that were described at the mark."""
         self._frame = self._marked
-        for place, described in reversed(self._overwritten):
-            self._described.scatter_(1, place, described)
+        for index, described in reversed(self._overwritten):
+            self._described.scatter_(1, index, described)
         self._overwritten = []
 
-    def losers(
+    def evicted(
         self, scores: Tensor, token_ids: Tensor, steps: int, count: int,
-        must_leave: Tensor | None = None, newest: Tensor | None = None,
+        forced_evictions: Tensor | None = None, newest: Tensor | None = None,
     ) -> Tensor:
         """Return all slots of the frames, in each layer, that the others make up for best."""
         unit = torch.nn.functional.normalize(self._described, dim=2)

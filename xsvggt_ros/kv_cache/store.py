@@ -11,11 +11,11 @@ from torch import Tensor
 from xsvggt_ros.kernels import native, native_packed
 from xsvggt_ros.kernels.attention import attention
 from xsvggt_ros.kernels.packing import (
-    Block,
     Centres,
     dequantise,
     group_index,
     group_sizes,
+    PackedTensor,
     quantise,
     quantise_groups,
 )
@@ -40,7 +40,7 @@ class Step:
     slots: Tensor  # [tokens] int64, of the step
     used: int  # slots 0..used are occupied, the step's own included
     token_ids: Tensor  # [used] int64, of the tokens remembered; the step's own are not in yet
-    stays: bool = True  # False: the slots are free again when the layer has attended
+    persistent: bool = True  # False: the slots are free again when the layer has attended
 
 
 class TokenStore(Protocol):
@@ -48,8 +48,8 @@ class TokenStore(Protocol):
 
     slots: int  # tokens a layer has room for
     device: torch.device
-    largest: float  # above it in size, keys and values cannot be stored as they come
-    hides: bool  # whether what is stored may be finite though a key or a value was not
+    max_magnitude: float  # above it in size, keys and values cannot be stored as they come
+    hides_nan: bool  # whether what is stored may be finite though a key or a value was not
 
     @property
     def nbytes(self) -> int:
@@ -67,14 +67,14 @@ class TokenStore(Protocol):
 
         query, key, value: [heads, tokens_per_step, head_dim]. Returns the same shape. The step's
         tokens are attended to exactly as given, even where they are stored in fewer bits. They may
-        be fewer in a step that does not stay; its slots hold nothing afterwards.
+        be fewer in a step that is not persistent; its slots hold nothing afterwards.
         ``observe`` is told all keys and values, by a store that would have to decode them again.
         """
 
     def floats(self, used: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Yield layers and their keys and values, [layers, heads, used, head_dim], if floats."""
 
-    def must_leave(
+    def forced_evictions(
         self, token_ids: Tensor, protected: Callable[[], Tensor], steps: int,
     ) -> Tensor | None:
         """
@@ -88,17 +88,17 @@ class TokenStore(Protocol):
     def copy(self, sources: Tensor, targets: Tensor) -> None:
         """Copy the tokens in the slots ``sources`` [layers, n] to ``targets`` [layers, n]."""
 
-    def take(self, slots: Tensor) -> list[Tensor]:
-        """Return a copy of what is in slots [layers, n] int64, for `put`."""
+    def save(self, slots: Tensor) -> list[Tensor]:
+        """Return a copy of what is in slots [layers, n] int64, for `restore`."""
 
-    def put(self, slots: Tensor, content: list[Tensor]) -> None:
-        """Bring back what `take` returned of these slots, bit for bit."""
+    def restore(self, slots: Tensor, content: list[Tensor]) -> None:
+        """Bring back what `save` returned of these slots, bit for bit."""
 
-    def sides(self, slots: Tensor) -> list[Tensor]:
+    def side_data(self, slots: Tensor) -> list[Tensor]:
         """
         Return numbers [n] each, fp32, that are not all finite if a token in the slots is not.
 
-        slots: [layers, n] int64. None where keys and values up to `largest` are stored as such.
+        slots: [layers, n] int64. None where what is up to `max_magnitude` is stored as such.
         """
 
     def grow(self, slots: int) -> None:
@@ -116,8 +116,8 @@ class DenseStore:
         self.device = device
         shape = (2, layout.layers, layout.heads, slots, layout.head_dim)
         self._lay(torch.zeros(shape, dtype=dtype, device=device))
-        self.largest = torch.finfo(dtype).max
-        self.hides = False
+        self.max_magnitude = torch.finfo(dtype).max
+        self.hides_nan = False
 
     def _lay(self, both: Tensor) -> None:
         self._both = both
@@ -137,7 +137,7 @@ class DenseStore:
         """Return the bytes of the tokens remembered."""
         return self.nbytes // self.slots * tokens
 
-    def must_leave(
+    def forced_evictions(
         self, token_ids: Tensor, protected: Callable[[], Tensor], steps: int,
     ) -> None:
         """Return None: there is room for whatever is kept."""
@@ -174,15 +174,15 @@ class DenseStore:
             part = slice(start, start + at_once)
             yield part, self.keys[part, :, :used], self.values[part, :, :used]
 
-    def take(self, slots: Tensor) -> list[Tensor]:
-        """Return a copy of what is in some slots; see `TokenStore.take`."""
+    def save(self, slots: Tensor) -> list[Tensor]:
+        """Return a copy of what is in some slots; see `TokenStore.save`."""
         return [self._both.gather(3, self._index(slots))]
 
-    def put(self, slots: Tensor, content: list[Tensor]) -> None:
-        """Bring back what `take` returned."""
+    def restore(self, slots: Tensor, content: list[Tensor]) -> None:
+        """Bring back what `save` returned."""
         self._both.scatter_(3, self._index(slots), content[0])
 
-    def sides(self, slots: Tensor) -> list[Tensor]:
+    def side_data(self, slots: Tensor) -> list[Tensor]:
         """Return nothing: keys and values are stored as such."""
         return []
 
@@ -237,9 +237,9 @@ class PackedStore:
 
         half = torch.half
         side = (heads, slots, 1) if groups is None else (heads, groups, dim)
-        self._keys = Block(zeros(heads, slots, payload, dtype=torch.uint8),
+        self._keys = PackedTensor(zeros(heads, slots, payload, dtype=torch.uint8),
                            zeros(*side, dtype=half), zeros(*side, dtype=half))
-        self._values = Block(zeros(heads, slots, payload, dtype=torch.uint8),
+        self._values = PackedTensor(zeros(heads, slots, payload, dtype=torch.uint8),
                              zeros(heads, slots, 1, dtype=half),
                              zeros(heads, slots, 1, dtype=half))
         self._centres = [] if groups is not None else [
@@ -249,8 +249,8 @@ class PackedStore:
         self._sizes = group_sizes(layout.tokens_per_step, layout.special_tokens)
         self._members = group_index(self._sizes, device)
         self._firsts = [sum(self._sizes[:i]) for i in range(len(self._sizes))]
-        self.largest = torch.finfo(torch.float32).max  # `sides` tells what is too large
-        self.hides = self._kernels is not None  # least and greatest in Triton pass over NaN
+        self.max_magnitude = torch.finfo(torch.float32).max  # `side_data` tells what is too large
+        self.hides_nan = self._kernels is not None  # least and greatest in Triton pass over NaN
         self._dtype = dtype
         self.device = device
         self._allocate_scratch(slots)
@@ -280,7 +280,7 @@ class PackedStore:
         live = self._rows_in_use(self._group, token_ids >= 0).count_nonzero().item()
         return used + live * row_bytes + self._group.nbytes // slots * tokens
 
-    def must_leave(
+    def forced_evictions(
         self, token_ids: Tensor, protected: Callable[[], Tensor], steps: int,
     ) -> Tensor | None:
         """
@@ -294,8 +294,8 @@ class PackedStore:
         in_use = counts > 0
         rows = counts.shape[1]
         wanted = in_use.sum(dim=1, keepdim=True) + steps * len(self._sizes) - rows
-        stays = self._rows_in_use(self._group, protected()) > 0
-        emptiest = counts.masked_fill(~in_use | stays, self.slots + 1).argsort(dim=1, stable=True)
+        kept = self._rows_in_use(self._group, protected()) > 0
+        emptiest = counts.masked_fill(~in_use | kept, self.slots + 1).argsort(dim=1, stable=True)
         leaves = torch.zeros_like(in_use).scatter_(
             1, emptiest, torch.arange(rows, device=counts.device) < wanted)
         return leaves.gather(1, self._group[:, :token_ids.shape[1]])
@@ -306,9 +306,9 @@ class PackedStore:
         for tensor in self._by_slot() + group:
             _copy(tensor, sources, targets)
 
-    def take(self, slots: Tensor) -> list[Tensor]:
+    def save(self, slots: Tensor) -> list[Tensor]:
         """
-        Return a copy of what is in some slots; see `TokenStore.take`.
+        Return a copy of what is in some slots; see `TokenStore.save`.
 
         In the scheme kcvt with the rows of the table that they refer to: when no token does any
         more, they are used again.
@@ -320,8 +320,8 @@ class PackedStore:
                 self._keys.scale, self._keys.minimum))]
         return parts
 
-    def put(self, slots: Tensor, content: list[Tensor]) -> None:
-        """Bring back what `take` returned."""
+    def restore(self, slots: Tensor, content: list[Tensor]) -> None:
+        """Bring back what `save` returned."""
         tensors = self._by_slot()
         for tensor, part in zip(tensors, content):
             tensor.scatter_(2, _index(tensor, slots), part)
@@ -331,14 +331,14 @@ class PackedStore:
             for tensor, part in zip((self._keys.scale, self._keys.minimum), parts):
                 tensor.scatter_(2, _index(tensor, rows), part)
 
-    def sides(self, slots: Tensor) -> list[Tensor]:
-        """Return scales and minima; see `TokenStore.sides`."""
+    def side_data(self, slots: Tensor) -> list[Tensor]:
+        """Return scales and minima; see `TokenStore.side_data`."""
         rows = slots
         if self._group is not None:  # a row for each group: that of its first token
             rows = self._group.gather(1, slots[:, self._firsts])
-        sides = [_at(self._keys.scale, rows), _at(self._keys.minimum, rows),
+        side_data = [_at(self._keys.scale, rows), _at(self._keys.minimum, rows),
                  _at(self._values.scale, slots), _at(self._values.minimum, slots)]
-        return [torch.cat([side.flatten() for side in sides]).float()]
+        return [torch.cat([side.flatten() for side in side_data]).float()]
 
     def _by_slot(self) -> list[Tensor]:
         """Return what lies by slots, [layers, heads, slots, n] each."""
@@ -358,7 +358,7 @@ class PackedStore:
         A few heads at a time are decoded to scratch and attended to, unless a fused kernel does
         it and nobody observes.
         """
-        if not step.stays:
+        if not step.persistent:
             pass  # nobody will read it again
         elif self._group is None:
             self._insert_tokens(layer, step, key, value)
@@ -388,9 +388,9 @@ class PackedStore:
             rows = -(-self._keys.scale.shape[2] * slots // self.slots)
             self._group = extend(self._group, slots, dim=1)
         side = slots if rows is None else rows
-        self._keys = Block(extend(self._keys.payload, slots, 2),
+        self._keys = PackedTensor(extend(self._keys.payload, slots, 2),
                            extend(self._keys.scale, side, 2), extend(self._keys.minimum, side, 2))
-        self._values = Block(*(extend(part, slots, 2) for part in (
+        self._values = PackedTensor(*(extend(part, slots, 2) for part in (
             self._values.payload, self._values.scale, self._values.minimum)))
         self._allocate_scratch(slots)
 
@@ -432,7 +432,7 @@ class PackedStore:
         return counts.scatter_add_(1, group[:, :live.shape[1]], live.int())
 
     @staticmethod
-    def _write(target: Block, layer: int, slots: Tensor, block: Block) -> None:
+    def _write(target: PackedTensor, layer: int, slots: Tensor, block: PackedTensor) -> None:
         target.payload[layer].index_copy_(1, slots, block.payload)
         target.scale[layer].index_copy_(1, slots, block.scale)
         target.minimum[layer].index_copy_(1, slots, block.minimum)
@@ -468,19 +468,19 @@ class PackedStore:
             return native_packed
         return self._kernels
 
-    def _blocks(self, layer: int, heads: slice = slice(None)) -> tuple[Block, Block]:
+    def _blocks(self, layer: int, heads: slice = slice(None)) -> tuple[PackedTensor, PackedTensor]:
         """Return all keys and values of some heads of a layer."""
         keys, values = (
-            Block(block.payload[layer, heads], block.scale[layer, heads],
+            PackedTensor(block.payload[layer, heads], block.scale[layer, heads],
                   block.minimum[layer, heads]) for block in (self._keys, self._values))
         return keys, values
 
     @staticmethod
     def _part(
-        block: Block, layer: int, heads: slice, used: int, group: Tensor | None = None,
-    ) -> Block:
+        block: PackedTensor, layer: int, heads: slice, used: int, group: Tensor | None = None,
+    ) -> PackedTensor:
         rows = slice(used) if group is None else group[layer, :used]
-        return Block(block.payload[layer, heads, :used], block.scale[layer, heads][:, rows],
+        return PackedTensor(block.payload[layer, heads, :used], block.scale[layer, heads][:, rows],
                      block.minimum[layer, heads][:, rows])
 
     def _allocate_scratch(self, slots: int) -> None:

@@ -15,7 +15,7 @@ _FULL = 0.75          # of the places; more, and voxels that the map chose itsel
 _VOXELS_ACROSS = 200  # of the first cloud's extent
 _BITS = 21            # of a voxel's index in each direction
 _LEAST_BITS = 6       # of the number of places
-_FAR = 2 ** (_BITS - 1)  # voxels from the origin: farther off is not a point but an error
+_MAX_VOXEL = 2 ** (_BITS - 1)  # voxels from the origin: farther off is not a point but an error
 _FREE = -1
 _LEAST_WEIGHT = 1e-6
 _CHUNK = 2 ** 16      # points that are inserted anew at a time
@@ -103,7 +103,7 @@ class PointMap:
                 return
         points = points / self._size
         # Comparisons with what is not a number are false.
-        good = (points.abs() < _FAR).all(dim=1) & (cloud[:, 4].abs() < math.inf)
+        good = (points.abs() < _MAX_VOXEL).all(dim=1) & (cloud[:, 4].abs() < math.inf)
         if not good.all():
             points, cloud = points[good], cloud[good]
         bits = cloud[:, 3].contiguous().view(torch.int32)[:, None]
@@ -158,19 +158,19 @@ class PointMap:
         self._taken = 0
 
     def _content(self) -> tuple[Tensor, Tensor]:
-        """Return the places that are taken [N] and their rows [N, 8], positions in voxels."""
+        """Return the slots that are occupied [N] and their rows [N, 8], positions in voxels."""
         taken = (self._keys != _FREE).nonzero()[:, 0]
         keys, values = self._keys[taken], self._rows[taken]
         low = 2 ** _BITS - 1
-        index = torch.stack([keys & low, keys >> _BITS & low, keys >> 2 * _BITS], dim=1) - _FAR
-        values[:, :3] += index
+        index = torch.stack([keys & low, keys >> _BITS & low, keys >> 2 * _BITS], dim=1)
+        values[:, :3] += index - _MAX_VOXEL
         return taken, values
 
     def _refill(self, factor: float) -> None:
         """Insert all points anew at `factor` times their positions in voxels."""
         values = self._content()[1]
         values[:, :3] *= factor
-        values = values[(values[:, :3].abs() < _FAR).all(dim=1)]
+        values = values[(values[:, :3].abs() < _MAX_VOXEL).all(dim=1)]
         self._empty()
         for some in values.split(_CHUNK):  # little more memory, so that it does not end half-way
             place, sums, lost = self._group(some)
@@ -187,7 +187,7 @@ class PointMap:
         rows found none.
         """
         voxels = values[:, :3].floor()
-        index = voxels.long() + _FAR
+        index = voxels.long() + _MAX_VOXEL
         keys = index[:, 0] | index[:, 1] << _BITS | index[:, 2] << 2 * _BITS
         values[:, :3] -= voxels
         values[:, :6] *= values[:, 6:7]
@@ -249,5 +249,5 @@ def _choose_voxel_size(points: Tensor) -> float:
     points = points[::len(points) // _SAMPLE + 1]
     low, high = torch.quantile(points, points.new_tensor((0.05, 0.95)), dim=0)
     # Not so small that the points themselves would be too many voxels away.
-    least = points.norm(dim=1).median() * _VOXELS_ACROSS / _FAR * 100
+    least = points.norm(dim=1).median() * _VOXELS_ACROSS / _MAX_VOXEL * 100
     return max(((high - low).norm().maximum(least) / _VOXELS_ACROSS).item(), 1e-30)

@@ -20,28 +20,28 @@ from xsvggt_ros.images.preprocess import Resize
 
 WINDOW = 120          # newest positions or baselines that count: odometry drifts, too
 DEPTH_WINDOW = 30     # newest depth images that count: each says enough by itself
-FEWEST = 5            # observations
-SHORTEST_WAY = 0.2    # metres, RMS spread of the positions: below, noise would decide
-FEWEST_PIXELS = 100   # of a depth image that must be known in both units
+MIN_OBSERVATIONS = 5            # observations
+MIN_TRAVEL = 0.2    # metres, RMS spread of the positions: below, noise would decide
+MIN_PIXELS = 100   # of a depth image that must be known in both units
 MAX_UNCERTAINTY = 0.1  # relative: what is less sure gives no scale, unless another bound is given
 METRES = (1e-6, 1e6)  # in a unit of the network, at least and at most
-WRONG_WAY = 0.5       # rad between a baseline's directions: beyond, one of them is wrong
+MAX_BASELINE_ANGLE = 0.5       # rad between a baseline's directions: beyond, one of them is wrong
 DEPTHS = (0.01, 1000.0)  # metres that a depth image can know; all else is no measurement
-UNLIKE = 0.1          # correlation of depths below which they do not show the same
+MIN_CORRELATION = 0.1          # correlation of depths below which they do not show the same
 _VARIED = 0.05        # deviation of log depths from which on that can be told
 _INDEPENDENT = 30     # errors in a depth image: they go over things and surfaces, not pixels
 _ITERATIONS = 20      # of reweighting, at most
 _SETTLED = 1e-7       # relative change of a scale after which it is not reweighted again
 _CAUCHY = 2.385       # residuals of so many deviations count for half (95 % efficiency)
-_FAR = 6              # deviations from which on a position does not count
+_OUTLIER = 6              # deviations from which on a position does not count
 _NARROW = 1.5         # pixels off by more deviations do not count
-_MOST_PIXELS = 20_000   # of a depth image that are looked at
+_MAX_PIXELS = 20_000   # of a depth image that are looked at
 _SAME_SHAPE = 0.02    # relative difference of two aspect ratios that are the same
-_STANDS_OUT = 4       # times as far as mostly from one point to the next: maybe a jump
-_BENDS = 0.25         # of the spread of a way: a smaller jump hardly bends it
-_IS_PLAIN = 20        # times as far: a jump, if splitting there makes the fit no worse
-_WORTH_A_SPLIT = 40   # by so much two pieces must be likelier than one (-2 log likelihood)
-_MOST_SPLITS = 8      # at once
+_SUSPECT_JUMP = 4       # times as far as mostly from one point to the next: maybe a jump
+_MIN_BEND = 0.25         # of the spread of a way: a smaller jump hardly bends it
+_CLEAR_JUMP = 20        # times as far: a jump, if splitting there makes the fit no worse
+_MIN_SPLIT_GAIN = 40   # by so much two pieces must be likelier than one (-2 log likelihood)
+_MAX_SPLITS = 8      # at once
 
 
 @dataclass(frozen=True)
@@ -186,17 +186,17 @@ class TrajectoryScale(ScaleEstimator):
     def _estimate(self) -> Scale:
         numbers = np.array([number for number, *_ in self._pairs], np.intp)
         names, pieces, sizes = np.unique(numbers, return_inverse=True, return_counts=True)
-        used = np.flatnonzero(sizes[pieces] >= FEWEST)
+        used = np.flatnonzero(sizes[pieces] >= MIN_OBSERVATIONS)
         if not len(used):
             broken = f' in {len(names)} pieces' if len(names) > 1 else ''
-            raise NoScale(f'{len(numbers)} positions compared so far{broken}, and {FEWEST} '
-                          'without a break are needed', waits=True)
+            raise NoScale(f'{len(numbers)} positions compared so far{broken}, and '
+                          f'{MIN_OBSERVATIONS} without a break are needed', waits=True)
         positions, metric = (np.stack(side)[used] for side in list(zip(*self._pairs))[1:])
         fit = self._fit(positions, metric, numbers, used)
-        if fit.spread < SHORTEST_WAY:
+        if fit.spread < MIN_TRAVEL:
             raise NoScale(
                 f'by the odometry the camera has moved {fit.spread:.2g} m (RMS) without a break, '
-                f'and {SHORTEST_WAY} m are needed; drive on', waits=True)
+                f'and {MIN_TRAVEL} m are needed; drive on', waits=True)
         if fit.units <= 0:
             raise NoScale('the two ways have nothing in common')
         return Scale(1 / fit.units, fit.uncertainty)
@@ -205,7 +205,7 @@ class TrajectoryScale(ScaleEstimator):
              used: np.ndarray) -> '_Fit':
         """Fit the pairs [N, 3] that are used, after splits where one way has jumped."""
         fit = _Fit.to(positions, metric, numbers[used])
-        for _ in range(_MOST_SPLITS):
+        for _ in range(_MAX_SPLITS):
             found = fit.likely_jump()
             if found is None:
                 break
@@ -214,8 +214,8 @@ class TrajectoryScale(ScaleEstimator):
             split[used[jump]:][numbers[used[jump]:] == numbers[used[jump]]] = new
             better = _Fit.to(positions, metric, split[used])
             gain = fit.cost(better.deviation) - better.cost(better.deviation)
-            bends = fit.jump(jump, better.units) > _BENDS * better.spread
-            if gain < (0 if is_plain else _WORTH_A_SPLIT) or better.units <= 0 or not bends:
+            bends = fit.jump(jump, better.units) > _MIN_BEND * better.spread
+            if gain < (0 if is_plain else _MIN_SPLIT_GAIN) or better.units <= 0 or not bends:
                 break
             if self._piece == numbers[used[jump]]:
                 self._piece = new
@@ -256,16 +256,16 @@ class DepthScale(ScaleEstimator):
 
         confidence [H, W]: the surer half of the pixels counts. metric_depth: float [h, w], NaN or
         outside of DEPTHS where unknown, of the source image that `resize` describes, with its or
-        any other resolution. Returns how many pixels were known in both; fewer than FEWEST_PIXELS
+        any other resolution. Returns how many pixels were known in both; fewer than MIN_PIXELS
         tell nothing. Raises ValueError if the shapes of the images differ.
         """
         rows, columns = _source_pixels(resize, *metric_depth.shape)
         here, there, sure = _known_logs(
             depth.cpu().numpy(), metric_depth[rows[:, None], columns], confidence.cpu().numpy())
-        if len(here) < FEWEST_PIXELS:
+        if len(here) < MIN_PIXELS:
             return len(here)
         chosen = sure >= np.median(sure)
-        step = int(chosen.sum()) // _MOST_PIXELS + 1
+        step = int(chosen.sum()) // _MAX_PIXELS + 1
         here, there = here[chosen][::step], there[chosen][::step]
         location, error = _location(there - here)
         self._logs.append(location)
@@ -278,14 +278,14 @@ class DepthScale(ScaleEstimator):
         return "the depth images do not agree with the network's depth"
 
     def _estimate(self) -> Scale:
-        if len(self._logs) < FEWEST:
-            raise NoScale(f'{len(self._logs)} of {FEWEST} depth images compared so far',
+        if len(self._logs) < MIN_OBSERVATIONS:
+            raise NoScale(f'{len(self._logs)} of {MIN_OBSERVATIONS} depth images compared so far',
                           waits=True)
-        if self._likeness and np.mean(self._likeness) < UNLIKE:
+        if self._likeness and np.mean(self._likeness) < MIN_CORRELATION:
             raise NoScale(
                 'the depth images do not show what the network sees: the two correlate by '
-                f'{np.mean(self._likeness):.2f}, of {UNLIKE} at least; are they registered '
-                'to the images, and of the same moment?')
+                f'{np.mean(self._likeness):.2f}, of {MIN_CORRELATION} at least; are they '
+                'registered to the images, and of the same moment?')
         middle, error = _median(np.array(self._logs))
         # Images that follow each other have the same errors: they do not average out.
         return Scale(float(np.exp(middle)), float(np.hypot(error, np.median(self._errors))))
@@ -328,15 +328,15 @@ class BaselineScale(ScaleEstimator):
         return 'the network does not see the baseline well enough'
 
     def _estimate(self) -> Scale:
-        if len(self._units) < FEWEST:
-            raise NoScale(f'{len(self._units)} of {FEWEST} sets of images so far')
+        if len(self._units) < MIN_OBSERVATIONS:
+            raise NoScale(f'{len(self._units)} of {MIN_OBSERVATIONS} sets of images so far')
         units, error = _median(np.array(self._units))
         if units <= 0:
             raise NoScale(
                 f'{self._unsure()}: {units:.3g} +- {error:.2g} of its units a metre over '
                 f'{len(self._units)} sets')
         across = np.linalg.norm(np.median(np.stack(self._across), axis=0))
-        if across > np.tan(WRONG_WAY) * units and error <= MAX_UNCERTAINTY * units:
+        if across > np.tan(MAX_BASELINE_ANGLE) * units and error <= MAX_UNCERTAINTY * units:
             raise NoScale(
                 f'the network sees the cameras {np.degrees(np.arctan2(across, units)):.0f} '
                 'degrees from where they are known to be; check their frames in TF and the order '
@@ -370,7 +370,7 @@ class _Fit:
             deviation = 1.4826 * np.median(away) / np.sqrt(3) + 1e-12
             away = away / (np.sqrt(3) * deviation)
             # Positions far away would turn the fit to them, were they weighted ever so little.
-            weights = np.where(away < _FAR, 1 / (1 + (away / _CAUCHY) ** 2), 0.0)
+            weights = np.where(away < _OUTLIER, 1 / (1 + (away / _CAUCHY) ** 2), 0.0)
         return cls(positions, metric, units, residuals, weights, spread, float(deviation), pieces)
 
     @property
@@ -394,7 +394,7 @@ class _Fit:
 
         And whether it is plain: one way by itself goes on elsewhere there.
         """
-        best, found = _STANDS_OUT, None
+        best, found = _SUSPECT_JUMP, None
         for points in (self.metric, self.positions, self.residuals):
             steps = self._steps(points)
             inner = steps.any(axis=0)
@@ -405,7 +405,7 @@ class _Fit:
             at = int(np.argmax(farther))
             if farther[at] > best:
                 best = farther[at]
-                found = at, points is not self.residuals and best > _IS_PLAIN
+                found = at, points is not self.residuals and best > _CLEAR_JUMP
         return found
 
     def jump(self, index: int, units: float) -> float:
@@ -422,14 +422,15 @@ class _Fit:
         steps = np.zeros((2, len(points)))
         for piece in np.unique(self.pieces):
             indices = np.flatnonzero(self.pieces == piece)
-            inner = indices[FEWEST:len(indices) - FEWEST + 1]
+            inner = indices[MIN_OBSERVATIONS:len(indices) - MIN_OBSERVATIONS + 1]
             if not len(inner):
                 continue
             here = points[indices]
             single = np.linalg.norm(np.diff(here, axis=0), axis=1)
-            usual = np.median(sliding_window_view(here, FEWEST, axis=0), axis=-1)
-            smooth = np.linalg.norm(usual[FEWEST:] - usual[:-FEWEST], axis=1)
-            steps[:, inner] = single[FEWEST - 1:len(single) - FEWEST + 1], smooth
+            usual = np.median(sliding_window_view(here, MIN_OBSERVATIONS, axis=0), axis=-1)
+            smooth = np.linalg.norm(usual[MIN_OBSERVATIONS:] - usual[:-MIN_OBSERVATIONS], axis=1)
+            inner_single = single[MIN_OBSERVATIONS - 1:len(single) - MIN_OBSERVATIONS + 1]
+            steps[:, inner] = inner_single, smooth
         return steps
 
 

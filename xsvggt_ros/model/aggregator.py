@@ -61,7 +61,7 @@ class Aggregator(nn.Module):
         for name in ('frame_blocks', 'global_blocks'):
             self.add_module(name, nn.ModuleList(
                 Block(dim, config.num_heads, config.mlp_ratio, qk_norm=True,
-                      inside=name == 'frame_blocks')
+                      is_frame_block=name == 'frame_blocks')
                 for _ in range(config.depth)))
         self._tables = TableCache()
 
@@ -83,11 +83,11 @@ class Aggregator(nn.Module):
         kept = {}
         for layer, (frame_block, global_block) in enumerate(
                 zip(self.frame_blocks, self.global_blocks)):
-            inside = frame_block(x, rope=tables.rope)
-            x = global_block(inside, partial(remember, layer), tables.rope)
+            frame_out = frame_block(x, rope=tables.rope)
+            x = global_block(frame_out, partial(remember, layer), tables.rope)
             if layer in layers:
-                kept[layer] = torch.cat([inside, x], dim=-1)
-        last = kept[layer] if layer in kept else torch.cat([inside[:1], x[:1]], dim=-1)
+                kept[layer] = torch.cat([frame_out, x], dim=-1)
+        last = kept[layer] if layer in kept else torch.cat([frame_out[:1], x[:1]], dim=-1)
         return AggregatedTokens(kept, last[:1])
 
     def embed(self, image: Tensor, tables: FrameTables, first_frame: bool) -> Tensor:

@@ -69,11 +69,12 @@ def _aggregate(model: StreamVGGT, images: Tensor) -> tuple[dict[int, Tensor], Te
     kept = {}
     for layer, (frame_block, global_block) in enumerate(
             zip(aggregator.frame_blocks, aggregator.global_blocks)):
-        inside = frame_block(x.flatten(0, 1), _attend, tables.rope).unflatten(0, (batch, frames))
-        x = global_block(inside.flatten(1, 2), attend, rope).unflatten(1, (frames, -1))
+        frame_out = frame_block(x.flatten(0, 1), _attend, tables.rope)
+        frame_out = frame_out.unflatten(0, (batch, frames))
+        x = global_block(frame_out.flatten(1, 2), attend, rope).unflatten(1, (frames, -1))
         if layer in config.dpt_head.intermediate_layer_idx:
-            kept[layer] = torch.cat([inside, x], dim=-1)
-    return kept, torch.cat([inside[:, :, 0], x[:, :, 0]], dim=-1)
+            kept[layer] = torch.cat([frame_out, x], dim=-1)
+    return kept, torch.cat([frame_out[:, :, 0], x[:, :, 0]], dim=-1)
 
 
 def _causal_mask(frames: int, tokens: int, like: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ RANDOM = 'random'
 ASSETS = Path(__file__).parents[1] / 'assets'
 SHIPPED = {'small': ASSETS / 'small.safetensors'}  # what it is: assets/MODEL_CARD.md
 SIZES = {'small': ModelConfig.small, 'full': ModelConfig.full_size}
-LISTED = 5  # keys named per kind of mismatch
+MAX_LISTED = 5  # keys named per kind of mismatch
 UNUSED = 'track_head.'  # point tracking is not part of the streaming network
 PUBLIC_DEPTH, PUBLIC_LAYERS = 24, [4, 11, 17, 23]  # which of them the dense heads read
 
@@ -186,7 +186,7 @@ def _find_config(source: Source) -> ModelConfig:
     differing = _differing(config.to_dict(), told)
     if differing:
         raise CheckpointError(f'{where} does not belong to the weights of {source.path}: '
-                              + ', '.join(differing[:LISTED]))
+                              + ', '.join(differing[:MAX_LISTED]))
     return config
 
 
@@ -211,7 +211,7 @@ def _config_beside(path: Path, needed: bool) -> Path | None:
 
 
 def _other_network(source: Source) -> CheckpointError:
-    some = ', '.join(short(key, 60) for key in list(source.shapes)[:LISTED]) or 'none'
+    some = ', '.join(short(key, 60) for key in list(source.shapes)[:MAX_LISTED]) or 'none'
     return CheckpointError(
         f'{source.path} is not a StreamVGGT checkpoint: its keys and shapes are of '
         f'another network ({len(source.shapes)} tensors: {some}, ...). {PUBLIC_WEIGHTS}')
@@ -305,8 +305,8 @@ def _listed(kind: str, entries: list[str]) -> str:
     """Return one line that counts entries and names the first few."""
     if not entries:
         return ''
-    more = ', ...' if len(entries) > LISTED else ''
-    return f'{len(entries)} {kind}: {", ".join(short(e, 120) for e in entries[:LISTED])}{more}'
+    more = ', ...' if len(entries) > MAX_LISTED else ''
+    return f'{len(entries)} {kind}: {", ".join(short(e, 120) for e in entries[:MAX_LISTED])}{more}'
 
 
 def _random_model(size: str, device: torch.device | str, dtype: torch.dtype,

@@ -6,7 +6,7 @@ from typing import Any
 
 DPT_LEVELS = 4  # the dense heads fuse this many layers of the aggregator
 # Far above any network, and far below what would keep a computer busy before it fails.
-WIDEST, DEEPEST, LARGEST, LARGEST_IMAGE = 1 << 16, 1000, 1e9, 1 << 13
+MAX_CHANNELS, MAX_LAYERS, MAX_NUMBER, MAX_IMAGE_SIDE = 1 << 16, 1000, 1e9, 1 << 13
 
 
 def _require(condition: bool, message: str) -> None:
@@ -15,7 +15,7 @@ def _require(condition: bool, message: str) -> None:
         raise ValueError(f'model config: {message}')
 
 
-def _integer(value: Any, name: str, minimum: int, maximum: int = WIDEST) -> int:
+def _integer(value: Any, name: str, minimum: int, maximum: int = MAX_CHANNELS) -> int:
     """Return `value` if it is a whole number of at least `minimum` and at most `maximum`."""
     _require(isinstance(value, int) and not isinstance(value, bool) and value >= minimum,
              f'{name} must be a whole number of at least {minimum}, got {_told(value)}')
@@ -23,7 +23,7 @@ def _integer(value: Any, name: str, minimum: int, maximum: int = WIDEST) -> int:
     return value
 
 
-def _positive(value: Any, name: str, maximum: float = LARGEST) -> float:
+def _positive(value: Any, name: str, maximum: float = MAX_NUMBER) -> float:
     """Return `value` as a float if it is a number above zero, not above `maximum`."""
     _require(isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0,
              f'{name} must be a number above zero, got {_told(value)}')
@@ -33,7 +33,7 @@ def _positive(value: Any, name: str, maximum: float = LARGEST) -> float:
 
 def _ratio(value: Any, name: str) -> float:
     """Return how many times wider a hidden layer is, as a float."""
-    return _positive(value, name, DEEPEST)
+    return _positive(value, name, MAX_LAYERS)
 
 
 def _told(value: Any) -> str:
@@ -89,7 +89,7 @@ class PatchEmbedConfig:
         """Check the values."""
         _require(self.type in ('dinov2', 'conv'),
                  f"patch_embed.type must be 'dinov2' or 'conv', got {self.type!r}")
-        _integer(self.depth, 'patch_embed.depth', 1, DEEPEST)
+        _integer(self.depth, 'patch_embed.depth', 1, MAX_LAYERS)
         _integer(self.num_heads, 'patch_embed.num_heads', 1)
         _integer(self.num_register_tokens, 'patch_embed.num_register_tokens', 0)
         object.__setattr__(self, 'mlp_ratio', _ratio(self.mlp_ratio, 'patch_embed.mlp_ratio'))
@@ -111,7 +111,7 @@ class CameraHeadConfig:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        _integer(self.trunk_depth, 'camera_head.trunk_depth', 1, DEEPEST)
+        _integer(self.trunk_depth, 'camera_head.trunk_depth', 1, MAX_LAYERS)
         _integer(self.num_heads, 'camera_head.num_heads', 1)
         object.__setattr__(self, 'mlp_ratio', _ratio(self.mlp_ratio, 'camera_head.mlp_ratio'))
 
@@ -177,8 +177,8 @@ class ModelConfig:
         _integer(self.num_register_tokens, 'num_register_tokens', 0)
         for name in ('patch_size', 'embed_dim', 'num_heads'):
             _integer(getattr(self, name), name, 1)
-        _integer(self.img_size, 'img_size', 1, LARGEST_IMAGE)
-        _integer(self.depth, 'depth', 1, DEEPEST)
+        _integer(self.img_size, 'img_size', 1, MAX_IMAGE_SIDE)
+        _integer(self.depth, 'depth', 1, MAX_LAYERS)
         object.__setattr__(self, 'mlp_ratio', _ratio(self.mlp_ratio, 'mlp_ratio'))
         object.__setattr__(self, 'rope_freq', _positive(self.rope_freq, 'rope_freq'))
         _require(self.img_size % self.patch_size == 0,

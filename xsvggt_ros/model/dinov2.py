@@ -50,7 +50,8 @@ class DinoVisionTransformer(nn.Module):
         self.mask_token = nn.Parameter(torch.zeros(1, dim), requires_grad=False)
         self.patch_embed = PatchEmbed(config.patch_size, dim)
         self.blocks = nn.ModuleList(
-            Block(dim, vit.num_heads, vit.mlp_ratio, eps=1e-6, inside=True, layer_scale=1.0)
+            Block(dim, vit.num_heads, vit.mlp_ratio, eps=1e-6, is_frame_block=True,
+                  layer_scale=1.0)
             for _ in range(vit.depth))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self._positions = TableCache()

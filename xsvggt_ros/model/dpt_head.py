@@ -28,7 +28,7 @@ class ResidualConvUnit(nn.Module):
         The published network was trained with an in-place ReLU at this place, so its shortcut
         carries the rectified input, not the input.
         """
-        return self.conv2(self.conv1(x, relu=True), plus=x)
+        return self.conv2(self.conv1(x, relu=True), residual=x)
 
 
 class FusionBlock(nn.Module):
@@ -119,7 +119,7 @@ class DPTHead(nn.Module):
     def decode(self, height: int, width: int, *tensors: Tensor) -> Tensor:
         """Return the maps of the layers' tokens and the `tables`. A function of tensors."""
         layers, tables = tensors[:DPT_LEVELS], tensors[DPT_LEVELS:]
-        if height * width <= native.MOST_PIXELS and len(layers[0]) == 1 \
+        if height * width <= native.MAX_PIXELS and len(layers[0]) == 1 \
                 and all(map(native.suits, layers)):
             weights = self._native_weights(tables)
             if weights:

@@ -117,7 +117,7 @@ class Dense(nn.Module):
 
 
 @dataclass(frozen=True)
-class Part:
+class OnnxPart:
     """A module without a memory, with inputs of the right shapes."""
 
     name: str
@@ -126,7 +126,7 @@ class Part:
     outputs: tuple[str, ...]
 
 
-def parts(model: StreamVGGT, height: int, width: int) -> Iterator[Part]:
+def parts(model: StreamVGGT, height: int, width: int) -> Iterator[OnnxPart]:
     """Give the parts of a network for frames of height x width pixels, in the order they run."""
     config, aggregator = model.config, model.aggregator
     layout = model.cache_layout(height, width).tokens  # checks the size
@@ -135,22 +135,22 @@ def parts(model: StreamVGGT, height: int, width: int) -> Iterator[Part]:
     def example(*shape: int) -> Tensor:
         return torch.rand(shape, device=tables.image_scale.device)
 
-    yield Part('patches', Patches(model, height, width), {'image': example(3, height, width)},
+    yield OnnxPart('patches', Patches(model, height, width), {'image': example(3, height, width)},
                ('tokens',))
     tokens = layout.tokens_per_step
     blocks = zip(aggregator.frame_blocks, aggregator.global_blocks)
     for layer, (frame_block, global_block) in enumerate(blocks):
-        yield Part(f'before_{layer:02d}', BeforeMemory(frame_block, global_block, tables.rope),
+        yield OnnxPart(f'before_{layer:02d}', BeforeMemory(frame_block, global_block, tables.rope),
                    {'x': example(tokens, config.embed_dim)}, ('inside', 'query', 'key', 'value'))
-        yield Part(f'after_{layer:02d}', AfterMemory(global_block),
+        yield OnnxPart(f'after_{layer:02d}', AfterMemory(global_block),
                    {'inside': example(tokens, config.embed_dim),
                     'read': example(layout.heads, tokens, layout.head_dim)}, ('x',))
     patches = tokens - config.special_tokens
     levels = {f'layer_{layer:02d}': example(1, patches, 2 * config.embed_dim)
               for layer in config.dpt_head.intermediate_layer_idx}
-    yield Part('depth_head', Dense(model.depth_head, False, height, width), levels,
+    yield OnnxPart('depth_head', Dense(model.depth_head, False, height, width), levels,
                ('depth', 'confidence'))
-    yield Part('point_head', Dense(model.point_head, True, height, width), levels,
+    yield OnnxPart('point_head', Dense(model.point_head, True, height, width), levels,
                ('points', 'confidence'))
 
 

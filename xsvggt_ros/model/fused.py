@@ -15,33 +15,33 @@ class Linear(nn.Linear):
         """Return the precision in which the layer computes, which its input must have."""
         return self.weight.dtype
 
-    def forward(self, x: Tensor, gelu: bool = False, plus: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, gelu: bool = False, residual: Tensor | None = None) -> Tensor:
         """
-        Return [..., out] for x [..., in], after an exact (erf) GELU or with ``plus`` added.
+        Return [..., out] for x [..., in], after an exact (erf) GELU or with ``residual`` added.
 
-        plus may be more precise, and the result then is.
+        residual may be more precise, and the result then is.
         """
-        if native.takes_row(x, self.weight, self.bias, plus):
-            return native.row(x, self.weight, self.bias, gelu, plus)
+        if native.takes_row(x, self.weight, self.bias, residual):
+            return native.row(x, self.weight, self.bias, gelu, residual)
         if onednn.suits_linear(x, self.weight):
-            if plus is None or plus.dtype == x.dtype:
-                return onednn.linear(x, self.weight, self.bias, gelu, plus)
-            return plus + onednn.linear(x, self.weight, self.bias)
+            if residual is None or residual.dtype == x.dtype:
+                return onednn.linear(x, self.weight, self.bias, gelu, residual)
+            return residual + onednn.linear(x, self.weight, self.bias)
         x = super().forward(x)
-        if plus is not None:
-            return plus + x
+        if residual is not None:
+            return residual + x
         return F.gelu(x) if gelu else x
 
 
 class Conv2d(nn.Conv2d):
     """A convolution; its parameters are those of `nn.Conv2d`."""
 
-    def forward(self, x: Tensor, relu: bool = False, plus: Tensor | None = None) -> Tensor:
-        """Return x [N, channels, h, w] convolved, ``plus`` added or negative values cut off."""
+    def forward(self, x: Tensor, relu: bool = False, residual: Tensor | None = None) -> Tensor:
+        """Return x [N, channels, h, w] convolved, then ``residual`` added or a ReLU."""
         if onednn.suits(x):
             where = self.padding, self.stride, self.dilation, self.groups
-            return onednn.convolve(x, self.weight, self.bias, where, relu, plus)
+            return onednn.convolve(x, self.weight, self.bias, where, relu, residual)
         x = super().forward(x)
-        if plus is not None:
-            return x + plus
+        if residual is not None:
+            return x + residual
         return F.relu(x) if relu else x

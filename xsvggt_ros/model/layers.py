@@ -19,7 +19,7 @@ from xsvggt_ros.kernels import native, onednn
 from xsvggt_ros.kernels.attention import attention
 from xsvggt_ros.model.fused import Linear
 
-# Queries, keys and values [..., heads, tokens, head_dim] to what was read, of the same shape.
+# Queries, keys and values [..., heads, tokens, head_dim] to the attention output of that shape.
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 QK_EPS = 1e-5
 # Cosines and signed sines of the rotary position embedding, each [tokens, head_dim].
@@ -58,23 +58,23 @@ class Mlp(nn.Module):
         self.fc1 = Linear(dim, hidden)
         self.fc2 = Linear(hidden, out)
 
-    def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
-        """Return [..., out] for x [..., dim], with ``plus`` of that shape added."""
-        return self.fc2(self.fc1(x, gelu=True), plus=plus)
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Return [..., out] for x [..., dim], with ``residual`` of that shape added."""
+        return self.fc2(self.fc1(x, gelu=True), residual=residual)
 
 
 class Attention(nn.Module):
     """Multi-head attention that leaves open what is attended to."""
 
-    def __init__(self, dim: int, heads: int, qk_norm: bool, inside: bool = False) -> None:
+    def __init__(self, dim: int, heads: int, qk_norm: bool, is_frame_block: bool = False) -> None:
         """
         Build projections of `dim` channels.
 
-        qk_norm: normalise queries and keys per head. inside: what is attended to is the tokens'
-        own frame.
+        qk_norm: normalise queries and keys per head. is_frame_block: each token attends to the
+        tokens of its own frame.
         """
         super().__init__()
-        self.inside = inside
+        self.is_frame_block = is_frame_block
         self.heads = heads
         self.head_dim = dim // heads
         self.qkv = Linear(dim, 3 * dim)
@@ -85,16 +85,16 @@ class Attention(nn.Module):
         self._tables = TableCache()
 
     def forward(self, x: Tensor, attend: Attend, rope: RotaryTable | None = None,
-                plus: Tensor | None = None) -> Tensor:
-        """Return [..., tokens, dim] for x of the same shape, with ``plus`` of it added."""
-        return self.join(attend(*self.split(x, *self.tables(rope))), plus)
+                residual: Tensor | None = None) -> Tensor:
+        """Return [..., tokens, dim] for x of the same shape, with ``residual`` of it added."""
+        return self.project_out(attend(*self.project_qkv(x, *self.tables(rope))), residual)
 
     def tables(self, rope: RotaryTable | None = None) -> tuple[Tensor, ...]:
         """
-        Return what `split` takes beside x.
+        Return what `project_qkv` takes beside x.
 
-        Weight and bias of the norms, then the positions; on a CPU one table of both, see `placed`,
-        whose three parts take three operators instead of four.
+        Weight and bias of the norms, then the positions; on a CPU one table of both, see
+        `fold_norm_into_rope`, whose three parts take three operators instead of four.
         """
         if self.q_norm is None:
             return rope or ()
@@ -103,18 +103,18 @@ class Attention(nn.Module):
             return self._norms() + (rope or ())
         dtype = self._attention_dtype(self.qkv.dtype, len(rope[0]))
         key = *map(version, (*self._norm_weights(), *rope)), dtype
-        return self._tables.get(key, lambda: placed(self._norms(), rope, dtype))
+        return self._tables.get(key, lambda: fold_norm_into_rope(self._norms(), rope, dtype))
 
-    def split(self, x: Tensor, *tables: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def project_qkv(self, x: Tensor, *tables: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values [..., heads, tokens, head_dim] of x."""
         packed = self.qkv(x)
         if self.fused is not None and self.q_norm is not None and packed.dim() == 2:
             return self.fused(
                 packed, self.heads, (self.q_norm.weight, self.q_norm.bias),
                 (self.k_norm.weight, self.k_norm.bias), self.q_norm.eps, tables[2:] or None)
-        return self.cut(packed, *tables)
+        return self.split_heads(packed, *tables)
 
-    def cut(self, packed: Tensor, *tables: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def split_heads(self, packed: Tensor, *tables: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values of their product. A function of tensors."""
         packed = packed.unflatten(-1, (3, self.heads, self.head_dim))
         if packed.device.type == 'cpu':
@@ -131,30 +131,32 @@ class Attention(nn.Module):
         fp32, in which caches are kept there; bf16 inside small frames, which saves two
         conversions. For large ones fp32 is quicker: see `onednn.attention`.
         """
-        small = self.inside and tokens < onednn.MANY_QUERIES and not torch.is_grad_enabled()
+        small = (self.is_frame_block and tokens < onednn.FUSED_QUERIES
+                 and not torch.is_grad_enabled())
         return dtype if small and dtype == torch.bfloat16 else torch.float32
 
-    def join(self, read: Tensor, plus: Tensor | None = None) -> Tensor:
-        """Return [..., tokens, dim] of what [..., heads, tokens, head_dim] was read."""
+    def project_out(self, attended: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Project the attention output [..., heads, tokens, head_dim] to [..., tokens, dim]."""
         # One copy, if any, before the heads are joined.
-        read = read.transpose(-3, -2).to(self.proj.dtype, memory_format=torch.contiguous_format)
-        return self.proj(read.flatten(-2), plus=plus)
+        attended = attended.transpose(-3, -2).to(
+            self.proj.dtype, memory_format=torch.contiguous_format)
+        return self.proj(attended.flatten(-2), residual=residual)
 
     def _place(self, packed: Tensor, *tables: Tensor) -> Tensor:
         """
-        Return queries and keys, normalised and turned, [..., tokens, 2, heads, head_dim].
+        Return queries and keys, normalised and rotated, [..., tokens, 2, heads, head_dim].
 
         packed: [..., tokens, 3, heads, head_dim]. The values are normalised with the others and
         left behind, which takes less than to set the others apart first.
         """
-        # On a GPU the norm and the turn stay fp32, also in a bf16 model.
+        # On a GPU the norm and RoPE stay fp32, also in a bf16 model.
         normal = F.layer_norm(packed.to(tables[0].dtype), (self.head_dim,), eps=QK_EPS)
         if len(tables) == 3:
-            return turn(normal[..., :2, :, :], *tables)
+            return apply_folded_rope(normal[..., :2, :, :], *tables)
         weight, bias, *rope = tables
         x = torch.addcmul(bias, normal[..., :2, :, :], weight)
         if rope:
-            x = apply_rotary(x, tuple(table[:, None, None] for table in rope))
+            x = apply_rope(x, tuple(table[:, None, None] for table in rope))
         return x.to(packed.dtype)
 
     def _norms(self) -> tuple[Tensor, Tensor]:
@@ -181,21 +183,22 @@ class Block(nn.Module):
     """
 
     def __init__(self, dim: int, heads: int, mlp_ratio: float, *, eps: float = 1e-5,
-                 qk_norm: bool = False, inside: bool = False,
+                 qk_norm: bool = False, is_frame_block: bool = False,
                  layer_scale: float = 0.01) -> None:
-        """Build a block for tokens of `dim` channels; inside: see `Attention`."""
+        """Build a block for tokens of `dim` channels; is_frame_block: see `Attention`."""
         super().__init__()
         # A ratio may come from dividing two widths, and the product just miss a whole number.
         hidden = int(dim * mlp_ratio + 1e-6)
         self.norm1 = nn.LayerNorm(dim, eps=eps)
-        self.attn = Attention(dim, heads, qk_norm, inside)
+        self.attn = Attention(dim, heads, qk_norm, is_frame_block)
         self.ls1 = LayerScale(dim, layer_scale)
         self.norm2 = nn.LayerNorm(dim, eps=eps)
         self.mlp = Mlp(dim, hidden, dim)
         self.ls2 = LayerScale(dim, layer_scale)
         self._folded = False
-        self._before = native.Layers(('norm1',), ('attn', 'qkv'))
-        self._after = native.Layers(('attn', 'proj'), ('norm2',), ('mlp', 'fc1'), ('mlp', 'fc2'))
+        self._qkv_weights = native.WeightPointers(('norm1',), ('attn', 'qkv'))
+        self._mlp_weights = native.WeightPointers(
+            ('attn', 'proj'), ('norm2',), ('mlp', 'fc1'), ('mlp', 'fc2'))
         self._dim, self._hidden = dim, hidden
         self._lanes = TableCache(limit=2)
 
@@ -229,33 +232,34 @@ class Block(nn.Module):
     def is_native(self) -> bool:
         """Return whether `native` computes what lies around the attention, in fp32 on a CPU."""
         return (native.library() is not None and self._folded
-                and None not in (self._before.pointers(self), self._after.pointers(self)))
+                and self._qkv_weights.pointers(self) is not None
+                and self._mlp_weights.pointers(self) is not None)
 
     def forward(self, x: Tensor, attend: Attend = self_attention,
                 rope: RotaryTable | None = None) -> Tensor:
         """Return [..., tokens, dim] for x of the same shape."""
-        return self.after(x, attend(*self.before(x, *self.attn.tables(rope))))
+        return self.proj_mlp(x, attend(*self.norm_qkv(x, *self.attn.tables(rope))))
 
-    def before(self, x: Tensor, *tables: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def norm_qkv(self, x: Tensor, *tables: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values; tables: `Attention.tables`. A function of tensors."""
         if self._suits(x) and (not tables or len(tables) == 3 and len(tables[0]) == len(x)):
-            weights = self._before.pointers(self)
+            weights = self._qkv_weights.pointers(self)
             if weights is not None:
                 lanes = self._lanes.get(tables, partial(native.lanes, tables)) if tables else None
-                return native.before(x, self.attn.heads, weights, self.norm1.eps, lanes, QK_EPS)
-        return self.attn.split(self.norm1(x).to(self.attn.qkv.dtype), *tables)
+                return native.norm_qkv(x, self.attn.heads, weights, self.norm1.eps, lanes, QK_EPS)
+        return self.attn.project_qkv(self.norm1(x).to(self.attn.qkv.dtype), *tables)
 
-    def after(self, x: Tensor, read: Tensor) -> Tensor:
-        """Return the block's output of its input and of what was read. A function of tensors."""
-        if self._folded and self._suits(x) and read.numel() == x.numel():
-            weights = self._after.pointers(self)
+    def proj_mlp(self, x: Tensor, attended: Tensor) -> Tensor:
+        """Return the block's output of x and the attention output. A function of tensors."""
+        if self._folded and self._suits(x) and attended.numel() == x.numel():
+            weights = self._mlp_weights.pointers(self)
             if weights is not None:
-                return native.after(x, read, self._hidden, weights, self.norm2.eps)
+                return native.proj_mlp(x, attended, self._hidden, weights, self.norm2.eps)
         dtype = self.attn.qkv.dtype
         if self._folded:
-            x = self.attn.join(read, plus=x)
-            return self.mlp(self.norm2(x).to(dtype), plus=x)
-        x = self.ls1(x, self.attn.join(read))
+            x = self.attn.project_out(attended, residual=x)
+            return self.mlp(self.norm2(x).to(dtype), residual=x)
+        x = self.ls1(x, self.attn.project_out(attended))
         return self.ls2(x, self.mlp(self.norm2(x).to(dtype)))
 
 
@@ -307,28 +311,28 @@ def grid_rotary_table(rows: int, columns: int, special_tokens: int, head_dim: in
     return rotary_table(torch.cat([special, patches]), head_dim, base)
 
 
-def placed(
+def fold_norm_into_rope(
     norms: tuple[Tensor, Tensor], rope: RotaryTable, dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """
-    Return the tables of `turn`: weight and bias of norms, and then a turn, in one.
+    Return the tables of `apply_folded_rope`: weight and bias of norms and RoPE in one.
 
     norms: as `Attention.tables` gives them. [tokens, 2, 1, head_dim] each.
     """
     weight, bias = norms
     cosines, sines = (table[:, None, None].to(weight.dtype) for table in rope)
-    shift = apply_rotary(bias.expand(len(cosines), -1, -1, -1), (cosines, sines))
+    shift = apply_rope(bias.expand(len(cosines), -1, -1, -1), (cosines, sines))
     partner = weight.unflatten(-1, (2, 2, -1)).flip(-2).flatten(-3)
     return tuple(table.to(dtype) for table in (weight * cosines, shift, partner * sines))
 
 
-def apply_rotary(x: Tensor, table: RotaryTable) -> Tensor:
-    """Return x [..., tokens, head_dim], each pair of channels turned by its token's position."""
+def apply_rope(x: Tensor, table: RotaryTable) -> Tensor:
+    """Return x [..., tokens, head_dim], each pair of channels rotated by its token's position."""
     cosines, sines = table
     return _add_partners(x * cosines, x, sines)
 
 
-def turn(x: Tensor, scale: Tensor, shift: Tensor, partner: Tensor) -> Tensor:
+def apply_folded_rope(x: Tensor, scale: Tensor, shift: Tensor, partner: Tensor) -> Tensor:
     """Return x [..., tokens, 2, heads, head_dim], normalised, with weights and positions."""
     return _add_partners(torch.addcmul(shift, x, scale), x, partner)
 
@@ -336,9 +340,9 @@ def turn(x: Tensor, scale: Tensor, shift: Tensor, partner: Tensor) -> Tensor:
 def _add_partners(out: Tensor, x: Tensor, sines: Tensor) -> Tensor:
     """Add to each channel, in place, its partner times a factor."""
     # [..., axis, partner, channel]
-    turned, partners, sines = (part.unflatten(-1, (2, 2, -1)) for part in (out, x, sines))
+    rotated, partners, sines = (part.unflatten(-1, (2, 2, -1)) for part in (out, x, sines))
     for one in (0, 1):
-        turned[..., one, :].addcmul_(partners[..., 1 - one, :], sines[..., one, :])
+        rotated[..., one, :].addcmul_(partners[..., 1 - one, :], sines[..., one, :])
     return out
 
 

@@ -16,11 +16,11 @@ from torch import Tensor
 CONFIG_KEY = 'xsvggt_config'  # metadata entry of a .safetensors file
 TRAINING_KEY = 'training'  # another one: in which scenes the weights were trained
 WRAPPERS = ('model', 'state_dict', 'model_state_dict')  # of training scripts
-DEEPEST = 8  # wrappers in wrappers
+MAX_NESTING = 8  # wrappers in wrappers
 PREFIX = 'module.'  # left by data-parallel training
 # What numbers may be, as .safetensors files call it, and torch.
 FLOATS = {'F64': torch.float64, 'F32': torch.float32, 'F16': torch.float16, 'BF16': torch.bfloat16}
-LONGEST = 200  # characters of a text from a file that are shown to people
+MAX_CHARACTERS = 200  # characters of a text from a file that are shown to people
 PUBLIC_WEIGHTS = (
     "The public StreamVGGT weights are 'checkpoints.pth' (5.0 GB) in the Hugging Face model "
     'repository lch01/StreamVGGT. The code repository of StreamVGGT is under CC BY-NC-SA 4.0, '
@@ -54,7 +54,7 @@ class Source:
     training: str | None = None  # what the weights say of where they come from
 
 
-def short(text: object, longest: int = LONGEST) -> str:
+def short(text: object, longest: int = MAX_CHARACTERS) -> str:
     """Return a text of unknown origin in one line of printable characters, cut if it is long."""
     text = str(text)
     line = ''.join(c if c.isprintable() else ' ' for c in ' '.join(text[:4 * longest].split()))
@@ -148,7 +148,7 @@ def _oddness(weight: Tensor) -> str:
 
 def _unwrap(content: Any) -> dict[str, Tensor]:
     """Return the weights inside what training scripts wrap around them."""
-    for _ in range(DEEPEST):
+    for _ in range(MAX_NESTING):
         inner = [content[name] for name in WRAPPERS
                  if isinstance(content, Mapping) and isinstance(content.get(name), Mapping)]
         if not inner:

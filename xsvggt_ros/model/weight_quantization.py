@@ -62,15 +62,15 @@ class QuantisedLinear(nn.Module):
         """Return x [rows, in] through the layer, bias added, [rows, out]."""
         raise NotImplementedError
 
-    def forward(self, x: Tensor, gelu: bool = False, plus: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, gelu: bool = False, residual: Tensor | None = None) -> Tensor:
         """
-        Return [..., out] for x [..., in], after an exact (erf) GELU or with ``plus`` added.
+        Return [..., out] for x [..., in], after an exact (erf) GELU or with ``residual`` added.
 
-        plus may be more precise, and the result then is.
+        residual may be more precise, and the result then is.
         """
         out = self.product(x.reshape(-1, self.in_features)).view(*x.shape[:-1], self.out_features)
-        if plus is not None:
-            return plus + out
+        if residual is not None:
+            return residual + out
         return F.gelu(out) if gelu else out
 
     def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
@@ -110,11 +110,11 @@ class Int8Linear(QuantisedLinear):
         super().set_dtype(dtype)
         self.scale = self.scale.to(torch.bfloat16 if dtype == torch.bfloat16 else torch.float32)
 
-    def forward(self, x: Tensor, gelu: bool = False, plus: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, gelu: bool = False, residual: Tensor | None = None) -> Tensor:
         """Return [..., out] for x [..., in], see `QuantisedLinear.forward`."""
         if self.kernel is not None and x.numel() == self.in_features:
-            return self.kernel(x, self.values, self.scale, self.bias, gelu, plus)
-        return super().forward(x, gelu, plus)
+            return self.kernel(x, self.values, self.scale, self.bias, gelu, residual)
+        return super().forward(x, gelu, residual)
 
     def product(self, x: Tensor) -> Tensor:
         """Return x [rows, in] through the layer, bias added, [rows, out]."""

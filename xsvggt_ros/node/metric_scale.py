@@ -23,7 +23,7 @@ from xsvggt_ros.images.rectify import DepthViews
 from xsvggt_ros.mapping.scale import (
     BaselineScale,
     DepthScale,
-    FEWEST_PIXELS,
+    MIN_PIXELS,
     Scale,
     TrajectoryScale,
 )
@@ -213,7 +213,7 @@ class MetricScale:
                 self._depth_views.rectify(decode_depth(message), self._camera), resize)
         except (ImageError, ValueError) as error:
             return f'depth image refused: {error}'
-        if known < FEWEST_PIXELS:
+        if known < MIN_PIXELS:
             return f'the depth image is nearly empty: {known} pixels of use'
         here = message.header.frame_id
         if self._depth.refusal and here and frame_id and here != frame_id:

@@ -54,13 +54,13 @@ def steady_engine(model, dtype=torch.float32, **settings):
 def test_a_frame_of_the_full_depth_takes_few_operators(policy, dtype, monkeypatch):
     if not onednn.works(dtype):
         pytest.skip(f'oneDNN has no {dtype} on this processor')
-    for module, limit in ((onednn, 'FEW_WEIGHTS'), (native, 'MOST_WEIGHTS'),
-                          (native, 'MOST_PRODUCTS')):
+    for module, limit in ((onednn, 'MIN_WEIGHTS'), (native, 'MAX_WEIGHTS'),
+                          (native, 'MAX_PRODUCTS')):
         monkeypatch.setattr(module, limit, 0)  # narrow layers as if they were wide
     # Enough tokens that attention takes the way it takes at full size.
-    budget = onednn.MANY_KEYS + 42
+    budget = onednn.MIN_KEYS + 42
     engine = steady_engine(StreamVGGT(DEEP).fold_scales(), dtype, policy=policy, max_tokens=budget)
-    assert engine.cache_stats().tokens_per_layer[0] >= onednn.MANY_KEYS
+    assert engine.cache_stats().tokens_per_layer[0] >= onednn.MIN_KEYS
     count = count_operators(engine, IMAGE)
     assert 600 < count.operators < 1300, count.names
     assert count.waits == 0

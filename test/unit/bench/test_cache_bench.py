@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from xsvggt_ros.bench.bench_report import COLUMNS
-from xsvggt_ros.bench.cache_bench import CacheBench, Setting, Stream
+from xsvggt_ros.bench.cache_bench import CacheBench, CacheSetting, Stream
 from xsvggt_ros.bench.cache_timing import CacheTimer
 from xsvggt_ros.cli.main import main
 from xsvggt_ros.kernels.packing import SCHEMES
@@ -108,8 +108,8 @@ def test_int4_holds_three_times_the_tokens_of_bf16():
     loaded = SimpleNamespace(model=Sizes())
     stream = Stream('black', [np.zeros((392, 518, 3), np.uint8)] * 3)
     bench = CacheBench(loaded, stream, dtype=torch.bfloat16)
-    assert bench.tokens == 4 * 1041 == bench.tokens_that_fit(Setting('xstream', 'none', None))
-    int4 = bench.tokens_that_fit(Setting('xstream', 'int4', 'token'))
+    assert bench.tokens == 4 * 1041 == bench.tokens_that_fit(CacheSetting('xstream', 'none', None))
+    int4 = bench.tokens_that_fit(CacheSetting('xstream', 'int4', 'token'))
     assert 3 * bench.tokens <= int4 < 6 * bench.tokens
 
 

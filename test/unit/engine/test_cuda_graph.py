@@ -7,7 +7,13 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from xsvggt_ros.engine.cuda_graph import CudaGraphs, Recording, steady_state, SteadyStep, WARM_UP
+from xsvggt_ros.engine.cuda_graph import (
+    CapturedCall,
+    CudaGraphs,
+    steady_state,
+    SteadyStep,
+    WARM_UP,
+)
 from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.kernels import native
 from xsvggt_ros.kv_cache.cache import build_cache
@@ -88,7 +94,7 @@ class TapeGraphs:
             self.replayed += 1
             tape.replay()
 
-        return Recording(replay, outputs)
+        return CapturedCall(replay, outputs)
 
 
 class Counter:
@@ -252,7 +258,7 @@ def test_cuda_is_back_on_its_stream_after_a_capture(fails, monkeypatch):
         with pytest.raises(RuntimeError, match='previous error'):
             graphs.capture(lambda: ())
     else:
-        assert graphs.capture(lambda: ('output',)) == Recording('replay', ('output',))
+        assert graphs.capture(lambda: ('output',)) == CapturedCall('replay', ('output',))
     assert on == ['main']
 
 

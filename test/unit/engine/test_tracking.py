@@ -69,7 +69,7 @@ def test_a_look_sees_what_is_kept_and_leaves_every_bit(
             for cache in (looked, plain):
                 cache.limit_tokens(limit)
         step = tokens(generator)
-        looked.arrange(gapless=False)
+        looked.compact(gapless=False)
         assert torch.equal(attend(looked, step), attend(plain, step)), number
         for cache in (looked, plain):
             cache.end_step()
@@ -77,9 +77,9 @@ def test_a_look_sees_what_is_kept_and_leaves_every_bit(
         kept = looked.kept_token_ids()
         before = state(looked.policy)
         for count in (FEW, 12, 1, FEW)[:number % 5]:     # sometimes none at all
-            looked.arrange(gapless=count < 12)
+            looked.compact(gapless=count < 12)
             few = tokens(others, count)
-            seen = attend(looked.onlooker(), few)
+            seen = attend(looked.read_only(), few)
             for i, ids in enumerate(kept):
                 expected = scaled_dot_product_attention(few[0, i], *(
                     torch.cat([history[part, i][:, ids], few[1 + part, i]], dim=1)
@@ -117,13 +117,13 @@ def test_tokens_move_once_after_a_step_and_nothing_waits(quantization):
     counts = []
     for gapless in (True, True, True, False, False):
         with Copies() as copies:
-            cache.arrange(gapless)
+            cache.compact(gapless)
         counts.append(copies.moved > 0)
         assert copies.waits == 0
     assert counts == [True, False, False, True, False]
     with Copies() as copies:
-        cache.arrange(gapless=True)
-        attend(cache.onlooker(), tokens(generator, FEW))
+        cache.compact(gapless=True)
+        attend(cache.read_only(), tokens(generator, FEW))
     assert copies.waits == 0
 
 
@@ -133,12 +133,12 @@ def test_a_reset_forgets_that_gaps_were_closed():
     for _ in range(5):
         attend(cache, tokens(generator))
         cache.end_step()
-    cache.arrange(gapless=True)
+    cache.compact(gapless=True)
     cache.reset()
     for _ in range(6):
         step = tokens(generator)
         for one in (cache, fresh):
-            one.arrange(gapless=False)
+            one.compact(gapless=False)
         assert torch.equal(attend(cache, step), attend(fresh, step))
         for one in (cache, fresh):
             one.end_step()
@@ -279,7 +279,7 @@ def test_queries_and_keys_of_a_small_image_turn_by_its_places_in_the_large_one(m
     engine.step(stream(1)[0])
     small = torch.rand(3, 28, 28, generator=torch.Generator().manual_seed(0))
     engine.finish_frame()
-    memory = replace(engine._memory, tokens=engine._memory.tokens.onlooker())
+    memory = replace(engine._memory, tokens=engine._memory.tokens.read_only())
     with torch.inference_mode():
         placed, unplaced = (model.step(small, memory, stream_size=size).depth
                             for size in ((56, 56), None))

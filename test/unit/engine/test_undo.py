@@ -29,7 +29,7 @@ def remembered(cache):
              torch.tensor([cache.steps, cache.tokens, cache.evicted_last, cache.evicted_total])]
     for layer in range(len(ids)):
         slots = (ids[layer] >= 0).nonzero()[:, 0].expand(len(ids), -1)
-        for part in cache._store.take(slots):
+        for part in cache._store.save(slots):
             if isinstance(cache._store, DenseStore):    # keys and values in one
                 part = part.transpose(0, 1)
             state.append(part[layer].clone())

@@ -7,7 +7,7 @@ from PIL import Image
 import pytest
 
 from xsvggt_ros.console.errors import ChoiceError, ToolError
-from xsvggt_ros.evaluation.dataset_layouts import LAYOUTS, NoTruthError, open_recordings
+from xsvggt_ros.evaluation.dataset_layouts import LAYOUTS, NoTruthError, open_sequences
 from xsvggt_ros.geometry.quaternions import quaternion_from_matrix
 
 SIZE = (8, 6)
@@ -79,7 +79,7 @@ def kitti(root, name='00', count=2, poses=None):
 
 
 def only(folder, layout='auto'):
-    recordings = open_recordings(folder, layout)
+    recordings = open_sequences(folder, layout)
     assert len(recordings) == 1
     return recordings[0]
 
@@ -89,7 +89,7 @@ def message(folder, layout='auto', frame=None):
     if frame is not None:
         recording = only(folder, layout)
     with pytest.raises(ToolError) as error:
-        open_recordings(folder, layout) if frame is None else recording.frame(frame)
+        open_sequences(folder, layout) if frame is None else recording.frame(frame)
     return str(error.value)
 
 
@@ -353,7 +353,7 @@ def test_names_that_no_file_can_have_are_of_files_that_are_missing(tmp_path):
     sequence = tum(tmp_path / 'a')
     for name in ('x' * 5000, 'nul\0'):
         (sequence / 'depth.txt').write_text(f'10.0 {name}\n')
-        assert open_recordings(sequence)[0].frame(0).depth is None
+        assert open_sequences(sequence)[0].frame(0).depth is None
         (sequence / 'rgb.txt').write_text(f'10.0 {name}\n')
         assert ': cannot be read as a picture' in message(sequence, frame=0)
         (sequence / 'rgb.txt').write_text('10.0 rgb/10.000000.png\n')
@@ -470,7 +470,7 @@ def test_folders_of_sequences_are_recognised_and_sorted(tmp_path):
         kitti(tmp_path / 'odometry', name)
 
     def names(folder):
-        return [recording.name for recording in open_recordings(folder)]
+        return [recording.name for recording in open_sequences(folder)]
 
     scenes = ['chess/seq-03', 'fire/seq-01', 'fire/seq-02']
     assert names(tmp_path / '7') == scenes
@@ -478,7 +478,7 @@ def test_folders_of_sequences_are_recognised_and_sorted(tmp_path):
     assert names(tmp_path / '7' / 'fire' / 'seq-02') == scenes[2:]
     assert names(str(tmp_path / 'rgbd')) == [
         'rgbd_bonn_crowd', 'rgbd_dataset_freiburg1_xyz', 'rgbd_dataset_freiburg2_desk']
-    assert [type(one) for one in open_recordings(tmp_path / 'rgbd')] == [
+    assert [type(one) for one in open_sequences(tmp_path / 'rgbd')] == [
         LAYOUTS['bonn'], LAYOUTS['tum'], LAYOUTS['tum']]
     assert names(tmp_path / 'odometry') == names(tmp_path / 'odometry' / 'sequences') == [
         'KITTI 02', 'KITTI 10']
@@ -489,7 +489,7 @@ def test_a_layout_that_is_named_leaves_out_the_others(tmp_path, layout):
     seven_scenes(tmp_path / 'all' / 'seq-01', count=1)
     tum(tmp_path / 'all' / 'desk')
     kitti(tmp_path / 'all')
-    found = open_recordings(tmp_path / 'all', layout)
+    found = open_sequences(tmp_path / 'all', layout)
     assert [type(one) for one in found] == [LAYOUTS[layout]]
 
 
@@ -534,7 +534,7 @@ def test_what_is_no_folder(tmp_path):
 
 def test_a_layout_that_does_not_exist(tmp_path):
     with pytest.raises(ChoiceError, match="no layout 'euroc'; choose from auto, 7scenes, bonn, "):
-        open_recordings(tmp_path, 'euroc')
+        open_sequences(tmp_path, 'euroc')
 
 
 def without_truth(tmp_path, layout):
@@ -555,13 +555,13 @@ def without_truth(tmp_path, layout):
 def test_a_sequence_without_ground_truth(tmp_path, layout, caplog):
     folder, sequence, missing = without_truth(tmp_path, layout)
     with pytest.raises(NoTruthError) as error:
-        open_recordings(folder / sequence)
+        open_sequences(folder / sequence)
     expected = f'{missing}: missing, so the true poses are not known; unpack it there'
     assert str(error.value).startswith(expected)
     # Among others it is left out, and said so.
     caplog.clear()
     with caplog.at_level(logging.WARNING):
-        recordings = open_recordings(folder)
+        recordings = open_sequences(folder)
     assert len(recordings) == 1
     assert [record.getMessage().startswith(expected) for record in caplog.records] == [True]
     assert caplog.records[0].getMessage().endswith('; left out')

@@ -12,8 +12,8 @@ from xsvggt_ros.cli.main import main
 from xsvggt_ros.console.errors import ToolError
 from xsvggt_ros.evaluation import evaluation
 from xsvggt_ros.evaluation.dataset_layouts import TrueFrame
-from xsvggt_ros.evaluation.eval_streams import prepare, WorldRecording
-from xsvggt_ros.evaluation.evaluation import baseline, predict, Prediction, score, Setting
+from xsvggt_ros.evaluation.eval_streams import prepare, WorldSource
+from xsvggt_ros.evaluation.evaluation import baseline, EvalSetting, predict, Prediction, score
 from xsvggt_ros.mapping.trajectory import StampedPose
 from xsvggt_ros.model.checkpoint import load_model, save_checkpoint
 from xsvggt_ros.model.config import ModelConfig
@@ -29,7 +29,7 @@ KEYS = {'depth_abs_rel', 'depth_delta_1_25', 'ate_ratio', 'rotation_deg', 'secon
 @pytest.fixture(scope='module')
 def stream():
     """Return 12 frames of a room, 4 seconds of its way."""
-    return prepare(WorldRecording(SPLITS['test'].start, 12, 3.0), 12, 1, 56, 14, lambda: None)
+    return prepare(WorldSource(SPLITS['test'].start, 12, 3.0), 12, 1, 56, 14, lambda: None)
 
 
 @pytest.fixture(scope='module')
@@ -137,9 +137,9 @@ def test_true_depth_is_sampled_where_the_network_looks():
 @pytest.mark.parametrize('removed', [None, 'first', 'history'])
 def test_removals_hide_what_they_say(stream, weights, removed):
     loaded = load_model(str(weights))
-    full = predict(loaded, Setting('full', 'none'), stream, CPU, torch.float32, lambda: None)
-    part = predict(loaded, Setting('full', 'none', removed=removed), stream, CPU, torch.float32,
-                   lambda: None)
+    full = predict(loaded, EvalSetting('full', 'none'), stream, CPU, torch.float32, lambda: None)
+    part = predict(loaded, EvalSetting('full', 'none', removed=removed), stream, CPU,
+                   torch.float32, lambda: None)
     np.testing.assert_array_equal(part.depths[0], full.depths[0])
     if removed is None:
         np.testing.assert_allclose(part.world_from_camera, full.world_from_camera, atol=1e-6)
@@ -147,13 +147,13 @@ def test_removals_hide_what_they_say(stream, weights, removed):
     assert np.abs(part.depths[1] - full.depths[1]).max() > 1e-5
     # What a frame sees without history depends on itself alone; without the first one it does not.
     images = [stream.images[0], *stream.images[:0:-1]]
-    turned = predict(loaded, Setting('full', 'none', removed=removed),
+    turned = predict(loaded, EvalSetting('full', 'none', removed=removed),
                      dataclasses.replace(stream, images=images), CPU, torch.float32, lambda: None)
     same = np.abs(turned.depths[-1] - part.depths[1]).max() < 1e-6
     assert same == (removed == 'history')
     hidden = [*stream.images]
     hidden[0] = 255 - hidden[0]
-    other = predict(loaded, Setting('full', 'none', removed=removed),
+    other = predict(loaded, EvalSetting('full', 'none', removed=removed),
                     dataclasses.replace(stream, images=hidden), CPU, torch.float32, lambda: None)
     np.testing.assert_allclose(other.depths[1:], part.depths[1:], atol=1e-6)
 
@@ -162,8 +162,8 @@ def test_frames_between_keyframes_are_seen_small_and_forgotten(stream, weights):
     loaded = load_model(str(weights))
 
     def run(**settings):
-        return predict(loaded, Setting('full', 'none'), stream, CPU, torch.float32, lambda: None,
-                       **settings)
+        return predict(loaded, EvalSetting('full', 'none'), stream, CPU, torch.float32,
+                       lambda: None, **settings)
 
     every, sparse = run(), run(keyframe_stride=2)
     small = run(keyframe_stride=2, tracking_size=14)
@@ -208,7 +208,7 @@ def test_the_command_writes_a_table_and_json(weights, tmp_path, capsys):
 
 def test_the_command_reads_a_data_set(weights, tmp_path, capsys):
     sequence = tmp_path / 'rgbd_dataset_freiburg3_tiny'
-    recording = WorldRecording(SPLITS['test'].start, 5, 3.0)
+    recording = WorldSource(SPLITS['test'].start, 5, 3.0)
     lists = {'rgb': [], 'depth': [], 'groundtruth': []}
     for name in ('rgb', 'depth'):
         (sequence / name).mkdir(parents=True)

@@ -28,7 +28,7 @@ POINTERS = {
     'cosines': 'fp32', 'sines': 'fp32', 'weights': 'i8'}
 # In the precision that is computed in.
 FLOATS = ('query', 'key', 'value', 'out', 'keys', 'values', 'packed', 'x', 'scales', 'bias',
-          'plus')
+          'residual')
 
 
 def build(function, constants, kind, capability, warps):
@@ -75,8 +75,8 @@ def main():
         build(packed._attend, tile, kind, capability, 8)
         build(qkv._split, {'NORM': True, 'ROTARY': True, 'DIM': 64, 'TOKENS': qkv.TOKENS},
               kind, capability, 4)
-        build(gemv._product, {'BIAS': True, 'GELU': True, 'PLUS': True, 'OUTPUTS': gemv.OUTPUTS,
-                              'INPUTS': gemv.INPUTS}, kind, capability, 4)
+        build(gemv._product, {'BIAS': True, 'GELU': True, 'RESIDUAL': True,
+                              'OUTPUTS': gemv.OUTPUTS, 'INPUTS': gemv.INPUTS}, kind, capability, 4)
 
 
 if __name__ == '__main__':

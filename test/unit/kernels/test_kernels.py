@@ -15,12 +15,12 @@ import torch
 
 from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.kernels.availability import interpreted, load, why_not
-from xsvggt_ros.kernels.packing import Block, Centres, dequantise
+from xsvggt_ros.kernels.packing import Centres, dequantise, PackedTensor
 from xsvggt_ros.kv_cache import store
 from xsvggt_ros.kv_cache.cache import build_cache
 from xsvggt_ros.kv_cache.config import CacheConfig, CacheLayout
 from xsvggt_ros.model.checkpoint import load_model
-from xsvggt_ros.model.layers import apply_rotary, Attention, grid_rotary_table
+from xsvggt_ros.model.layers import apply_rope, Attention, grid_rotary_table
 
 pytest.importorskip('triton', reason='python3 -m pip install triton')
 DEVICE = 'cpu' if interpreted() else 'cuda'
@@ -51,7 +51,7 @@ class Layer:
 
     def empty(self):
         shape = HEADS, self.slots
-        return Block(torch.zeros(*shape, self.dim * self.bits // 8, dtype=torch.uint8,
+        return PackedTensor(torch.zeros(*shape, self.dim * self.bits // 8, dtype=torch.uint8,
                                  device=DEVICE),
                      torch.zeros(*shape, 1, dtype=torch.half, device=DEVICE),
                      torch.zeros(*shape, 1, dtype=torch.half, device=DEVICE))
@@ -81,7 +81,7 @@ class Layer:
     def decoded(self, used):
         """Return keys and values [HEADS, used, dim] fp32 as PyTorch decodes them."""
         ids = self.token_ids[:used]
-        keys, values = (dequantise(Block(block.payload[:, :used], block.scale[:, :used],
+        keys, values = (dequantise(PackedTensor(block.payload[:, :used], block.scale[:, :used],
                                          block.minimum[:, :used]), self.bits)
                         for block in (self.keys, self.values))
         self.centres.uncentre(keys, values, self.centres.rows_of(ids % TOKENS, ids >= TOKENS))
@@ -154,7 +154,7 @@ def test_decode_of_some_heads():
     keys, values = layer.decoded(layer.slots)
     out = torch.zeros(2, 1, layer.slots, DIM, device=DEVICE)
     last = slice(HEADS - 1, HEADS)
-    blocks = [Block(block.payload[last], block.scale[last], block.minimum[last])
+    blocks = [PackedTensor(block.payload[last], block.scale[last], block.minimum[last])
               for block in (layer.keys, layer.values)]
     kernels.decode(*blocks, layer.centres.of_heads(last), layer.token_ids, TOKENS, 4, *out)
     live = layer.token_ids >= 0
@@ -232,8 +232,8 @@ def test_split_is_the_attention_layers(rows, columns, dtype, tolerance):
     tokens = SPECIAL + rows * columns
     packed = (3 * torch.randn(tokens, 3 * heads * DIM, generator=generator) + 1).to(DEVICE, dtype)
     parts = packed.unflatten(-1, (3, heads, DIM)).movedim(-3, 0).transpose(-3, -2)
-    expected = [apply_rotary(layer.q_norm(parts[0].float()), rope).to(dtype),
-                apply_rotary(layer.k_norm(parts[1].float()), rope).to(dtype), parts[2]]
+    expected = [apply_rope(layer.q_norm(parts[0].float()), rope).to(dtype),
+                apply_rope(layer.k_norm(parts[1].float()), rope).to(dtype), parts[2]]
     out = split_qkv(
         packed, heads, (layer.q_norm.weight.detach(), layer.q_norm.bias.detach()),
         (layer.k_norm.weight.detach(), layer.k_norm.bias.detach()), layer.q_norm.eps, rope)
@@ -253,7 +253,7 @@ def test_split_without_norms_only_moves():
 # As above: a unit of the last place is 2 ** -10 in fp16 and 2 ** -7 in bf16; two are allowed.
 @pytest.mark.parametrize('dtype, tolerance', [(torch.float32, 2e-6), (torch.float16, 2e-3),
                                               (torch.bfloat16, 1.6e-2)])
-@pytest.mark.parametrize('after', ['nothing', 'bias', 'gelu', 'plus'])
+@pytest.mark.parametrize('after', ['nothing', 'bias', 'gelu', 'residual'])
 @pytest.mark.parametrize('inputs, outputs', [(96, 40), (1100, 300)])  # no whole tiles
 def test_a_token_through_int8_weights(inputs, outputs, after, dtype, tolerance):
     generator = torch.Generator().manual_seed(0)
@@ -265,16 +265,17 @@ def test_a_token_through_int8_weights(inputs, outputs, after, dtype, tolerance):
                             dtype=torch.int8).to(DEVICE)
     scales = (random(outputs, 1).abs() + 0.1).float() / 127 / inputs ** 0.5
     x, bias = random(1, inputs), None if after == 'nothing' else random(outputs)
-    plus = random(1, outputs).float() if after == 'plus' else None
-    out = gemv_product(x, weights, scales, bias, after == 'gelu', plus)
+    residual = random(1, outputs).float() if after == 'residual' else None
+    out = gemv_product(x, weights, scales, bias, after == 'gelu', residual)
     expected = x.double() @ (weights.double() * scales.double()).T
     if bias is not None:
         expected = expected + bias.double()
     if after == 'gelu':
         expected = torch.nn.functional.gelu(expected)
-    if plus is not None:
-        expected = expected + plus.double()
-    assert out.dtype == (torch.float32 if after == 'plus' else dtype) and out.shape == (1, outputs)
+    if residual is not None:
+        expected = expected + residual.double()
+    assert out.dtype == (torch.float32 if after == 'residual' else dtype)
+    assert out.shape == (1, outputs)
     torch.testing.assert_close(out.double(), expected, rtol=tolerance, atol=tolerance)
 
 

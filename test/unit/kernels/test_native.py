@@ -85,11 +85,11 @@ def test_a_block_is_the_same(library, plainly, tokens, dim, heads, norms):
         table = grid_rotary_table(1, tokens, 0, dim // heads, 100.0)
         rope = tuple(part.float() for part in table)
     result, calls = count_calls(block, x, self_attention, rope)
-    assert calls == {'xsvggt_before': 1, 'xsvggt_attend': 1, 'xsvggt_after': 1}
+    assert calls == {'xsvggt_norm_qkv': 1, 'xsvggt_attend': 1, 'xsvggt_proj_mlp': 1}
     expected = plainly(block, x, self_attention, rope)
     torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
-    parts = zip(block.before(x, *block.attn.tables(rope)),
-                plainly(block.before, x, *block.attn.tables(rope)))
+    parts = zip(block.norm_qkv(x, *block.attn.tables(rope)),
+                plainly(block.norm_qkv, x, *block.attn.tables(rope)))
     for part, other in parts:
         torch.testing.assert_close(part, other, rtol=1e-4, atol=1e-4)
 
@@ -112,7 +112,7 @@ def test_other_weights_and_positions_are_noticed(library, plainly):
                 block(x, self_attention, rope), plainly(block, x, self_attention, rope),
                 rtol=1e-4, atol=1e-4)
     wide = make_block(768, 2, 4.0)
-    assert 'xsvggt_after' not in count_calls(wide, random(5, 768))[1]
+    assert 'xsvggt_proj_mlp' not in count_calls(wide, random(5, 768))[1]
 
 
 @torch.inference_mode()
@@ -136,19 +136,20 @@ def test_each_norm_has_its_own_epsilon(library, plainly):
 @torch.inference_mode()
 def test_what_the_kernels_do_not_take_goes_to_torch(library, plainly):
     block, layer = make_block(64, 2, 4.0), random_weights(Linear(64, 70))
-    x, row, plus = random(5, 64), random(1, 64), random(1, 70)
+    x, row, residual = random(5, 64), random(1, 64), random(1, 70)
     for half in (block.attn.qkv, block.mlp.fc1):
         assert half.weight.dtype == torch.float32
         weight, half.weight.data = half.weight.data, half.weight.data.double()
-        assert 'xsvggt_' + ('before' if half is block.attn.qkv else 'after') not in count_calls(
+        call = 'norm_qkv' if half is block.attn.qkv else 'proj_mlp'
+        assert 'xsvggt_' + call not in count_calls(
             lambda: _refused(block, x))[1]
         half.weight.data = weight
     read = random(5, 2, 32, seed=1).transpose(0, 1)
     for other in (read, read.contiguous(), read.double()):
-        torch.testing.assert_close(block.after(x, other), plainly(block.after, x, read),
+        torch.testing.assert_close(block.proj_mlp(x, other), plainly(block.proj_mlp, x, read),
                                    rtol=1e-4, atol=1e-4)
-    for other in (plus.double(), random(70), random(70, 2)[:, :1].t()):
-        assert torch.equal(layer(row, plus=other), plainly(lambda: layer(row, plus=other)))
+    for other in (residual.double(), random(70), random(70, 2)[:, :1].t()):
+        assert torch.equal(layer(row, residual=other), plainly(lambda: layer(row, residual=other)))
     for bad in (lambda: block(random(5, 32)), lambda: layer(random(1, 32))):
         with pytest.raises(RuntimeError):
             bad()
@@ -244,7 +245,7 @@ def test_attention_to_one_key_of_many_does_not_overflow(library):
         torch.testing.assert_close(attention(queries, key, value), expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize('settings', [{}, {'gelu': True}, {'plus': random(1, 70, seed=3)}])
+@pytest.mark.parametrize('settings', [{}, {'gelu': True}, {'residual': random(1, 70, seed=3)}])
 @pytest.mark.parametrize('width', [9, 64, 300])
 @torch.inference_mode()
 def test_a_row_is_the_same(library, plainly, width, settings):

@@ -35,8 +35,8 @@ def test_kept_sets_match_golden(i, case):
     steps = -(-total // new)
     ids[total - new:] = torch.arange((steps - 1) * new, steps * new)
     scores = policy.score(policy.pooled_query(q), slice(None), k, k)
-    losers = policy.losers(scores[None], ids[None], steps, count)
-    kept = sorted(set(range(total)) - set(losers[0].tolist()))
+    evicted = policy.evicted(scores[None], ids[None], steps, count)
+    kept = sorted(set(range(total)) - set(evicted[0].tolist()))
     assert kept == UNITS[f'prune/{i}/keep'].tolist()
 
 

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from xsvggt_ros.geometry import metrics
-from xsvggt_ros.mapping.scale import FEWEST, MAX_UNCERTAINTY, METRES, TrajectoryScale, WINDOW
+from xsvggt_ros.mapping.scale import (
+    MAX_UNCERTAINTY,
+    METRES,
+    MIN_OBSERVATIONS,
+    TrajectoryScale,
+    WINDOW,
+)
 from xsvggt_ros.world.synthetic_world import SPLITS, SyntheticWorld
 
 TRUE_SCALE = 2.7   # metres in the network's unit
@@ -79,7 +85,7 @@ def test_a_camera_that_stands_still_has_no_scale():
     assert TrajectoryScale().scale() is None
     still = rng.normal(0, 0.01, (50, 3))
     assert scale_of(still, rng.normal(0, 0.01, (50, 3))) is None
-    way = np.linspace(0, 1, FEWEST - 1)[:, None] * [5.0, 0, 0]
+    way = np.linspace(0, 1, MIN_OBSERVATIONS - 1)[:, None] * [5.0, 0, 0]
     assert scale_of(way, way) is None
 
 

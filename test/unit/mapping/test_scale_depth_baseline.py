@@ -9,9 +9,9 @@ from xsvggt_ros.mapping.scale import (
     BaselineScale,
     DEPTHS,
     DepthScale,
-    FEWEST,
-    FEWEST_PIXELS,
     MAX_UNCERTAINTY,
+    MIN_OBSERVATIONS,
+    MIN_PIXELS,
 )
 from xsvggt_ros.world.synthetic_world import SPLITS, SyntheticWorld
 
@@ -59,7 +59,7 @@ def test_exact_depth_gives_the_exact_scale(views, size):
     resize = Resize.plan(*views[0].shape, size, 14)
     estimator = DepthScale()
     for view in views:
-        assert estimator.scale() is None or len(views) > FEWEST
+        assert estimator.scale() is None or len(views) > MIN_OBSERVATIONS
         assert add(estimator, network_depth(view, resize), view, resize) == (
             resize.height * resize.width)
     found = estimator.scale()
@@ -108,7 +108,7 @@ def test_upright_images_are_cut_where_the_network_cuts_them():
     resize = Resize.plan(200, 100, 70, 14)
     assert resize.crop_top > 0
     estimator = DepthScale()
-    for _ in range(FEWEST):
+    for _ in range(MIN_OBSERVATIONS):
         add(estimator, network_depth(metric, resize), metric, resize)
     assert estimator.scale().metres == pytest.approx(TRUE_SCALE, rel=1e-4)
 
@@ -130,7 +130,7 @@ def test_an_empty_depth_image_tells_nothing(views):
     estimator = DepthScale()
     empty = np.zeros_like(views[0])
     for _ in range(10):
-        assert add(estimator, network_depth(views[0], resize), empty, resize) < FEWEST_PIXELS
+        assert add(estimator, network_depth(views[0], resize), empty, resize) < MIN_PIXELS
     assert estimator.scale() is None
 
 
@@ -206,11 +206,11 @@ def baseline_of(predicted, known=RIG):
 
 
 def test_an_exact_baseline_gives_the_exact_scale():
-    estimator = baseline_of([RIG / TRUE_SCALE] * FEWEST)
+    estimator = baseline_of([RIG / TRUE_SCALE] * MIN_OBSERVATIONS)
     assert estimator.scale().metres == pytest.approx(TRUE_SCALE, rel=1e-9)
     assert estimator.refusal == ''
     two = np.stack([RIG, -RIG])   # three cameras
-    estimator = baseline_of([two / TRUE_SCALE] * FEWEST, two)
+    estimator = baseline_of([two / TRUE_SCALE] * MIN_OBSERVATIONS, two)
     assert estimator.scale().metres == pytest.approx(TRUE_SCALE, rel=1e-9)
 
 
@@ -247,4 +247,4 @@ def test_a_baseline_that_is_not_seen_or_seen_elsewhere_is_refused():
     turned = baseline_of([(0.2, 0.2, 0)] * 10)
     assert turned.scale() is None and '42 degrees' in turned.refusal and 'TF' in turned.refusal
     bad = baseline_of([(np.nan, 0, 0)] * 10)
-    assert bad.scale() is None and str(FEWEST) in bad.refusal
+    assert bad.scale() is None and str(MIN_OBSERVATIONS) in bad.refusal

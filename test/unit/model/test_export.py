@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from xsvggt_ros.cli.main import main
-from xsvggt_ros.engine.stream_engine import StreamMemory
+from xsvggt_ros.engine.stream_engine import StreamCaches
 from xsvggt_ros.kv_cache.cache import build_cache
 from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.model.checkpoint import load_model
@@ -39,7 +39,7 @@ def make_model():
 
 def memory_of(model):
     layout, config = model.cache_layout(HEIGHT, WIDTH), CacheConfig(policy='full')
-    return StreamMemory(*(build_cache(part, config, None, torch.float32, 'cpu', 'none')
+    return StreamCaches(*(build_cache(part, config, None, torch.float32, 'cpu', 'none')
                           for part in (layout.tokens, layout.camera)))
 
 

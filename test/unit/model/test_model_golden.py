@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from xsvggt_ros.engine.stream_engine import StreamEngine, StreamMemory
+from xsvggt_ros.engine.stream_engine import StreamCaches, StreamEngine
 from xsvggt_ros.kv_cache.cache import build_cache
 from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.model.config import ModelConfig
@@ -30,12 +30,12 @@ def make_model(case: golden_data.GoldenCase) -> StreamVGGT:
 
 
 def make_memory(model: StreamVGGT, height: int, width: int,
-                dtype: torch.dtype = torch.float32) -> StreamMemory:
+                dtype: torch.dtype = torch.float32) -> StreamCaches:
     """Return a memory that forgets nothing."""
     layout = model.cache_layout(height, width)
     caches = [build_cache(part, CacheConfig(policy='full'), None, dtype, 'cpu', 'none')
               for part in (layout.tokens, layout.camera)]
-    return StreamMemory(tokens=caches[0], camera=caches[1])
+    return StreamCaches(tokens=caches[0], camera=caches[1])
 
 
 def outputs_of(result) -> dict[str, torch.Tensor]:

@@ -9,7 +9,7 @@ from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.model.dinov2 import DinoVisionTransformer, resize_positions
 from xsvggt_ros.model.layers import (
     add_uv,
-    apply_rotary,
+    apply_rope,
     Block,
     grid_rotary_table,
     rotary_table,
@@ -33,17 +33,17 @@ def as_float(table):
 def test_rotary_embedding_is_the_golden_one(units):
     x, positions = units['rope/x'][0], units['rope/pos'][0]
     table = as_float(rotary_table(positions, x.shape[-1], base=100.0))
-    assert golden_data.excess(apply_rotary(x, table), units['rope/out'][0]) < 0.1
+    assert golden_data.excess(apply_rope(x, table), units['rope/out'][0]) < 0.1
 
 
 def test_a_frame_is_special_tokens_then_rows_of_patches():
     x = torch.randn(2, 3 + 2 * 4, 16, generator=torch.Generator().manual_seed(1))
-    turned = apply_rotary(x, as_float(grid_rotary_table(2, 4, 3, 16, 100.0)))
+    turned = apply_rope(x, as_float(grid_rotary_table(2, 4, 3, 16, 100.0)))
     assert torch.equal(turned[:, :3], x[:, :3])  # nothing turns at (0, 0)
     row, column = 1, 2
     at_patch = torch.tensor([[row + 1, column + 1]])
     index = 3 + row * 4 + column
-    alone = apply_rotary(x[:, index:index + 1], as_float(rotary_table(at_patch, 16, 100.0)))
+    alone = apply_rope(x[:, index:index + 1], as_float(rotary_table(at_patch, 16, 100.0)))
     assert torch.equal(turned[:, index:index + 1], alone)
     assert not torch.allclose(alone, x[:, index:index + 1], atol=1e-2)
 

@@ -109,8 +109,8 @@ def test_int8_is_the_product_with_the_rounded_weights(
     # What comes after is what the layer of floats does after.
     residual = torch.randn(rows, outputs)
     assert torch.equal(layer(x, gelu=True), F.gelu(layer(x)))
-    assert torch.equal(layer(x, plus=residual), residual + layer(x))
-    assert layer(x, plus=residual).dtype == torch.float32
+    assert torch.equal(layer(x, residual=residual), residual + layer(x))
+    assert layer(x, residual=residual).dtype == torch.float32
     batch = x.expand(2, rows, inputs)
     assert layer(batch).shape == (2, rows, outputs)
 

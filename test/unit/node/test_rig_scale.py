@@ -12,7 +12,7 @@ import torch
 
 from xsvggt_ros.engine.stream_engine import FrameResult
 from xsvggt_ros.images.preprocess import Resize
-from xsvggt_ros.mapping.scale import FEWEST
+from xsvggt_ros.mapping.scale import MIN_OBSERVATIONS
 from xsvggt_ros.node.inputs.hint_topic import HintFault
 from xsvggt_ros.node.inputs.rig import RigGeometry, seen_transforms
 from xsvggt_ros.node.inputs.tf_listener import LookupError_
@@ -128,7 +128,7 @@ def test_what_the_network_sees_is_in_the_frame_of_the_first_camera():
 def test_the_baseline_of_a_rig_makes_results_metric():
     scale, values = MetricScale(logging.getLogger()), VALUES | {'scale.mode': 'baseline'}
     known = np.array([[0.2, 0.0, 0.0]])
-    for index in range(FEWEST):
+    for index in range(MIN_OBSERVATIONS):
         way = np.array([0.3 * index, 0, 0])
         results = [result_at(way), result_at(way + known[0] / TRUE_SCALE)]
         assert scale.current is None
