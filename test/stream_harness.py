@@ -138,6 +138,7 @@ class Robot:
         """Wait until a condition holds, and fail with ``what`` if it never does."""
         end = time.monotonic() + DEADLINE
         while not (value := condition()):
+            assert self._thread.is_alive(), f'the robot ended while it waited for {what}'
             dead = node is not None and node.process.poll() is not None
             if dead or time.monotonic() > end:
                 raise AssertionError(f'waited in vain for {what}\n{node.output() if node else ""}')
