@@ -13,7 +13,7 @@ from fuzz.pictures import picture_bytes
 from fuzz.target import file_with, scratch, Target
 from xsvggt_ros.console import arguments
 from xsvggt_ros.console.errors import ToolError
-from xsvggt_ros.evaluation.dataset_layouts import open_sequences
+from xsvggt_ros.evaluation.datasets.layouts import open_sequences
 from xsvggt_ros.mapping import map_files
 from xsvggt_ros.mapping.trajectory import StampedPose
 from xsvggt_ros.recordings import outputs

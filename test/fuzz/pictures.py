@@ -8,7 +8,7 @@ import PIL.Image
 
 from fuzz.target import file_with, MEGABYTE, Target
 from xsvggt_ros.console.errors import ToolError
-from xsvggt_ros.evaluation import dataset_layouts
+from xsvggt_ros.evaluation.datasets.pictures import read_colour, read_depth
 from xsvggt_ros.recordings.image_folder import ImageFolder
 
 TOKENS = (b'IHDR', b'IDAT', b'IEND', b'PLTE', b'tRNS', b'iCCP', b'eXIf', b'acTL', b'fcTL',
@@ -26,10 +26,10 @@ def read_picture(data: bytes) -> bool:
     """Read a file as a picture and a depth map of a data set, and as the only one of a folder."""
     path = file_with('pictures/a.png', data)
     with contextlib.suppress(ToolError):
-        pixels = dataset_layouts._read_colour(path)
+        pixels = read_colour(path)
         check_pixels(pixels, *pixels.shape[:2])
     with contextlib.suppress(ToolError):
-        depth = dataset_layouts._read_depth(path, 1000.0)
+        depth = read_depth(path, 1000.0)
         assert depth.ndim == 2 and depth.dtype == np.float32, depth.shape
     with contextlib.suppress(ToolError):
         for frame in ImageFolder(path.parent).frames():

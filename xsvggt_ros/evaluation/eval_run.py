@@ -21,7 +21,7 @@ from xsvggt_ros.console.measurement import (
 )
 from xsvggt_ros.console.progress import ProgressBar
 from xsvggt_ros.evaluation import evaluation
-from xsvggt_ros.evaluation.dataset_layouts import open_sequences
+from xsvggt_ros.evaluation.datasets.layouts import open_sequences
 from xsvggt_ros.evaluation.eval_report import EvalRow, make_row, report, to_json
 from xsvggt_ros.evaluation.eval_streams import EvalSource, EvalStream, prepare, world_sources
 from xsvggt_ros.evaluation.evaluation import EvalSetting, REMOVALS

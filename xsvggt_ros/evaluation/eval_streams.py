@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from xsvggt_ros.console.errors import ToolError
-from xsvggt_ros.evaluation.dataset_layouts import TrueFrame
+from xsvggt_ros.evaluation.datasets.sequence import TrueFrame
 from xsvggt_ros.images.preprocess import Resize
 from xsvggt_ros.recordings.frame_source import DEFAULT_SIZE
 from xsvggt_ros.world.synthetic_world import SPLITS, SyntheticWorld

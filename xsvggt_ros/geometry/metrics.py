@@ -11,41 +11,11 @@ transform, which is taken out first. Sources of the definitions:
   in Seitz et al., CVPR 2006 and the 7-Scenes protocol of Spann3R (Wang and Agapito, 3DV 2025).
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from xsvggt_ros.geometry.similarity import align
+
 _CHUNK = 256   # points whose distances to all others are computed at once
-
-
-@dataclass(frozen=True)
-class Similarity:
-    """Maps points p of one world to scale * rotation @ p + translation in another."""
-
-    scale: float
-    rotation: np.ndarray      # [3, 3]
-    translation: np.ndarray   # [3]
-
-    def points(self, points: np.ndarray) -> np.ndarray:
-        """Return `points` [..., 3] in the target world."""
-        return self.scale * points @ self.rotation.T + self.translation
-
-
-def align(estimate: np.ndarray, truth: np.ndarray) -> Similarity:
-    """
-    Return the similarity that brings positions `estimate` [N, 3] closest to `truth` [N, 3].
-
-    Umeyama's least squares. An estimate that stands still gets scale 0: the mean of the truth is
-    the best it can say.
-    """
-    mean, target_mean = estimate.mean(axis=0), truth.mean(axis=0)
-    centred, target = estimate - mean, truth - target_mean
-    variance = (centred ** 2).sum() / len(centred)
-    left, values, right = np.linalg.svd(target.T @ centred / len(centred))
-    signs = np.array([1.0, 1.0, np.sign(np.linalg.det(left) * np.linalg.det(right)) or 1.0])
-    rotation = left @ np.diag(signs) @ right
-    scale = float((values * signs).sum() / variance) if variance > 1e-12 else 0.0
-    return Similarity(scale, rotation, target_mean - scale * rotation @ mean)
 
 
 def position_errors(estimate: np.ndarray, truth: np.ndarray) -> tuple[float, float]:

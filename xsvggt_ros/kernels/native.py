@@ -121,7 +121,7 @@ def small(
 
 
 def lanes(tables: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """Return what `norm_qkv` takes of the tables of `layers.apply_folded_rope`."""
+    """Return what `norm_qkv` takes of the tables of `positions.apply_folded_rope`."""
     table = torch.stack([table[:, :, 0] for table in tables], dim=2)  # [tokens, 2, 3, head_dim]
     table = torch.nn.functional.pad(table, (0, 0, 0, 0, 0, 0, 0, -len(table) % LANES))
     return table.unflatten(0, (-1, LANES)).permute(0, 2, 3, 4, 1).contiguous()

@@ -9,13 +9,9 @@ from torch import nn, Tensor
 
 from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.model.dinov2 import DinoVisionTransformer, PatchEmbed
-from xsvggt_ros.model.layers import (
-    Block,
-    grid_rotary_table,
-    residual_stream,
-    RotaryTable,
-    TableCache,
-)
+from xsvggt_ros.model.layers import Block, residual_stream
+from xsvggt_ros.model.positions import grid_rotary_table, RotaryTable
+from xsvggt_ros.model.tables import TableCache
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)  # of ImageNet, RGB
 IMAGE_STD = (0.229, 0.224, 0.225)

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 
 from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.model.fused import Linear
-from xsvggt_ros.model.layers import Block, Mlp, residual_stream, TableCache, version
+from xsvggt_ros.model.layers import Block, Mlp, residual_stream
+from xsvggt_ros.model.tables import TableCache, version
 
 POSE_CHANNELS = 9  # translation (3), quaternion xyzw (4), field of view of height and width (2)
 ITERATIONS = 4  # each refines the pose of the one before

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from xsvggt_ros.kernels import onednn
 from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.model.fused import Conv2d
-from xsvggt_ros.model.layers import Block, residual_stream, TableCache, version
+from xsvggt_ros.model.layers import Block, residual_stream
+from xsvggt_ros.model.tables import TableCache, version
 
 
 class PatchEmbed(nn.Module):

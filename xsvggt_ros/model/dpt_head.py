@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from xsvggt_ros.kernels import native
 from xsvggt_ros.model.config import DPT_LEVELS, ModelConfig
 from xsvggt_ros.model.fused import Conv2d
-from xsvggt_ros.model.layers import add_uv, residual_stream, TableCache, uv_embedding
+from xsvggt_ros.model.layers import residual_stream
+from xsvggt_ros.model.positions import add_uv, uv_embedding
+from xsvggt_ros.model.tables import TableCache
 
 
 class ResidualConvUnit(nn.Module):

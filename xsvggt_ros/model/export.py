@@ -19,7 +19,8 @@ import torch
 from torch import nn, Tensor
 
 from xsvggt_ros.model.dinov2 import DinoVisionTransformer
-from xsvggt_ros.model.layers import Block, RotaryTable
+from xsvggt_ros.model.layers import Block
+from xsvggt_ros.model.positions import RotaryTable
 from xsvggt_ros.model.streamvggt import depth_map, point_map, StreamVGGT
 
 OPSET = 18

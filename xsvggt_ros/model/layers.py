@@ -1,15 +1,14 @@
 """
-Transformer blocks and position tables that all parts of the network share.
+Transformer blocks that all parts of the network share.
 
 A block does not know what its queries attend to. It hands queries, keys and values to an `Attend`
 function: plain self-attention inside a frame, a cache that remembers earlier frames, or a masked
 attention over many frames at once. Leading (batch) dimensions pass through everything here.
 """
 
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import nn, Tensor
@@ -18,15 +17,19 @@ import torch.nn.functional as F
 from xsvggt_ros.kernels import native, onednn
 from xsvggt_ros.kernels.attention import attention
 from xsvggt_ros.model.fused import Linear
+from xsvggt_ros.model.positions import (
+    apply_folded_rope,
+    apply_rope,
+    fold_norm_into_rope,
+    RotaryTable,
+)
+from xsvggt_ros.model.tables import is_traced, TableCache, version
 
 # Queries, keys and values [..., heads, tokens, head_dim] to the attention output of that shape.
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 QK_EPS = 1e-5
-# Cosines and signed sines of the rotary position embedding, each [tokens, head_dim].
-RotaryTable = tuple[Tensor, Tensor]
 # `kernels.qkv.split_qkv`: all of queries, keys and values in one kernel.
 SplitQKV = Callable[..., tuple[Tensor, Tensor, Tensor]]
-Table = TypeVar('Table')
 
 
 def self_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -275,145 +278,3 @@ def residual_stream(x: Tensor, dtype: torch.dtype) -> Tensor:
     if x.device.type == 'cpu' and dtype == torch.bfloat16:
         return x.to(dtype)
     return x.float() if x.dtype == torch.bfloat16 else x
-
-
-def rotary_table(positions: Tensor, head_dim: int, base: float) -> RotaryTable:
-    """
-    Return the rotary tables for positions [tokens, 2] of (y, x).
-
-    The first half of a head's channels turns with y, the second with x. In each half, channel i
-    pairs with channel i + head_dim / 4 and turns by position * base ** (-4 i / head_dim). The
-    sines of the first partners carry the minus sign of the rotation. In fp64, for the caller to
-    round once.
-    """
-    quarter = head_dim // 4
-    exponents = torch.arange(quarter, dtype=torch.float64, device=positions.device) / quarter
-    angles = positions.to(torch.float64)[:, :, None] * base ** -exponents  # [tokens, 2, quarter]
-    cosine, sine = angles.cos(), angles.sin()
-    cosines = torch.stack([cosine, cosine], dim=2).flatten(1)  # [tokens, head_dim]
-    sines = torch.stack([-sine, sine], dim=2).flatten(1)
-    return cosines, sines
-
-
-def grid_rotary_table(rows: int, columns: int, special_tokens: int, head_dim: int,
-                      base: float, extent: tuple[int, int] | None = None) -> RotaryTable:
-    """
-    Return the rotary tables of a frame: special tokens, then patches row by row.
-
-    Patches count from (1, 1); the special tokens stand at (0, 0), which turns nothing. extent:
-    rows and columns of another grid over the same image; the patches' centres then have the
-    positions that they have in that one.
-    """
-    patches = torch.cartesian_prod(*(
-        (torch.arange(count, dtype=torch.float64) + 0.5) * (of / count) + 0.5
-        for count, of in zip((rows, columns), extent or (rows, columns))))
-    special = torch.zeros(special_tokens, 2, dtype=patches.dtype)
-    return rotary_table(torch.cat([special, patches]), head_dim, base)
-
-
-def fold_norm_into_rope(
-    norms: tuple[Tensor, Tensor], rope: RotaryTable, dtype: torch.dtype,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """
-    Return the tables of `apply_folded_rope`: weight and bias of norms and RoPE in one.
-
-    norms: as `Attention.tables` gives them. [tokens, 2, 1, head_dim] each.
-    """
-    weight, bias = norms
-    cosines, sines = (table[:, None, None].to(weight.dtype) for table in rope)
-    shift = apply_rope(bias.expand(len(cosines), -1, -1, -1), (cosines, sines))
-    partner = weight.unflatten(-1, (2, 2, -1)).flip(-2).flatten(-3)
-    return tuple(table.to(dtype) for table in (weight * cosines, shift, partner * sines))
-
-
-def apply_rope(x: Tensor, table: RotaryTable) -> Tensor:
-    """Return x [..., tokens, head_dim], each pair of channels rotated by its token's position."""
-    cosines, sines = table
-    return _add_partners(x * cosines, x, sines)
-
-
-def apply_folded_rope(x: Tensor, scale: Tensor, shift: Tensor, partner: Tensor) -> Tensor:
-    """Return x [..., tokens, 2, heads, head_dim], normalised, with weights and positions."""
-    return _add_partners(torch.addcmul(shift, x, scale), x, partner)
-
-
-def _add_partners(out: Tensor, x: Tensor, sines: Tensor) -> Tensor:
-    """Add to each channel, in place, its partner times a factor."""
-    # [..., axis, partner, channel]
-    rotated, partners, sines = (part.unflatten(-1, (2, 2, -1)) for part in (out, x, sines))
-    for one in (0, 1):
-        rotated[..., one, :].addcmul_(partners[..., 1 - one, :], sines[..., one, :])
-    return out
-
-
-def uv_embedding(channels: int, height: int, width: int, ratio: float) -> tuple[Tensor, Tensor]:
-    """
-    Return the position embedding of a feature map that covers an image of this width / height.
-
-    It is separable: [channels / 2, 1, width] for the first half of the channels and
-    [channels / 2, height, 1] for the second half; fp32, already scaled by 0.1.
-    """
-    diagonal = (ratio ** 2 + 1) ** 0.5
-    columns = _sine_cosine(channels // 2, width, ratio / diagonal)
-    rows = _sine_cosine(channels // 2, height, 1 / diagonal)
-    return columns[:, None, :], rows[:, :, None]
-
-
-def _sine_cosine(channels: int, size: int, extent: float) -> Tensor:
-    """Return sines over cosines [channels, size] of pixel centres between -extent and extent."""
-    span = extent * (size - 1) / size
-    positions = torch.linspace(-span, span, size, dtype=torch.float64)
-    quarter = channels // 2
-    rates = 100.0 ** -(torch.arange(quarter, dtype=torch.float64) / quarter)
-    angles = rates[:, None] * positions
-    return (0.1 * torch.cat([angles.sin(), angles.cos()])).to(torch.float32)
-
-
-def add_uv(x: Tensor, embedding: tuple[Tensor, Tensor]) -> Tensor:
-    """Add a `uv_embedding` to x [..., channels, height, width] in place and return x."""
-    columns, rows = embedding
-    half = columns.shape[0]
-    x[..., :half, :, :].add_(columns)
-    x[..., half:, :, :].add_(rows)
-    return x
-
-
-def is_traced() -> bool:
-    """Return whether somebody follows what is computed: keys of tables would be nonsense then."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
-
-
-def version(weight: Tensor) -> tuple:
-    """
-    Return a key for tables that are computed from a weight, which changes whenever it does.
-
-    The weight itself (compared by identity) is in the key so that it lives as long as the table:
-    a new weight could be put where it was, with the same version.
-    """
-    writes = -1 if weight.is_inference() else weight._version  # grows with every write
-    return weight, weight.device, weight.dtype, weight.data_ptr(), writes
-
-
-class TableCache:
-    """
-    The few tables used last, each computed once for its key.
-
-    Tables are ordinary tensors outside the state dict. A key must name everything the table was
-    computed from (frame size, device, precision, version of a weight), so that none gets stale.
-    """
-
-    def __init__(self, limit: int = 4) -> None:
-        """Keep at most `limit` tables; a stream has one frame size."""
-        self._limit = limit
-        self._tables: OrderedDict[Hashable, object] = OrderedDict()
-
-    def get(self, key: Hashable, compute: Callable[[], Table]) -> Table:
-        """Return the table for `key`, computing it if it is not there."""
-        if key not in self._tables:
-            # A table made in inference mode could never be part of a training step.
-            with torch.inference_mode(False), torch.no_grad():
-                self._tables[key] = compute()
-            if len(self._tables) > self._limit:
-                self._tables.popitem(last=False)
-        self._tables.move_to_end(key)
-        return self._tables[key]

@@ -20,13 +20,10 @@ from xsvggt_ros.geometry.camera_model import CameraModel
 from xsvggt_ros.geometry.se3 import invert_transform
 from xsvggt_ros.images.preprocess import Resize
 from xsvggt_ros.images.rectify import DepthViews
-from xsvggt_ros.mapping.scale import (
-    BaselineScale,
-    DepthScale,
-    MIN_PIXELS,
-    Scale,
-    TrajectoryScale,
-)
+from xsvggt_ros.mapping.baseline_scale import BaselineScale
+from xsvggt_ros.mapping.depth_scale import DepthScale, MIN_PIXELS
+from xsvggt_ros.mapping.scale import Scale
+from xsvggt_ros.mapping.trajectory_scale import TrajectoryScale
 from xsvggt_ros.node.frames import frame_name
 from xsvggt_ros.node.inputs.depth_hint import decode_depth, DepthHint
 from xsvggt_ros.node.inputs.hint_topic import HintFault, HintTopic

@@ -17,7 +17,7 @@ from xsvggt_ros.kernels import native
 from xsvggt_ros.kv_cache.cache import build_cache
 from xsvggt_ros.kv_cache.config import CacheConfig, CacheLayout
 from xsvggt_ros.kv_cache.retention import POLICIES
-from xsvggt_ros.model.layers import grid_rotary_table, rotary_table
+from xsvggt_ros.model.positions import grid_rotary_table, rotary_table
 from xsvggt_ros.model.streamvggt import FramePrediction
 
 LAYOUT = CacheLayout(layers=3, heads=2, head_dim=8, tokens_per_step=12, special_tokens=5)

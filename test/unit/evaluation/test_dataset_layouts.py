@@ -7,7 +7,8 @@ from PIL import Image
 import pytest
 
 from xsvggt_ros.console.errors import ChoiceError, ToolError
-from xsvggt_ros.evaluation.dataset_layouts import LAYOUTS, NoTruthError, open_sequences
+from xsvggt_ros.evaluation.datasets.layouts import LAYOUTS, open_sequences
+from xsvggt_ros.evaluation.datasets.sequence import NoTruthError
 from xsvggt_ros.geometry.quaternions import quaternion_from_matrix
 
 SIZE = (8, 6)

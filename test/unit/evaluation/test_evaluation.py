@@ -11,7 +11,7 @@ import torch
 from xsvggt_ros.cli.main import main
 from xsvggt_ros.console.errors import ToolError
 from xsvggt_ros.evaluation import evaluation
-from xsvggt_ros.evaluation.dataset_layouts import TrueFrame
+from xsvggt_ros.evaluation.datasets.sequence import TrueFrame
 from xsvggt_ros.evaluation.eval_streams import prepare, WorldSource
 from xsvggt_ros.evaluation.evaluation import baseline, EvalSetting, predict, Prediction, score
 from xsvggt_ros.mapping.trajectory import StampedPose

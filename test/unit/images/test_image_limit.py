@@ -11,7 +11,7 @@ from PIL import Image
 import pytest
 
 from xsvggt_ros.console.errors import ToolError
-from xsvggt_ros.evaluation import dataset_layouts
+from xsvggt_ros.evaluation.datasets.pictures import read_colour
 from xsvggt_ros.images.image_limit import check_pixels, MOST_PIXELS
 from xsvggt_ros.recordings.image_folder import ImageFolder
 
@@ -85,7 +85,7 @@ def test_a_data_set_names_a_huge_image(tmp_path, huge):
     for data in huge:
         (tmp_path / 'a.png').write_bytes(data)
         with pytest.raises(ToolError, match='a.png: cannot be .* picture .*(more than the|bomb)'):
-            dataset_layouts._read_colour(tmp_path / 'a.png')
+            read_colour(tmp_path / 'a.png')
 
 
 @pytest.mark.usefixtures('little_memory')

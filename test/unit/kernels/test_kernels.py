@@ -20,7 +20,8 @@ from xsvggt_ros.kv_cache import store
 from xsvggt_ros.kv_cache.cache import build_cache
 from xsvggt_ros.kv_cache.config import CacheConfig, CacheLayout
 from xsvggt_ros.model.checkpoint import load_model
-from xsvggt_ros.model.layers import apply_rope, Attention, grid_rotary_table
+from xsvggt_ros.model.layers import Attention
+from xsvggt_ros.model.positions import apply_rope, grid_rotary_table
 
 pytest.importorskip('triton', reason='python3 -m pip install triton')
 DEVICE = 'cpu' if interpreted() else 'cuda'

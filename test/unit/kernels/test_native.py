@@ -17,7 +17,8 @@ from xsvggt_ros.kv_cache.config import CacheConfig, CacheLayout
 from xsvggt_ros.kv_cache.retention import dot_products
 from xsvggt_ros.model.checkpoint import load_model
 from xsvggt_ros.model.fused import Linear
-from xsvggt_ros.model.layers import Block, grid_rotary_table, self_attention
+from xsvggt_ros.model.layers import Block, self_attention
+from xsvggt_ros.model.positions import grid_rotary_table
 
 FILES = native.FILES.get(torch.backends.cpu.get_cpu_capability(), ('native.so',))
 BUILT = [file for folder in xsvggt_ros.__path__ for name in FILES

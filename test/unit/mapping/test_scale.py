@@ -4,13 +4,8 @@ import numpy as np
 import pytest
 
 from xsvggt_ros.geometry import metrics
-from xsvggt_ros.mapping.scale import (
-    MAX_UNCERTAINTY,
-    METRES,
-    MIN_OBSERVATIONS,
-    TrajectoryScale,
-    WINDOW,
-)
+from xsvggt_ros.mapping.scale import MAX_UNCERTAINTY, METRES, MIN_OBSERVATIONS, WINDOW
+from xsvggt_ros.mapping.trajectory_scale import TrajectoryScale
 from xsvggt_ros.world.synthetic_world import SPLITS, SyntheticWorld
 
 TRUE_SCALE = 2.7   # metres in the network's unit

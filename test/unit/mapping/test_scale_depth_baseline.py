@@ -5,14 +5,9 @@ import pytest
 import torch
 
 from xsvggt_ros.images.preprocess import Resize
-from xsvggt_ros.mapping.scale import (
-    BaselineScale,
-    DEPTHS,
-    DepthScale,
-    MAX_UNCERTAINTY,
-    MIN_OBSERVATIONS,
-    MIN_PIXELS,
-)
+from xsvggt_ros.mapping.baseline_scale import BaselineScale
+from xsvggt_ros.mapping.depth_scale import DEPTHS, DepthScale, MIN_PIXELS
+from xsvggt_ros.mapping.scale import MAX_UNCERTAINTY, MIN_OBSERVATIONS
 from xsvggt_ros.world.synthetic_world import SPLITS, SyntheticWorld
 
 TRUE_SCALE = 2.7   # metres in the network's unit

@@ -7,16 +7,15 @@ import torch.nn.functional as F
 
 from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.model.dinov2 import DinoVisionTransformer, resize_positions
-from xsvggt_ros.model.layers import (
+from xsvggt_ros.model.layers import Block, self_attention
+from xsvggt_ros.model.positions import (
     add_uv,
     apply_rope,
-    Block,
     grid_rotary_table,
     rotary_table,
-    self_attention,
-    TableCache,
     uv_embedding,
 )
+from xsvggt_ros.model.tables import TableCache
 
 
 @pytest.fixture(scope='module')
