@@ -58,6 +58,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--tokens', metavar='N,M',
                         help='budgets per layer of the policies that have one (default: the '
                              "node's)")
+    parser.add_argument('--trajectory', choices=('network', 'tracked', 'optimized'),
+                        default='network',
+                        help="whose poses are compared: the network's; tracked corners' on its "
+                             'depth; or those after a window of keyframes was adjusted. Of the '
+                             'latter two, rows and JSON have the final ones and, as live, those '
+                             'that were known when each frame came (default: network)')
+    parser.add_argument('--focal', choices=('known', 'unknown'), default='known',
+                        help='whether --trajectory is told the focal length, or begins with what '
+                             'the network says of the first frame (default: known)')
     parser.add_argument('--remove', default='', metavar='A,B',
                         help='rows that show what the memory is for: first hides the first frame '
                              'from all others, history all earlier frames')

@@ -40,11 +40,16 @@ class EvalRow:
     frames: int   # of a stream, at most
     mean: Scores
     streams: list[Scores]
+    trajectory: str = 'network'
+    # Of poses as they were known when each frame came; `mean` and `streams` are the final ones.
+    live: 'EvalRow | None' = None
 
 
-def make_row(setting: EvalSetting, frames: int, scores: list[Scores]) -> EvalRow:
+def make_row(setting: EvalSetting, frames: int, scores: list[Scores], trajectory: str = 'network',
+             live: list[Scores] | None = None) -> EvalRow:
     """Return a row of the table."""
-    return EvalRow(setting, frames, mean(scores), scores)
+    return Row(setting, frames, mean(scores), scores, trajectory, None if live is None else EvalRow(
+        setting, frames, mean(live), live, f'{trajectory}, live'))
 
 
 def report(rows: Sequence[EvalRow], base: Sequence[EvalRow], streams: Sequence[EvalStream],
@@ -57,7 +62,8 @@ def report(rows: Sequence[EvalRow], base: Sequence[EvalRow], streams: Sequence[E
     about = (f'{len(streams)} streams of {count} frames at {width}x{height} ({names}); '
              f'{loaded.description}; {device_name(device)}, threads: {torch.get_num_threads()}, '
              f'torch {torch.__version__}.')
-    lines = [cells(row) for row in (*rows, *base)]
+    shown = [one for row in rows for one in (row, row.live) if one is not None]
+    lines = [cells(row) for row in (*shown, *base)]
     if markdown:
         return '\n\n'.join([about, markdown_table(COLUMNS, lines), _NOTES])
     return '\n\n'.join([fill(about, TEXT_WIDTH), text_table(COLUMNS, lines),
@@ -72,6 +78,8 @@ def cells(row: EvalRow) -> list[str]:
     if kind is not None and kind.bounded:
         tokens = str(setting.tokens or CacheConfig().max_tokens)
     names = (str(setting), '-') if setting.removed else (setting.policy, setting.quantization)
+    if row.trajectory != 'network':
+        names = (f'{names[0]}, {row.trajectory}', names[1])
     values = (getattr(scores, name) for _, name, _ in _SCORES)
     return [*names, str(row.frames), tokens, f'{scores.cache_bytes / 1e6:.2f}',
             *('-' if value is None else format(value, form)
@@ -85,7 +93,7 @@ def to_json(rows: Sequence[EvalRow], base: Sequence[EvalRow], streams: Sequence[
     """Return what the JSON file holds: the first row's means on top, then all rows."""
     height, width = streams[0].images[0].shape[:2]
     return {
-        **to_dict(rows[0].mean), 'baseline': to_dict(base[0].mean),
+        **to_dict(rows[0].mean), **_trajectory_json(rows[0]), 'baseline': to_dict(base[0].mean),
         'command': command, 'version': version, 'torch': torch.__version__,
         'device': device_name(device), 'threads': torch.get_num_threads(),
         'model': loaded.description, 'weights': weights,
@@ -94,5 +102,15 @@ def to_json(rows: Sequence[EvalRow], base: Sequence[EvalRow], streams: Sequence[
         'rows': [{'policy': row.setting.policy, 'quantization': row.setting.quantization,
                   'tokens': row.setting.tokens, 'removed': row.setting.removed,
                   'frames': row.frames, **to_dict(row.mean),
-                  'of_streams': [to_dict(one) for one in row.streams]}
+                  'of_streams': [to_dict(one) for one in row.streams],
+                  **_trajectory_json(row)}
                  for row in (*rows, *base)]}
+
+
+def _trajectory_json(row: EvalRow) -> dict[str, Any]:
+    """Return what a row has more where poses are not the network's own."""
+    if row.live is None:
+        return {}
+    return {'trajectory': row.trajectory,
+            'live': {**to_dict(row.live.mean),
+                     'of_streams': [to_dict(one) for one in row.live.streams]}}

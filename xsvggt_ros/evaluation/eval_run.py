@@ -24,7 +24,8 @@ from xsvggt_ros.evaluation import evaluation
 from xsvggt_ros.evaluation.datasets.layouts import open_sequences
 from xsvggt_ros.evaluation.eval_report import EvalRow, make_row, report, to_json
 from xsvggt_ros.evaluation.eval_streams import EvalSource, EvalStream, prepare, world_sources
-from xsvggt_ros.evaluation.evaluation import EvalSetting, REMOVALS
+from xsvggt_ros.evaluation.evaluation import EvalSetting, Prediction, REMOVALS
+from xsvggt_ros.evaluation.followed import follow
 from xsvggt_ros.kv_cache.config import QUANTIZATIONS
 from xsvggt_ros.kv_cache.retention import POLICIES
 from xsvggt_ros.model.camera_head import ITERATIONS
@@ -61,9 +62,9 @@ def run_eval(options: argparse.Namespace) -> None:
                                options.keyframe_stride, options.tracking_size)
             for stream, end in zip(streams, ends)]
         for number, length in enumerate(lengths):
-            rows.append(make_row(setting, length, [
-                evaluation.score(predicted.first(end[number]), stream.first(end[number]))
-                for predicted, stream, end in zip(predictions, streams, ends)]))
+            starts = [(predicted.first(end[number]), stream.first(end[number]))
+                      for predicted, stream, end in zip(predictions, streams, ends)]
+            rows.append(_row(setting, length, starts, options))
     bar.close(total, f'{len(settings)} settings in {time.monotonic() - start:.0f} s')
     rows.sort(key=lambda row: row.frames)
     base = []
@@ -75,6 +76,18 @@ def run_eval(options: argparse.Namespace) -> None:
     if options.json is not None:
         write_json(options.json, to_json(rows, base, streams, loaded, device,
                                          _command(options), package_version(), options.weights))
+
+
+def _row(setting: EvalSetting, length: int, starts: list[tuple[Prediction, EvalStream]],
+         options: argparse.Namespace) -> EvalRow:
+    """Return the row of a setting and a length: predictions, and the streams they are of."""
+    if options.trajectory == 'network':
+        return make_row(setting, length, [evaluation.score(*start) for start in starts])
+    runs = [follow(predicted, stream, options.trajectory, options.focal == 'known')
+            for predicted, stream in starts]
+    scores = [[evaluation.score(predicted, stream)
+               for predicted, (_, stream) in zip(kind, starts)] for kind in zip(*runs)]
+    return make_row(setting, length, scores[0], options.trajectory, scores[1])
 
 
 def read_lengths(text: str) -> list[int]:
@@ -126,7 +139,8 @@ def load_streams(options: argparse.Namespace, width: int, patch_size: int) -> li
         done += 1
         bar.update(done)
 
-    streams = [prepare(recording, frames, options.stride, width, patch_size, frame_done)
+    streams = [prepare(recording, frames, options.stride, width, patch_size, frame_done,
+                       options.trajectory != 'network')
                for recording in recordings]
     bar.close(done)
     if not any((stream.depths > 0).any() or np.isfinite(stream.world_from_camera).any()
@@ -149,6 +163,8 @@ def _command(options: argparse.Namespace) -> str:
         value = getattr(options, name)
         if value not in (None, '', 'auto'):
             words += ['--' + name.replace('_', '-'), str(value)]
+    if options.trajectory != 'network':
+        words += ['--trajectory', options.trajectory, '--focal', options.focal]
     if options.weights != 'float':
         words += ['--weights', options.weights]
     if options.camera_iterations != ITERATIONS:

@@ -1,7 +1,7 @@
 """The streams that an evaluation runs on, at the network's size: synthetic worlds, data sets."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -11,6 +11,7 @@ from xsvggt_ros.console.errors import ToolError
 from xsvggt_ros.evaluation.datasets.sequence import TrueFrame
 from xsvggt_ros.images.preprocess import Resize
 from xsvggt_ros.recordings.frame_source import DEFAULT_SIZE
+from xsvggt_ros.trajectory.tracker import grey_of
 from xsvggt_ros.world.synthetic_world import SPLITS, SyntheticWorld
 
 
@@ -65,22 +66,29 @@ class EvalStream:
     world_from_camera: np.ndarray   # [N, 4, 4] float64, metres
     focal: np.ndarray               # [N, 2] float64, fx and fy in pixels
     intrinsics: np.ndarray          # [N, 3, 3] float64
+    # For tracking: grey pictures as they came, uint8, and from their pixels to the network's.
+    greys: list[np.ndarray] = field(default_factory=list)
+    model_from_source: np.ndarray | None = None
 
     def first(self, frames: int) -> 'EvalStream':
         """Return the stream's beginning."""
         return EvalStream(self.name, self.images[:frames], self.depths[:frames],
                           self.world_from_camera[:frames], self.focal[:frames],
-                          self.intrinsics[:frames])
+                          self.intrinsics[:frames], self.greys[:frames], self.model_from_source)
 
 
 def prepare(recording: EvalSource, frames: int, stride: int, image_size: int, patch_size: int,
-            frame_done: Callable[[], None]) -> EvalStream:
-    """Return every `stride`-th frame of a recording, `frames` at most; raise ToolError."""
+            frame_done: Callable[[], None], tracked: bool = False) -> EvalStream:
+    """
+    Return every `stride`-th frame of a recording, `frames` at most; raise ToolError.
+
+    tracked: whether the pictures are to be tracked, too, which takes them at their own size.
+    """
     indices = range(0, len(recording), stride)[:frames]
     if len(indices) < 2:
         raise ToolError(f'{recording.name}: {len(recording)} frames, of which every '
                         f'{stride}th makes no stream; it takes two')
-    images, depths, poses, cameras = [], [], [], []
+    images, depths, poses, cameras, greys = [], [], [], [], []
     for index in indices:
         frame = recording.frame(index)
         height, width = frame.image.shape[:2]
@@ -89,6 +97,8 @@ def prepare(recording: EvalSource, frames: int, stride: int, image_size: int, pa
         if images[-1].shape != images[0].shape:
             raise ToolError(f'{recording.name}: frame {index} is {width}x{height}, another shape '
                             'than the first one')
+        if tracked:
+            greys.append(grey_of(frame.image))
         depths.append(_sample(frame.depth, resize))
         poses.append(np.full((4, 4), np.nan) if frame.world_from_camera is None
                      else frame.world_from_camera)
@@ -98,7 +108,7 @@ def prepare(recording: EvalSource, frames: int, stride: int, image_size: int, pa
         frame_done()
     intrinsics = np.stack(cameras)
     return EvalStream(recording.name, images, np.stack(depths), np.stack(poses),
-                      intrinsics[:, (0, 1), (0, 1)], intrinsics)
+                      intrinsics[:, (0, 1), (0, 1)], intrinsics, greys, model_from_source)
 
 
 def _sample(depth: np.ndarray | None, resize: Resize) -> np.ndarray:

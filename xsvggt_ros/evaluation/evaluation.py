@@ -76,11 +76,13 @@ class Prediction:
     seconds: np.ndarray             # [N]
     # After so many frames: keys and values remembered, and what is allocated for them.
     cache_bytes: dict[int, tuple[int, int]]
+    confidences: np.ndarray | None = None   # [N, H, W], of the depths
 
     def first(self, frames: int) -> 'Prediction':
         """Return what was said about the first frames; it knew nothing of later ones."""
         return Prediction(self.depths[:frames], self.world_from_camera[:frames],
-                          self.intrinsics[:frames], self.seconds[:frames], self.cache_bytes)
+                          self.intrinsics[:frames], self.seconds[:frames], self.cache_bytes,
+                          None if self.confidences is None else self.confidences[:frames])
 
 
 def predict(loaded: LoadedModel, setting: EvalSetting, stream: EvalStream, device: torch.device,
@@ -105,7 +107,7 @@ def predict(loaded: LoadedModel, setting: EvalSetting, stream: EvalStream, devic
         ), device, dtype, width, head_dtype=dtype if device.type == 'cpu' else torch.float32,
             tracking_size=tracking_size)
         engine.want_points(False)
-    depths, poses, cameras, times, cache_bytes = [], [], [], [], {}
+    depths, confidences, poses, cameras, times, cache_bytes = [], [], [], [], [], {}
     for number, image in enumerate(stream.images):
         start = time.perf_counter()
         result = engine.step(image, remember=number % keyframe_stride == 0)
@@ -114,13 +116,14 @@ def predict(loaded: LoadedModel, setting: EvalSetting, stream: EvalStream, devic
         poses.append(result.camera_from_world.double().cpu())
         times.append(time.perf_counter() - start)
         depths.append(result.depth.cpu().numpy())
+        confidences.append(result.depth_confidence.cpu().numpy())
         cameras.append(result.intrinsics.cpu().numpy())
         if len(depths) in (*lengths, len(stream.images)):
             stats = engine.cache_stats()
             cache_bytes[len(depths)] = stats.bytes_used, stats.bytes_reserved
         frame_done()
     return Prediction(np.stack(depths), invert_transform(torch.stack(poses)).numpy(),
-                      np.stack(cameras), np.array(times), cache_bytes)
+                      np.stack(cameras), np.array(times), cache_bytes, np.stack(confidences))
 
 
 def baseline(stream: EvalStream) -> Prediction:
@@ -203,6 +206,7 @@ def _points(depths: np.ndarray, intrinsics: np.ndarray, world_from_camera: np.nd
 @dataclass(frozen=True)
 class _ForgetfulResult:
     depth: Tensor
+    depth_confidence: Tensor
     camera_from_world: Tensor
     intrinsics: Tensor
 
@@ -231,7 +235,7 @@ class _ForgetfulEngine:
         self._frames += 1
         camera_from_world, intrinsics = pose_encoding_to_camera(seen.pose_encoding,
                                                                 *image.shape[:2])
-        return _ForgetfulResult(seen.depth, camera_from_world, intrinsics)
+        return _ForgetfulResult(seen.depth, seen.depth_confidence, camera_from_world, intrinsics)
 
     def finish_frame(self) -> None:
         pass

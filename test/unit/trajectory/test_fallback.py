@@ -1,0 +1,55 @@
+"""Which guess is taken when tracks are lost."""
+
+import numpy as np
+
+from xsvggt_ros.trajectory.fallback import Fallback, Located, network_step
+from xsvggt_ros.trajectory.projection import motion
+
+
+def at(x):
+    return motion(np.array([0, 0, 0, x, 0, 0.0]))
+
+
+def located(step, jitter, scale=2.0, frames=30):
+    rng = np.random.default_rng(0)
+    fallback = Fallback(60)
+    for index in range(frames):
+        network = at((step * index + rng.normal(0, jitter)) / scale)
+        fallback.add(Located(index, at(step * index), network, scale))
+    return fallback
+
+
+def test_a_good_network_is_followed_in_the_trajectorys_unit():
+    fallback = located(0.1, 0.005)
+    pose, source = fallback.guess(32, at(3.2 / 2.0), blind=False)
+    assert source == 'network' and abs(pose[0, 3] - 3.2) < 0.05
+
+
+def test_a_network_that_jitters_more_than_the_camera_moves_is_not():
+    fallback = located(0.01, 0.25)
+    pose, source = fallback.guess(31, at(5.0), blind=False)
+    assert source == 'hold' and pose[0, 3] == 0.29
+
+
+def test_over_a_long_gap_even_a_jittering_network_is_better_than_none():
+    fallback = located(0.1, 0.25)
+    assert fallback.guess(30, at(0), blind=False)[1] == 'hold'
+    assert fallback.guess(50, at(0), blind=False)[1] == 'network'
+
+
+def test_a_blind_camera_is_held():
+    assert located(0.1, 0.0).guess(31, at(9), blind=True)[1] == 'hold'
+
+
+def test_without_history_there_is_a_guess_all_the_same():
+    fallback = Fallback(10)
+    pose, source = fallback.guess(0, at(1), blind=False)
+    assert source == 'hold' and np.array_equal(pose, np.eye(4))
+    fallback.add(Located(0, at(0), at(0), 1.0))
+    assert fallback.guess(1, at(0.5), blind=False)[1] == 'network'
+
+
+def test_a_step_has_the_trajectorys_unit():
+    turn = motion(np.array([0.3, 0, 0, 1.0, 2.0, 3.0]))
+    step = network_step(turn, turn @ at(2.0), 3.0)
+    np.testing.assert_allclose(step, at(6.0), atol=1e-12)

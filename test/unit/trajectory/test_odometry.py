@@ -1,0 +1,227 @@
+"""The odometry on rooms of the synthetic world, and on what cameras do to it."""
+
+from dataclasses import replace
+from functools import cache
+
+import cv2
+import numpy as np
+import pytest
+
+from xsvggt_ros.geometry import metrics
+from xsvggt_ros.trajectory.adjustment import solve
+from xsvggt_ros.trajectory.config import TrajectoryConfig
+from xsvggt_ros.trajectory.history import History
+from xsvggt_ros.trajectory.odometry import Frame, Odometry
+from xsvggt_ros.world.synthetic_world import SPLITS, SyntheticWorld
+
+SIZE = (320, 240)
+RATE = 5.0
+
+
+@cache
+def room(seed=1):
+    """Return a world with its first frames; depth errs by a smooth tenth, as a network's does."""
+    world = SyntheticWorld(SPLITS['test'][seed], *SIZE)
+    return world, [world.frame(index / RATE) for index in range(24)]
+
+
+def frame_of(seen, network=None, seed=0, **changes):
+    rng = np.random.default_rng(seed)
+    wave = cv2.resize(rng.normal(0, 0.1, (4, 5)), SIZE, interpolation=cv2.INTER_CUBIC)
+    values = dict(
+        grey=cv2.cvtColor(seen.image, cv2.COLOR_RGB2GRAY),
+        depth=(seen.depth * np.exp(wave)).astype(np.float32),
+        confidence=np.full(seen.depth.shape, 2.0, np.float32),
+        world_from_camera=np.eye(4) if network is None else network, depth_from_image=np.eye(3))
+    return Frame(**values | changes)
+
+
+def start(focal_known=True, factor=1.0, **config):
+    world, _ = room()
+    camera = world.intrinsics.matrix().copy()
+    camera[[0, 1], [0, 1]] *= factor
+    return Odometry(camera, SIZE, focal_known, TrajectoryConfig(**config))
+
+
+def follow(odometry, frames):
+    history = History()
+    estimates = []
+    for frame in frames:
+        estimates.append(odometry.step(frame))
+        history.add(estimates[-1], odometry)
+    history.update(odometry)
+    return estimates, history
+
+
+def errors(poses, truth):
+    poses, truth = np.array(poses), np.array(truth)
+    return (metrics.position_errors(poses[:, :3, 3], truth[:, :3, 3])[1],
+            metrics.rotation_error(poses[:, :3, :3], truth[:, :3, :3]))
+
+
+def noisy(truth, seed=0, way=0.25, turn=0.08):
+    """Return poses that jitter as a network's do."""
+    from xsvggt_ros.trajectory.projection import motion
+    rng = np.random.default_rng(seed)
+    return [np.linalg.inv(truth[0]) @ pose @ motion(np.r_[rng.normal(0, turn, 3),
+                                                          rng.normal(0, way, 3)])
+            for pose in truth]
+
+
+def test_a_room_is_followed_far_better_than_the_network_does():
+    _, seen = room()
+    truth = [one.world_from_camera for one in seen]
+    network = noisy(truth)
+    frames = [frame_of(one, pose, index) for index, (one, pose) in enumerate(zip(seen, network))]
+    estimates, history = follow(start(), frames)
+    ratio, turn = errors(history.final(), truth)
+    alone, _ = errors(network, truth)
+    assert ratio < 0.06 < 0.2 * alone and turn < 1.0
+    assert errors(history.live, truth)[0] < 0.08
+    assert [one.source for one in estimates] == ['first'] + ['tracks'] * 23
+    assert all(one.inliers > 50 and one.error < 2 for one in estimates[1:])
+    # What is published in the odometry's frame is the same way in steps, and never jumps.
+    assert errors([one.odom_from_camera for one in estimates], truth)[0] < 0.08
+
+
+def test_tracking_alone_works_and_the_window_makes_it_better():
+    _, seen = room()
+    truth = [one.world_from_camera for one in seen]
+    frames = [frame_of(one, seed=index) for index, one in enumerate(seen)]
+    tracked, _ = errors(follow(start(optimize=False), frames)[1].final(), truth)
+    optimized, _ = errors(follow(start(), frames)[1].final(), truth)
+    assert optimized < tracked < 0.3
+
+
+def test_a_focal_length_that_is_guessed_wrong_comes_right():
+    _, seen = room()
+    odometry = start(focal_known=False, factor=1.08)
+    true = room()[0].intrinsics.fx
+    _, history = follow(odometry, [frame_of(one, seed=i) for i, one in enumerate(seen)])
+    assert abs(np.log(odometry.camera[0, 0] / true)) < 0.5 * np.log(1.08)
+    assert errors(history.final(), [one.world_from_camera for one in seen])[0] < 0.1
+
+
+def test_after_darkness_the_place_is_recognised():
+    _, seen = room()
+    frames = [frame_of(one, seed=i) for i, one in enumerate(seen[:16])]
+    black = [replace(frames[8], grey=np.zeros(SIZE[::-1], np.uint8), world_from_camera=pose)
+             for pose in noisy([np.eye(4)] * 3, way=5.0)]
+    estimates, history = follow(start(), frames[:8] + black + frames[8:])
+    held = [one.source for one in estimates[8:11]]
+    assert held == ['hold'] * 3
+    np.testing.assert_allclose(estimates[10].world_from_camera, estimates[7].world_from_camera,
+                               atol=1e-9)
+    assert estimates[11].source == 'matches' and estimates[11].is_keyframe
+    truth = [one.world_from_camera for one in seen[:8] + [seen[7]] * 3 + seen[8:16]]
+    assert errors(history.final(), truth)[0] < 0.08
+    assert estimates[9].covariance[3, 3] > 100 * estimates[7].covariance[3, 3]
+
+
+def test_a_jump_to_an_unknown_place_follows_the_network_where_that_is_good():
+    _, seen = room()
+    truth = [one.world_from_camera for one in seen]
+    network = noisy(truth, way=0.002, turn=0.001)
+    far = room(seed=3)[1][0]   # another room: nothing is recognised
+    frames = [frame_of(one, pose, i) for i, (one, pose) in enumerate(zip(seen, network))]
+    jump = network[9].copy()
+    jump[:3, 3] += (1.0, 0.0, 0.0)
+    estimates, _ = follow(start(), [*frames[:10], frame_of(far, jump, 99)])
+    assert estimates[-1].source == 'network' and estimates[-1].is_keyframe
+    moved = estimates[-1].world_from_camera[:3, 3] - estimates[9].world_from_camera[:3, 3]
+    assert np.linalg.norm(moved) == pytest.approx(1.0, abs=0.3)
+
+
+def test_a_camera_that_stands_still_stays_where_it_is():
+    world, _ = room()
+    rng = np.random.default_rng(0)
+    one = world.frame(1.0)
+    frames = []
+    for index in range(40):
+        image = np.clip(one.image + rng.normal(0, 2, one.image.shape), 0, 255).astype(np.uint8)
+        frames.append(frame_of(replace(one, image=image), noisy([np.eye(4)], index)[0], index))
+    odometry = start()
+    estimates, history = follow(odometry, frames)
+    ways = np.array([one.world_from_camera[:3, 3] for one in estimates])
+    assert np.abs(ways).max() < 0.03
+    assert odometry.keyframes <= 3
+
+
+@pytest.mark.parametrize('level', [0, 128, 255])
+def test_a_blank_image_gives_poses_all_the_same(level):
+    _, seen = room()
+    blank = np.full(SIZE[::-1], level, np.uint8)
+    estimates, history = follow(start(), [frame_of(seen[0], seed=i, grey=blank)
+                                          for i in range(5)])
+    assert {one.source for one in estimates[1:]} == {'hold'}
+    assert np.isfinite(history.final()).all()
+    assert all((np.linalg.eigvalsh(one.covariance) > 0).all() for one in estimates)
+
+
+@pytest.mark.parametrize('size', [(1, 1), (3, 200), (200, 3), (40, 40)])
+def test_images_of_any_size_give_poses(size):
+    width, height = size
+    camera = np.array([[width, 0, width / 2], [0, width, height / 2], [0, 0, 1.0]])
+    odometry = Odometry(camera, size, False)
+    rng = np.random.default_rng(0)
+    for _ in range(4):
+        found = odometry.step(Frame(
+            rng.integers(0, 255, (height, width), np.uint8), np.ones((5, 6), np.float32),
+            np.ones((5, 6), np.float32), np.eye(4), np.diag([5 / width, 4 / height, 1.0])))
+        assert np.isfinite(found.world_from_camera).all()
+
+
+@pytest.mark.parametrize('depth', [np.nan, 0.0, -1.0, np.inf])
+def test_depth_that_is_none_makes_no_landmarks_and_no_error(depth):
+    _, seen = room()
+    nothing = np.full(SIZE[::-1], depth, np.float32)
+    odometry = start()
+    estimates, history = follow(odometry, [
+        frame_of(one, seed=i, depth=nothing, confidence=np.zeros_like(nothing))
+        for i, one in enumerate(seen[:4])])
+    assert len(odometry.map) == 0 and np.isfinite(history.final()).all()
+
+
+def test_holes_in_the_depth_are_left_out():
+    _, seen = room()
+    frames = []
+    for index, one in enumerate(seen[:10]):
+        frame = frame_of(one, seed=index)
+        frame.depth[:, ::3] = np.nan
+        frame.depth[::7] = 0
+        frame.confidence[:, ::3] = 0
+        frames.append(frame)
+    _, history = follow(start(), frames)
+    assert errors(history.final(), [one.world_from_camera for one in seen[:10]])[0] < 0.15
+
+
+def test_a_window_that_is_solved_late_moves_later_keyframes_along():
+    _, seen = room()
+    truth = [one.world_from_camera for one in seen]
+    odometry, history, waiting = start(), History(), None
+    for index, one in enumerate(seen):
+        estimate = odometry.step(frame_of(one, seed=index), adjust_now=False)
+        history.add(estimate, odometry)
+        if waiting is not None and odometry.keyframes >= waiting[1] + 2:   # two keyframes late
+            odometry.apply(waiting[0], solve(waiting[0].problem))
+            waiting = None
+        if estimate.is_keyframe and waiting is None and index:
+            problem = odometry.window_problem()
+            waiting = None if problem is None else (problem, odometry.keyframes)
+    history.update(odometry)
+    assert errors(history.final(), truth)[0] < 0.08
+
+
+def test_memory_is_bounded_however_long_the_way():
+    world, _ = room()
+    odometry, sizes = start(), []
+    seen = [world.frame(index / 2.0) for index in range(12)]
+    order = [*range(12), *range(10, 0, -1)]
+    frames = [frame_of(one, seed=i) for i, one in enumerate(seen)]
+    for index in range(120):
+        odometry.step(frames[order[index % len(order)]])
+        sizes.append((len(odometry.map), odometry.map.observations, len(odometry.map.keyframes)))
+    assert odometry.keyframes > 60
+    early, late = np.max(sizes[30:75], axis=0), np.max(sizes[75:], axis=0)
+    assert (late <= 1.25 * early).all()
+    assert late[2] <= 60 and late[0] <= 20 * 350

@@ -1,0 +1,78 @@
+"""Poses against landmarks that are known, partly known and wrong."""
+
+import numpy as np
+import pytest
+from scenes import CAMERA
+
+from xsvggt_ros.trajectory.pose import find_pose, fit_pose
+from xsvggt_ros.trajectory.projection import inverse, motion, project, to_camera
+
+POSE = motion(np.array([0.05, -0.1, 0.02, 0.2, -0.1, 0.15]))
+
+
+def scene(count=80, seed=0):
+    rng = np.random.default_rng(seed)
+    points = rng.uniform((-2, -1.5, 2), (2, 1.5, 6), (count, 3))
+    return rng, points, project(to_camera(points, POSE), CAMERA)
+
+
+def fit(points, pixels, variance=0.0, initial=None):
+    return fit_pose(points, points, np.full(len(points), variance), pixels, CAMERA,
+                    np.eye(4) if initial is None else initial, 0.5, 2.0, 4.0)
+
+
+def test_an_exact_pose_is_found():
+    _, points, pixels = scene()
+    found = fit(points, pixels)
+    np.testing.assert_allclose(found.pose, POSE, atol=1e-4)
+    assert found.inliers.all() and found.error < 1e-2
+    assert np.linalg.eigvalsh(found.information).min() > 0
+
+
+def test_a_third_of_wrong_points_is_told_apart():
+    rng, points, pixels = scene()
+    wrong = rng.choice(80, 26, replace=False)
+    pixels[wrong] += rng.choice([-1, 1], (26, 2)) * rng.uniform(15, 40, (26, 2))
+    found = fit(points, pixels)
+    np.testing.assert_allclose(found.pose, POSE, atol=5e-3)
+    assert not found.inliers[wrong].any() and found.inliers.sum() == 54
+
+
+def test_landmarks_of_uncertain_depth_tell_the_turn_and_little_of_the_way():
+    _, points, pixels = scene()
+    sure, unsure = fit(points, pixels), fit(points, pixels, variance=0.3 ** 2)
+    spread = [np.sqrt(np.diag(np.linalg.inv(one.information))) for one in (sure, unsure)]
+    assert (spread[1][3:] > 1.5 * spread[0][3:]).all()
+
+
+def test_wrong_depths_do_less_harm_when_they_are_known_to_be_unsure():
+    rng, points, pixels = scene(200)
+    off = points * np.exp(rng.normal(0, 0.2, (200, 1)))
+    sure, unsure = fit(off, pixels), fit(off, pixels, variance=0.2 ** 2)
+    assert (np.linalg.norm(unsure.pose[:3, 3] - POSE[:3, 3])
+            < np.linalg.norm(sure.pose[:3, 3] - POSE[:3, 3]))
+
+
+def test_without_a_guess_a_pose_is_found_among_many_wrong_points():
+    rng, points, pixels = scene()
+    wrong = rng.choice(80, 40, replace=False)
+    pixels[wrong] = rng.uniform(0, 300, (40, 2))
+    turn = motion(np.array([0.0, 2.5, 0.0, 5.0, 0.0, 0.0]))   # far from any guess
+    found = find_pose(to_camera(points, turn), pixels, CAMERA, 2.0)
+    np.testing.assert_allclose(found, inverse(turn) @ POSE, atol=1e-3)
+
+
+@pytest.mark.parametrize('points', [
+    np.empty((0, 3)), np.ones((5, 3)), np.ones((30, 3)),
+    np.linspace(0, 1, 30)[:, None] * (1.0, 2.0, 3.0)])
+def test_what_tells_no_pose_is_no_error(points):
+    pixels = np.zeros((len(points), 2))
+    found = find_pose(points, pixels, CAMERA, 2.0)
+    assert found is None or np.isfinite(found).all()
+    fitted = fit(points, pixels)
+    assert fitted is None or np.isfinite(fitted.pose).all()
+
+
+def test_no_points_have_no_inliers():
+    found = fit(np.empty((0, 3)), np.empty((0, 2)))
+    assert found is None or not found.inliers.any()

@@ -1,0 +1,46 @@
+"""The trajectory of a stream by tracks and adjustment, on what a network said about it."""
+
+from dataclasses import replace
+import time
+
+import numpy as np
+
+from xsvggt_ros.console.errors import ToolError
+from xsvggt_ros.evaluation.eval_streams import EvalStream
+from xsvggt_ros.evaluation.evaluation import Prediction
+from xsvggt_ros.trajectory.config import TrajectoryConfig
+from xsvggt_ros.trajectory.history import History
+from xsvggt_ros.trajectory.odometry import Frame, Odometry
+
+
+def follow(predicted: Prediction, stream: EvalStream, mode: str,
+           focal_known: bool) -> tuple[Prediction, Prediction]:
+    """
+    Return a prediction with the poses that `mode` makes of it: final ones, and live ones.
+
+    mode: 'tracked' or 'optimized'. Without a known focal length it begins with the network's of
+    the first frame. Raises ToolError for a stream whose camera is not known though it should be.
+    """
+    model_from_source = stream.model_from_source
+    cameras = np.linalg.inv(model_from_source) @ (
+        stream.intrinsics[0] if focal_known else predicted.intrinsics[0].astype(np.float64))
+    if not np.isfinite(cameras).all():
+        raise ToolError(f'{stream.name}: its focal length is not known; add --focal unknown')
+    height, width = stream.greys[0].shape
+    odometry = Odometry(cameras, (width, height), focal_known,
+                        TrajectoryConfig(optimize=mode == 'optimized'))
+    history, seconds, live_cameras = History(), predicted.seconds.copy(), []
+    for index, grey in enumerate(stream.greys):
+        start = time.perf_counter()
+        estimate = odometry.step(Frame(
+            grey, predicted.depths[index], predicted.confidences[index],
+            predicted.world_from_camera[index], model_from_source))
+        seconds[index] += time.perf_counter() - start
+        history.add(estimate, odometry)
+        live_cameras.append(model_from_source @ odometry.camera)
+    history.update(odometry)
+    live = replace(predicted, world_from_camera=np.array(history.live), seconds=seconds,
+                   intrinsics=np.array(live_cameras))
+    final = replace(live, world_from_camera=history.final(), intrinsics=np.tile(
+        live_cameras[-1], (len(live_cameras), 1, 1)))
+    return final, live

@@ -1,0 +1,52 @@
+"""All numbers of the trajectory in one place."""
+
+from dataclasses import dataclass
+
+MODES = ('network', 'tracked', 'optimized')
+
+
+@dataclass(frozen=True)
+class TrajectoryConfig:
+    """
+    How frames are tracked, located and adjusted.
+
+    Lengths in pixels are for an image 320 pixels wide and grow with it; relative depths are
+    natural logarithms.
+    """
+
+    # Tracks.
+    corners: int = 350               # that are followed at most
+    corner_quality: float = 0.005    # of the best corner's response
+    corner_distance: float = 6.0     # pixels between two
+    flow_window: int = 15            # pixels, not scaled beyond 21
+    backward_error: float = 0.7      # pixels by which a way there and back may miss
+    # Poses.
+    pixel_sigma: float = 0.5         # pixels, of an observation
+    huber: float = 2.0               # sigmas from which an observation counts less
+    outlier: float = 4.0             # sigmas from which it is none
+    fewest_inliers: int = 15
+    inlier_share: float = 0.3        # of the tracks that are left
+    # Keyframes.
+    survivors: float = 0.7           # share of a keyframe's tracks below which a new one is made
+    parallax: float = 0.06           # of the image's width, rotation taken out
+    # Window.
+    optimize: bool = True
+    window: int = 10                 # keyframes that move; as many older ones hold them
+    iterations: int = 5
+    depth_sigma: float = 0.15        # of the network's depth
+    depth_cauchy: float = 2.0        # sigmas from which a depth counts less
+    depth_lean: float = 0.5          # of a new keyframe's scale that the network's own gives
+    focal_sigma: float = 0.1         # of a focal length that is the network's guess
+    focal_from: int = 3              # keyframes before it is estimated
+    focal_floor: float = 0.01        # to which its uncertainty falls
+    # When tracks are lost.
+    matching_keyframes: int = 8      # that are searched
+    matching_inliers: int = 20
+    fallback_frames: int = 60        # that tell which fallback was better
+    dark: float = 4.0                # grey levels of contrast below which an image shows nothing
+    # Covariance.
+    inflation: float = 4.0           # of variances, so that they hold the errors measured
+
+    def scaled(self, width: int) -> float:
+        """Return how many pixels of an image `width` wide are one of 320."""
+        return width / 320.0

@@ -1,0 +1,82 @@
+"""Where the camera is when its tracks are lost: what was right lately at gaps of that length."""
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from xsvggt_ros.trajectory.projection import inverse
+
+_FEWEST = 5          # gaps that are compared before a guess is believed
+_TURN = 0.5          # metres, in units of typical motion, that a radian counts
+
+
+@dataclass(frozen=True)
+class Located:
+    """A frame whose pose is known by tracks: index, its pose, and the network's."""
+
+    index: int
+    pose: np.ndarray
+    network: np.ndarray
+    scale: float      # units of the trajectory for one of the network
+
+
+class Fallback:
+    """Chooses between the network's relative pose and standing still."""
+
+    def __init__(self, frames: int) -> None:
+        """Judge by the last `frames` frames that were located."""
+        self._located: deque[Located] = deque(maxlen=frames)
+
+    def add(self, frame: Located) -> None:
+        """Remember a frame that was located by its tracks."""
+        if self._located and frame.index <= self._located[-1].index:
+            self._located.clear()
+        self._located.append(frame)
+
+    def guess(self, index: int, network: np.ndarray, blind: bool) -> tuple[np.ndarray, str]:
+        """
+        Return the pose of frame `index`, and whether it is the network's or held.
+
+        network: its world_from_camera by the network. blind: the image shows nothing, so neither
+        does the network's pose.
+        """
+        if not self._located:
+            return np.eye(4), 'hold'
+        last = self._located[-1]
+        if blind or self._better(index - last.index) == 'hold':
+            return last.pose, 'hold'
+        return self.network(network), 'network'
+
+    def network(self, network: np.ndarray) -> np.ndarray:
+        """Return where the network's motion since the last frame that was located leads."""
+        last = self._located[-1]
+        return last.pose @ network_step(last.network, network, last.scale)
+
+    def _better(self, gap: int) -> str:
+        """Return which of both was nearer to the truth over gaps of so many frames."""
+        frames = list(self._located)
+        gap = max(1, min(gap, len(frames) // 2))
+        if len(frames) < _FEWEST + gap:
+            return 'network'
+        held, networks = [], []
+        for before, after in zip(frames[:-gap], frames[gap:]):
+            true = inverse(before.pose) @ after.pose
+            step = network_step(before.network, after.network, before.scale)
+            held.append(_difference(np.eye(4), true))
+            networks.append(_difference(step, true))
+        return 'hold' if np.median(held) < np.median(networks) else 'network'
+
+
+def network_step(before: np.ndarray, after: np.ndarray, scale: float) -> np.ndarray:
+    """Return the network's motion between two of its poses, in the trajectory's units."""
+    step = inverse(before) @ after
+    step[:3, 3] *= scale
+    return step
+
+
+def _difference(estimate: np.ndarray, truth: np.ndarray) -> float:
+    """Return how far apart two motions are, length and turn together."""
+    cosine = (np.trace(estimate[:3, :3].T @ truth[:3, :3]) - 1) / 2
+    return float(np.linalg.norm(estimate[:3, 3] - truth[:3, 3])
+                 + _TURN * np.arccos(np.clip(cosine, -1, 1)))

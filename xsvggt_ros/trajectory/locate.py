@@ -1,0 +1,133 @@
+"""Finds a frame's pose: by its tracks, by tracks from where they should be, by matching."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from xsvggt_ros.trajectory.config import TrajectoryConfig
+from xsvggt_ros.trajectory.local_map import LocalMap
+from xsvggt_ros.trajectory.matching import Features, Matcher
+from xsvggt_ros.trajectory.pose import find_pose, fit_pose
+from xsvggt_ros.trajectory.projection import project, to_camera
+from xsvggt_ros.trajectory.tracker import Tracker, Tracks
+
+_FEWEST_TRACKS = 12
+_PLENTY = 0.4            # share of the tracks with which no other way is tried
+_RANSAC_PIXELS = 2.0     # at 320 pixels
+
+
+@dataclass(frozen=True)
+class Fix:
+    """
+    A frame's pose [4, 4] and the tracks it is from.
+
+    source: 'first', 'tracks', 'matches', 'network' or 'hold'; error: pixels; information: [6, 6]
+    of a small motion, None for a pose that is a guess.
+    """
+
+    pose: np.ndarray
+    tracks: Tracks
+    source: str
+    error: float
+    information: np.ndarray | None
+
+
+class Locator:
+    """Tracks landmarks, and looks for those of the last keyframes when tracks are lost."""
+
+    def __init__(self, config: TrajectoryConfig, pixel_scale: float) -> None:
+        """Begin without an image; pixel_scale: as TrajectoryConfig.scaled."""
+        self._config, self._scale = config, pixel_scale
+        self._tracker = Tracker(config)
+        self._matcher = Matcher(config.matching_keyframes)
+
+    def locate(self, image: np.ndarray, local_map: LocalMap, last: np.ndarray,
+               guess: np.ndarray) -> Fix | None:
+        """Return the pose of a grey image after one at `last`, maybe at `guess`; None if lost."""
+        self._forget_bad(local_map)
+        asked = len(self._tracker.tracks)
+        best: Fix | None = None
+        for place in (None, guess):
+            start = None if place is None else self._expected(local_map, place)
+            tracks = self._tracker.follow(image, start)
+            fix = self._fit(tracks, local_map, last if place is None else place, 'tracks')
+            if fix is not None and (best is None or len(fix.tracks) > len(best.tracks)):
+                best = fix
+            if not asked or best is not None and len(best.tracks) > _PLENTY * asked:
+                return best if asked else self._by_matching(image, local_map, last)
+        matched = None
+        if best is None or len(best.tracks) < 2 * self._config.matching_inliers:
+            matched = self._by_matching(image, local_map, last)
+        if matched is None or best is not None and len(best.tracks) >= len(matched.tracks):
+            return best
+        return matched
+
+    def keep(self, image: np.ndarray, tracks: Tracks) -> None:
+        """Make `image`, and what is tracked in it, the last one."""
+        self._tracker.keep(image, tracks)
+
+    def corners(self, image: np.ndarray, tracks: Tracks) -> np.ndarray:
+        """Return corners [n, 2] that fill the tracks up."""
+        return self._tracker.corners(image, tracks.pixels, self._config.corners - len(tracks))
+
+    def begin_keyframe(self, image: np.ndarray, tracks: Tracks, keyframe: int) -> Features:
+        """Keep the image, and remember what a keyframe is recognised by."""
+        self._tracker.keep(image, tracks)
+        features = self._matcher.describe(image, tracks.pixels, tracks.ids, keyframe)
+        if len(features.ids) >= self._config.matching_inliers:
+            self._matcher.recent.append(features)
+        return features
+
+    def _forget_bad(self, local_map: LocalMap) -> None:
+        tracks = self._tracker.tracks
+        known = local_map.known(tracks.ids)
+        if not known.all():
+            self._tracker.tracks = tracks.chosen(known)
+
+    def _expected(self, local_map: LocalMap, pose: np.ndarray) -> np.ndarray:
+        """Return where the tracks' landmarks are seen from `pose`; those behind it: as before."""
+        tracks = self._tracker.tracks
+        local = to_camera(local_map.points(tracks.ids)[0], pose)
+        pixels = project(local, local_map.camera)
+        return np.where(local[:, 2:] > 0.01, pixels, tracks.pixels)
+
+    def _fit(self, tracks: Tracks, local_map: LocalMap, initial: np.ndarray,
+             source: str) -> Fix | None:
+        config = self._config
+        if len(tracks) < _FEWEST_TRACKS:
+            return None
+        points, along, variance = local_map.points(tracks.ids)
+        fit = fit_pose(points, along, variance, tracks.pixels.astype(np.float64),
+                       local_map.camera, initial, config.pixel_sigma * self._scale,
+                       config.huber, config.outlier)
+        fewest = config.fewest_inliers if source == 'tracks' else config.matching_inliers
+        if fit is None or fit.inliers.sum() < max(fewest, config.inlier_share * len(tracks)):
+            return None
+        return Fix(fit.pose, tracks.chosen(fit.inliers), source, fit.error, fit.information)
+
+    def _by_matching(self, image: np.ndarray, local_map: LocalMap,
+                     last: np.ndarray) -> Fix | None:
+        """Return the pose that the features of the last keyframes give."""
+        if not self._matcher.recent:
+            return None
+        corners = self._tracker.corners(image, np.empty((0, 2)), self._config.corners)
+        features = self._matcher.describe(image, corners)
+        best: Fix | None = None
+        for known in reversed(self._matcher.recent):
+            here, there = self._matcher.match(features, known)
+            tracks = Tracks(known.ids[there], features.pixels[here])
+            tracks = tracks.chosen(local_map.known(tracks.ids))
+            if len(tracks) < self._config.matching_inliers:
+                continue
+            fix = self._fit_matches(tracks, local_map)
+            if fix is not None and (best is None or len(fix.tracks) > len(best.tracks)):
+                best = fix
+            if best is not None and len(best.tracks) > 3 * self._config.matching_inliers:
+                break
+        return best
+
+    def _fit_matches(self, tracks: Tracks, local_map: LocalMap) -> Fix | None:
+        points = local_map.points(tracks.ids)[0]
+        pose = find_pose(points, tracks.pixels.astype(np.float64), local_map.camera,
+                         _RANSAC_PIXELS * self._scale)
+        return None if pose is None else self._fit(tracks, local_map, pose, 'matches')

@@ -1,0 +1,222 @@
+"""Poses from tracks, and the window that is adjusted behind them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from xsvggt_ros.trajectory.adjustment import Solution, solve
+from xsvggt_ros.trajectory.config import TrajectoryConfig
+from xsvggt_ros.trajectory.fallback import Fallback, Located
+from xsvggt_ros.trajectory.keyframes import KeyframeRule
+from xsvggt_ros.trajectory.local_map import LocalMap, WindowProblem
+from xsvggt_ros.trajectory.locate import Fix, Locator
+from xsvggt_ros.trajectory.projection import inverse, nearest_pose, to_camera
+from xsvggt_ros.trajectory.tracker import sample_depth, Tracks
+from xsvggt_ros.trajectory.uncertainty import frame_covariance, UNKNOWN
+
+_FEWEST_SCALED = 20      # landmarks that tell a keyframe's scale
+_WELL_KNOWN = 0.1        # standard deviation of the log depth of such a landmark
+_SELF_CONSISTENT = 0.1   # spread of log ratios up to which the network's own scale counts
+_SMOOTHING = 0.2         # of that spread, from keyframe to keyframe
+_SHALLOWEST = 1e-3       # depth below which it is none
+_CONFIDENCE = (0.7, 2.0)  # factors of the depth's sigma, for the most and the least confident
+
+
+@dataclass(frozen=True)
+class Frame:
+    """
+    One frame for the odometry.
+
+    grey: uint8 [H, W], of a pinhole camera. depth, confidence: the network's, [h, w], NaN and 0
+    where nothing is known. world_from_camera: its pose, [4, 4]. depth_from_image: [3, 3], from
+    pixel coordinates of `grey` to those of `depth`.
+    """
+
+    grey: np.ndarray
+    depth: np.ndarray
+    confidence: np.ndarray
+    world_from_camera: np.ndarray
+    depth_from_image: np.ndarray
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """
+    Where a frame was, by what was known then.
+
+    world_from_camera [4, 4]: in the first camera's optical frame; corrections of the window make
+    it jump a little. odom_from_camera [4, 4]: never jumps, drifts instead. source: 'first',
+    'tracks', 'matches', 'network' or 'hold'. inliers: landmarks that agree; error: their median
+    reprojection error in pixels, NaN without any. covariance: [6, 6] of a small motion
+    (rotation in rad, translation) in the camera's axes. keyframe, keyframe_from_camera: of which
+    it is kept as a part. scale: units of the trajectory for one of the network's depth here.
+    """
+
+    world_from_camera: np.ndarray
+    odom_from_camera: np.ndarray
+    source: str
+    inliers: int
+    error: float
+    covariance: np.ndarray
+    keyframe: int
+    keyframe_from_camera: np.ndarray
+    is_keyframe: bool
+    scale: float
+
+
+class Odometry:
+    """
+    Frames in, poses out, in bounded memory.
+
+    `step` locates a frame; where it makes a keyframe, `window_problem` is to be solved and its
+    solution given to `apply`: by `adjust` at once, or by another thread while frames go on.
+    """
+
+    def __init__(self, camera: np.ndarray, size: tuple[int, int], focal_known: bool,
+                 config: TrajectoryConfig | None = None) -> None:
+        """
+        Begin with a camera matrix [3, 3] of images of `size` (width, height).
+
+        focal_known: whether the focal length is calibrated, or a guess to be improved.
+        """
+        self.config = config = config or TrajectoryConfig()
+        self._width = size[0]
+        self._pixel_scale = config.scaled(size[0])
+        self.map = LocalMap(camera, config, focal_known, self._pixel_scale)
+        self._locator = Locator(config, self._pixel_scale)
+        self._rule = KeyframeRule(config)
+        self._fallback = Fallback(config.fallback_frames)
+        self._frames = 0
+        self._keyframes = 0
+        self._log_scale = 0.0
+        self._spread: float | None = None
+        self._keyframe_from_last = np.eye(4)
+        self._odom_from_last = np.eye(4)
+        self._window_covariance: np.ndarray | None = None
+
+    @property
+    def camera(self) -> np.ndarray:
+        """Return the camera matrix as it is known now, [3, 3]."""
+        return self.map.camera
+
+    @property
+    def keyframes(self) -> int:
+        """Return how many keyframes there have been."""
+        return self._keyframes
+
+    def step(self, frame: Frame, adjust_now: bool = True) -> Estimate:
+        """Locate a frame; with `adjust_now` the window is adjusted where it makes a keyframe."""
+        if not self._keyframes:
+            return self._first(frame)
+        before = self.map.pose(self._keyframes - 1) @ self._keyframe_from_last
+        fix = self._locator.locate(frame.grey, self.map, before, self._network_guess(frame))
+        blind = fix is None and float(frame.grey.std()) < self.config.dark
+        if fix is None:
+            pose, source = self._fallback.guess(self._frames, frame.world_from_camera, blind)
+            fix = Fix(pose, Tracks.none(), source, float('nan'), None)
+        tracks = fix.tracks
+        wanted = not blind and (not len(tracks) or fix.source == 'matches' or self._rule.wants(
+            tracks, fix.pose, self.map.camera, self._width))
+        self._odom_from_last = nearest_pose(
+            self._odom_from_last @ (inverse(before) @ fix.pose))
+        if wanted:
+            self._add_keyframe(frame, fix, adjust_now)
+        else:
+            self._locator.keep(frame.grey, tracks)
+        keyframe = self._keyframes - 1
+        pose = self.map.pose(keyframe) if wanted else fix.pose
+        self._keyframe_from_last = inverse(self.map.pose(keyframe)) @ pose
+        if fix.information is not None:
+            self._fallback.add(Located(self._frames, pose, frame.world_from_camera,
+                                       float(np.exp(self._log_scale))))
+        return self._estimate(pose, fix, wanted)
+
+    def window_problem(self) -> WindowProblem | None:
+        """Return what is to be adjusted; None if there is nothing."""
+        return self.map.window_problem() if self.config.optimize else None
+
+    def apply(self, problem: WindowProblem, solution: Solution) -> None:
+        """Take over a solution of `window_problem`."""
+        self.map.apply(problem, solution)
+        self._window_covariance = (None if solution.covariance is None
+                                   else solution.covariance[-6:, -6:])
+
+    def adjust(self) -> None:
+        """Adjust the window now."""
+        problem = self.window_problem()
+        if problem is not None:
+            self.apply(problem, solve(problem.problem))
+
+    # Parts ---------------------------------------------------------------------------------------
+
+    def _first(self, frame: Frame) -> Estimate:
+        fix = Fix(np.eye(4), Tracks.none(), 'first', float('nan'), None)
+        self._add_keyframe(frame, fix, False)
+        self._fallback.add(Located(0, np.eye(4), frame.world_from_camera, 1.0))
+        return self._estimate(np.eye(4), fix, True)
+
+    def _network_guess(self, frame: Frame) -> np.ndarray:
+        """Return where the network's motion puts the frame."""
+        return self._fallback.network(frame.world_from_camera)
+
+    def _add_keyframe(self, frame: Frame, fix: Fix, adjust_now: bool) -> None:
+        keyframe = self._keyframes
+        self._keyframes += 1
+        tracks = fix.tracks
+        self.map.add_keyframe(keyframe, fix.pose, tracks)
+        if adjust_now and keyframe:
+            self.adjust()
+        tracks = tracks.chosen(self.map.known(tracks.ids))
+        pose = self.map.pose(keyframe)
+        self._log_scale = self._scale_here(frame, tracks, pose)
+        corners = self._locator.corners(frame.grey, tracks)
+        depths, sigmas = self._depths_at(frame, corners)
+        good = np.isfinite(depths) & (depths > _SHALLOWEST)
+        if good.any():
+            corners = corners[good]
+            ids = self.map.add_landmarks(keyframe, corners, depths[good], sigmas[good])
+            tracks = tracks.joined(Tracks(ids, corners))
+        self._locator.begin_keyframe(frame.grey, tracks, keyframe)
+        self._rule.begin(tracks, pose)
+        self.map.prune(tracks.ids)
+
+    def _scale_here(self, frame: Frame, tracks: Tracks, pose: np.ndarray) -> float:
+        """Return the logarithm of the trajectory's unit over the network's in this frame."""
+        if len(tracks) <= _FEWEST_SCALED:
+            return self._log_scale
+        points, _, variance = self.map.points(tracks.ids)
+        depth = to_camera(points, pose)[:, 2]
+        told = sample_depth(frame.depth, tracks.pixels, frame.depth_from_image)
+        good = (depth > _SHALLOWEST) & (told > _SHALLOWEST)
+        well = good & (variance < _WELL_KNOWN ** 2)
+        good = well if well.sum() > _FEWEST_SCALED else good
+        if good.sum() <= _FEWEST_SCALED // 2:
+            return self._log_scale
+        ratios = np.log(depth[good] / told[good])
+        middle = float(np.median(ratios))
+        spread = 1.4826 * float(np.median(np.abs(ratios - middle))) + 1e-3
+        self._spread = spread if self._spread is None else (
+            self._spread + _SMOOTHING * (spread - self._spread))
+        trust = min(1.0, (_SELF_CONSISTENT / self._spread) ** 2)
+        return (1 - self.config.depth_lean * trust) * middle
+
+    def _depths_at(self, frame: Frame, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the trajectory's depths [n] at pixels by the network, and their log sigmas."""
+        depths = sample_depth(frame.depth, pixels, frame.depth_from_image)
+        confidence = sample_depth(frame.confidence, pixels, frame.depth_from_image)
+        confidence = np.where(np.isfinite(confidence) & (confidence > 0), confidence, 1e-3)
+        typical = np.median(frame.confidence[frame.confidence > 0]) if (
+            frame.confidence > 0).any() else 1.0
+        factor = np.clip(np.sqrt(typical / confidence), *_CONFIDENCE)
+        return depths * np.exp(self._log_scale), self.config.depth_sigma * factor
+
+    def _estimate(self, pose: np.ndarray, fix: Fix, is_keyframe: bool) -> Estimate:
+        covariance = UNKNOWN if fix.information is None else frame_covariance(
+            fix.information, self._window_covariance, self._keyframe_from_last,
+            self.config.inflation)
+        if fix.source == 'first':
+            covariance = UNKNOWN * 1e-6
+        self._frames += 1
+        return Estimate(pose, self._odom_from_last.copy(), fix.source, len(fix.tracks), fix.error,
+                        covariance, self._keyframes - 1, self._keyframe_from_last.copy(),
+                        is_keyframe, float(np.exp(self._log_scale)))

@@ -1,0 +1,125 @@
+"""Corners, and where they are in the next image."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from xsvggt_ros.trajectory.config import TrajectoryConfig
+
+SMALLEST = 32        # pixels of an image's shorter side; nothing is tracked in smaller ones
+_BORDER = 2          # pixels at the border that are not believed
+_LEVELS = 3          # of the pyramid
+_LARGEST_WINDOW = 21
+_NO_POINTS = np.empty((0, 2), np.float32)
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """Landmarks by their numbers [n] and where they are seen, pixels [n, 2] float32."""
+
+    ids: np.ndarray
+    pixels: np.ndarray
+
+    @classmethod
+    def none(cls) -> 'Tracks':
+        """Return no tracks."""
+        return cls(np.empty(0, np.int64), _NO_POINTS)
+
+    def chosen(self, keep: np.ndarray) -> 'Tracks':
+        """Return those that `keep`, bool [n] or indices, says."""
+        return Tracks(self.ids[keep], self.pixels[keep])
+
+    def joined(self, other: 'Tracks') -> 'Tracks':
+        """Return both."""
+        return Tracks(np.concatenate([self.ids, other.ids]),
+                      np.concatenate([self.pixels, other.pixels]))
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self.ids)
+
+
+class Tracker:
+    """Follows tracks from one grey image, uint8 [H, W], to the next."""
+
+    def __init__(self, config: TrajectoryConfig) -> None:
+        """Begin without an image."""
+        self._config = config
+        self._image: np.ndarray | None = None
+        self.tracks = Tracks.none()
+
+    def follow(self, image: np.ndarray, guess: np.ndarray | None = None) -> Tracks:
+        """
+        Return the tracks that are found in `image`, there and back; `keep` makes it the last one.
+
+        guess: where they are likely to be, [n, 2] float32; None: where they were.
+        """
+        before = self._image
+        if before is None or not len(self.tracks) or before.shape != image.shape or (
+                min(image.shape) < SMALLEST):
+            return Tracks.none()
+        height, width = image.shape
+        window = self._window(width)
+        points = self.tracks.pixels[:, None]
+        start = None if guess is None else np.ascontiguousarray(guess, np.float32)[:, None].copy()
+        flags = 0 if guess is None else cv2.OPTFLOW_USE_INITIAL_FLOW
+        there, found, _ = cv2.calcOpticalFlowPyrLK(
+            before, image, points, start, winSize=window, maxLevel=_LEVELS, flags=flags)
+        # Back from there, beginning where it should end.
+        back, found_back, _ = cv2.calcOpticalFlowPyrLK(
+            image, before, there, points.copy() if guess is not None else None, winSize=window,
+            maxLevel=_LEVELS, flags=flags)
+        there = there[:, 0]
+        off = np.abs(back[:, 0] - self.tracks.pixels).max(1)
+        limit = self._config.backward_error * self._config.scaled(width)
+        inside = ((there > _BORDER) & (there < (width - 1 - _BORDER, height - 1 - _BORDER))).all(1)
+        keep = (found.ravel() == 1) & (found_back.ravel() == 1) & (off < limit) & inside
+        return Tracks(self.tracks.ids[keep], there[keep])
+
+    def keep(self, image: np.ndarray, tracks: Tracks) -> None:
+        """Make `image` and the tracks in it the last ones."""
+        self._image = image
+        self.tracks = tracks
+
+    def corners(self, image: np.ndarray, taken: np.ndarray, count: int) -> np.ndarray:
+        """Return at most `count` new corners [n, 2] float32, away from pixels `taken` [m, 2]."""
+        if count <= 0 or min(image.shape) < SMALLEST:
+            return _NO_POINTS
+        config, width = self._config, image.shape[1]
+        distance = config.corner_distance * config.scaled(width)
+        mask = np.full(image.shape, 255, np.uint8)
+        for x, y in np.floor(taken).astype(int).tolist():
+            cv2.circle(mask, (x, y), round(distance), 0, -1)
+        corners = cv2.goodFeaturesToTrack(image, count, config.corner_quality, distance, mask=mask)
+        return _NO_POINTS if corners is None else corners[:, 0]
+
+    def _window(self, width: int) -> tuple[int, int]:
+        side = min(round(self._config.flow_window * max(1, self._config.scaled(width))),
+                   _LARGEST_WINDOW)
+        return side, side
+
+
+def grey_of(image: np.ndarray) -> np.ndarray:
+    """Return an image, uint8 [H, W, 3] RGB or [H, W], in grey."""
+    return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+
+
+def sample_depth(depth: np.ndarray, pixels: np.ndarray,
+                 depth_from_image: np.ndarray) -> np.ndarray:
+    """
+    Return a map [h, w] at pixels [n, 2] of the image, bilinear, float64.
+
+    depth_from_image: [3, 3], from the image's pixel coordinates to the map's. At the map's border
+    the outermost value goes on; NaN where one of the four neighbours is not finite.
+    """
+    places = pixels.astype(np.float64) @ depth_from_image[:2, :2].T + depth_from_image[:2, 2]
+    height, width = depth.shape
+    depth = np.where(np.isfinite(depth), depth, np.nan)
+    places = np.clip(places, 0, (width - 1, height - 1))
+    left, top = np.floor(places).astype(int).T
+    right, below = np.minimum(left + 1, width - 1), np.minimum(top + 1, height - 1)
+    x, y = places[:, 0] - left, places[:, 1] - top
+    upper = depth[top, left] * (1 - x) + depth[top, right] * x
+    lower = depth[below, left] * (1 - x) + depth[below, right] * x
+    return upper * (1 - y) + lower * y
