@@ -48,8 +48,10 @@ class EvalRow:
 def make_row(setting: EvalSetting, frames: int, scores: list[Scores], trajectory: str = 'network',
              live: list[Scores] | None = None) -> EvalRow:
     """Return a row of the table."""
-    return Row(setting, frames, mean(scores), scores, trajectory, None if live is None else EvalRow(
-        setting, frames, mean(live), live, f'{trajectory}, live'))
+    live_row = None
+    if live is not None:
+        live_row = EvalRow(setting, frames, mean(live), live, f'{trajectory}, live')
+    return EvalRow(setting, frames, mean(scores), scores, trajectory, live_row)
 
 
 def report(rows: Sequence[EvalRow], base: Sequence[EvalRow], streams: Sequence[EvalStream],
