@@ -14,9 +14,8 @@ from xsvggt_ros.mapping.point_map import MapFill
 from xsvggt_ros.node.lifecycle import XsvggtNode
 from xsvggt_ros.node.outputs.map_output import full_message, MapReport
 from xsvggt_ros.node.status.diagnostics import build_statuses, GpuMemory, Snapshot
+from xsvggt_ros.node.status.fault_log import Fault, FaultLog
 from xsvggt_ros.node.status.stream_statistics import (
-    Fault,
-    FaultLog,
     FrameReport,
     Latency,
     RateMeter,
@@ -259,8 +258,8 @@ def test_faults_and_warnings_of_one_node_can_both_be_told():
     rclpy.init()
     try:
         node = XsvggtNode()
-        for log in (node._silence, node._faults, node._silence):
-            assert log.report('kind', f'something of {id(log)}') or log is node._silence
+        for log in (node.supervisor.silence, node.faults, node.supervisor.silence):
+            assert log.report('kind', f'something of {id(log)}') or log is node.supervisor.silence
         node.destroy_node()
     finally:
         rclpy.shutdown()

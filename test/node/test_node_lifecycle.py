@@ -16,7 +16,7 @@ from stream_harness import make_image, Robot, write_tiny_checkpoint
 
 from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.msg import StreamStatus
-from xsvggt_ros.node import lifecycle
+from xsvggt_ros.node import lifecycle, run_node, runtime, supervisor
 from xsvggt_ros.node.pipeline import Pipeline
 
 PATIENCE = 60  # seconds; nothing takes that long
@@ -86,7 +86,7 @@ def spinning(make_node):
     node.start()
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    thread = threading.Thread(target=lifecycle._spin, args=(node, executor, []))
+    thread = threading.Thread(target=run_node.spin, args=(node, executor, []))
     thread.start()
     robot = Robot()
     robot.wait(lambda: robot.images.get_subscription_count() > 0, 'a subscription')
@@ -103,7 +103,7 @@ def workers():
 
 
 def reason(node):
-    return node._faults.get('start').message
+    return node.faults.get('start').message
 
 
 def change(robot, transition):
@@ -147,12 +147,12 @@ def test_an_activation_that_fails_undoes_itself(make_node, monkeypatch, error):
     assert node.trigger_configure() == SUCCESS
     assert node.trigger_activate() == ERROR
     assert type(error).__name__ in reason(node) and 'cannot activate' in reason(node)
-    assert node._state_machine.current_state[1] == node._state == 'unconfigured'
-    assert not node._inputs and not workers()
-    assert node._pipeline is node._outputs is node._worker is None
+    assert node._state_machine.current_state[1] == node.current.state == 'unconfigured'
+    assert not node.inputs and not workers()
+    assert node.current.pipeline is node.current.publishers is node.current.worker.current is None
     assert node.trigger_configure() == SUCCESS and node.trigger_activate() == SUCCESS
-    assert len(node._inputs) == 2 and len(workers()) == 1
-    assert node._faults.get('start') is None
+    assert len(node.inputs) == 2 and len(workers()) == 1
+    assert node.faults.get('start') is None
 
 
 @pytest.mark.parametrize('name', ['load_engine', 'Publishers', 'TfListener', 'Pipeline'])
@@ -169,7 +169,7 @@ def test_a_configuration_that_fails_undoes_itself(make_node, monkeypatch, name, 
         patch.setattr(lifecycle, name, fail)
         assert node.trigger_configure() == FAILURE
     assert 'cannot start: ' + type(error).__name__ in reason(node)
-    assert node._state_machine.current_state[1] == node._state == 'unconfigured'
+    assert node._state_machine.current_state[1] == node.current.state == 'unconfigured'
     assert {publisher.topic for publisher in node.publishers} == publishers
     assert {subscription.topic for subscription in node.subscriptions} == subscriptions
     assert node.trigger_configure() == SUCCESS and node.trigger_activate() == SUCCESS
@@ -184,8 +184,8 @@ def test_a_publisher_that_cannot_be_is_named(make_node, override, words):
     assert node.trigger_configure() == FAILURE
     assert all(word in reason(node) for word in ('cannot start', 'qos_overrides', *words))
     assert len(list(node.publishers)) == before
-    node._on_timer()
-    assert node._faults.get('diagnostics') is None
+    node.supervisor.report()
+    assert node.faults.get('diagnostics') is None
 
 
 def test_a_subscription_that_cannot_be_is_named_and_the_node_stays_inactive(make_node):
@@ -195,8 +195,8 @@ def test_a_subscription_that_cannot_be_is_named_and_the_node_stays_inactive(make
     for _ in range(2):
         assert node.trigger_activate() == FAILURE
         assert 'nonsense' in reason(node) and 'cannot activate' in reason(node)
-        assert node._state_machine.current_state[1] == node._state == 'inactive'
-        assert not node._inputs and not workers()
+        assert node._state_machine.current_state[1] == node.current.state == 'inactive'
+        assert not node.inputs and not workers()
     assert node.trigger_cleanup() == SUCCESS
 
 
@@ -204,8 +204,8 @@ def test_a_topic_that_ros_refuses_is_named_and_another_one_is_taken(make_node):
     node = make_node('-p', "image_topics:=['/left/image-raw', '/right/image']")
     assert node.trigger_configure() == FAILURE
     assert '/left/image-raw' in reason(node) and 'image_topics' in reason(node)
-    node._on_timer()
-    assert node._faults.get('diagnostics') is None
+    node.supervisor.report()
+    assert node.faults.get('diagnostics') is None
     assert node.trigger_configure() == SUCCESS
 
 
@@ -224,8 +224,8 @@ def test_a_transition_back_that_fails_lets_go_of_all(make_node, monkeypatch, nam
     monkeypatch.setattr(node, name, fail_once)
     results = [node.trigger_deactivate(), node.trigger_cleanup()]
     assert ERROR in results and 'boom' in reason(node)
-    assert node._state_machine.current_state[1] == node._state == 'unconfigured'
-    assert not node._inputs and not workers() and node._pipeline is None
+    assert node._state_machine.current_state[1] == node.current.state == 'unconfigured'
+    assert not node.inputs and not workers() and node.current.pipeline is None
     assert node.trigger_configure() == SUCCESS and node.trigger_activate() == SUCCESS
     assert len(workers()) == 1
 
@@ -238,7 +238,7 @@ def hanging(spinning, monkeypatch):
     gate = Gate(StreamEngine.step)
     monkeypatch.setattr(StreamEngine, 'step', lambda *args, **named: gate(*args, **named))
     node, robot = spinning
-    node._values = node._values | {'diagnostics.frame_timeout': 0.1}
+    node.settings = node.settings.changed({'diagnostics.frame_timeout': 0.1})
     send_until(robot, lambda: len(robot.tracked()) > 1)
     gate.open.clear()
     gate.entered.clear()
@@ -250,29 +250,30 @@ def hanging(spinning, monkeypatch):
 def test_everything_answers_while_an_image_hangs_and_what_was_asked_for_follows(
         hanging, monkeypatch, tmp_path):
     node, robot, gate = hanging
-    monkeypatch.setattr(lifecycle, 'SERVICE_TIMEOUT', 0.5)
-    node._pipeline.values = node._pipeline.values | {'map.save_directory': str(tmp_path)}
-    status = robot.wait_for_diagnostic(None, 'Inference', 'an image has been in work for', 'since')
+    monkeypatch.setattr(runtime, 'SERVICE_TIMEOUT', 0.5)
+    node.settings = node.settings.changed({'map.save_directory': str(tmp_path)})
+    status = robot.wait_for_diagnostic(
+        None, 'Inference', 'an image has been in progress for', 'since')
     assert status.level == DiagnosticStatus.ERROR
     robot.wait(lambda: robot.received['status'][-1].state == StreamStatus.DEGRADED, 'DEGRADED')
     answer = robot.call(Trigger, '/xsvggt/save_map', Trigger.Request())
-    assert not answer.success and 'will be saved when the work in hand is done' in answer.message
+    assert not answer.success and 'will be saved when the current work is done' in answer.message
     answer = robot.call(Trigger, '/xsvggt/reset', Trigger.Request())
-    assert answer.success and 'the reset follows when the work in hand is done' in answer.message
+    assert answer.success and 'the reset follows when the current work is done' in answer.message
     assert robot.call(SetBool, '/xsvggt/enable', SetBool.Request(data=True)).success
-    assert gate.inside == 1 and node._pipeline.resets == 0
+    assert gate.inside == 1 and node.current.pipeline.statistics.resets == 0
     said = len(robot.received['diagnostics'])
     robot.wait(lambda: len(robot.received['diagnostics']) > said + 1, 'more diagnostics')
     gate.open.set()
-    robot.wait(lambda: node._pipeline.resets == 1, 'the reset')
+    robot.wait(lambda: node.current.pipeline.statistics.resets == 1, 'the reset')
     robot.wait(lambda: any(tmp_path.iterdir()), 'the map')
     send_until(robot, lambda: robot.received['status'][-1].state == StreamStatus.TRACKING)
-    robot.wait(lambda: node._faults.get('hang') is None, 'the end of the fault')
+    robot.wait(lambda: node.faults.get('hang') is None, 'the end of the fault')
 
 
 def test_a_hundred_services_are_answered_while_an_image_hangs(hanging, monkeypatch):
     node, robot, gate = hanging
-    monkeypatch.setattr(lifecycle, 'SERVICE_TIMEOUT', 0.5)
+    monkeypatch.setattr(runtime, 'SERVICE_TIMEOUT', 0.5)
     client = robot.node.create_client(Trigger, '/xsvggt/reset')
     assert client.wait_for_service(timeout_sec=PATIENCE)
     futures = [client.call_async(Trigger.Request()) for _ in range(9)]
@@ -280,24 +281,24 @@ def test_a_hundred_services_are_answered_while_an_image_hangs(hanging, monkeypat
     assert all('follows' in future.result().message for future in futures)
     assert gate.inside == 1
     gate.open.set()
-    robot.wait(lambda: node._pipeline.resets == 9, 'all resets')
+    robot.wait(lambda: node.current.pipeline.statistics.resets == 9, 'all resets')
 
 
 def test_never_two_workers_on_one_engine(hanging, monkeypatch):
     node, robot, gate = hanging
-    monkeypatch.setattr(lifecycle, 'SERVICE_TIMEOUT', 0.3)
+    monkeypatch.setattr(runtime, 'SERVICE_TIMEOUT', 0.3)
     assert change(robot, Transition.TRANSITION_DEACTIVATE)
     assert state(robot) == 'inactive' and gate.inside == 1
     for transition in (Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_CLEANUP):
         assert not change(robot, transition)
-        assert 'an image has been in work since' in reason(node)
+        assert 'an image has been in progress since' in reason(node)
         assert state(robot) == 'inactive' and len(workers()) == 1
-    robot.wait_for_diagnostic(None, 'Model', 'an image has been in work since')
-    robot.wait_for_diagnostic(None, 'Inference', 'an image has been in work for')
+    robot.wait_for_diagnostic(None, 'Model', 'an image has been in progress since')
+    robot.wait_for_diagnostic(None, 'Inference', 'an image has been in progress for')
     gate.open.set()
     robot.wait(lambda: change(robot, Transition.TRANSITION_ACTIVATE), 'the activation')
     robot.wait(lambda: robot.images.get_subscription_count() > 0, 'a subscription')
-    hung = node._pipeline.outputs.last_header.stamp
+    hung = node.current.pipeline.statistics.last_header.stamp
     stamps = [message.header.stamp for message in send_some(robot)]
     assert hung not in stamps      # nothing of it was published
     assert gate.most == 1 and len(workers()) == 1
@@ -319,7 +320,7 @@ def test_a_node_can_be_shut_down_while_an_image_hangs(hanging, monkeypatch):
 def test_a_callback_that_fails_is_told_and_the_others_go_on(spinning, monkeypatch, error):
     node, robot = spinning
     send_until(robot, lambda: len(robot.tracked()) > 0)
-    on_image, fired = node._pipeline.image_meter.tick, threading.Event()
+    on_image, fired = node.current.pipeline.intake.meter.tick, threading.Event()
 
     def fail():
         if not fired.is_set():
@@ -327,11 +328,11 @@ def test_a_callback_that_fails_is_told_and_the_others_go_on(spinning, monkeypatc
             raise error
         on_image()
 
-    monkeypatch.setattr(node._pipeline.image_meter, 'tick', fail)
+    monkeypatch.setattr(node.current.pipeline.intake.meter, 'tick', fail)
     send_until(robot, fired.is_set)
     seen = len(robot.tracked())
     send_until(robot, lambda: len(robot.tracked()) > seen)
-    assert type(error).__name__ in node._faults.last('callback').message
+    assert type(error).__name__ in node.faults.last('callback').message
     status = robot.wait_for_diagnostic(None, 'Inference', 'a callback failed')
     assert status.level == DiagnosticStatus.ERROR
 
@@ -344,7 +345,7 @@ def test_diagnostics_that_fail_come_again(spinning, monkeypatch, error):
         monkeypatch.undo()
         raise error
 
-    monkeypatch.setattr(lifecycle, 'build_statuses', fail)
-    robot.wait(lambda: node._faults.last('diagnostics') is not None, 'the fault')
+    monkeypatch.setattr(supervisor, 'build_statuses', fail)
+    robot.wait(lambda: node.faults.last('diagnostics') is not None, 'the fault')
     said = len(robot.received['diagnostics'])
     robot.wait(lambda: len(robot.received['diagnostics']) > said, 'diagnostics')

@@ -1,5 +1,6 @@
 """The map of the node: gathered whatever anyone subscribes to, latched, in one unit, and saved."""
 
+from dataclasses import replace
 from pathlib import Path
 import re
 import time
@@ -22,8 +23,8 @@ from xsvggt_ros.node.loading import StartError
 from xsvggt_ros.node.messages import nanoseconds
 from xsvggt_ros.node.outputs import map_output
 from xsvggt_ros.node.outputs.map_output import MapError, MapOutput
-from xsvggt_ros.node.parameters import BY_NAME
-from xsvggt_ros.node.status.stream_statistics import FaultLog
+from xsvggt_ros.node.settings import DEFAULTS
+from xsvggt_ros.node.status.fault_log import FaultLog
 from xsvggt_ros.recordings.outputs import cloud_from_message
 
 LATCHED = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1,
@@ -253,12 +254,12 @@ class FakePublisher:
 @pytest.fixture
 def make_output():
     def make(**changes):
-        values = {name: row.default for name, row in BY_NAME.items()} | changes
+        settings = DEFAULTS.changed(changes).map
         publisher, told = FakePublisher(), []
         output = MapOutput(SimpleNamespace(map_points=publisher), FaultLog(told.append),
-                           torch.device('cpu'), 'tiny', values)
-        output.forget(values)
-        return output, values, publisher, told
+                           torch.device('cpu'), 'tiny', settings, 'xsvggt_odom')
+        output.forget()
+        return output, settings, publisher, told
     return make
 
 
@@ -279,26 +280,26 @@ def pose(x):
 
 
 def test_without_a_map_nothing_is_gathered_and_saving_says_why(make_output):
-    output, values, publisher, _ = make_output(**{'map.enable': False})
+    output, settings, publisher, _ = make_output(**{'map.enable': False})
     publisher.subscribers = 1
-    output.add(header(1), lambda: some_cloud(), pose(0.0), None, values)
-    output.publish_if_due(values)
+    output.add(header(1), lambda: some_cloud(), pose(0.0), None, settings)
+    output.publish_if_due(settings)
     assert publisher.messages == [] and output.report is None
     with pytest.raises(MapError, match=r'map\.enable'):
-        output.save(values)
+        output.save(settings)
 
 
 def test_map_and_way_follow_the_unit(make_output, tmp_path):
-    output, values, *_ = make_output(**{'map.save_directory': str(tmp_path)})
+    output, settings, *_ = make_output(**{'map.save_directory': str(tmp_path)})
     cloud = some_cloud()
-    output.add(header(1), lambda: cloud, pose(3.0), None, values)
-    reach = [max(read(output, values)[0]['x'])]
+    output.add(header(1), lambda: cloud, pose(3.0), None, settings)
+    reach = [max(read(output, settings)[0]['x'])]
     assert b"the network's own unit" in next(tmp_path.glob('*.ply')).read_bytes()
     for second, metres in enumerate((2.0, 0.5), start=2):
         cloud_in_metres = cloud.copy()
         cloud_in_metres[:, :3] *= metres
-        output.add(header(second), cloud_in_metres.copy, pose(3.0 * metres), metres, values)
-        points, way = read(output, values)
+        output.add(header(second), cloud_in_metres.copy, pose(3.0 * metres), metres, settings)
+        points, way = read(output, settings)
         reach.append(max(points['x']))
         assert [place.position[0] for place in way] == pytest.approx([3.0 * metres] * second)
     np.testing.assert_allclose(reach, reach[0] * np.array([1.0, 2.0, 0.5]), rtol=1e-3)
@@ -306,54 +307,54 @@ def test_map_and_way_follow_the_unit(make_output, tmp_path):
     assert sum(b'lengths in metres' in file.read_bytes() for file in files) == 2
 
 
-def read(output, values):
-    ply, tum = re.findall(r'\S+\.(?:ply|tum)', output.save(values))
+def read(output, settings):
+    ply, tum = re.findall(r'\S+\.(?:ply|tum)', output.save(settings))
     return read_ply(Path(ply)), read_tum(Path(tum))
 
 
 def test_a_map_is_published_only_for_somebody_and_only_when_it_changed(make_output):
-    output, values, publisher, _ = make_output(**{'map.publish_period': 0.1})
+    output, settings, publisher, _ = make_output(**{'map.publish_period': 0.1})
     for second in range(3):
-        output.add(header(second), lambda: some_cloud(second), pose(0.0), None, values)
-        output.publish_if_due(values)
+        output.add(header(second), lambda: some_cloud(second), pose(0.0), None, settings)
+        output.publish_if_due(settings)
     assert publisher.messages == []
     publisher.subscribers = 1
-    output.publish_if_due(values)
+    output.publish_if_due(settings)
     assert len(publisher.messages) == 1 and publisher.messages[0].header.stamp.sec == 2
     time.sleep(0.15)
-    output.publish_if_due(values)
+    output.publish_if_due(settings)
     assert len(publisher.messages) == 1
-    values['map.publish_period'] = 3600.0
-    output.add(header(3), lambda: some_cloud(3), pose(0.0), None, values)
-    output.publish_if_due(values)
+    settings = replace(settings, publish_period=3600.0)
+    output.add(header(3), lambda: some_cloud(3), pose(0.0), None, settings)
+    output.publish_if_due(settings)
     assert len(publisher.messages) == 1
     publisher.subscribers = 0
-    output.forget(values)      # what is latched is taken back, though nobody is there
+    output.forget()      # what is latched is taken back, though nobody is there
     assert publisher.messages[-1].width == 0
-    output.forget(values)
+    output.forget()
     assert len(publisher.messages) == 2
 
 
 def test_a_full_map_says_so_once_and_what_to_do(make_output):
-    output, values, _, told = make_output(
+    output, settings, _, told = make_output(
         **{'map.max_points': 64, 'map.voxel_size': 0.01, 'map.publish_period': 0.1})
     for second in range(20):
-        output.add(header(second), lambda: some_cloud(second), pose(0.0), None, values)
+        output.add(header(second), lambda: some_cloud(second), pose(0.0), None, settings)
     assert len(told) == 1
     assert all(word in told[0] for word in ('full', 'map.voxel_size', 'map.max_points', '~/reset'))
     assert output.report.fill.points <= output.report.fill.places == 64
 
 
 def test_a_map_that_fails_does_not_take_the_stream_with_it(make_output, monkeypatch):
-    output, values, _, told = make_output()
-    output.add(header(1), lambda: some_cloud(), pose(0.0), None, values)
+    output, settings, _, told = make_output()
+    output.add(header(1), lambda: some_cloud(), pose(0.0), None, settings)
     points = output.report.fill.points
 
     def fail(*arguments):
         raise RuntimeError('out of memory')
 
     monkeypatch.setattr(map_output.PointMap, 'add', fail)
-    output.add(header(2), lambda: some_cloud(1), pose(0.0), None, values)
+    output.add(header(2), lambda: some_cloud(1), pose(0.0), None, settings)
     monkeypatch.undo()
     assert 'out of memory' in told[0]
     assert output.report.fill.points == points

@@ -15,12 +15,12 @@ from xsvggt_ros.engine.host_copy import HostCopy
 from xsvggt_ros.engine.stream_engine import CacheStats, PendingStats
 from xsvggt_ros.images.preprocess import Resize
 from xsvggt_ros.msg import StreamStatus
-from xsvggt_ros.node import pipeline as pipeline_module
+from xsvggt_ros.node import frame_processor
 from xsvggt_ros.node.inputs.camera_calibration import CameraCalibration
 from xsvggt_ros.node.outputs.publishing import Publishing
-from xsvggt_ros.node.parameters import BY_NAME
 from xsvggt_ros.node.pipeline import Pipeline
-from xsvggt_ros.node.status.stream_statistics import FaultLog
+from xsvggt_ros.node.settings import DEFAULTS
+from xsvggt_ros.node.status.fault_log import FaultLog
 from xsvggt_ros.node.worker import Worker
 
 HEIGHT, WIDTH = 56, 70
@@ -176,15 +176,14 @@ class Stream:
         self.engine = FakeEngine(self.gates)
         self.topics = {name: FakePublisher(name, self.gates) for name in TOPICS}
         self.told = []
-        values = {name: row.default for name, row in BY_NAME.items()} | {
-            'cloud.confidence_percentile': 0.0} | changes
+        settings = DEFAULTS.changed({'cloud.confidence_percentile': 0.0} | changes)
         loaded = SimpleNamespace(
             engine=self.engine, description='fake', random_weights=False, device_name='fake',
             device=torch.device('cpu'))
         tf = SimpleNamespace(expect=lambda edges, header: None, other_parent=lambda child: None)
         self.pipeline = Pipeline(
             loaded, SimpleNamespace(**self.topics), FaultLog(self.told.append),
-            logging.getLogger('test'), values,
+            logging.getLogger('test'), settings,
             [CameraCalibration('camera_info', 'image', False, False, lambda: False)], ['image'],
             None, tf)
         self.pipeline.overlaps = overlaps
@@ -197,7 +196,7 @@ class Stream:
         message.data[:3] = message.data[:1].__class__('B', [index] * 3)
         for name, value in changes.items():
             setattr(message, name, value)
-        self.pipeline.on_image(message)
+        self.pipeline.intake.on_image(message)
 
     def process(self, *indices):
         for index in indices:
@@ -207,7 +206,7 @@ class Stream:
     def rest(self):
         """Wait until the images that were sent are done with, whatever became of them."""
         for _ in range(2):      # a command comes before an image that waits
-            self.worker.run(self.pipeline.publish_waiting_map, PATIENCE)
+            self.worker.run(self.pipeline.publish_map_if_due, PATIENCE)
 
     def statuses(self):
         return self.topics['status'].messages
@@ -222,7 +221,7 @@ class Stream:
 
 @pytest.fixture
 def make_stream(monkeypatch):
-    monkeypatch.setattr(pipeline_module.rclpy, 'ok', lambda: True)
+    monkeypatch.setattr(rclpy, 'ok', lambda: True)
     streams = []
 
     def make(overlaps=True, **changes):
@@ -296,7 +295,7 @@ def test_the_parts_of_the_latency_are_within_the_whole(make_stream):
 
 def test_copies_stay_until_their_image_is_published(make_stream):
     stream = make_stream()
-    stream.pipeline._copies = HostCopy(LateCopies(stream.gates))
+    stream.pipeline.processor._copies = HostCopy(LateCopies(stream.gates))
     clouds = []
     stream.pipeline.outputs.map.add = lambda header, make_cloud, *rest: clouds.append(
         make_cloud().copy())
@@ -326,7 +325,7 @@ def test_a_reset_waits_for_the_image_that_is_being_published(make_stream):
     stream.gates.open(('publish', 0))
     thread.join(PATIENCE)
     assert stream.gates.log[-2:] == [('status', 0), ('reset',)]
-    assert stream.pipeline.outputs.report is None
+    assert stream.pipeline.statistics.report is None
     assert stream.pipeline.outputs.map.report.fill.points == 0
     stream.process(1)
     status = stream.statuses()[-1]
@@ -402,7 +401,7 @@ def test_a_broken_image_is_said_after_the_one_before_was_published(make_stream):
     stream.gates.wait_for('status', 0)
     stream.rest()
     assert 'yuv999' in stream.pipeline._faults.get('image').message     # not cleared by image 0
-    assert stream.pipeline.rejected == 1
+    assert stream.pipeline.statistics.rejected == 1
     stream.process(2)
     assert stream.pipeline._faults.get('image') is None
 
@@ -429,7 +428,7 @@ def test_a_unit_that_changes_with_an_image_that_is_refused_is_not_lost(make_stre
     stream = make_stream(overlaps, **{'scale.mode': 'fixed', 'scale.value': 1.0})
     stream.process(0, 1)
     stream.engine.lost.add(2)
-    stream.pipeline.values = stream.pipeline.values | {'scale.value': 2.0}
+    stream.pipeline.settings = stream.pipeline.settings.changed({'scale.value': 2.0})
     stream.send(2)
     stream.gates.wait_for('step', 2)
     stream.process(3)
@@ -468,7 +467,7 @@ def test_a_process_that_ends_complains_of_nothing(make_stream, monkeypatch):
     stream.send(1)
     stream.gates.wait_for('finish', 1)
     assert stream.worker.stop(PATIENCE)
-    assert stream.told == [] and stream.pipeline.rejected == 0
+    assert stream.told == [] and stream.pipeline.statistics.rejected == 0
 
 
 # Whatever raises wherever ------------------------------------------------------------------------
@@ -488,11 +487,11 @@ def failing(function, error, times=1, when='before'):
 
 
 STAGES = {
-    'begin to process': lambda s: (s.pipeline, '_make_sound'),
-    'decode': lambda s: (pipeline_module, 'decode_set'),
+    'begin to process': lambda s: (s.pipeline.stream, 'repair'),
+    'decode': lambda s: (frame_processor, 'decode_set'),
     'step': lambda s: (s.engine, 'step'), 'accept': lambda s: (s.engine, 'accept'),
     'scale': lambda s: (s.pipeline.scale, 'apply'),
-    'copy': lambda s: (pipeline_module, 'host_makers'),
+    'copy': lambda s: (frame_processor, 'host_makers'),
     'outputs': lambda s: (s.pipeline.outputs, 'publish'),
     'poses': lambda s: (s.pipeline.outputs._poses, 'publish'),
     'points': lambda s: (s.topics['points'], 'publish'),
@@ -509,8 +508,9 @@ STAGES = {
 def count_at_rest(stream):
     """Return received - (processed + dropped + rejected + skipped) when nothing is in work."""
     stream.rest()
-    p = stream.pipeline
-    return p.received - (p.outputs.processed + p.dropped + p.rejected + p.skipped)
+    intake, statistics = stream.pipeline.intake, stream.pipeline.statistics
+    return intake.received - (
+        statistics.processed + intake.dropped + statistics.rejected + intake.skipped)
 
 
 @pytest.mark.parametrize('error', [RuntimeError('boom'), MemoryError(), SystemExit(3)], ids=repr)
@@ -530,14 +530,14 @@ def test_each_image_is_counted_once_whatever_raises_where(
     stream.rest()
     assert count_at_rest(stream) == 0
     monkeypatch.undo()
-    monkeypatch.setattr(pipeline_module.rclpy, 'ok', lambda: True)
+    monkeypatch.setattr(rclpy, 'ok', lambda: True)
     stream.process(2, 3)
     assert count_at_rest(stream) == 0
     p = stream.pipeline
-    assert (p.received, p.outputs.processed + p.rejected) == (4, 4)
-    assert p.outputs.processed >= 3 and stream.engine.frames >= 3
-    assert stream.worker.work is None and p.resets == 0
-    assert stream.statuses()[-1].frames_processed == p.outputs.processed
+    assert (p.intake.received, p.statistics.processed + p.statistics.rejected) == (4, 4)
+    assert p.statistics.processed >= 3 and stream.engine.frames >= 3
+    assert stream.worker.work is None and p.statistics.resets == 0
+    assert stream.statuses()[-1].frames_processed == p.statistics.processed
 
 
 @pytest.mark.parametrize('overlaps', [False, True])
@@ -577,7 +577,7 @@ def test_a_stream_that_cannot_be_kept_takes_its_map_with_it(make_stream, monkeyp
     status = stream.statuses()[-1]
     assert (status.reset_count, status.frames_rejected) == (1, 2)
     assert stream.topics['cache_status'].messages[-1].frame_index == 0
-    assert len(stream.pipeline.outputs.map._way) == 1
+    assert len(stream.pipeline.outputs.map._trajectory) == 1
     assert any('stream reset' in line for line in stream.told)
 
 
@@ -591,7 +591,7 @@ def test_a_reset_that_fails_half_way_is_completed_before_the_next_image(make_str
         stream.worker.run(stream.pipeline.reset, PATIENCE)
     stream.process(2)
     assert stream.statuses()[-1].reset_count == 1
-    assert len(stream.pipeline.outputs.map._way) == 1       # that of the new stream
+    assert len(stream.pipeline.outputs.map._trajectory) == 1       # that of the new stream
 
 
 @pytest.mark.parametrize('most, resets', [(3, [0, 0, 1, 1, 1, 2]), (0, [0] * 6)])
@@ -603,8 +603,8 @@ def test_images_that_keep_failing_begin_a_new_stream(make_stream, most, resets):
         stream.send(index)
         stream.rest()
         assert count_at_rest(stream) == 0
-        assert stream.pipeline.resets == expected
-    assert stream.pipeline.rejected == 6 and stream.pipeline.outputs.processed == 2
+        assert stream.pipeline.statistics.resets == expected
+    assert stream.pipeline.statistics.rejected == 6 and stream.pipeline.statistics.processed == 2
     assert any('images in a row' in line for line in stream.told) == bool(most)
     assert 'the pose is not finite' in stream.pipeline._faults.last('frame').message
     stream.process(8)
@@ -618,7 +618,7 @@ def test_images_that_fail_now_and_then_do_not(make_stream):
     for index in range(8):
         stream.send(index)
         stream.rest()
-    assert stream.pipeline.resets == 0 and stream.pipeline.outputs.processed == 4
+    assert stream.pipeline.statistics.resets == 0 and stream.pipeline.statistics.processed == 4
     assert all('nan' not in str(message.pose.pose.position.y)
                for message in stream.topics['odometry'].messages)
 
@@ -628,7 +628,7 @@ def test_broken_images_are_no_failures_of_the_network(make_stream):
     stream.process(0)
     stream.send(1, encoding='yuv999')
     stream.rest()
-    assert (stream.pipeline.resets, stream.pipeline.rejected) == (0, 1)
+    assert (stream.pipeline.statistics.resets, stream.pipeline.statistics.rejected) == (0, 1)
 
 
 # The thread by itself ----------------------------------------------------------------------------
@@ -646,15 +646,15 @@ def test_parts_come_in_order_and_not_after_one_that_failed(publishing):
     def fail():
         raise ValueError('bad part')
 
-    publishing.begin(lambda: done.append(1), errors.append)
-    publishing.go_on(lambda: done.append(2))
-    publishing.settle()
-    assert done == [1, 2] and publishing.is_settled
-    publishing.begin(fail, errors.append)
-    publishing.go_on(lambda: done.append(3))
-    publishing.begin(lambda: done.append(4), errors.append)
-    publishing.go_on(fail)
-    publishing.settle()
+    publishing.submit(lambda: done.append(1), errors.append)
+    publishing.then(lambda: done.append(2))
+    publishing.join()
+    assert done == [1, 2]
+    publishing.submit(fail, errors.append)
+    publishing.then(lambda: done.append(3))
+    publishing.submit(lambda: done.append(4), errors.append)
+    publishing.then(fail)
+    publishing.join()
     assert done == [1, 2, 4]
     assert [str(error) for error in errors] == ['bad part'] * 2
 
@@ -671,9 +671,8 @@ def test_no_part_ends_the_thread_and_nor_does_who_is_told(publishing, error):
         raise SystemExit(1)
 
     for number in range(2):
-        publishing.begin(fail, listen)
-        publishing.go_on(lambda: done.append('never'))
-        publishing.begin(lambda number=number: done.append(number), listen)
-        publishing.settle()
-        assert publishing.since is None
+        publishing.submit(fail, listen)
+        publishing.then(lambda: done.append('never'))
+        publishing.submit(lambda number=number: done.append(number), listen)
+        publishing.join()
     assert done == [0, 1] and told == [error, error]

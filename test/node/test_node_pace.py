@@ -14,7 +14,7 @@ from xsvggt_ros.msg import CacheStatus
 from xsvggt_ros.node.loading import load_engine, StartError
 from xsvggt_ros.node.messages import point_cloud
 from xsvggt_ros.node.outputs.frame_outputs import without_gaps
-from xsvggt_ros.node.parameters import BY_NAME
+from xsvggt_ros.node.settings import DEFAULTS
 
 BUDGET, FRAME = 200, 25  # tokens
 WIDTH, HEIGHT = 70, 56
@@ -201,11 +201,11 @@ def test_the_map_gets_only_what_is_finite_of_an_organised_cloud():
 
 
 def test_a_tracking_size_that_cannot_be_is_named(tmp_path):
-    values = {name: parameter.default for name, parameter in BY_NAME.items()} | {
-        'model.checkpoint': write_tiny_checkpoint(tmp_path / 'tiny.safetensors')}
+    settings = DEFAULTS.changed({
+        'model.checkpoint': write_tiny_checkpoint(tmp_path / 'tiny.safetensors')})
     for width, words in ((20, 'multiple of the patch size 14'), (2044, 'not be above image_size')):
         with pytest.raises(StartError, match=rf'^input\.tracking_size must .*{words}'):
-            load_engine(values | {'input.tracking_size': width})
+            load_engine(settings.model, settings.cache, width)
 
 
 def test_every_second_image_is_remembered_by_a_warm_node_and_the_others_seen_small(tmp_path):

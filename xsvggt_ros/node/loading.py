@@ -1,6 +1,6 @@
 """From parameters to an engine that is ready for frames."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from xsvggt_ros.kernels import availability
 from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.model.checkpoint import CheckpointError, load_model
 from xsvggt_ros.model.precision import loading_precision, make_ready
-from xsvggt_ros.node.parameters import Value
+from xsvggt_ros.node.settings import ModelSettings
 
 # Of what the engine and the network complain about.
 GROUPS = {'image_size': 'model.', 'weights': 'model.', 'tracking_size': 'input.'}
@@ -40,38 +40,40 @@ class LoadedEngine:
 
 
 def load_engine(
-    values: Mapping[str, Value], report: Callable[[str], None] = lambda line: None,
+    settings: ModelSettings, cache: CacheConfig, tracking_size: int = 0,
+    report: Callable[[str], None] = lambda line: None,
 ) -> LoadedEngine:
     """
-    Load the network that the parameters ask for; raise StartError if that cannot be.
+    Load the network that the parameters ask for; raise StartError if that is impossible.
 
-    report: is told, while frames are served, what becomes of graphs.
+    tracking_size: width in pixels of images that are not remembered, 0 for that of the others.
+    report: is called while frames are processed, with what becomes of CUDA graphs.
     """
-    device = choose_device(values['model.device'])
-    graphs = choose_graphs(values['model.graphs'], device)
-    if not values['model.checkpoint']:
+    device = choose_device(settings.device)
+    graphs = choose_graphs(settings.graphs, device)
+    if not settings.checkpoint:
         raise StartError(
             'model.checkpoint is empty: give the path of a checkpoint (.safetensors, .pt, '
             ".pth), or 'small', which comes with the package")
     try:
         loaded = load_model(
-            values['model.checkpoint'], values['model.size'], device=device,
-            dtype=loading_precision(values['model.dtype'], device),
-            weights=values['model.weights'])
-        image_size = values['model.image_size'] or loaded.config.img_size
-        loaded.model.camera_head.iterations = values['model.camera_iterations']
-        check_kernels(values['model.kernels'], device, loaded.config.head_dim)
+            settings.checkpoint, settings.size, device=device,
+            dtype=loading_precision(settings.dtype, device),
+            weights=settings.weights)
+        image_size = settings.image_size or loaded.config.img_size
+        loaded.model.camera_head.iterations = settings.camera_iterations
+        check_kernels(settings.kernels, device, loaded.config.head_dim)
         dtype, heads = make_ready(
-            loaded.model, device, values['model.dtype'], values['model.threads'])
+            loaded.model, device, settings.dtype, settings.threads)
         engine = StreamEngine(
-            loaded.model, cache_config(values), device=device, dtype=dtype,
-            image_size=image_size, head_dtype=heads, kernels=values['model.kernels'],
+            loaded.model, cache, device=device, dtype=dtype,
+            image_size=image_size, head_dtype=heads, kernels=settings.kernels,
             graphs=graphs, report=report,
-            tracking_size=values['input.tracking_size'] or None)
+            tracking_size=tracking_size or None)
         check_memory(engine, image_size, device)
-        if values['model.warmup']:
+        if settings.warmup:
             empty = np.zeros((round(image_size * 3 / 4), image_size, 3), np.uint8)
-            for remember in (True, False)[:2 if values['input.tracking_size'] else 1]:
+            for remember in (True, False)[:2 if tracking_size else 1]:
                 engine.step(empty, remember=remember)
             engine.reset()
     except CheckpointError as error:
@@ -109,17 +111,6 @@ def free_memory(device: torch.device) -> int:
     with open('/proc/meminfo', encoding='ascii') as file:
         available = next(line for line in file if line.startswith('MemAvailable'))
     return int(available.split()[1]) * 1024
-
-
-def cache_config(values: Mapping[str, Value]) -> CacheConfig:
-    """Return the settings of the cache."""
-    return CacheConfig(
-        policy=values['cache.policy'], max_tokens=values['cache.max_tokens'],
-        pool_size=values['cache.pool_size'],
-        camera_max_tokens=values['cache.camera_max_tokens'],
-        memory_budget_mb=values['cache.memory_budget_mb'] or None,
-        quantization=values['cache.quantization'], scheme=values['cache.scheme'],
-        seed=values['cache.seed'], storage=values['cache.storage'])
 
 
 def choose_device(name: str) -> torch.device:

@@ -7,7 +7,7 @@ a fault that is told; a new stream begins without it.
 """
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 import time
 
 from nav_msgs.msg import Odometry
@@ -31,8 +31,8 @@ from xsvggt_ros.node.inputs.image_codec import ImageError
 from xsvggt_ros.node.inputs.odometry_hint import LONGEST_GAP, OdometryHint
 from xsvggt_ros.node.inputs.rig import seen_transforms
 from xsvggt_ros.node.messages import nanoseconds
-from xsvggt_ros.node.parameters import Value
-from xsvggt_ros.node.status.stream_statistics import FaultLog
+from xsvggt_ros.node.settings import ScaleSettings
+from xsvggt_ros.node.status.fault_log import FaultLog
 
 UNMATCHED = 30  # frames for which odometry may be late
 UNMATCHED_DEPTH = 3  # frames for which a depth image may be late
@@ -107,6 +107,21 @@ class MetricScale:
                 f'{self._depth_hint.received} images')
         return f'{self._topic.name}: {came}'
 
+    def check(self, mode: str, rig_fault: str) -> str:
+        """
+        Return why there is no scale yet, or none that is kept up; empty if all is well.
+
+        What lasts gets into the log, too. rig_fault: why the cameras' positions are not known.
+        """
+        fault = self.hint_fault()
+        if mode == 'baseline' and rig_fault:
+            fault = HintFault('rig', rig_fault)
+        what = ('the scale is not kept up' if self.current is not None
+                else 'lengths are not in metres yet')
+        text = f'{what} (scale.mode {mode}): {fault.text}' if fault is not None else ''
+        self.tell(fault, text)
+        return text
+
     def tell(self, fault: HintFault | None, text: str) -> None:
         """Have a fault that lasts in the log, more and more seldom, and when it is over."""
         if fault is None:
@@ -134,7 +149,7 @@ class MetricScale:
         self.fault = self._compared = ''
 
     def apply(
-        self, results: Sequence[FrameResult], stamp_ns: int, values: Mapping[str, Value],
+        self, results: Sequence[FrameResult], stamp_ns: int, settings: ScaleSettings,
         resize: Resize, positions: np.ndarray | None, camera: CameraModel | None = None,
         frame_id: str = '',
     ) -> list[FrameResult]:
@@ -146,7 +161,7 @@ class MetricScale:
         first image's.
         """
         self._camera = camera
-        scale = self._estimate(results, stamp_ns, values, resize, positions, frame_id)
+        scale = self._estimate(results, stamp_ns, settings, resize, positions, frame_id)
         if scale is None:
             return list(results)
         if self.current is None or scale.metres != self.current.metres:
@@ -156,12 +171,12 @@ class MetricScale:
         return [result.scaled(scale.metres) for result in results]
 
     def _estimate(
-        self, results: Sequence[FrameResult], stamp_ns: int, values: Mapping[str, Value],
+        self, results: Sequence[FrameResult], stamp_ns: int, settings: ScaleSettings,
         resize: Resize, positions: np.ndarray | None, frame_id: str,
     ) -> Scale | None:
-        mode, bound = values['scale.mode'], values['scale.max_uncertainty']
+        mode, bound = settings.mode, settings.max_uncertainty
         if mode == 'fixed':
-            return Scale(values['scale.value'], 0.0)
+            return Scale(settings.value, 0.0)
         if mode == 'odometry':
             pose = invert_transform(results[0].camera_from_world)
             self._unmatched.append((stamp_ns, pose[:3, 3].cpu().numpy()))

@@ -269,25 +269,6 @@ def listed(value: Value) -> list[str]:
     return [name for name in value if name]
 
 
-def check_together(values: Mapping[str, Value]) -> None:
-    """Raise ValueError for values that are allowed, but not together."""
-    if values['scale.mode'] == 'baseline' and len(listed(values['image_topics'])) < 2:
-        raise ValueError(
-            'scale.mode baseline needs the images of at least two cameras; name their topics in '
-            'image_topics, or choose another scale.mode')
-    if values['invert_tf'] and values['publish_map_tf']:
-        raise ValueError('invert_tf and publish_map_tf would each give odom_frame a parent, and '
-                         'it can have one only; switch one of them off')
-    frames = [values[name] for name in FRAMES if values[name]]
-    if len(set(frames)) < len(frames):
-        raise ValueError('odom_frame, map_frame and base_frame must have different names; got '
-                         + ', '.join(frames))
-    if values['cloud.organized'] and len(listed(values['image_topics'])) > 1:
-        raise ValueError(
-            'cloud.organized needs one camera, because the merged cloud of a rig has no rows and '
-            'columns; leave image_topics empty, or set cloud.organized to false')
-
-
 def _topic_fault(name: str) -> str | None:
     """Return why ROS refuses a topic's name, or None."""
     try:
@@ -323,12 +304,6 @@ def unknown_parameters(node: Node) -> list[str]:
         hint = f"; did you mean '{close[0]}'?" if close else ''
         messages.append(f"parameter '{name}' does not exist{hint}")
     return messages
-
-
-def read_parameters(node: Node) -> dict[str, Value]:
-    """Return the values of the whole table; frames by the names that TF has."""
-    values = {name: node.get_parameter(name).value for name in BY_NAME}
-    return values | {name: frame_name(values[name]) for name in FRAMES}
 
 
 def check_change(changes: list[RosParameter], configured: bool) -> SetParametersResult:

@@ -11,7 +11,7 @@ def main(args: list[str] | None = None) -> None:
     # exception would not do: a half imported extension turns it into an ImportError.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
-    from xsvggt_ros.node.lifecycle import run
+    from xsvggt_ros.node.run_node import run
 
     try:
         finished = run(args)

@@ -8,7 +8,11 @@ import time
 import traceback
 from typing import Any
 
+# What a callback, a command or a transition may raise, with or without sense. Signals end the
+# process by KeyboardInterrupt, which is none of these.
+ANYTHING = (Exception, SystemExit, GeneratorExit)
 PAUSE = 0.01  # seconds before a thread that failed begins again: it must not take a core by that
+WAIT_PERIOD = 0.1  # seconds between two checks whether the image being processed is done
 
 
 class LatestMailbox:
@@ -172,6 +176,46 @@ class Worker:
         except BaseException:
             traceback.print_exc()  # nobody is left to be told
         time.sleep(PAUSE)
+
+
+class WorkerSlot:
+    """
+    The one worker that may use the engine; there is never a second one.
+
+    One that was stopped, and has not ended because an image takes longer than anybody would wait,
+    keeps the slot. All is called by the executor's thread.
+    """
+
+    def __init__(self, while_waiting: Callable[[], None]) -> None:
+        """Begin empty; ``while_waiting`` is called again and again while somebody waits."""
+        self.current: Worker | None = None
+        self._stopped: Worker | None = None  # was told to end, and has not yet
+        self._while_waiting = while_waiting
+
+    @property
+    def work(self) -> Work | None:
+        """Return what is being done, by this or by the last worker."""
+        worker = self.current or self._stopped
+        return None if worker is None else worker.work
+
+    def stop(self, timeout: float) -> bool:
+        """Tell the worker to end; return whether it has, within timeout seconds."""
+        if self.current is not None:
+            self.current, self._stopped = None, self.current
+        return self.is_free(timeout)
+
+    def is_free(self, timeout: float) -> bool:
+        """Wait at most timeout seconds for a stopped worker; return whether it has ended."""
+        end = time.monotonic() + timeout
+        while self._stopped is not None:
+            left = end - time.monotonic()
+            if self._stopped.stop(min(max(0.0, left), WAIT_PERIOD)):
+                self._stopped = None
+            elif left <= 0:
+                return False
+            else:
+                self._while_waiting()
+        return True
 
 
 def _answer(command: Callable[[], Any], future: Future) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 # What is patched: module, and name in it
 POINTS = {
-    'decode': ('xsvggt_ros.node.pipeline', 'decode_set'),
+    'decode': ('xsvggt_ros.node.frame_processor', 'decode_set'),
     'prepare': ('xsvggt_ros.engine.stream_engine', 'StreamEngine.prepare'),
     'step': ('xsvggt_ros.engine.stream_engine', 'StreamEngine.step'),
     'network': ('xsvggt_ros.model.streamvggt', 'StreamVGGT.step'),
@@ -33,11 +33,11 @@ POINTS = {
     'finish': ('xsvggt_ros.engine.stream_engine', 'StreamEngine.finish_frame'),
     'statistics': ('xsvggt_ros.engine.stream_engine', 'StreamEngine.pending_stats'),
     'cache status': ('xsvggt_ros.node.outputs.stream_outputs', 'cache_message'),
-    'status': ('xsvggt_ros.node.pipeline', 'fill_report'),
+    'status': ('xsvggt_ros.node.status.stream_status', 'fill_report'),
     'map': ('xsvggt_ros.mapping.point_map', 'PointMap.add'),
     'map points': ('xsvggt_ros.mapping.point_map', 'PointMap.points'),
     'error handler': ('xsvggt_ros.node.pipeline', 'Pipeline.on_error'),
-    'diagnostics': ('xsvggt_ros.node.lifecycle', 'build_statuses'),
+    'diagnostics': ('xsvggt_ros.node.supervisor', 'build_statuses'),
     'engine reset': ('xsvggt_ros.engine.stream_engine', 'StreamEngine.reset'),
     'begin': ('xsvggt_ros.node.pipeline', 'Pipeline.begin'),
     'load': ('xsvggt_ros.node.lifecycle', 'load_engine'),

@@ -10,7 +10,7 @@ from xsvggt_ros.model import precision, threads
 from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.model.precision import choose_precision, loading_precision
 from xsvggt_ros.node.loading import load_engine
-from xsvggt_ros.node.parameters import TABLE
+from xsvggt_ros.node.settings import DEFAULTS
 
 CPU, GPU = torch.device('cpu'), torch.device('cuda')
 NETWORK = ['--checkpoint', 'random', '--image-size', '56']
@@ -46,9 +46,10 @@ def start(request, tmp_path):
     """Return a function that starts the node's engine, or runs a command."""
     def run(dtype=None, threads=None):
         if request.param == 'node':
-            load_engine({parameter.name: parameter.default for parameter in TABLE} | {
+            settings = DEFAULTS.changed({
                 'model.checkpoint': 'random', 'model.device': 'cpu', 'model.image_size': 56,
                 'model.dtype': dtype or 'auto', 'model.threads': threads or 0})
+            load_engine(settings.model, settings.cache)
             return
         words = [*COMMANDS[request.param], '--device', 'cpu']
         if request.param == 'reconstruct':

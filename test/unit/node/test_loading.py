@@ -6,16 +6,17 @@ import torch
 from xsvggt_ros.kernels import native
 from xsvggt_ros.model.threads import PYTORCH_CHOICE
 from xsvggt_ros.node.loading import load_engine, StartError
-from xsvggt_ros.node.parameters import TABLE
+from xsvggt_ros.node.settings import DEFAULTS
 
-DEFAULTS = {parameter.name: parameter.default for parameter in TABLE} | {
-    'model.checkpoint': 'random', 'model.device': 'cpu', 'model.image_size': 56}
+SMALL = {'model.checkpoint': 'random', 'model.device': 'cpu', 'model.image_size': 56}
 KERNELS = 'portable' + (
     ', C++ where layers are small and for packed tokens' if native.library() else '')
 
 
 def load(**values):
-    return load_engine(DEFAULTS | {name.replace('__', '.'): x for name, x in values.items()})
+    settings = DEFAULTS.changed(
+        SMALL | {name.replace('__', '.'): x for name, x in values.items()})
+    return load_engine(settings.model, settings.cache, settings.input.tracking_size)
 
 
 def test_nothing_that_no_gpu_has_run_is_on_by_default():

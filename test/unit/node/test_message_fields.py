@@ -20,8 +20,8 @@ from xsvggt_ros.node import messages
 from xsvggt_ros.node.frames import Pose
 from xsvggt_ros.node.message_fields import fill, fill_xyz
 from xsvggt_ros.node.status.diagnostics import GpuMemory
-from xsvggt_ros.node.status.status_messages import cache_message, fill_report
 from xsvggt_ros.node.status.stream_statistics import FrameReport, Latency
+from xsvggt_ros.node.status.stream_status import cache_message, fill_report
 from xsvggt_ros.recordings.calibration import Calibration
 
 ONE = {'np.float32': np.float32(1), 'np.float64': np.float64(1), 'np.int64': np.int64(1),

@@ -7,7 +7,7 @@ import pytest
 
 from xsvggt_ros.engine.stream_engine import CacheStats
 from xsvggt_ros.node.deadline import Deadline, SETTLE, WINDOW
-from xsvggt_ros.node.outputs.rate_limit import RateLimit
+from xsvggt_ros.node.rate_limit import RateLimit
 
 FRAME = 100  # tokens
 BUDGET = 1000
@@ -62,8 +62,11 @@ class SlowNetwork:
     def __init__(self, base, each, budget=BUDGET):
         self.base, self.each, self.budget = base, each, budget
         self.tokens, self.frames = 0, 0
-        self.wanted = None
         self.deadline = Deadline()
+
+    @property
+    def wanted(self):
+        return self.deadline.limit
 
     @property
     def limit(self):
@@ -78,7 +81,7 @@ class SlowNetwork:
         if limit is not None:
             self.tokens = min(self.tokens, limit)
         self.frames += 1
-        self.wanted = self.deadline.update(seconds, deadline_ms, replace(
+        self.deadline.update(seconds, deadline_ms, replace(
             CACHE, tokens_per_layer=(self.tokens,), budget=self.budget, limit=limit))
         return seconds
 

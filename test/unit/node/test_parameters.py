@@ -9,6 +9,7 @@ from xsvggt_ros.model.weight_quantization import weight_bytes
 from xsvggt_ros.node import parameter_docs
 from xsvggt_ros.node.loading import load_engine, StartError
 from xsvggt_ros.node.parameters import BY_NAME, check_change, TABLE
+from xsvggt_ros.node.settings import DEFAULTS, parameter_name
 
 ROOT = Path(__file__).parents[3]
 
@@ -43,6 +44,22 @@ def test_the_docs_have_the_same_table():
         'run python -m xsvggt_ros.node.parameter_docs'
 
 
+def test_every_parameter_is_one_field_of_the_settings():
+    fields = {parameter_name(section, field): (section, field)
+              for section, part in vars(DEFAULTS).items() for field in vars(part)}
+    assert sorted(fields) == sorted(BY_NAME)
+    for p in TABLE:
+        section, field = fields[p.name]
+        expected = {'image_topics': [], 'cache.memory_budget_mb': None}.get(p.name, p.default)
+        assert getattr(getattr(DEFAULTS, section), field) == expected
+
+
+def test_changed_settings_leave_the_others_as_they_are():
+    changed = DEFAULTS.changed({'cloud.stride': 3, 'base_frame': '/base', 'use_sim_time': True})
+    assert changed.cloud.stride == 3 and changed.pose.base_frame == 'base'
+    assert changed.changed({'cloud.stride': 1, 'base_frame': ''}) == DEFAULTS
+
+
 @pytest.mark.parametrize('name, value, word', [
     ('cache.max_tokens', 0, '1 to 1000000'),
     ('cloud.stride', 65, '1 to 64'),
@@ -70,30 +87,34 @@ def test_changes_at_run_time(name, value, configured, accepted):
 
 @pytest.mark.parametrize('given, expected, faulty', [
     ("['/left/image','/right/image']", ['/left/image', '/right/image'], False),
-    ('[]', [''], False),
-    ("['']", [''], False),
-    ('/left/image', [''], True),
-    ("['/left','/left']", [''], True),
+    ('[]', [], False),
+    ("['']", [], False),
+    ('/left/image', [], True),
+    ("['/left','/left']", [], True),
 ])
 def test_lists_of_names(given, expected, faulty):
     import rclpy
 
-    from xsvggt_ros.node.parameters import declare_parameters, read_parameters
+    from xsvggt_ros.node.parameters import declare_parameters
+    from xsvggt_ros.node.settings import read_settings
 
     context = rclpy.Context()
     rclpy.init(args=['test', '--ros-args', '-p', f'image_topics:={given}'], context=context)
     node = rclpy.create_node('test_lists', context=context)
     faults = declare_parameters(node)
-    assert read_parameters(node)['image_topics'] == expected
+    assert read_settings(node).input.image_topics == expected
     assert [fault.startswith('image_topics') for fault in faults] == [True] * faulty
     node.destroy_node()
     rclpy.shutdown(context=context)
 
 
 def test_weights_are_stored_as_the_parameter_says():
-    values = {parameter.name: parameter.default for parameter in TABLE} | {'model.device': 'cpu'}
-    sizes = [weight_bytes(load_engine(values | {'model.weights': choice}).engine._model)
+    def load(choice):
+        settings = DEFAULTS.changed({'model.device': 'cpu', 'model.weights': choice})
+        return load_engine(settings.model, settings.cache)
+
+    sizes = [weight_bytes(load(choice).engine._model)
              for choice in ('float', 'int8_camera', 'int8')]
     assert sizes == sorted(sizes, reverse=True) and sizes[2] < 0.4 * sizes[0]
     with pytest.raises(StartError, match=r'^model\.weights fp8 needs a GPU'):
-        load_engine(values | {'model.weights': 'fp8'})
+        load('fp8')

@@ -17,12 +17,11 @@ from xsvggt_ros.node.inputs.hint_topic import HintFault
 from xsvggt_ros.node.inputs.rig import RigGeometry, seen_transforms
 from xsvggt_ros.node.inputs.tf_listener import LookupError_
 from xsvggt_ros.node.metric_scale import MetricScale, UNMATCHED, UNMATCHED_DEPTH
-from xsvggt_ros.node.parameters import BY_NAME, check_together
+from xsvggt_ros.node.settings import DEFAULTS
 
 TRUE_SCALE = 2.7
 HEADERS = [Header(frame_id='left'), Header(frame_id='right')]
 RESIZE = Resize.plan(56, 70, None, 14)
-VALUES = {name: parameter.default for name, parameter in BY_NAME.items()}
 
 
 def result_at(position, index=0):
@@ -126,25 +125,26 @@ def test_what_the_network_sees_is_in_the_frame_of_the_first_camera():
 
 
 def test_the_baseline_of_a_rig_makes_results_metric():
-    scale, values = MetricScale(logging.getLogger()), VALUES | {'scale.mode': 'baseline'}
+    scale = MetricScale(logging.getLogger())
+    settings = DEFAULTS.changed({'scale.mode': 'baseline'}).scale
     known = np.array([[0.2, 0.0, 0.0]])
     for index in range(MIN_OBSERVATIONS):
         way = np.array([0.3 * index, 0, 0])
         results = [result_at(way), result_at(way + known[0] / TRUE_SCALE)]
         assert scale.current is None
-        results = scale.apply(results, index, values, RESIZE, known)
+        results = scale.apply(results, index, settings, RESIZE, known)
     assert scale.current.metres == pytest.approx(TRUE_SCALE, rel=1e-5) and scale.fault == ''
     apart = seen_transforms(results)[1][:3, 3]
     np.testing.assert_allclose(apart, known[0], atol=1e-5)
     generator = np.random.default_rng(0)
     while not scale.fault:  # the other camera is seen anywhere: less sure than a baseline must be
         results = [result_at((0, 0, 0)), result_at(generator.normal(0, 5, 3))]
-        results = scale.apply(results, index, values, RESIZE, known)
+        results = scale.apply(results, index, settings, RESIZE, known)
     assert scale.current.metres == pytest.approx(TRUE_SCALE, rel=0.2)
     unit = results[0].depth.mean() / result_at((0, 0, 0)).depth.mean()
     assert unit.item() == pytest.approx(scale.current.metres)  # known once, and held
     scale.forget()
-    scale.apply([result_at((0.0, 0, 0))], 0, values, RESIZE, None)
+    scale.apply([result_at((0.0, 0, 0))], 0, settings, RESIZE, None)
     assert scale.current is None and 'sets of images' in scale.fault
 
 
@@ -156,25 +156,26 @@ def depth_image(stamp_ns, millimetres):
 
 
 def test_depth_may_come_late_and_what_is_wrong_with_it_is_said():
-    scale, values = MetricScale(logging.getLogger()), VALUES | {'scale.mode': 'depth'}
+    scale = MetricScale(logging.getLogger())
+    settings = DEFAULTS.changed({'scale.mode': 'depth'}).scale
     second = 10 ** 9
     for index in range(UNMATCHED_DEPTH + 1):
-        scale.apply([result_at((0.0, 0, 0))], index * second, values, RESIZE, None)
+        scale.apply([result_at((0.0, 0, 0))], index * second, settings, RESIZE, None)
     assert 'no depth image has come' in scale.fault
     scale.on_depth(depth_image(3 * second, 0))
-    scale.apply([result_at((0.0, 0, 0))], 4 * second, values, RESIZE, None)
+    scale.apply([result_at((0.0, 0, 0))], 4 * second, settings, RESIZE, None)
     assert 'nearly empty' in scale.fault
     scale.on_depth(Image(header=depth_image(4 * second, 0).header, encoding='rgb8'))
-    scale.apply([result_at((0.0, 0, 0))], 5 * second, values, RESIZE, None)
+    scale.apply([result_at((0.0, 0, 0))], 5 * second, settings, RESIZE, None)
     assert 'rgb8' in scale.fault
     for index in range(6, 12):   # one frame late each
         scale.on_depth(depth_image((index - 1) * second, round(2000 * TRUE_SCALE)))
-        (result,) = scale.apply([result_at((0.0, 0, 0))], index * second, values, RESIZE, None)
+        (result,) = scale.apply([result_at((0.0, 0, 0))], index * second, settings, RESIZE, None)
     assert scale.fault == '' and scale.current.metres == pytest.approx(TRUE_SCALE, rel=1e-3)
     assert result.depth.mean().item() == pytest.approx(2 * TRUE_SCALE, rel=1e-3)
     scale.on_depth(depth_image(100 * second, 1000))
     for index in range(20, 24 + UNMATCHED_DEPTH):
-        scale.apply([result_at((0.0, 0, 0))], index * second, values, RESIZE, None)
+        scale.apply([result_at((0.0, 0, 0))], index * second, settings, RESIZE, None)
     assert 'nearest' in scale.fault and scale.current is not None
 
 
@@ -203,7 +204,7 @@ def odometry(milliseconds, position, lost=False):
     return message
 
 
-def drive(scale, values, seconds, lost=(), offset=(), copies=1):
+def drive(scale, settings, seconds, lost=(), offset=(), copies=1):
     """Send an odometry at 50 Hz with images at 10 Hz; return the scales after each image."""
     known = []
     for tick in range(round(50 * seconds[0]), round(50 * seconds[1])):
@@ -216,12 +217,12 @@ def drive(scale, values, seconds, lost=(), offset=(), copies=1):
                 1000 + 20 * tick, (0.0, 0.0, 0.0) if is_lost else tuple(there), is_lost))
         if tick % 5 == 0:
             result = result_at((way / TRUE_SCALE).astype(np.float32))
-            scale.apply([result], (1000 + 20 * tick - 10) * 10 ** 6, values, RESIZE, None)
+            scale.apply([result], (1000 + 20 * tick - 10) * 10 ** 6, settings, RESIZE, None)
             known.append(scale.current and scale.current.metres)
     return known
 
 
-ODOMETRY = VALUES | {'scale.mode': 'odometry'}
+ODOMETRY = DEFAULTS.changed({'scale.mode': 'odometry'}).scale
 
 
 def test_an_odometry_that_is_lost_leaves_the_scale_as_it_was():
@@ -270,14 +271,15 @@ def test_what_is_wrong_with_an_odometry_is_said():
 
 def test_a_depth_image_of_another_frame_is_named_when_it_does_not_fit():
     rng = np.random.default_rng(0)
-    scale, values = MetricScale(logging.getLogger()), VALUES | {'scale.mode': 'depth'}
+    scale = MetricScale(logging.getLogger())
+    settings = DEFAULTS.changed({'scale.mode': 'depth'}).scale
     scale.listen(Topic('depth'))
     for index in range(1, 8):
         message = depth_image(index * 10 ** 9, 0)
         message.header.frame_id = '/lidar'
         message.data = array('B', rng.integers(1, 65535, (56, 70)).astype(np.uint16).tobytes())
         scale.on_depth(message)
-        scale.apply([result_at((0.0, 0, 0))], index * 10 ** 9, values, RESIZE, None, None,
+        scale.apply([result_at((0.0, 0, 0))], index * 10 ** 9, settings, RESIZE, None, None,
                     'camera')
     assert scale.current is None
     assert "'lidar'" in scale.hint_fault().text and "'camera'" in scale.hint_fault().text
@@ -302,15 +304,15 @@ def test_what_lasts_is_told_once_and_when_it_is_over(caplog, monkeypatch):
 
 
 def test_a_baseline_needs_two_cameras():
-    check_together(VALUES)
-    values = VALUES | {'scale.mode': 'baseline'}
+    DEFAULTS.check()
+    settings = DEFAULTS.changed({'scale.mode': 'baseline'})
     with pytest.raises(ValueError, match='image_topics'):
-        check_together(values)
-    check_together(values | {'image_topics': ['/left', '/right']})
+        settings.check()
+    settings.changed({'image_topics': ['/left', '/right']}).check()
 
 
 def test_the_cloud_of_a_rig_is_not_organised():
-    values = VALUES | {'cloud.organized': True}
-    check_together(values)
+    settings = DEFAULTS.changed({'cloud.organized': True})
+    settings.check()
     with pytest.raises(ValueError, match=r'cloud\.organized.*image_topics'):
-        check_together(values | {'image_topics': ['/left', '/right']})
+        settings.changed({'image_topics': ['/left', '/right']}).check()

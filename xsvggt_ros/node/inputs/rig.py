@@ -33,6 +33,11 @@ class RigGeometry:
         if len(self._infos) > REMEMBERED:
             del self._infos[next(iter(self._infos))]
 
+    def description(self) -> str:
+        """Return where the cameras' positions come from, in words."""
+        return f'positions as predicted: {self.fault}' if self.fault else (
+            'positions by TF once the scale is metric')
+
     def transforms(self, headers: Sequence[Header]) -> list[np.ndarray] | None:
         """Return reference_from_camera [4, 4] of each image by TF; None, and the fault, if not."""
         reference = headers[0].frame_id

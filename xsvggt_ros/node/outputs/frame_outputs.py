@@ -1,6 +1,6 @@
 """What is seen in a frame: its cloud and its maps, made for those who subscribe to them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -15,7 +15,7 @@ from xsvggt_ros.engine.stream_engine import FrameResult
 from xsvggt_ros.mapping.point_cloud import CloudOptions, lay_out_cloud
 from xsvggt_ros.node import messages
 from xsvggt_ros.node.outputs.publishers import Publishers
-from xsvggt_ros.node.parameters import Value
+from xsvggt_ros.node.settings import CloudSettings
 
 Output = tuple[LifecyclePublisher, Image | CameraInfo | PointCloud2]
 TOPICS = ('points', 'depth', 'depth_info', 'rgb', 'rgb_info', 'confidence')
@@ -29,23 +29,22 @@ def wanted_topics(publishers: Publishers, cloud_is_due: bool) -> list[str]:
 
 def host_makers(
     results: Sequence[FrameResult], reference_from_camera: Sequence[np.ndarray],
-    values: Mapping[str, Value], topics: Sequence[str],
+    settings: CloudSettings, topics: Sequence[str], fills_map: bool,
 ) -> dict[str, Maker]:
     """
     Return what must come to the host of a set of images, by name, as `HostCopy.start` takes it.
 
     The cloud, chosen by the parameters `cloud.*`, has what all cameras of the rig see:
     transforms [4, 4] bring it into the frame of the first one, which alone has the other outputs.
-    It is there for the map as well.
+    fills_map: whether the map needs it as well.
     """
     result = results[0]
     # The parameter may have changed since the network was asked for points, or not.
-    source = values['cloud.source'] if result.points is not None else 'depth'
+    source = settings.source if result.points is not None else 'depth'
     options = CloudOptions(
-        source=source, stride=values['cloud.stride'],
-        confidence_percentile=values['cloud.confidence_percentile'],
-        max_range=values['cloud.max_range'],
-        organized=values['cloud.organized'] and 'points' in topics)
+        source=source, stride=settings.stride, max_range=settings.max_range,
+        confidence_percentile=settings.confidence_percentile,
+        organized=settings.organized and 'points' in topics)
 
     @cache
     def cloud() -> tuple[Tensor, Tensor]:
@@ -56,7 +55,7 @@ def host_makers(
         'intrinsics': lambda: result.intrinsics,
         'predicted_intrinsics': lambda: result.predicted_intrinsics,
         'mean_confidence': result.mean_confidence}
-    if 'points' in topics or values['map.enable']:
+    if 'points' in topics or fills_map:
         makers |= {'cloud': lambda: cloud()[0], 'cloud_size': lambda: cloud()[1]}
     maps = {'depth': lambda: result.depth, 'rgb': lambda: result.image,
             'confidence': lambda: result.depth_confidence}

@@ -1,6 +1,6 @@
-"""The map of a stream, and the camera's way through it: gathered, published, saved."""
+"""The map of a stream, and the camera's trajectory: gathered, published, saved."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 import time
@@ -16,8 +16,8 @@ from xsvggt_ros.node import messages
 from xsvggt_ros.node.frames import Pose
 from xsvggt_ros.node.loading import StartError
 from xsvggt_ros.node.outputs.publishers import Publishers
-from xsvggt_ros.node.parameters import Value
-from xsvggt_ros.node.status.stream_statistics import FaultLog
+from xsvggt_ros.node.settings import MapSettings
+from xsvggt_ros.node.status.fault_log import FaultLog
 
 
 class MapError(RuntimeError):
@@ -44,7 +44,7 @@ class MapOutput:
 
     def __init__(
         self, publishers: Publishers, faults: FaultLog, device: torch.device, model: str,
-        values: Mapping[str, Value],
+        settings: MapSettings, odom_frame: str,
     ) -> None:
         """
         Allocate an empty map, if there is to be one; model: the weights, in words.
@@ -54,21 +54,22 @@ class MapOutput:
         self._publishers = publishers
         self._faults = faults
         self._model = model
-        self._wanted_size = values['map.voxel_size']
+        self._odom_frame = odom_frame
+        self._wanted_size = settings.voxel_size
         self._map = None
         self._stream = torch.cuda.Stream(device) if device.type == 'cuda' else None
-        if values['map.enable']:
+        if settings.enable:
             try:
                 with torch.cuda.stream(self._stream):  # of None: nothing
                     self._map = PointMap(
-                        values['map.max_points'], self._wanted_size, device)
+                        settings.max_points, self._wanted_size, device)
             except RuntimeError as error:
                 raise StartError(
-                    f"{device} has no room for a map of {values['map.max_points']} points: lower "
+                    f'{device} has no room for a map of {settings.max_points} points: lower '
                     f'map.max_points, or set map.enable to false ({error})') from error
-        self._way = Trajectory()
+        self._trajectory = Trajectory()
         self._metres: float | None = None  # a unit of the network has, in this map; None: unknown
-        # Of the map in the odometry frame: points and way lie about it, and scale with it.
+        # Of the map in the odometry frame: points and trajectory lie about it, and scale with it.
         self._origin = np.zeros(3)
         self._header = Header()
         self._seconds = 0.0
@@ -83,9 +84,9 @@ class MapOutput:
             return None
         return MapReport(self._map.fill(), self._map.voxel_size, self._seconds)
 
-    def forget(self, values: Mapping[str, Value]) -> None:
+    def forget(self) -> None:
         """Begin an empty map, and take back the one that late subscribers would get."""
-        self._way.clear()
+        self._trajectory.clear()
         self._metres = None
         self._origin = np.zeros(3)
         if self._map is None:
@@ -95,11 +96,11 @@ class MapOutput:
         self._changed = False
         self._faults.clear('map')
         if self._latched:
-            self._publish(values)
+            self._publish()
 
     def add(
         self, header: Header, make_cloud: Callable[[], np.ndarray], pose: Pose,
-        metres: float | None, values: Mapping[str, Value], centre: np.ndarray | None = None,
+        metres: float | None, settings: MapSettings, centre: np.ndarray | None = None,
     ) -> None:
         """
         Add a frame's packed cloud [N, 5] in its camera's frame, seen from `pose`.
@@ -114,13 +115,13 @@ class MapOutput:
         try:
             with torch.cuda.stream(self._stream):
                 self._follow_unit(metres, np.zeros(3) if centre is None else centre)
-                place = (np.array(pose.position) - self._origin).tolist()
+                position = (np.array(pose.position) - self._origin).tolist()
                 stamped = StampedPose(
-                    messages.nanoseconds(header), tuple(place), pose.orientation)
-                if values['map.voxel_size'] != self._wanted_size:
-                    self._wanted_size = values['map.voxel_size']
+                    messages.nanoseconds(header), tuple(position), pose.orientation)
+                if settings.voxel_size != self._wanted_size:
+                    self._wanted_size = settings.voxel_size
                     self._map.resize_voxels(self._wanted_size)
-                self._way.add(stamped)
+                self._trajectory.add(stamped)
                 cloud = make_cloud()
                 self._map.add(torch.from_numpy(cloud), torch.from_numpy(stamped.matrix()))
         except Exception as error:  # out of memory, mostly
@@ -131,30 +132,30 @@ class MapOutput:
         self._seconds = time.monotonic() - start
         self._watch_fill(len(cloud))
 
-    def is_due(self, values: Mapping[str, Value]) -> bool:
+    def is_due(self, settings: MapSettings) -> bool:
         """Return whether somebody waits for a newer map."""
         return (self._changed and self._publishers.map_points.get_subscription_count() > 0
-                and time.monotonic() - self._published_at >= values['map.publish_period'])
+                and time.monotonic() - self._published_at >= settings.publish_period)
 
-    def publish_if_due(self, values: Mapping[str, Value]) -> None:
+    def publish_if_due(self, settings: MapSettings) -> None:
         """Publish the map if somebody waits for it."""
-        if self.is_due(values):
+        if self.is_due(settings):
             try:
-                self._publish(values)
+                self._publish()
             except Exception as error:
                 self._report('the map could not be published', error)
 
-    def save(self, values: Mapping[str, Value]) -> str:
-        """Write map and way as files; return what was written. Raises MapError."""
+    def save(self, settings: MapSettings) -> str:
+        """Write map and trajectory as files; return what was written. Raises MapError."""
         if self._map is None:
             raise MapError('there is no map: start the node with map.enable true')
         points = self._points()
         if not len(points):
             raise MapError('the map is empty: no image has been processed since the stream began')
         unit = "the network's own unit" if self._metres is None else 'metres'
-        comment = (f"xsvggt_ros, frame {values['odom_frame']}, lengths in {unit}, voxels of "
+        comment = (f'xsvggt_ros, frame {self._odom_frame}, lengths in {unit}, voxels of '
                    f'{self._map.voxel_size:.4g}, weights: {self._model}').replace('\n', ' ')
-        folder = values['map.save_directory']
+        folder = settings.save_directory
         try:
             ply, tum = save_map(Path(folder).expanduser(), cloud_from_packed(points),
                                 self._poses(), comment)
@@ -163,8 +164,8 @@ class MapOutput:
             raise MapError(
                 f"the map cannot be saved in map.save_directory '{folder}': {reason}. The map is "
                 'kept; set another folder, or make room, and call again') from error
-        thinned = f', every {self._way.stride}th' if self._way.stride > 1 else ''
-        return f'{ply} ({len(points)} points), {tum} ({len(self._way)} poses{thinned})'
+        thinned = f', every {self._trajectory.stride}th' if self._trajectory.stride > 1 else ''
+        return f'{ply} ({len(points)} points), {tum} ({len(self._trajectory)} poses{thinned})'
 
     # Parts ---------------------------------------------------------------------------------------
 
@@ -176,9 +177,9 @@ class MapOutput:
         return points
 
     def _poses(self) -> list[StampedPose]:
-        """Return the way in the odometry frame."""
+        """Return the trajectory in the odometry frame."""
         return [replace(pose, position=tuple((self._origin + pose.position).tolist()))
-                for pose in self._way.poses()]
+                for pose in self._trajectory.poses()]
 
     def _follow_unit(self, metres: float | None, centre: np.ndarray) -> None:
         """Bring what was gathered so far into the unit that is known by now."""
@@ -187,7 +188,7 @@ class MapOutput:
         factor = (metres or 1.0) / (self._metres or 1.0)
         self._metres = metres
         self._origin = centre + factor * (self._origin - centre)
-        self._way.rescale(factor)
+        self._trajectory.rescale(factor)
         self._map.rescale(factor)
 
     def _report(self, what: str, error: Exception) -> None:
@@ -201,8 +202,8 @@ class MapOutput:
         else:
             self._faults.clear('map')
 
-    def _publish(self, values: Mapping[str, Value]) -> None:
-        header = Header(stamp=self._header.stamp, frame_id=values['odom_frame'])
+    def _publish(self) -> None:
+        header = Header(stamp=self._header.stamp, frame_id=self._odom_frame)
         points = self._points()
         self._publishers.map_points.publish(messages.point_cloud(header, points))
         self._changed = False

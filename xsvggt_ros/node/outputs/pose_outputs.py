@@ -1,7 +1,6 @@
 """Where the camera is: TF, odometry, pose and path."""
 
 from collections import deque
-from collections.abc import Mapping
 import time
 
 from geometry_msgs.msg import PoseStamped
@@ -13,8 +12,8 @@ from xsvggt_ros.node.frames import level_from_optical, OdometryFrame, Pose
 from xsvggt_ros.node.inputs.tf_listener import LookupError_, TfListener
 from xsvggt_ros.node.message_fields import fill_xyz
 from xsvggt_ros.node.outputs.publishers import Publishers
-from xsvggt_ros.node.parameters import Value
-from xsvggt_ros.node.status.stream_statistics import FaultLog
+from xsvggt_ros.node.settings import PoseSettings
+from xsvggt_ros.node.status.fault_log import FaultLog
 
 Edge = tuple[str, str, np.ndarray]  # parent, child, parent_from_child [4, 4]
 _PAUSE = 0.01  # seconds between two looks for a transform that is awaited
@@ -24,10 +23,10 @@ class PoseOutputs:
     """Publishes the poses of one stream after the other."""
 
     def __init__(
-        self, publishers: Publishers, faults: FaultLog, tf: TfListener, longest_path: int,
+        self, publishers: Publishers, faults: FaultLog, tf: TfListener, max_path: int,
     ) -> None:
         """
-        Begin without a path, which will have at most ``longest_path`` poses.
+        Begin without a path, which will have at most ``max_path`` poses.
 
         tf: what others publish: where the camera is on the robot, and whose edges are taken.
         """
@@ -35,7 +34,7 @@ class PoseOutputs:
         self._faults = faults
         self._tf = tf
         self._frame = OdometryFrame()
-        self._path: deque[PoseStamped] = deque(maxlen=longest_path)
+        self._path: deque[PoseStamped] = deque(maxlen=max_path)
 
     def forget(self) -> None:
         """Begin anew, at the origin."""
@@ -56,7 +55,7 @@ class PoseOutputs:
         return centre
 
     def publish(
-        self, header: Header, world_from_camera: np.ndarray, values: Mapping[str, Value],
+        self, header: Header, world_from_camera: np.ndarray, settings: PoseSettings,
     ) -> Pose | None:
         """
         Publish a camera's place in the network's world; TF first, the others need it.
@@ -64,10 +63,10 @@ class PoseOutputs:
         Returns the camera's pose in the odometry frame; None, with nothing published, while it is
         not known where the camera is on the robot.
         """
-        base_frame, odom_frame = values['base_frame'], values['odom_frame']
+        base_frame, odom_frame = settings.base_frame, settings.odom_frame
         base_from_optical = np.eye(4)
         if base_frame:
-            base_from_optical = self._base_from_optical(header, values)
+            base_from_optical = self._base_from_optical(header, settings)
             if base_from_optical is None:
                 return None
         if not self._frame.is_placed:
@@ -76,11 +75,11 @@ class PoseOutputs:
         odom_from_camera = self._frame.odom_from_camera(world_from_camera)
         body_frame = base_frame or header.frame_id
         odom_from_body = odom_from_camera @ np.linalg.inv(base_from_optical)
-        self._publish_edges(header, body_frame, odom_from_body, values)
+        self._publish_edges(header, body_frame, odom_from_body, settings)
         pose, publishers = Pose.from_matrix(odom_from_body), self._publishers
         publishers.odometry.publish(messages.odometry(
-            header, odom_frame, body_frame, pose, values['position_covariance'],
-            values['orientation_covariance']))
+            header, odom_frame, body_frame, pose, settings.position_covariance,
+            settings.orientation_covariance))
         stamped = messages.pose_stamped(header, odom_frame, pose)
         self._path.append(stamped)
         if publishers.pose.get_subscription_count():
@@ -92,22 +91,22 @@ class PoseOutputs:
     # Parts ---------------------------------------------------------------------------------------
 
     def _base_from_optical(
-        self, header: Header, values: Mapping[str, Value],
+        self, header: Header, settings: PoseSettings,
     ) -> np.ndarray | None:
         """Return where the camera is on the robot [4, 4]; None, and a fault, if TF lacks it."""
         # A transform that has been missing for longer is not waited for again with every image.
-        patience = 0.0 if self._faults.get('base') is not None else values['tf_timeout']
+        patience = 0.0 if self._faults.get('base') is not None else settings.tf_timeout
         end = time.monotonic() + patience
         while True:
             try:
                 found = self._tf.lookup(
-                    values['base_frame'], header.frame_id, messages.nanoseconds(header))
+                    settings.base_frame, header.frame_id, messages.nanoseconds(header))
             except LookupError_ as error:
                 if time.monotonic() < end:
                     time.sleep(_PAUSE)
                     continue
                 self._faults.report(
-                    'base', f"it is not known where the camera is on '{values['base_frame']}': "
+                    'base', f"it is not known where the camera is on '{settings.base_frame}': "
                     f'{error}. No TF, odometry and map until it is: publish where '
                     f"'{header.frame_id}' is (robot_state_publisher, or the camera's driver), "
                     'check base_frame and the frame_id of the images, or leave base_frame empty',
@@ -118,16 +117,16 @@ class PoseOutputs:
 
     def _publish_edges(
         self, header: Header, body_frame: str, odom_from_body: np.ndarray,
-        values: Mapping[str, Value],
+        settings: PoseSettings,
     ) -> None:
         edges: list[Edge] = []
-        odom_frame = values['odom_frame']
-        if values['publish_tf'] and values['invert_tf']:
+        odom_frame = settings.odom_frame
+        if settings.publish_tf and settings.invert_tf:
             edges.append((body_frame, odom_frame, np.linalg.inv(odom_from_body)))
-        elif values['publish_tf']:
+        elif settings.publish_tf:
             edges.append((odom_frame, body_frame, odom_from_body))
-        if values['publish_map_tf']:
-            edges.append((values['map_frame'], odom_frame, self._frame.map_from_odom()))
+        if settings.publish_map_tf:
+            edges.append((settings.map_frame, odom_frame, self._frame.map_from_odom()))
         free = [edge for edge in edges if self._is_free(*edge[:2])]
         if len(free) == len(edges):
             self._faults.clear('tf')

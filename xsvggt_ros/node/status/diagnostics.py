@@ -12,7 +12,8 @@ from xsvggt_ros.geometry.quaternions import BACKEND as QUATERNIONS
 from xsvggt_ros.mapping.scale import Scale
 from xsvggt_ros.node.message_fields import fill
 from xsvggt_ros.node.outputs.map_output import MapReport
-from xsvggt_ros.node.status.stream_statistics import Fault, FrameReport, PERCENTILES, percentiles
+from xsvggt_ros.node.status.fault_log import Fault
+from xsvggt_ros.node.status.stream_statistics import FrameReport, PERCENTILES, percentiles
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 RECENT = 10.0  # seconds for which a fault that does not repeat stays visible
@@ -144,9 +145,9 @@ def no_image_message(snapshot: Snapshot) -> str:
 
 
 def hanging_message(what: str, seconds: float) -> str:
-    """Return what is wrong when something is in work for much too long."""
+    """Return what is wrong when something is in progress for much too long."""
     age = f'{seconds:.{int(seconds < 10)}f} s, since {clock_time(seconds)}'
-    return (f'{what} has been in work for {age}: the network, the device or the middleware '
+    return (f'{what} has been in progress for {age}: the network, the device or the middleware '
             'hangs. What is asked for meanwhile follows when it is done; if it never is, start '
             'the node again. Raise diagnostics.frame_timeout if this is what an image takes here')
 

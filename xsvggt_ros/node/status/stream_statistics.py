@@ -1,27 +1,30 @@
-"""What the node counts: rates, latencies, and faults worth telling once in a while."""
+"""What the node counts: images, rates and latencies."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 import threading
 import time
 
 import numpy as np
+from std_msgs.msg import Header
 
 from xsvggt_ros.engine.stream_engine import CacheStats
 
 PERCENTILES = (50, 95, 99)
+LATENCIES = 200  # frames over which latency statistics are taken
 
 
 def percentiles(latencies: Sequence[float]) -> tuple[float, float, float]:
     """Return the seconds that 50, 95 and 99 % of the latencies do not exceed; zeros for none."""
     if not latencies:
         return 0.0, 0.0, 0.0
-    return tuple(np.percentile(np.array(latencies), PERCENTILES).tolist())
+    median, p95, p99 = np.percentile(np.array(latencies), PERCENTILES).tolist()
+    return median, p95, p99
 
 
 class Ticket:
-    """The images of one set: whoever knows first what became of them counts them, nobody else."""
+    """The images of one set: the first to know their outcome counts them, and nobody else."""
 
     def __init__(self, images: int) -> None:
         """Take how many there are."""
@@ -91,88 +94,39 @@ class FrameReport:
     predicted_fy: float
 
 
-@dataclass
-class Fault:
-    """Something wrong, with how often and how long ago it happened last."""
-
-    message: str
-    count: int
-    last: float
-
-    @property
-    def age(self) -> float:
-        """Return the seconds since it happened last."""
-        return time.monotonic() - self.last
-
-
-@dataclass
-class _Told:
-    """What is known of a message that was told."""
-
-    when: float  # it was told last
-    wait: float  # seconds until it is told again
-    seen: float  # when it was reported last
-
-
-class FaultLog:
+class StreamStatistics:
     """
-    Tell each fault when it is new, and more and more seldom while it lasts.
+    What became of the images since activation, and how the stream is doing.
 
-    A fault that lasts is told again after ``period`` seconds, then after twice as many each time,
-    up to LONGEST; one that was away for ``period`` seconds is new. A message with a changing
-    number in it is new each time: no more than MOST_NEW of a kind are told in one period.
+    Each number is written by the one thread that knows it, rejected images by two; all may read.
     """
 
-    MOST_NEW = 5
-    LONGEST = 600.0  # seconds
+    def __init__(self) -> None:
+        """Begin with all counters at zero."""
+        self._lock = threading.Lock()
+        self.out_meter = RateMeter()
+        self.latencies: deque[float] = deque(maxlen=LATENCIES)  # seconds
+        self.last_header = Header()
+        self.image_description = ''  # of the newest image
+        self.begin()
+        self.forget_stream()
 
-    def __init__(self, tell: Callable[[str], None], period: float = 10.0) -> None:
-        """Pass messages on to ``tell``."""
-        self._tell = tell
-        self._period = period
-        self._told: dict[str, dict[str, _Told]] = {}  # kind: message
-        self._faults: dict[str, Fault] = {}
-        self._last: dict[str, Fault] = {}
+    def begin(self) -> None:
+        """Count from zero: the node is being activated."""
+        self.processed = 0  # images published
+        self.rejected = 0
+        self.late = 0  # images skipped for deadline_ms
+        self.resets = 0
+        self.last_reset = ''  # why
 
-    def report(
-        self, kind: str, message: str, key: str | None = None, details: str = '',
-    ) -> bool:
-        """
-        Count a fault of this kind, and tell it if it is time; return whether it was told.
+    def forget_stream(self) -> None:
+        """Forget the newest frame: a new stream begins."""
+        self.report: FrameReport | None = None
+        self.latencies.clear()
 
-        key: what makes two messages the same one, if they have numbers in them. details: lines
-        that are told with the message, but are no part of it.
-        """
-        key = message if key is None else key
-        now = time.monotonic()
-        fault = self._faults.get(kind)
-        count = fault.count + 1 if fault is not None and fault.message == message else 1
-        self._faults[kind] = self._last[kind] = Fault(message, count, now)
-        told = {name: past for name, past in self._told.get(kind, {}).items()
-                if now - past.seen < self._period}
-        self._told[kind] = told
-        past = told.get(key)
-        if past is None:
-            if sum(now - other.when < self._period for other in told.values()) >= self.MOST_NEW:
-                return False
-            past = told[key] = _Told(now, self._period, now)
-        else:
-            past.seen = now
-            if now - past.when < past.wait:
-                return False
-            past.when, past.wait = now, min(2 * past.wait, max(self.LONGEST, self._period))
-        times = f' ({count} times)' if count > 1 else ''
-        self._tell(message + times + (f'\n{details}' if details else ''))
-        return True
-
-    def clear(self, kind: str) -> None:
-        """Forget a kind of fault: it is mended."""
-        self._faults.pop(kind, None)
-
-    def get(self, kind: str) -> Fault | None:
-        """Return the last fault of this kind, None if it is mended."""
-        return self._faults.get(kind)
-
-    def last(self, kind: str) -> Fault | None:
-        """Return the last fault of this kind, mended or not."""
-        return self._last.get(kind)
+    def reject(self, ticket: Ticket) -> int:
+        """Count the images of a set as rejected unless somebody has counted them; return them."""
+        images = ticket.take()
+        with self._lock:
+            self.rejected += images
+        return images

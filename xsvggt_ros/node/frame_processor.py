@@ -1,0 +1,195 @@
+"""One set of images, from the mailbox to the publishing thread."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+import time
+
+import numpy as np
+from rclpy.impl.rcutils_logger import RcutilsLogger
+from std_msgs.msg import Header
+
+from xsvggt_ros.engine.frame_result import FrameResult
+from xsvggt_ros.engine.host_copy import HostCopy
+from xsvggt_ros.engine.stream_engine import FrameError
+from xsvggt_ros.geometry.camera_model import CameraModel
+from xsvggt_ros.node.frames import world_from_optical
+from xsvggt_ros.node.inputs.calibrations import Calibrations
+from xsvggt_ros.node.inputs.camera_sets import CameraImage
+from xsvggt_ros.node.inputs.image_codec import decode_set, describe_image
+from xsvggt_ros.node.inputs.image_intake import ImageSet
+from xsvggt_ros.node.inputs.rig import RigGeometry, seen_transforms
+from xsvggt_ros.node.loading import LoadedEngine
+from xsvggt_ros.node.outputs.frame_outputs import host_makers, wanted_topics
+from xsvggt_ros.node.outputs.publishers import Publishers
+from xsvggt_ros.node.outputs.stream_outputs import (
+    FrameTimestamps,
+    Reconstruction,
+    StreamOutputs,
+)
+from xsvggt_ros.node.settings import ResetSettings, Settings
+from xsvggt_ros.node.status.fault_log import FaultLog
+from xsvggt_ros.node.status.rejections import Rejections
+from xsvggt_ros.node.status.stream_statistics import StreamStatistics, Ticket
+from xsvggt_ros.node.stream import Stream
+
+
+class FrameProcessor:
+    """
+    Reconstructs images in the worker's thread, and hands them over to be published.
+
+    Once a pose is on the host the publishing thread has the image; this one goes on: it commits
+    the frame to the cache, decodes the next image and has the network begin with it.
+    """
+
+    def __init__(
+        self, loaded: LoadedEngine, stream: Stream, calibrations: Calibrations,
+        topics: Sequence[str], rig: RigGeometry | None, publishers: Publishers,
+        outputs: StreamOutputs, statistics: StreamStatistics, rejections: Rejections,
+        faults: FaultLog, logger: RcutilsLogger,
+    ) -> None:
+        """Take over the engine. topics: of the images, one a camera; rig: None for one camera."""
+        self.budget_warning: str | None = None
+        self._engine = loaded.engine
+        self._stream = stream
+        self._calibrations = calibrations
+        self._topics = topics
+        self._rig = rig
+        self._publishers = publishers
+        self._outputs = outputs
+        self._statistics = statistics
+        self._rejections = rejections
+        self._faults = faults
+        self._logger = logger
+        self._copies = HostCopy.of(loaded.device)
+        self._prepared_for: tuple[int, int] | None = None  # height, width
+
+    def process(self, item: ImageSet, ticket: Ticket, settings: Settings) -> None:
+        """Reconstruct the images that belong together and have them published."""
+        images, stream = item.images, self._stream
+        self._calibrations.wait()
+        start = time.monotonic()
+        if stream.deadline.is_too_late(start - item.arrival, settings.input.deadline_ms):
+            self._statistics.late += ticket.take()
+            return
+        self._check_clock(images[0], settings.reset)
+        pixels = decode_set(
+            [(self._topics[image.camera], image.content) for image in images],
+            is_rig=self._rig is not None)
+        self._statistics.image_description = describe_image(images[0].content, pixels[0])
+        decoded = time.monotonic()
+        results, world_from_camera = self._reconstruct(images, pixels, settings)
+        stream.clock.advance(images[0].stamp_ns, images[0].era)
+        computed = time.monotonic()
+        frame = self._start_host_copy(images, results, world_from_camera, ticket, settings, (
+            FrameTimestamps(arrival=item.arrival, start=start, decoded=decoded, computed=computed,
+                            copying=computed, upload=sum(r.upload_seconds for r in results))))
+        stream.publishing.submit(
+            partial(self._outputs.publish, frame), partial(self._rejections.reject, ticket))
+        self._engine.finish_frame()
+        if frame.begins:
+            self._log_beginning()
+        cache = self._engine.pending_stats()
+        health = self._copies.start({'health': lambda: cache.health})
+        stream.publishing.then(partial(self._outputs.account, frame, cache, health))
+
+    def _check_clock(self, image: CameraImage, settings: ResetSettings) -> None:
+        """Begin a new stream if the stamps say so; raise OutOfOrderError."""
+        clock = self._stream.clock
+        reason = clock.restart_reason(
+            image.stamp_ns, settings.on_time_jump, settings.on_gap, image.era)
+        if reason is not None:
+            self._stream.restart(reason)
+        stuck = clock.stuck_message(image.stamp_ns)
+        if stuck is not None:
+            self._faults.report('stamp', stuck)
+        else:
+            self._faults.clear('stamp')
+
+    def _reconstruct(
+        self, images: Sequence[CameraImage], pixels: Sequence[np.ndarray], settings: Settings,
+    ) -> tuple[list[FrameResult], np.ndarray]:
+        """Return the results, metric if possible, and world_from_camera [4, 4] of the first."""
+        engine, stream = self._engine, self._stream
+        engine.want_points(settings.cloud.source == 'points')
+        engine.limit_tokens(stream.deadline.limit)
+        try:
+            cameras = self._select_cameras(images, *pixels[0].shape[:2])
+            is_keyframe = engine.frames // len(images) % settings.input.keyframe_stride == 0
+            results = [
+                engine.step(image, camera, is_keyframe, joins=index > 0)
+                for index, (image, camera) in enumerate(zip(pixels, cameras))]
+            # Here the device is waited for: an image that is taken sooner would only age.
+            camera_from_world = engine.accept(results)[0]
+        except FrameError as error:
+            raise FrameError(f'{error}, with the service ~/reset') from error
+        except Exception:
+            stream.failures += 1
+            raise
+        stream.failures = 0
+        metric = self._apply_scale(results, images, cameras[0], settings)
+        if metric[0] is not results[0] and stream.scale.current is not None:
+            camera_from_world[:3, 3] *= stream.scale.current.metres
+        return metric, world_from_optical(camera_from_world)
+
+    def _select_cameras(
+        self, images: Sequence[CameraImage], height: int, width: int,
+    ) -> list[CameraModel | None]:
+        """Return the images' calibrated cameras; begin a new stream if one is another now."""
+        if not self._engine.frames or (height, width) != self._prepared_for:
+            self._engine.prepare(height, width)  # refuses what does not suit the stream
+            self._prepared_for = height, width
+        cameras, reason = self._calibrations.select(images, height, width)
+        if reason and self._engine.frames:
+            self._stream.restart(reason)
+        return cameras
+
+    def _apply_scale(
+        self, results: Sequence[FrameResult], images: Sequence[CameraImage],
+        camera: CameraModel | None, settings: Settings,
+    ) -> list[FrameResult]:
+        """Return the results in metres, as soon as the scale is known."""
+        positions = None
+        if settings.scale.mode == 'baseline' and self._rig is not None and len(results) > 1:
+            positions = self._rig.positions([image.content.header for image in images])
+        return self._stream.scale.apply(
+            results, images[0].stamp_ns, settings.scale, self._engine.resize, positions, camera,
+            images[0].content.header.frame_id)
+
+    def _start_host_copy(
+        self, images: Sequence[CameraImage], results: Sequence[FrameResult],
+        world_from_camera: np.ndarray, ticket: Ticket, settings: Settings,
+        timestamps: FrameTimestamps,
+    ) -> Reconstruction:
+        """Start to copy to the host what is to be published."""
+        headers = [image.content.header for image in images]
+        cloud_is_due = self._stream.cloud_rate.is_due(
+            images[0].stamp_ns, timestamps.arrival, settings.cloud.max_rate)
+        topics = wanted_topics(self._publishers, cloud_is_due)
+        host = self._copies.start(host_makers(
+            results, self._transforms(results, headers), settings.cloud, topics,
+            settings.map.enable))
+        return Reconstruction(
+            header=headers[0], ticket=ticket, begins=results[0].frame_index == 0,
+            world_from_camera=world_from_camera, scale=self._stream.scale.current,
+            resize=self._engine.resize, host=host, topics=topics, cloud_is_due=cloud_is_due,
+            settings=settings, timestamps=replace(timestamps, copying=time.monotonic()))
+
+    def _transforms(
+        self, results: Sequence[FrameResult], headers: Sequence[Header],
+    ) -> list[np.ndarray]:
+        """Return reference_from_camera [4, 4] of each image, in the unit of the results."""
+        if self._rig is None or len(results) == 1:
+            return [np.eye(4)]
+        # What TF says is in metres, and of use only when the results are.
+        known = self._rig.transforms(headers) if self._stream.scale.current is not None else None
+        return known if known is not None else seen_transforms(results)
+
+    def _log_beginning(self) -> None:
+        resize = self._engine.resize
+        self._logger.info(
+            f'stream begins: images {resize.source_width}x{resize.source_height}, network '
+            f'{resize.width}x{resize.height}; cache: {self._engine.budget_description()}')
+        self.budget_warning = self._engine.budget_warning()
+        if self.budget_warning:
+            self._logger.warning(self.budget_warning)
