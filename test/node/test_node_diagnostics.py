@@ -166,7 +166,7 @@ def test_every_new_fault_is_told_but_no_flood_of_them():
     log = FaultLog(told.append, period=1000.0)
     for i in range(20):
         log.report('image', f'bad size {i}')
-    assert told == [f'bad size {i}' for i in range(FaultLog.MOST_NEW)]
+    assert told == [f'bad size {i}' for i in range(FaultLog.MAX_NEW)]
     assert log.get('image').message == 'bad size 19'
 
 
