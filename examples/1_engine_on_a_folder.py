@@ -14,14 +14,13 @@ import numpy as np
 import torch
 
 from xsvggt_ros.console.errors import ToolError
+from xsvggt_ros.engine.factory import build_engine, EngineOptions
 from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.geometry.se3 import invert_transform
-from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.mapping.map_files import cloud_from_packed, write_ply
 from xsvggt_ros.mapping.point_cloud import CloudOptions, pack_cloud
 from xsvggt_ros.mapping.point_map import PointMap
 from xsvggt_ros.model.checkpoint import CheckpointError, load_model
-from xsvggt_ros.model.precision import make_ready
 from xsvggt_ros.recordings.image_folder import ImageFolder
 
 SURE = CloudOptions(confidence_percentile=20.0)  # without the fifth that is least sure
@@ -55,9 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (ToolError, CheckpointError) as error:
         sys.exit(str(error))
     cpu = torch.device('cpu')
-    dtype, head_dtype = make_ready(loaded.model, cpu)  # precision and threads, as the node's
-    engine = StreamEngine(loaded.model, CacheConfig(quantization='int4'), cpu, dtype,
-                          image_size=loaded.config.img_size, head_dtype=head_dtype)
+    engine = build_engine(loaded, EngineOptions(), cpu)  # cache, precision, threads: the node's
     engine.want_points(False)  # depth and pose are enough
     cloud = cloud_from_packed(reconstruct(folder, engine).points().numpy())
     write_ply(options.cloud, cloud, 'x right, y down, z forward at the first camera')

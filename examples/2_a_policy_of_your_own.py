@@ -10,14 +10,12 @@ as far. It runs over a few frames of the synthetic world and prints what the cac
 import sys
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from xsvggt_ros.engine.stream_engine import StreamEngine
+from xsvggt_ros.engine.factory import build_engine, EngineOptions
 from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.kv_cache.retention import POLICIES, RetentionPolicy
 from xsvggt_ros.model.checkpoint import load_model, LoadedModel
-from xsvggt_ros.model.precision import make_ready
 from xsvggt_ros.world.synthetic_world import SyntheticWorld
 
 SIZE = 84, 112  # height and width of the images, which the network was trained with
@@ -47,7 +45,8 @@ POLICIES['thinned_history'] = ThinnedHistory
 def kept_of_each_frame(loaded: LoadedModel, policy: str, frames: list[np.ndarray]) -> list[int]:
     """Return how many tokens of each frame the first global layer holds at the end."""
     tokens = loaded.model.cache_layout(*SIZE).tokens.tokens_per_step
-    engine = StreamEngine(loaded.model, CacheConfig(policy=policy, max_tokens=BUDGET * tokens))
+    engine = build_engine(loaded, EngineOptions(
+        CacheConfig(policy=policy, max_tokens=BUDGET * tokens)), 'cpu')
     for frame in frames:
         engine.step(frame)
     frame_of_token = engine.kept_token_ids()[0] // tokens
@@ -60,7 +59,6 @@ def main(arguments: list[str]) -> None:
     world = SyntheticWorld(height=SIZE[0], width=SIZE[1])
     frames = [world.frame(index / RATE).image for index in range(count)]
     loaded = load_model('small')
-    make_ready(loaded.model, torch.device('cpu'))
     for policy in ('thinned_history', 'sliding_window'):
         kept = kept_of_each_frame(loaded, policy, frames)
         print(f'{policy}: of {count} frames {sum(map(bool, kept))} are remembered, with tokens',

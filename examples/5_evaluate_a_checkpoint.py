@@ -16,7 +16,6 @@ from xsvggt_ros.evaluation import evaluation
 from xsvggt_ros.evaluation.eval_streams import prepare, world_sources
 from xsvggt_ros.evaluation.evaluation import EvalSetting, Scores
 from xsvggt_ros.model.checkpoint import CheckpointError, load_model
-from xsvggt_ros.model.precision import make_ready
 
 RATE = 5.0  # frames a second: 100 of them go about a room
 SETTING = EvalSetting(policy='frame_coverage', quantization='int4')
@@ -25,13 +24,12 @@ SETTING = EvalSetting(policy='frame_coverage', quantization='int4')
 def evaluate(checkpoint: str, rooms: int, frames: int) -> Scores:
     """Return the mean errors over some rooms; raise CheckpointError."""
     loaded, cpu = load_model(checkpoint), torch.device('cpu')
-    dtype, _ = make_ready(loaded.model, cpu)  # as the node's
     scores = []
     for recording in world_sources('test', rooms, frames, RATE):
         stream = prepare(recording, frames, stride=1, image_size=loaded.config.img_size,
                          patch_size=loaded.config.patch_size, frame_done=lambda: None)
         predicted = evaluation.predict(
-            loaded, SETTING, stream, cpu, dtype, frame_done=lambda: None)
+            loaded, SETTING, stream, cpu, 'auto', frame_done=lambda: None)
         scores.append(evaluation.score(predicted, stream))
     return evaluation.mean(scores)
 

@@ -2,6 +2,7 @@
 
 import golden_data
 
+from xsvggt_ros.engine.config import EngineConfig
 from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.model.config import ModelConfig
@@ -21,4 +22,5 @@ def make_engine(model, **settings):
     """Return an engine with small caches; settings: of the caches and of the engine."""
     cache = {'policy': 'xstream', 'max_tokens': 60, 'camera_max_tokens': 24}
     cache |= {k: settings.pop(k) for k in list(settings) if k in CacheConfig.__dataclass_fields__}
-    return StreamEngine(model, CacheConfig(**cache), **settings)
+    own = {name: settings.pop(name) for name in ('graphs', 'report') if name in settings}
+    return StreamEngine(model, EngineConfig(CacheConfig(**cache), **settings), **own)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from xsvggt_ros.engine.config import EngineConfig
 from xsvggt_ros.engine.cuda_graph import CudaGraphs
 from xsvggt_ros.engine.host_copy import BUFFERS, HostCopy
 from xsvggt_ros.engine.stream_engine import StreamEngine
@@ -21,7 +22,9 @@ TOKENS = 5 + 6 * 8  # of a frame
 def make_engine(**settings):
     cache = {'policy': 'frame_coverage', 'quantization': 'int4', 'max_tokens': 4 * TOKENS}
     cache |= {name: settings.pop(name) for name in list(settings) if name in cache}
-    return StreamEngine(load_model('small').model, CacheConfig(**cache), DEVICE, **settings)
+    own = {name: settings.pop(name) for name in ('graphs', 'report') if name in settings}
+    config = EngineConfig(CacheConfig(**cache), DEVICE, **settings)
+    return StreamEngine(load_model('small').model, config, **own)
 
 
 def frames(count):

@@ -74,8 +74,7 @@ def _settings(options: argparse.Namespace) -> list[CacheSetting]:
 
 def _load(options: argparse.Namespace, device: torch.device) -> CacheBench:
     """Return the bench with its network and its stream."""
-    loaded, precision = load_network(options.checkpoint, options.size, device,
-                                     dtype=options.dtype, threads=options.threads)
+    loaded = load_network(options.checkpoint, options.size, device, dtype=options.dtype)
     width = network_image_size(options) or loaded.config.img_size
     patch = loaded.config.patch_size
     check_image_size(width, patch)
@@ -83,7 +82,8 @@ def _load(options: argparse.Namespace, device: torch.device) -> CacheBench:
         stream = world_stream(options.world, options.frames, width, patch)
     else:
         stream = folder_stream(options.input, options.frames, width, patch)
-    return CacheBench(loaded, stream, options.tokens, device, *precision)
+    return CacheBench(
+        loaded, stream, options.tokens, device, options.dtype, options.threads or 0)
 
 
 def _command(options: argparse.Namespace) -> str:

@@ -12,7 +12,9 @@ import torch
 from xsvggt_ros.bench.cache_timing import CacheTimer, FrameTimes
 from xsvggt_ros.console.errors import ChoiceError, ToolError
 from xsvggt_ros.console.progress import ProgressBar
-from xsvggt_ros.engine.stream_engine import CacheStats, StreamEngine
+from xsvggt_ros.engine.cache_stats import CacheStats
+from xsvggt_ros.engine.factory import build_engine, EngineOptions
+from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.geometry import metrics
 from xsvggt_ros.images.preprocess import Resize
 from xsvggt_ros.kernels.packing import SCHEMES
@@ -109,8 +111,7 @@ class CacheBench:
 
     def __init__(
         self, loaded: LoadedModel, stream: Stream, tokens: int | None = None,
-        device: torch.device | str = 'cpu', dtype: torch.dtype = torch.float32,
-        head_dtype: torch.dtype = torch.float32,
+        device: torch.device | str = 'cpu', dtype: str = 'auto', threads: int = 0,
     ) -> None:
         """
         Settle how many bytes every bounded run gets.
@@ -118,12 +119,12 @@ class CacheBench:
         They are what ``tokens`` per layer take in bf16, two frames at least, with the room for
         the frame being processed and all bookkeeping; None: `BUDGET_FRAMES` frames. The camera
         head remembers the same number of tokens in every run, if possible of all frames, so that
-        the rows differ by what the global layers remember.
+        the rows differ by what the global layers remember. dtype, threads: see `EngineOptions`.
         """
         self.stream = stream
         self.loaded = loaded
         self._device = torch.device(device)
-        self._dtype, self._head_dtype = dtype, head_dtype
+        self._dtype, self._threads = dtype, threads
         self.height, self.width = stream.images[0].shape[:2]
         layout = loaded.model.cache_layout(self.height, self.width).tokens
         self.tokens_per_frame = layout.tokens_per_step
@@ -162,7 +163,7 @@ class CacheBench:
         engine = self._engine(self._config(setting))
         engine.prepare(self.height, self.width)
         engine.want_points(False)
-        timer = CacheTimer(engine._memory.tokens, self._device)
+        timer = CacheTimer(engine.caches.tokens, self._device)
         depths, poses, times, kept = [], [], [], []
         for number, image in enumerate(self.stream.images):
             def frame() -> tuple[torch.Tensor, torch.Tensor]:
@@ -189,8 +190,8 @@ class CacheBench:
     # Parts ---------------------------------------------------------------------------------------
 
     def _engine(self, config: CacheConfig) -> StreamEngine:
-        return StreamEngine(self.loaded.model, config, self._device, self._dtype, self.width,
-                            self._head_dtype)
+        return build_engine(self.loaded, EngineOptions(
+            config, self._dtype, image_size=self.width, threads=self._threads), self._device)
 
     def _config(self, setting: CacheSetting) -> CacheConfig:
         """Return a setting's cache: all of the stream in fp32, or what the byte budget buys."""

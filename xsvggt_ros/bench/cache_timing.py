@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from xsvggt_ros.kv_cache.cache import KVCache
-from xsvggt_ros.kv_cache.store import DenseStore, Observer, Step
+from xsvggt_ros.kv_cache.dense_store import DenseStore
+from xsvggt_ros.kv_cache.store import Observer, Step
 
 Moment = float | torch.cuda.Event
-# How a store that packs writes a step's tokens, by its scheme.
-PACKING = ('_insert_tokens', '_insert_groups')
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,8 @@ class CacheTimer:
         self._clock = Clock(device)
         self._spans: dict[str, list[tuple[Moment, Moment]]] = {}
         cache.end_step = self._timed('end', cache.end_step)
-        cache._score = self._timed('score', cache._score)
+        scores = cache._scores
+        scores.add = self._timed('score', scores.add)
         for name in ('pooled_query', 'remember'):
             setattr(cache.policy, name, self._timed('prepare', getattr(cache.policy, name)))
         store = cache._store
@@ -79,8 +79,7 @@ class CacheTimer:
         if self.floats:
             store.attend = self._repeating_writes(store, self._timed('store', store.attend))
         else:
-            for name in PACKING:
-                setattr(store, name, self._timed('insert', getattr(store, name)))
+            store._insert = self._timed('insert', store._insert)
             store.attend = self._timed('store', store.attend)
 
     def measure(self, work: Callable[[], Any]) -> tuple[Any, FrameTimes]:

@@ -19,7 +19,7 @@ from xsvggt_ros.bench.operator_count import OperatorCount
 from xsvggt_ros.console.environment import device_name
 from xsvggt_ros.engine import stream_engine
 from xsvggt_ros.engine.stream_engine import StreamEngine
-from xsvggt_ros.kv_cache.store import PackedStore
+from xsvggt_ros.kv_cache.packed_store import PackedStore
 from xsvggt_ros.model.streamvggt import StreamVGGT
 
 PICTURES = 32      # different ones, shown in turn
@@ -92,7 +92,7 @@ def fill_caches(engine: StreamEngine, image: np.ndarray) -> None:
     engine.step(image)
     engine.finish_frame()
     generator = torch.Generator().manual_seed(0)
-    for cache in (engine._memory.tokens, engine._memory.camera):
+    for cache in (engine.caches.tokens, engine.caches.camera):
         layout, store = cache.layout, cache._store
         shape = (layout.heads, layout.tokens_per_step, layout.head_dim)
         like = store._scratch if isinstance(store, PackedStore) else store.keys
@@ -185,7 +185,7 @@ class StageTimer:
     def __init__(self, engine: StreamEngine, model: StreamVGGT, device: torch.device) -> None:
         """Take an engine that has had a frame, and its network."""
         self._clock = Clock(device)
-        self._cache = CacheTimer(engine._memory.tokens, device)
+        self._cache = CacheTimer(engine.caches.tokens, device)
         self._engine = engine
         self._parts = dict(zip(STAGES[1:], (
             model.aggregator.patch_embed, model.aggregator, model.depth_head, model.point_head,

@@ -21,11 +21,10 @@ from xsvggt_ros.console.measurement import (
     write_json,
 )
 from xsvggt_ros.console.progress import ProgressBar
-from xsvggt_ros.engine.cuda_graph import CudaGraphs
+from xsvggt_ros.engine.factory import build_engine, EngineOptions
 from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.model.checkpoint import CheckpointError, load_model, LoadedModel
-from xsvggt_ros.model.precision import make_ready, PRECISIONS
 from xsvggt_ros.model.weight_quantization import check_weights, quantise_weights, weight_bytes
 
 SIZES = {'small': ('small', (112, 84)), 'full': ('random', (224, 168))}  # checkpoint, image
@@ -61,7 +60,7 @@ def run_bench(options: argparse.Namespace) -> None:
     runs = [None]
     if options.compare:
         runs.append(_compared(options.compare, loaded, options, (width, height), device))
-    loaded.model.fold_scales().camera_head.iterations = options.camera_iterations
+    loaded.model.fold_scales()
     quantise_weights(loaded.model, options.weights)
     engine, precision = _engine(loaded, options, device)
     runs[0] = frame_bench.Keyframes(engine, options.keyframe_stride)
@@ -87,28 +86,23 @@ def run_bench(options: argparse.Namespace) -> None:
 def _engine(
     loaded: LoadedModel, options: argparse.Namespace, device: torch.device,
 ) -> tuple[StreamEngine, dict[str, str]]:
-    dtype, heads = make_ready(loaded.model, device, options.dtype, options.threads or 0)
-    heads = PRECISIONS.get(options.head_dtype, heads)
     try:
         cache = CacheConfig(policy=options.policy, quantization=options.quantization,
                             max_tokens=options.max_tokens,
                             camera_max_tokens=options.camera_tokens)
     except ValueError as error:
         raise ToolError(f'--{error}') from error
-    if options.graphs == 'on' and device.type != 'cuda':
-        raise ToolError('--graphs on: CUDA graphs need a GPU')
-    graphs = device.type == 'cuda' and options.graphs != 'off'
     try:
-        engine = StreamEngine(
-            loaded.model, cache, device, dtype, head_dtype=heads, kernels=options.kernels,
-            graphs=CudaGraphs(device) if graphs else None,
-            report=lambda line: print(line, file=sys.stderr),
-            tracking_size=options.tracking_size)
+        engine = build_engine(
+            loaded, EngineOptions(
+                cache, options.dtype, options.head_dtype, 0, options.tracking_size,
+                options.kernels, options.graphs, options.camera_iterations,
+                options.threads or 0), device, lambda line: print(line, file=sys.stderr))
     except ValueError as error:
-        raise ToolError(f'--kernels {options.kernels}: {error}') from error
+        raise ToolError(f'--{error}') from error
     engine.want_points(options.points)
-    return engine, {'dtype': str(dtype).removeprefix('torch.'),
-                    'head_dtype': str(heads).removeprefix('torch.')}
+    return engine, {'dtype': str(engine.config.dtype).removeprefix('torch.'),
+                    'head_dtype': str(engine.config.head_dtype).removeprefix('torch.')}
 
 
 def _compared(

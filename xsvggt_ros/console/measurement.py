@@ -10,7 +10,7 @@ import torch
 from xsvggt_ros.console.errors import ToolError
 from xsvggt_ros.kernels import native
 from xsvggt_ros.model.checkpoint import CheckpointError, load_model, LoadedModel
-from xsvggt_ros.model.precision import loading_precision, make_ready
+from xsvggt_ros.model.precision import loading_precision
 
 
 def choose_device(name: str) -> torch.device:
@@ -29,17 +29,12 @@ def choose_device(name: str) -> torch.device:
 
 def load_network(
     checkpoint: str, size: str, device: torch.device, weights: str = 'float', dtype: str = 'auto',
-    threads: int | None = None,
-) -> tuple[LoadedModel, tuple[torch.dtype, torch.dtype]]:
-    """
-    Return the network on the device, ready as the node has it, and its precision and its heads'.
-
-    dtype, threads: what `--dtype` and `--threads` say. Raises ToolError.
-    """
+) -> LoadedModel:
+    """Return the network on the device; dtype: what `--dtype` says. Raises ToolError."""
     try:
         loaded = load_model(checkpoint, size, device, loading_precision(dtype, device), weights)
         tell_missing_kernels(device)
-        return loaded, make_ready(loaded.model, device, dtype, threads or 0)
+        return loaded
     except (CheckpointError, RuntimeError) as error:
         raise ToolError(str(error)) from error
     except ValueError as error:

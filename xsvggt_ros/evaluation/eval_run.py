@@ -36,8 +36,8 @@ def run_eval(options: argparse.Namespace) -> None:
     settings, lengths = choose_settings(options), read_lengths(options.frames)
     check_writable(options.json)
     device = choose_device(options.device)
-    loaded, (dtype, _) = load_network(options.checkpoint, options.size, device, options.weights,
-                                      options.dtype, options.threads)
+    loaded = load_network(options.checkpoint, options.size, device, options.weights,
+                          options.dtype)
     loaded.model.camera_head.iterations = options.camera_iterations
     width = options.image_size or loaded.config.img_size
     check_image_size(width, loaded.config.patch_size)
@@ -58,8 +58,9 @@ def run_eval(options: argparse.Namespace) -> None:
         # A longer stream's beginning is what the shorter stream would have been.
         ends = [[min(length, len(stream.images)) for length in lengths] for stream in streams]
         predictions = [
-            evaluation.predict(loaded, setting, stream, device, dtype, frame_done, end,
-                               options.keyframe_stride, options.tracking_size)
+            evaluation.predict(loaded, setting, stream, device, options.dtype, frame_done, end,
+                               options.keyframe_stride, options.tracking_size,
+                               options.threads or 0)
             for stream, end in zip(streams, ends)]
         for number, length in enumerate(lengths):
             starts = [(predicted.first(end[number]), stream.first(end[number]))

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xsvggt_ros.engine.stream_engine import StreamEngine
+from xsvggt_ros.engine.factory import build_engine, EngineOptions
 from xsvggt_ros.evaluation.eval_streams import EvalStream
 from xsvggt_ros.geometry import metrics
 from xsvggt_ros.geometry.se3 import invert_transform, pose_encoding_to_camera
@@ -86,26 +86,28 @@ class Prediction:
 
 
 def predict(loaded: LoadedModel, setting: EvalSetting, stream: EvalStream, device: torch.device,
-            dtype: torch.dtype, frame_done: Callable[[], None],
+            dtype: str, frame_done: Callable[[], None],
             lengths: Sequence[int] = (), keyframe_stride: int = 1,
-            tracking_size: int | None = None) -> Prediction:
+            tracking_size: int | None = None, threads: int = 0) -> Prediction:
     """
     Send a stream through a network with a fresh memory.
 
     The cache's bytes are noted after the last frame and when the stream is as long as `lengths`
     say. Every `keyframe_stride`-th frame is remembered; the network sees the others at the width
-    `tracking_size`.
+    `tracking_size`. dtype, threads: see `EngineOptions`.
     """
     width = stream.images[0].shape[1]
     if setting.removed:
         engine = _ForgetfulEngine(loaded, setting.removed, device)
     else:
         tokens = setting.tokens or CacheConfig().max_tokens
-        engine = StreamEngine(loaded.model, CacheConfig(
+        cache = CacheConfig(
             policy=setting.policy, quantization=setting.quantization, max_tokens=tokens,
-            camera_max_tokens=None if setting.policy == 'full' else CacheConfig().camera_max_tokens
-        ), device, dtype, width, head_dtype=dtype if device.type == 'cpu' else torch.float32,
-            tracking_size=tracking_size)
+            camera_max_tokens=None if setting.policy == 'full'
+            else CacheConfig().camera_max_tokens)
+        engine = build_engine(loaded, EngineOptions(
+            cache, dtype, image_size=width, tracking_size=tracking_size, threads=threads,
+            camera_iterations=loaded.model.camera_head.iterations), device)
         engine.want_points(False)
     depths, confidences, poses, cameras, times, cache_bytes = [], [], [], [], [], {}
     for number, image in enumerate(stream.images):

@@ -213,6 +213,8 @@ class Block(nn.Module):
         The block computes the same, to rounding, with fewer operators. Not for training, where
         the scales have gradients of their own, and not for weights that were rounded before.
         """
+        if self._folded:
+            return
         pairs = (self.attn.proj, self.ls1), (self.mlp.fc2, self.ls2)
         if any(not isinstance(layer, Linear) or layer.dtype != torch.float32
                for layer, _ in pairs):

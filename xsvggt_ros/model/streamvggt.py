@@ -52,8 +52,13 @@ class FramePrediction:
 class StreamMemory(Protocol):
     """What a stream remembers of its earlier frames."""
 
-    tokens: AttentionMemory
-    camera: AttentionMemory
+    @property
+    def tokens(self) -> AttentionMemory:
+        """Return what the global blocks remember."""
+
+    @property
+    def camera(self) -> AttentionMemory:
+        """Return what the camera head's trunk remembers."""
 
 
 class StreamVGGT(nn.Module):

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from xsvggt_ros.engine.cuda_graph import CudaGraphs
+from xsvggt_ros.engine.factory import build_engine, choose_graphs, EngineOptions
 from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.kernels import availability
 from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.model.checkpoint import CheckpointError, load_model
-from xsvggt_ros.model.precision import loading_precision, make_ready
+from xsvggt_ros.model.precision import loading_precision
 from xsvggt_ros.node.settings import ModelSettings
 
 # Of what the engine and the network complain about.
@@ -50,7 +50,7 @@ def load_engine(
     report: is called while frames are processed, with what becomes of CUDA graphs.
     """
     device = choose_device(settings.device)
-    graphs = choose_graphs(settings.graphs, device)
+    check_graphs(settings.graphs, device)
     if not settings.checkpoint:
         raise StartError(
             'model.checkpoint is empty: give the path of a checkpoint (.safetensors, .pt, '
@@ -60,16 +60,13 @@ def load_engine(
             settings.checkpoint, settings.size, device=device,
             dtype=loading_precision(settings.dtype, device),
             weights=settings.weights)
-        image_size = settings.image_size or loaded.config.img_size
-        loaded.model.camera_head.iterations = settings.camera_iterations
         check_kernels(settings.kernels, device, loaded.config.head_dim)
-        dtype, heads = make_ready(
-            loaded.model, device, settings.dtype, settings.threads)
-        engine = StreamEngine(
-            loaded.model, cache, device=device, dtype=dtype,
-            image_size=image_size, head_dtype=heads, kernels=settings.kernels,
-            graphs=graphs, report=report,
-            tracking_size=tracking_size or None)
+        engine = build_engine(loaded, EngineOptions(
+            cache, dtype=settings.dtype, image_size=settings.image_size or None,
+            tracking_size=tracking_size or None, kernels=settings.kernels,
+            graphs=settings.graphs, camera_iterations=settings.camera_iterations,
+            threads=settings.threads), device, report)
+        image_size = settings.image_size or loaded.config.img_size
         check_memory(engine, image_size, device)
         if settings.warmup:
             empty = np.zeros((round(image_size * 3 / 4), image_size, 3), np.uint8)
@@ -135,15 +132,12 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def choose_graphs(choice: str, device: torch.device) -> CudaGraphs | None:
-    """Return what captures graphs; raise StartError if they are demanded where there are none."""
-    if choice == 'off' or (choice == 'auto' and device.type != 'cuda'):
-        return None
-    if device.type != 'cuda':
-        raise StartError(
-            f'model.graphs is {choice}, but CUDA graphs need a GPU, and the network runs on '
-            f'{device}; use model.graphs:=off, or auto, which takes them where there is a GPU')
-    return CudaGraphs(device)
+def check_graphs(choice: str, device: torch.device) -> None:
+    """Raise StartError if graphs are demanded where there are none."""
+    try:
+        choose_graphs(choice, device)
+    except ValueError as error:
+        raise StartError(f'model.{error}: model.graphs:=off') from error
 
 
 def check_kernels(choice: str, device: torch.device, head_dim: int) -> None:

@@ -13,8 +13,10 @@ from xsvggt_ros.console.errors import ToolError
 from xsvggt_ros.console.measurement import choose_device, load_network
 from xsvggt_ros.console.processes import ignore_signals, OutOfTime, time_limit
 from xsvggt_ros.console.progress import ProgressBar
+from xsvggt_ros.engine.cache_stats import CacheStats
+from xsvggt_ros.engine.factory import build_engine, EngineOptions
 from xsvggt_ros.engine.frame_result import ResultError
-from xsvggt_ros.engine.stream_engine import CacheStats, FrameResult, StreamEngine
+from xsvggt_ros.engine.stream_engine import FrameResult, StreamEngine
 from xsvggt_ros.geometry.camera_model import CameraModel
 from xsvggt_ros.geometry.se3 import flu_from_optical, invert_transform
 from xsvggt_ros.kv_cache.config import CacheConfig
@@ -105,14 +107,13 @@ def _write_picture(recording: Recording, folder: Path) -> Path:
 def _load(options: argparse.Namespace) -> tuple[LoadedModel, StreamEngine]:
     """Return the network and the engine that the options ask for."""
     device = choose_device(options.device)
-    loaded, (dtype, heads) = load_network(options.checkpoint, 'auto', device,
-                                          dtype=options.dtype, threads=options.threads)
+    loaded = load_network(options.checkpoint, 'auto', device, dtype=options.dtype)
     try:
         cache = CacheConfig(policy=options.policy, max_tokens=options.max_tokens,
                             quantization=options.quantization)
-        engine = StreamEngine(
-            loaded.model, cache, device, dtype, head_dtype=heads,
-            image_size=network_image_size(options) or loaded.config.img_size)
+        engine = build_engine(loaded, EngineOptions(
+            cache, options.dtype, image_size=network_image_size(options) or None,
+            threads=options.threads or 0), device)
     except (ValueError, RuntimeError) as error:
         raise ToolError(str(error)) from error
     engine.want_points(CLOUD.source == 'points')

@@ -15,6 +15,7 @@ from xsvggt_ros.bench.frame_bench import (
 )
 from xsvggt_ros.bench.operator_count import OperatorCount
 from xsvggt_ros.cli.main import main
+from xsvggt_ros.engine.config import EngineConfig
 from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.kernels import native, onednn
 from xsvggt_ros.kv_cache.config import CacheConfig
@@ -41,7 +42,7 @@ def deep():
 def steady_engine(model, dtype=torch.float32, **settings):
     """Return an engine whose caches are full."""
     cache = {'max_tokens': 100, 'camera_max_tokens': 16} | settings
-    engine = StreamEngine(model, CacheConfig(**cache), dtype=dtype, head_dtype=dtype)
+    engine = StreamEngine(model, EngineConfig(CacheConfig(**cache), dtype=dtype, head_dtype=dtype))
     engine.want_points(False)
     fill_caches(engine, IMAGE)
     engine.step(IMAGE)
@@ -84,7 +85,7 @@ def test_a_steady_frame_waits_for_nothing_and_keeps_nothing(deep, policy, quanti
 def test_weights_in_8_bits_wait_for_nothing_either(heads):
     model = StreamVGGT(DEEP).fold_scales()
     quantise_weights(model, 'int8')
-    engine = StreamEngine(model, CacheConfig(max_tokens=100), head_dtype=heads)
+    engine = StreamEngine(model, EngineConfig(CacheConfig(max_tokens=100), head_dtype=heads))
     engine.step(IMAGE)
     assert count_operators(engine, IMAGE).waits == 0
 
@@ -207,7 +208,7 @@ def test_folded_scales_compute_the_same_and_loading_unfolds_them():
     frame = pictures(56, 56, 1)[0]
 
     def depths():
-        engine = StreamEngine(model, CacheConfig())
+        engine = StreamEngine(model)
         return [engine.step(frame).depth for _ in range(3)]
 
     before = depths()
@@ -221,9 +222,9 @@ def test_folded_scales_compute_the_same_and_loading_unfolds_them():
 
 def test_fewer_camera_iterations_change_poses_and_nothing_else():
     model = StreamVGGT(ModelConfig.small()).fold_scales()
-    every = StreamEngine(model, CacheConfig(), image_size=56).step(IMAGE)
+    every = StreamEngine(model, EngineConfig(image_size=56)).step(IMAGE)
     model.camera_head.iterations = 1
-    engine = StreamEngine(model, CacheConfig(), image_size=56)
+    engine = StreamEngine(model, EngineConfig(image_size=56))
     one = engine.step(IMAGE)
     assert torch.equal(every.depth, one.depth)
     assert one.pose_encoding.shape == every.pose_encoding.shape == (9,)
@@ -233,8 +234,8 @@ def test_fewer_camera_iterations_change_poses_and_nothing_else():
 @pytest.mark.parametrize('quantization', ('none', 'int4'))
 def test_full_caches_are_those_of_a_long_stream(quantization):
     model = StreamVGGT(ModelConfig.small()).fold_scales()
-    engine = StreamEngine(model, CacheConfig(
-        max_tokens=100, camera_max_tokens=40, quantization=quantization))
+    engine = StreamEngine(model, EngineConfig(CacheConfig(
+        max_tokens=100, camera_max_tokens=40, quantization=quantization)))
     fill_caches(engine, IMAGE)
     before = engine.cache_stats()
     assert before.occupancy > 0.8 and before.camera_tokens == 40
@@ -249,8 +250,8 @@ def test_bf16_on_a_cpu_stays_near_fp32():
     frames = pictures(56, 56, 4)
     results = []
     for dtype in (torch.float32, torch.bfloat16):
-        engine = StreamEngine(loaded.model.fold_scales(), CacheConfig(), dtype=dtype,
-                              head_dtype=dtype)
+        engine = StreamEngine(
+            loaded.model.fold_scales(), EngineConfig(dtype=dtype, head_dtype=dtype))
         results.append([engine.step(frame) for frame in frames])
     # What rounds numbers by half a unit, at most, of the last place may round what comes of all of
     # them by a few units, whichever way the processor adds.

@@ -12,8 +12,10 @@ from xsvggt_ros.bench.bench_report import COLUMNS
 from xsvggt_ros.bench.cache_bench import CacheBench, CacheSetting, Stream
 from xsvggt_ros.bench.cache_timing import CacheTimer
 from xsvggt_ros.cli.main import main
+from xsvggt_ros.engine.config import EngineConfig
+from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.kernels.packing import SCHEMES
-from xsvggt_ros.kv_cache.cache import build_cache
+from xsvggt_ros.kv_cache.build import build_cache
 from xsvggt_ros.kv_cache.config import CacheConfig, CacheLayout, QUANTIZATIONS
 from xsvggt_ros.kv_cache.retention import POLICIES
 from xsvggt_ros.model.checkpoint import load_model, save_checkpoint
@@ -105,9 +107,12 @@ def test_int4_holds_three_times_the_tokens_of_bf16():
         def to(self, device):
             return self
 
-    loaded = SimpleNamespace(model=Sizes())
+    class Bench(CacheBench):
+        def _engine(self, config):
+            return StreamEngine(self.loaded.model, EngineConfig(config, dtype=torch.bfloat16))
+
     stream = Stream('black', [np.zeros((392, 518, 3), np.uint8)] * 3)
-    bench = CacheBench(loaded, stream, dtype=torch.bfloat16)
+    bench = Bench(SimpleNamespace(model=Sizes()), stream)
     assert bench.tokens == 4 * 1041 == bench.tokens_that_fit(CacheSetting('xstream', 'none', None))
     int4 = bench.tokens_that_fit(CacheSetting('xstream', 'int4', 'token'))
     assert 3 * bench.tokens <= int4 < 6 * bench.tokens

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from xsvggt_ros.engine.config import EngineConfig
 from xsvggt_ros.engine.cuda_graph import (
     CapturedCall,
     CudaGraphs,
@@ -16,7 +17,7 @@ from xsvggt_ros.engine.cuda_graph import (
 )
 from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.kernels import native
-from xsvggt_ros.kv_cache.cache import build_cache
+from xsvggt_ros.kv_cache.build import build_cache
 from xsvggt_ros.kv_cache.config import CacheConfig, CacheLayout
 from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.model.streamvggt import StreamVGGT
@@ -286,7 +287,7 @@ def engine(graphs=None, report=lambda line: None, **cache):
     model = StreamVGGT(ModelConfig.from_dict(CASE.config))
     model.load_state_dict(CASE.weights, strict=True)
     cache = {'max_tokens': 66, 'camera_max_tokens': 24} | cache
-    return StreamEngine(model, CacheConfig(**cache), graphs=graphs, report=report)
+    return StreamEngine(model, EngineConfig(CacheConfig(**cache)), graphs=graphs, report=report)
 
 
 def stream(count):

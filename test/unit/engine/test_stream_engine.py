@@ -11,7 +11,7 @@ from tiny_stream import CASE, make_engine, make_model
 import torch
 
 from xsvggt_ros.bench.operator_count import OperatorCount
-from xsvggt_ros.engine.stream_engine import BudgetError, FrameError
+from xsvggt_ros.engine.errors import BudgetError, FrameError
 from xsvggt_ros.geometry.se3 import transform_points
 from xsvggt_ros.mapping import point_cloud
 from xsvggt_ros.mapping.point_cloud import (

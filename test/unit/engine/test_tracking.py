@@ -1,6 +1,5 @@
 """Smaller frames that are not remembered: they see all that is remembered, and nothing else."""
 
-from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -11,11 +10,13 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from xsvggt_ros.engine.enlarge import EDGE, enlarge
+from xsvggt_ros.engine.stream_caches import ReadOnlyCaches
 from xsvggt_ros.geometry.camera_model import CameraModel
 from xsvggt_ros.images.preprocess import Resize
 from xsvggt_ros.kernels import native
-from xsvggt_ros.kv_cache.cache import build_cache
+from xsvggt_ros.kv_cache.build import build_cache
 from xsvggt_ros.kv_cache.config import CacheConfig, CacheLayout
+from xsvggt_ros.kv_cache.read_only import ReadOnlyCache
 from xsvggt_ros.kv_cache.retention import POLICIES
 from xsvggt_ros.model.positions import grid_rotary_table, rotary_table
 from xsvggt_ros.model.streamvggt import FramePrediction
@@ -79,7 +80,7 @@ def test_a_look_sees_what_is_kept_and_leaves_every_bit(
         for count in (FEW, 12, 1, FEW)[:number % 5]:     # sometimes none at all
             looked.compact(gapless=count < 12)
             few = tokens(others, count)
-            seen = attend(looked.read_only(), few)
+            seen = attend(ReadOnlyCache(looked), few)
             for i, ids in enumerate(kept):
                 expected = scaled_dot_product_attention(few[0, i], *(
                     torch.cat([history[part, i][:, ids], few[1 + part, i]], dim=1)
@@ -123,7 +124,7 @@ def test_tokens_move_once_after_a_step_and_nothing_waits(quantization):
     assert counts == [True, False, False, True, False]
     with Copies() as copies:
         cache.compact(gapless=True)
-        attend(cache.read_only(), tokens(generator, FEW))
+        attend(ReadOnlyCache(cache), tokens(generator, FEW))
     assert copies.waits == 0
 
 
@@ -279,7 +280,7 @@ def test_queries_and_keys_of_a_small_image_turn_by_its_places_in_the_large_one(m
     engine.step(stream(1)[0])
     small = torch.rand(3, 28, 28, generator=torch.Generator().manual_seed(0))
     engine.finish_frame()
-    memory = replace(engine._memory, tokens=engine._memory.tokens.read_only())
+    memory = ReadOnlyCaches(ReadOnlyCache(engine.caches.tokens), engine.caches.camera)
     with torch.inference_mode():
         placed, unplaced = (model.step(small, memory, stream_size=size).depth
                             for size in ((56, 56), None))

@@ -8,8 +8,8 @@ from tiny_stream import CASE, make_engine, make_model
 import torch
 
 from xsvggt_ros.engine.frame_result import ResultError
+from xsvggt_ros.kv_cache.dense_store import DenseStore
 from xsvggt_ros.kv_cache.retention import POLICIES
-from xsvggt_ros.kv_cache.store import DenseStore
 
 STORES = [('none', 'token', 'fp32'), ('none', 'token', 'fp16'), ('int4', 'token', 'fp32'),
           ('int8', 'kcvt', 'fp32')]
@@ -25,7 +25,7 @@ def remembered(cache):
     """Return all that a cache remembers, and all that decides what it will forget."""
     ids = cache._token_ids
     state = [ids[:, :cache.budget].clone() if cache.budget else ids[:, :cache.tokens].clone(),
-             cache._next_slots.clone(), cache._kept.clone(),
+             cache._next_slots.clone(), cache._scores.kept.clone(),
              torch.tensor([cache.steps, cache.tokens, cache.evicted_last, cache.evicted_total])]
     for layer in range(len(ids)):
         slots = (ids[layer] >= 0).nonzero()[:, 0].expand(len(ids), -1)
@@ -43,7 +43,7 @@ def remembered(cache):
 
 
 def memory(engine):
-    return remembered(engine._memory.tokens) + remembered(engine._memory.camera)
+    return remembered(engine.caches.tokens) + remembered(engine.caches.camera)
 
 
 def assert_same(state, expected):
@@ -148,7 +148,7 @@ def test_one_bad_number_is_noticed_and_never_kept(
     for index, frame in enumerate(FRAMES[:7]):
         if index in (1, 5):
             before = memory(engine)
-            spoil(monkeypatch, engine._memory.tokens, layer, part, value)
+            spoil(monkeypatch, engine.caches.tokens, layer, part, value)
             result = engine.step(frame)
             monkeypatch.undo()
             with pytest.raises(ResultError):
@@ -169,7 +169,7 @@ def test_a_bad_number_in_the_camera_heads_cache_is_never_kept(model, monkeypatch
         # Later on, a key that nobody attends to would be evicted within its own frame.
         if index in (1, 8) and (index == 1 or value != -torch.inf):
             before = memory(engine)
-            spoil(monkeypatch, engine._memory.camera, 0, part, value)
+            spoil(monkeypatch, engine.caches.camera, 0, part, value)
             with pytest.raises(ResultError):
                 engine.accept([engine.step(frame)])
             monkeypatch.undo()
@@ -186,7 +186,7 @@ def test_what_is_too_large_for_its_16_bits_is_never_kept(
     for index, frame in enumerate(FRAMES[:5]):
         if index in (2, 4):
             before = memory(engine)
-            spoil(monkeypatch, engine._memory.tokens, 1, part, 1e9)
+            spoil(monkeypatch, engine.caches.tokens, 1, part, 1e9)
             with pytest.raises(ResultError):
                 engine.accept([engine.step(frame)])
             monkeypatch.undo()
@@ -225,7 +225,7 @@ def test_an_eviction_that_fails_loses_nothing(
     engine, undisturbed = make_engine(model, **settings), make_engine(model, **settings)
     for index, frame in enumerate(FRAMES):
         if index in (1, 7):
-            before, cache = memory(engine), getattr(engine._memory, which)
+            before, cache = memory(engine), getattr(engine.caches, which)
             free, calls = cache._free_slots, count()
 
             def fail(*arguments):
@@ -251,7 +251,7 @@ def test_what_cannot_be_undone_begins_a_new_stream(model, monkeypatch):
     engine = make_engine(model)
     first = engine.step(FRAMES[0])
     engine.step(FRAMES[1])
-    monkeypatch.setattr(engine._memory.camera, 'rewind', lambda: 1 / 0)
+    monkeypatch.setattr(engine.caches.camera, 'rewind', lambda: 1 / 0)
     engine.discard_frame()
     assert engine.frames == 0
     assert torch.equal(engine.step(FRAMES[0]).depth, first.depth)
@@ -260,7 +260,7 @@ def test_what_cannot_be_undone_begins_a_new_stream(model, monkeypatch):
 def test_a_reset_that_fails_leaves_no_half_stream(model, monkeypatch):
     engine = make_engine(model)
     first = engine.step(FRAMES[0])
-    monkeypatch.setattr(engine._memory.camera, 'reset', lambda: 1 / 0)
+    monkeypatch.setattr(engine.caches.camera, 'reset', lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         engine.reset()
     assert engine.frames == 0

@@ -137,9 +137,9 @@ def test_true_depth_is_sampled_where_the_network_looks():
 @pytest.mark.parametrize('removed', [None, 'first', 'history'])
 def test_removals_hide_what_they_say(stream, weights, removed):
     loaded = load_model(str(weights))
-    full = predict(loaded, EvalSetting('full', 'none'), stream, CPU, torch.float32, lambda: None)
+    full = predict(loaded, EvalSetting('full', 'none'), stream, CPU, 'fp32', lambda: None)
     part = predict(loaded, EvalSetting('full', 'none', removed=removed), stream, CPU,
-                   torch.float32, lambda: None)
+                   'fp32', lambda: None)
     np.testing.assert_array_equal(part.depths[0], full.depths[0])
     if removed is None:
         np.testing.assert_allclose(part.world_from_camera, full.world_from_camera, atol=1e-6)
@@ -148,13 +148,13 @@ def test_removals_hide_what_they_say(stream, weights, removed):
     # What a frame sees without history depends on itself alone; without the first one it does not.
     images = [stream.images[0], *stream.images[:0:-1]]
     turned = predict(loaded, EvalSetting('full', 'none', removed=removed),
-                     dataclasses.replace(stream, images=images), CPU, torch.float32, lambda: None)
+                     dataclasses.replace(stream, images=images), CPU, 'fp32', lambda: None)
     same = np.abs(turned.depths[-1] - part.depths[1]).max() < 1e-6
     assert same == (removed == 'history')
     hidden = [*stream.images]
     hidden[0] = 255 - hidden[0]
     other = predict(loaded, EvalSetting('full', 'none', removed=removed),
-                    dataclasses.replace(stream, images=hidden), CPU, torch.float32, lambda: None)
+                    dataclasses.replace(stream, images=hidden), CPU, 'fp32', lambda: None)
     np.testing.assert_allclose(other.depths[1:], part.depths[1:], atol=1e-6)
 
 
@@ -162,7 +162,7 @@ def test_frames_between_keyframes_are_seen_small_and_forgotten(stream, weights):
     loaded = load_model(str(weights))
 
     def run(**settings):
-        return predict(loaded, EvalSetting('full', 'none'), stream, CPU, torch.float32,
+        return predict(loaded, EvalSetting('full', 'none'), stream, CPU, 'fp32',
                        lambda: None, **settings)
 
     every, sparse = run(), run(keyframe_stride=2)

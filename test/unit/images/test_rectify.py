@@ -6,7 +6,9 @@ import pytest
 from test_camera_model import camera, P, R, undistort
 import torch
 
-from xsvggt_ros.engine.stream_engine import FrameError, StreamEngine
+from xsvggt_ros.engine.config import EngineConfig
+from xsvggt_ros.engine.errors import FrameError
+from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.geometry.camera_model import CameraError, CameraModel, LENSES
 from xsvggt_ros.images.preprocess import Resize
 from xsvggt_ros.images.rectify import CameraView, DepthViews, MOST_DEPTH_VIEWS
@@ -103,7 +105,7 @@ def test_depth_of_another_size_has_one_map_for_all_images(monkeypatch):
 def make_engine():
     model = StreamVGGT(ModelConfig.from_dict(CASE.config))
     model.load_state_dict(CASE.weights, strict=True)
-    return StreamEngine(model, CacheConfig(max_tokens=60, camera_max_tokens=24))
+    return StreamEngine(model, EngineConfig(CacheConfig(max_tokens=60, camera_max_tokens=24)))
 
 
 def small_camera(**changes):
@@ -156,7 +158,7 @@ def test_cameras_may_change_from_frame_to_frame():
     for index, model in enumerate(cameras):
         result = engine.step(CASE.rgb(index % 4), model)
         torch.testing.assert_close(result.image, view_of(model).rectify(CASE.rgb(index % 4)))
-    assert len(engine._views) <= 8
+    assert len(engine._input._views) <= 8
 
 
 def test_a_camera_of_another_size_leaves_the_stream_alone():

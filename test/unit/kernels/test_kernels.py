@@ -13,11 +13,12 @@ import sys
 import pytest
 import torch
 
+from xsvggt_ros.engine.config import EngineConfig
 from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.kernels.availability import interpreted, load, why_not
 from xsvggt_ros.kernels.packing import Centres, dequantise, PackedTensor
 from xsvggt_ros.kv_cache import store
-from xsvggt_ros.kv_cache.cache import build_cache
+from xsvggt_ros.kv_cache.build import build_cache
 from xsvggt_ros.kv_cache.config import CacheConfig, CacheLayout
 from xsvggt_ros.model.checkpoint import load_model
 from xsvggt_ros.model.layers import Attention
@@ -331,8 +332,10 @@ def test_the_fused_kernel_is_used_for_large_caches_only(monkeypatch):
 @pytest.mark.parametrize('weights', ['float', 'int8_camera'])
 def test_a_stream_with_kernels_is_the_portable_one(weights):
     config = CacheConfig(policy='full', quantization='int4')
-    engines = [StreamEngine(load_model('small', weights=weights).model, config, DEVICE,
-                            image_size=56, kernels=way) for way in ('portable', 'triton')]
+    engines = [StreamEngine(
+        load_model('small', weights=weights).model,
+        EngineConfig(config, DEVICE, image_size=56, kernels=way))
+        for way in ('portable', 'triton')]
     generator = torch.Generator().manual_seed(0)
     for _ in range(2):
         frame = torch.randint(0, 256, (42, 56, 3), generator=generator, dtype=torch.uint8)

@@ -9,10 +9,11 @@ from torch.nn.functional import scaled_dot_product_attention
 import xsvggt_ros
 from xsvggt_ros.bench.frame_bench import pictures
 from xsvggt_ros.bench.operator_count import OperatorCount
+from xsvggt_ros.engine.config import EngineConfig
 from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.kernels import native
 from xsvggt_ros.kernels.attention import attention
-from xsvggt_ros.kv_cache.cache import build_cache
+from xsvggt_ros.kv_cache.build import build_cache
 from xsvggt_ros.kv_cache.config import CacheConfig, CacheLayout
 from xsvggt_ros.kv_cache.retention import dot_products
 from xsvggt_ros.model.checkpoint import load_model
@@ -321,8 +322,8 @@ def test_a_stream_is_the_same(library, plainly, quantization, error):
     model = load_model('small', 'auto').model.fold_scales()
 
     def run():
-        engine = StreamEngine(model, CacheConfig(
-            policy='xstream', max_tokens=250, camera_max_tokens=20, quantization=quantization))
+        engine = StreamEngine(model, EngineConfig(CacheConfig(
+            policy='xstream', max_tokens=250, camera_max_tokens=20, quantization=quantization)))
         results = []
         for image in pictures(84, 112, 12):
             results.append(engine.step(image))

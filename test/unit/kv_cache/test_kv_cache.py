@@ -6,7 +6,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from xsvggt_ros.kernels.packing import SCHEMES
-from xsvggt_ros.kv_cache.cache import build_cache
+from xsvggt_ros.kv_cache.build import build_cache
 from xsvggt_ros.kv_cache.config import CacheConfig, CacheLayout
 from xsvggt_ros.kv_cache.retention import POLICIES, RetentionPolicy
 

@@ -7,6 +7,7 @@ import golden_data
 import pytest
 import torch
 
+from xsvggt_ros.engine.config import EngineConfig
 from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.kernels.packing import (
     dequantise,
@@ -18,7 +19,7 @@ from xsvggt_ros.kernels.packing import (
     SCHEMES,
     unpack,
 )
-from xsvggt_ros.kv_cache.cache import build_cache
+from xsvggt_ros.kv_cache.build import build_cache
 from xsvggt_ros.kv_cache.config import CacheConfig, CacheLayout
 from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.model.streamvggt import StreamVGGT
@@ -245,7 +246,7 @@ def test_bytes_at_equal_tokens(policy, scheme, share):
 
 MEASURE = """
 import gc, sys, torch
-from xsvggt_ros.kv_cache.cache import build_cache
+from xsvggt_ros.kv_cache.build import build_cache
 from xsvggt_ros.kv_cache.config import CacheConfig, CacheLayout
 def resident():
     return int(open('/proc/self/statm').read().split()[1]) * 4096
@@ -292,9 +293,9 @@ def test_int4_disturbs_depth_less_than_the_published_quantisation():
         model.load_state_dict(case.weights)
         logs = []
         for quantization in ('none', 'int4'):
-            engine = StreamEngine(model, CacheConfig(
+            engine = StreamEngine(model, EngineConfig(CacheConfig(
                 policy='xstream', max_tokens=budget, camera_max_tokens=budget,
-                quantization=quantization))
+                quantization=quantization)))
             depths = [engine.step(case.rgb(i)).depth.log() for i in range(len(case.frames))]
             logs.append(torch.stack(depths[-2:]))
         published = case.modes['pq'][

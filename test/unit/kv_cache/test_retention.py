@@ -4,7 +4,7 @@ from golden_data import load_index, load_tensors
 import pytest
 import torch
 
-from xsvggt_ros.kv_cache.cache import build_cache
+from xsvggt_ros.kv_cache.build import build_cache
 from xsvggt_ros.kv_cache.config import CacheConfig, CacheLayout
 from xsvggt_ros.kv_cache.retention import XStream
 

@@ -17,6 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 import torch
 
+from xsvggt_ros.engine.config import EngineConfig
 from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.model import checkpoint
@@ -108,7 +109,7 @@ def test_a_loaded_network_gives_the_golden_outputs(case, tmp_path):
     save(case.weights, path, layers_of(case.config))
     model = load_model(str(path)).model
     assert not model.training
-    engine = StreamEngine(model, CacheConfig(policy='full'), image_size=None)
+    engine = StreamEngine(model, EngineConfig(CacheConfig(policy='full'), image_size=None))
     for frame in range(2):
         result = engine.step(case.rgb(frame))
         golden = case.tensors['full/pose_enc'][frame]
@@ -461,8 +462,8 @@ def test_random_weights_say_so_and_are_always_the_same():
 
 
 def test_random_weights_give_sane_outputs():
-    engine = StreamEngine(load_model('random').model,
-                          CacheConfig(max_tokens=120, camera_max_tokens=16), image_size=None)
+    engine = StreamEngine(load_model('random').model, EngineConfig(
+        CacheConfig(max_tokens=120, camera_max_tokens=16)))
     generator = torch.Generator().manual_seed(3)
     depths = []
     for frame in range(25):

@@ -8,8 +8,8 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from xsvggt_ros.cli.main import main
-from xsvggt_ros.engine.stream_engine import StreamCaches
-from xsvggt_ros.kv_cache.cache import build_cache
+from xsvggt_ros.engine.stream_caches import StreamCaches
+from xsvggt_ros.kv_cache.build import build_cache
 from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.model.checkpoint import load_model
 from xsvggt_ros.model.config import ModelConfig, PatchEmbedConfig

@@ -4,6 +4,7 @@ from golden_data import CASES, load_case
 import pytest
 import torch
 
+from xsvggt_ros.engine.config import EngineConfig
 from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.model.causal import predict_clips
@@ -33,7 +34,7 @@ def test_a_clip_is_predicted_as_a_stream_is(case):
     reversed_clip = images.flip(0)   # another clip of the batch, which must not be seen
     with torch.no_grad():
         clips = predict_clips(model, torch.stack([images, reversed_clip]))
-    engine = StreamEngine(model, CacheConfig(policy='full', camera_max_tokens=None))
+    engine = StreamEngine(model, EngineConfig(CacheConfig(policy='full', camera_max_tokens=None)))
     for index in range(FRAMES):
         result = engine.step(golden.rgb(index))
         assert close(clips.poses[-1, 0, index], result.pose_encoding)

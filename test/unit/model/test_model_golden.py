@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from xsvggt_ros.engine.stream_engine import StreamCaches, StreamEngine
-from xsvggt_ros.kv_cache.cache import build_cache
+from xsvggt_ros.engine.config import EngineConfig
+from xsvggt_ros.engine.stream_caches import StreamCaches
+from xsvggt_ros.engine.stream_engine import StreamEngine
+from xsvggt_ros.kv_cache.build import build_cache
 from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.model.streamvggt import StreamVGGT
@@ -66,11 +68,9 @@ def test_stream_is_the_golden_one(name, mode):
     case = load_case(name)
     spec = case.modes[mode]
     budget, stride = spec.get('cache_size'), spec['dense_stride']
-    engine = StreamEngine(
-        make_model(case),
-        CacheConfig(policy='full' if mode == 'full' else 'xstream', max_tokens=budget,
-                    pool_size=spec.get('pool_size', 16), camera_max_tokens=budget),
-        device='cpu', dtype=torch.float32, image_size=None)
+    engine = StreamEngine(make_model(case), EngineConfig(CacheConfig(
+        policy='full' if mode == 'full' else 'xstream', max_tokens=budget,
+        pool_size=spec.get('pool_size', 16), camera_max_tokens=budget)))
     compared = set()
     for frame in range(len(case.frames)):
         result = engine.step(case.rgb(frame))

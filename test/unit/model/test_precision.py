@@ -30,7 +30,7 @@ def precisions(monkeypatch):
 
     def spied(engine, *arguments, **named):
         make(engine, *arguments, **named)
-        made.append((engine._dtype, engine._head_dtype, engine._model.dtype,
+        made.append((engine.config.dtype, engine.config.head_dtype, engine._model.dtype,
                      engine._model.head_dtype))
 
     monkeypatch.setattr(StreamEngine, '__init__', spied)

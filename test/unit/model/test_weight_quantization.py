@@ -6,6 +6,7 @@ from torch import nn
 import torch.nn.functional as F
 
 from xsvggt_ros.bench.frame_bench import pictures
+from xsvggt_ros.engine.config import EngineConfig
 from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.model import weight_quantization
@@ -171,8 +172,8 @@ def small_model():
 
 def run(model, dtype=torch.float32, heads=None, frames=4):
     """Return depths and poses of a few pictures."""
-    engine = StreamEngine(model, CacheConfig(policy='full'), dtype=dtype,
-                          head_dtype=heads or dtype, image_size=56)
+    engine = StreamEngine(model, EngineConfig(
+        CacheConfig(policy='full'), dtype=dtype, head_dtype=heads or dtype, image_size=56))
     results = [engine.step(image) for image in pictures(42, 56, frames)]
     return (torch.stack([result.depth for result in results]),
             torch.stack([result.pose_encoding for result in results]))

@@ -13,8 +13,8 @@ from std_msgs.msg import Header
 import torch
 
 from xsvggt_ros.demo.ros_messages import camera_info_message, image_message, to_stamp
-from xsvggt_ros.engine.stream_engine import CacheStats
-from xsvggt_ros.kv_cache.cache import CacheHealth
+from xsvggt_ros.engine.cache_stats import CacheStats
+from xsvggt_ros.kv_cache.health import CacheHealth
 from xsvggt_ros.msg import CacheStatus, StreamStatus
 from xsvggt_ros.node import messages
 from xsvggt_ros.node.frames import Pose

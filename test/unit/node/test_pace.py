@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from xsvggt_ros.engine.stream_engine import CacheStats
+from xsvggt_ros.engine.cache_stats import CacheStats
 from xsvggt_ros.node.deadline import Deadline, SETTLE, WINDOW
 from xsvggt_ros.node.rate_limit import RateLimit
 
