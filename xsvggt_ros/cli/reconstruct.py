@@ -1,4 +1,4 @@
-"""Reconstruct a folder of images, or the synthetic world, without ROS."""
+"""Reconstruct a folder of images, a video, a bag, or the synthetic world, without ROS."""
 
 import argparse
 import logging
@@ -9,10 +9,18 @@ from xsvggt_ros.console.arguments import (
     add_device_arguments,
     add_network_arguments,
     add_source_arguments,
+    positive_float,
     WORLD_FRAMES,
 )
 from xsvggt_ros.console.errors import ToolError
 from xsvggt_ros.console.processes import interrupt_on_signals, INTERRUPTED
+
+EPILOG = """\
+example: xsvggt reconstruct drive.mcap --topic /front/image_raw --export colmap,grid --out drive
+
+exit codes: 0 done, 1 failed (the reason is one line on stderr), 2 wrong arguments, 130 after
+Ctrl-C; with 1 and 130 the frames so far are saved and the files named
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--out', type=Path, default=Path('out/reconstruct'), metavar='DIR',
                         help='folder for map, trajectory, cache table and picture '
                              '(default: out/reconstruct)')
+    parser.add_argument('--export', default='ply,tum', metavar='NAMES',
+                        help='what is written, with commas between: ply and tum (always), mcap, '
+                             'rerun, colmap, depth, grid')
+    parser.add_argument('--scale', type=positive_float, metavar='METRES',
+                        help="metres for one unit of the network, if you know it; all files are "
+                             "then in metres (default: the network's own unit)")
+    parser.epilog = EPILOG
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add_network_arguments(parser)
     add_device_arguments(parser)
 

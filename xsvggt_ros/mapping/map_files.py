@@ -13,6 +13,7 @@ import time
 from typing import BinaryIO
 
 import numpy as np
+from numpy.lib.recfunctions import repack_fields
 
 from xsvggt_ros.mapping.trajectory import StampedPose
 
@@ -243,13 +244,16 @@ def write_ply(path: Path, cloud: np.ndarray, comment: str = '') -> None:
     r"""
     Write a structured cloud [N] as binary little-endian PLY with one property per field.
 
-    A PLY header is ASCII: other letters of the comment are escaped as in Python (\xfc).
+    The confidence is there twice, as `quality` too, which programs know. Points that are not
+    finite are left out. A PLY header is ASCII: other letters of the comment are escaped as in
+    Python (\xfc).
     """
     with open(path, 'wb') as file:
         _write_ply(file, cloud, comment)
 
 
 def _write_ply(file: BinaryIO, cloud: np.ndarray, comment: str) -> None:
+    cloud = _for_readers(cloud)
     lines = ['ply', 'format binary_little_endian 1.0']
     if comment:
         lines.append('comment ' + ''.join(c if c.isprintable() else ' ' for c in comment))
@@ -261,9 +265,27 @@ def _write_ply(file: BinaryIO, cloud: np.ndarray, comment: str) -> None:
     file.write(np.ascontiguousarray(cloud).view(np.uint8).data)
 
 
+def _for_readers(cloud: np.ndarray) -> np.ndarray:
+    """Return the cloud's finite points, with the confidence under the name `quality` too."""
+    finite = np.isfinite(cloud['x']) & np.isfinite(cloud['y']) & np.isfinite(cloud['z'])
+    names = cloud.dtype.names
+    if 'confidence' not in names or 'quality' in names:
+        return cloud if finite.all() else cloud[finite]
+    # MeshLab and point-cloud-utils misread a file that has `confidence` alone.
+    at = names.index('confidence')
+    fields = [(name, cloud.dtype[name].str) for name in names]
+    fields.insert(at, ('quality', cloud.dtype['confidence'].str))
+    result = np.empty(int(finite.sum()), fields)
+    for name in result.dtype.names:
+        result[name] = cloud['confidence' if name == 'quality' else name][finite]
+    return result
+
+
 def read_ply(path: Path) -> np.ndarray:
     """
     Return the vertices of a binary little-endian PLY as a structured array [N].
+
+    A confidence that is there as `quality` too is given once.
 
     Raises ValueError for another file, or one that is cut off; OSError.
     """
@@ -275,7 +297,9 @@ def read_ply(path: Path) -> np.ndarray:
         there = (os.fstat(file.fileno()).st_size - file.tell()) // dtype.itemsize
         if there < count:
             raise ValueError(f'{path}: cut off after {there} of {count} points')
-        return np.frombuffer(file.read(count * dtype.itemsize), dtype)
+        points = np.frombuffer(file.read(count * dtype.itemsize), dtype)
+    names = [name for name in dtype.names if name != 'quality']
+    return repack_fields(points[names]) if 'confidence' in names else points
 
 
 def _read_ply_header(file: BinaryIO) -> tuple[int, np.dtype]:

@@ -1,7 +1,8 @@
 """Feeds frames straight to the engine and keeps what comes out."""
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 import time
 
@@ -9,24 +10,40 @@ import numpy as np
 import torch
 
 from xsvggt_ros.console.arguments import network_image_size
+from xsvggt_ros.console.environment import device_name
 from xsvggt_ros.console.errors import ToolError
 from xsvggt_ros.console.measurement import choose_device, load_network
 from xsvggt_ros.console.processes import ignore_signals, OutOfTime, time_limit
-from xsvggt_ros.console.progress import ProgressBar
+from xsvggt_ros.console.progress import Pace, ProgressBar
 from xsvggt_ros.engine.cache_stats import CacheStats
 from xsvggt_ros.engine.factory import build_engine, EngineOptions
 from xsvggt_ros.engine.frame_result import ResultError
 from xsvggt_ros.engine.stream_engine import FrameResult, StreamEngine
-from xsvggt_ros.geometry.camera_model import CameraModel
 from xsvggt_ros.geometry.se3 import flu_from_optical, invert_transform
 from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.mapping.map_files import format_stamp
 from xsvggt_ros.mapping.point_cloud import CloudOptions, pack_cloud
 from xsvggt_ros.mapping.trajectory import StampedPose
 from xsvggt_ros.model.checkpoint import LoadedModel
-from xsvggt_ros.recordings.frame_source import FramesAhead, open_source, SourceFrame
+from xsvggt_ros.recordings.exports.export import (
+    Export,
+    export_names,
+    ExportOptions,
+    FrameOutput,
+    make_exports,
+    SourcePictures,
+)
+from xsvggt_ros.recordings.frame_source import FramesAhead, FrameSource, open_source
 from xsvggt_ros.recordings.outputs import CacheRow
-from xsvggt_ros.recordings.recording import describe_errors, PICTURE_FILE, Recording
+from xsvggt_ros.recordings.recording import (
+    describe_errors,
+    MAP_FILE,
+    PICTURE_FILE,
+    Recording,
+    TRAJECTORY_FILE,
+)
+from xsvggt_ros.recordings.report import relative, RunReport, write_report
+from xsvggt_ros.recordings.source_frame import SourceFrame
 
 CLOUD = CloudOptions(confidence_percentile=20.0)    # as the node does by default
 PICTURE_PATIENCE = 2.0  # seconds after Ctrl-C
@@ -38,23 +55,134 @@ def run_reconstruct(options: argparse.Namespace) -> None:
 
     Raises ToolError for what the user can put right, KeyboardInterrupt after Ctrl-C.
     """
+    names = export_names(options.export)
     source = open_source(options.input, options.world, options.rate, options.frames, options.size,
                          options.calibration, options.input_topic)
-    camera = source.calibration.camera() if source.calibration is not None else None
     Recording.check_folder(options.out)
+    exports = make_exports(names, ExportOptions(
+        options.out, options.scale is not None, str(options.input or 'synthetic world')))
+    report = _begin_report(options, source)
     loaded, engine = _load(options)
     print(f'weights: {loaded.description}', flush=True)
-    recording = Recording(model=loaded.description, random_weights=loaded.random_weights)
+    recording = Recording(model=loaded.description, random_weights=loaded.random_weights,
+                          metric=options.scale is not None)
+    run = _Run(engine, source, recording, exports, options.scale)
     ahead = FramesAhead(source.frames())
     try:
-        seconds = _reconstruct_all(engine, ahead, source.count, camera, recording)
-        files = [*recording.write_data(options.out), _write_picture(recording, options.out)]
+        run.reconstruct_all(ahead)
+        report.complete = True
+        _tell_summary(recording, run.seconds, source)
+        files = _write_all(run, report, options.out)
     except (KeyboardInterrupt, ToolError) as error:
         ignore_signals()
         ahead.stop()
         print('\ninterrupted' if isinstance(error, KeyboardInterrupt) else '\nended by an error')
-        _save_so_far(recording, options.out)
+        report.complete = False
+        _save_so_far(run, report, options.out)
         raise
+    print('\n'.join(str(file) for file in files))
+
+
+def _begin_report(options: argparse.Namespace, source: FrameSource) -> RunReport:
+    name = f'synthetic world {options.world}' if options.input is None else str(options.input)
+    cache = {'policy': options.policy, 'quantization': options.quantization,
+             'max_tokens': options.max_tokens}
+    return RunReport(name, source.calibration, options.scale, cache,
+                     device_name(choose_device(options.device)))
+
+
+class _Run:
+    """One run: each frame goes through the engine, into the recording and to the exports."""
+
+    def __init__(self, engine: StreamEngine, source: FrameSource, recording: Recording,
+                 exports: Sequence[Export] = (), scale: float | None = None) -> None:
+        """Begin before the first frame; scale: metres for one unit of the network."""
+        self.engine, self.source, self.recording = engine, source, recording
+        self.exports = exports
+        self.seconds = 0.0
+        self._scale = scale
+        self._camera = source.calibration.camera() if source.calibration is not None else None
+        self._pictures: SourcePictures | None = None
+
+    def reconstruct_all(self, frames: Iterable[SourceFrame]) -> None:
+        """Take all frames, and show how it goes on."""
+        count = self.source.count
+        bar, pace = ProgressBar('reconstructing', count), Pace(count)
+        start = time.perf_counter()
+        for frame in frames:
+            output = self.reconstruct(frame)
+            for export in self.exports:
+                with writing_export(export.name):
+                    export.add(output)
+            done = self.recording.frames
+            self.seconds = time.perf_counter() - start
+            bar.update(done, f'{pace.words(done)}, {_cache_words(output.cache)}'.lstrip(', '))
+        bar.close(self.recording.frames)
+
+    def reconstruct(self, frame: SourceFrame) -> FrameOutput:
+        """Put one frame through the engine and into the recording."""
+        pixels, recording = frame.pixels, self.recording
+        if pixels.ndim == 2:
+            pixels = np.repeat(pixels[:, :, None], 3, axis=2)
+        start = time.perf_counter()
+        result = self._step(pixels)
+        cloud = pack_cloud(result, CLOUD)
+        latency = time.perf_counter() - start
+        # Without stamps of their own, frames count from 0.
+        stamp_ns = frame.offset_ns if frame.stamp_ns is None else frame.stamp_ns
+        pose = _pose(result, stamp_ns)
+        row = _cache_row(self.engine.cache_stats(), stamp_ns, latency)
+        recording.poses.append(pose)
+        if frame.motion is not None:
+            recording.truth.append(
+                StampedPose.from_matrix(stamp_ns, frame.motion.world_from_camera))
+        recording.map.add(cloud, torch.from_numpy(pose.matrix()))
+        recording.cache.append(row)
+        recording.image = pixels
+        return FrameOutput(len(recording.poses) - 1, stamp_ns, pixels, result, pose, cloud, row,
+                           self._source_pictures())
+
+    def _step(self, pixels: np.ndarray) -> FrameResult:
+        """Return what the network makes of a frame; raises ToolError."""
+        number = self.recording.frames
+        try:
+            result = self.engine.step(pixels, self._camera)
+            self.engine.accept([result])  # nothing that is not finite gets into the files
+        except ResultError as error:
+            raise ToolError(
+                f'frame {number}: this is no reconstruction: {error}. '
+                'The weights are damaged, or too coarse for this number type') from error
+        except (ValueError, RuntimeError, MemoryError) as error:
+            words = str(error) or type(error).__name__
+            raise ToolError(f'frame {number}: {words}') from error
+        return result if self._scale is None else result.scaled(self._scale)
+
+    def _source_pictures(self) -> SourcePictures:
+        if self._pictures is None:
+            assert self.engine.resize is not None   # there was a frame
+            self._pictures = SourcePictures(self._camera, self.engine.resize)
+        return self._pictures
+
+
+@contextmanager
+def writing_export(name: str) -> Iterator[None]:
+    """Raise ToolError for what goes wrong while an export is written."""
+    try:
+        yield
+    except OSError as error:
+        raise ToolError(f'--export {name}: cannot be written: {error}') from error
+
+
+def _cache_words(row: CacheRow) -> str:
+    """Return in words how full the cache is."""
+    share = f' ({100 * row.occupancy:.0f} %)' if row.tokens_budget else ''
+    return f'cache {row.tokens_used} tokens{share}'
+
+
+def _tell_summary(recording: Recording, seconds: float, source: FrameSource) -> None:
+    """Print what came of a run."""
+    if not recording.cache:
+        raise ToolError('not one frame could be reconstructed. ' + source.describe_skipped())
     cache = recording.cache[-1]
     print(f'{recording.frames} frames in {seconds:.1f} s, median latency '
           f'{1e3 * recording.median_latency():.0f} ms, KV cache {cache.tokens_used} tokens a '
@@ -63,30 +191,35 @@ def run_reconstruct(options: argparse.Namespace) -> None:
         print(source.describe_skipped())
     if recording.errors() is not None:
         print(describe_errors(recording.errors()))
-    print('\n'.join(str(file) for file in files))
 
 
-def _reconstruct_all(
-    engine: StreamEngine, frames: Iterable[SourceFrame], count: int | None,
-    camera: CameraModel | None, recording: Recording,
-) -> float:
-    """Put all frames into the recording; return the seconds it took."""
-    bar = ProgressBar('reconstructing', count)
-    start = time.perf_counter()
-    for frame in frames:
-        seconds = _reconstruct(engine, frame, camera, recording)
-        bar.update(recording.frames, f'{1e3 * seconds:.0f} ms a frame, '
-                                     f'cache {recording.cache[-1].tokens_used} tokens')
-    bar.close(recording.frames)
-    return time.perf_counter() - start
+def _write_all(run: _Run, report: RunReport, folder: Path) -> list[Path]:
+    """Write everything but for the exports that were written before; return the files."""
+    files = _write_data(run, report, folder)
+    files.insert(-1, _write_picture(run.recording, folder))
+    return files
 
 
-def _save_so_far(recording: Recording, folder: Path) -> None:
+def _write_data(run: _Run, report: RunReport, folder: Path) -> list[Path]:
+    """Write map, trajectory, cache table, exports and report; return the files; ToolError."""
+    files = run.recording.write_data(folder)
+    report.exports = {'ply': {'files': [MAP_FILE]}, 'tum': {'files': [TRAJECTORY_FILE]}}
+    for export in run.exports:
+        with writing_export(export.name):
+            written = export.finish(run.recording)
+        report.exports[export.name] = {'files': relative(written, folder)} | export.notes
+        files += written
+    report.seconds, report.skipped = run.seconds, run.source.describe_skipped()
+    return [*files, write_report(folder, report, run.recording)]
+
+
+def _save_so_far(run: _Run, report: RunReport, folder: Path) -> None:
     """Write and name what there is; the picture only if that does not keep anybody waiting."""
+    recording = run.recording
     if not recording.poses:
         print('no frame was finished: nothing is saved', flush=True)
         return
-    files = recording.write_data(folder)
+    files = _write_data(run, report, folder)
     print(f'saved {recording.frames} frames:')
     print('\n'.join(str(file) for file in files), flush=True)
     try:
@@ -118,39 +251,6 @@ def _load(options: argparse.Namespace) -> tuple[LoadedModel, StreamEngine]:
         raise ToolError(str(error)) from error
     engine.want_points(CLOUD.source == 'points')
     return loaded, engine
-
-
-def _reconstruct(
-    engine: StreamEngine, frame: SourceFrame, camera: CameraModel | None, recording: Recording,
-) -> float:
-    """Put one frame through the engine and into the recording; return the seconds it took."""
-    pixels = frame.pixels
-    if pixels.ndim == 2:
-        pixels = np.repeat(pixels[:, :, None], 3, axis=2)
-    start = time.perf_counter()
-    try:
-        result = engine.step(pixels, camera)
-        engine.accept([result])  # nothing that is not finite gets into the files
-    except ResultError as error:
-        raise ToolError(
-            f'frame {recording.frames}: this is no reconstruction: {error}. '
-            'The weights are damaged, or too coarse for this number type') from error
-    except (ValueError, RuntimeError, MemoryError) as error:
-        words = str(error) or type(error).__name__
-        raise ToolError(f'frame {recording.frames}: {words}') from error
-    cloud = pack_cloud(result, CLOUD)
-    latency = time.perf_counter() - start
-    # Without stamps of their own, frames count from 0.
-    stamp_ns = frame.offset_ns if frame.stamp_ns is None else frame.stamp_ns
-    pose = _pose(result, stamp_ns)
-    recording.poses.append(pose)
-    if frame.motion is not None:
-        recording.truth.append(
-            StampedPose.from_matrix(stamp_ns, frame.motion.world_from_camera))
-    recording.map.add(cloud, torch.from_numpy(pose.matrix()))
-    recording.cache.append(_cache_row(engine.cache_stats(), stamp_ns, latency))
-    recording.image = pixels
-    return latency
 
 
 def _pose(result: FrameResult, stamp_ns: int) -> StampedPose:

@@ -46,8 +46,24 @@ def test_ply_is_what_other_programs_expect(tmp_path):
     assert header.decode().splitlines() == [
         'ply', 'format binary_little_endian 1.0', 'element vertex 3', 'property float x',
         'property float y', 'property float z', 'property uchar red', 'property uchar green',
-        'property uchar blue', 'property float confidence']
-    assert len(body) == 3 * 19
+        'property uchar blue', 'property float quality', 'property float confidence']
+    assert len(body) == 3 * 23
+
+
+def test_points_that_are_not_finite_are_in_no_ply(tmp_path):
+    cloud = random_cloud(6)
+    cloud['x'][1], cloud['z'][4] = np.nan, np.inf
+    map_files.write_ply(tmp_path / 'a.ply', cloud)
+    np.testing.assert_array_equal(map_files.read_ply(tmp_path / 'a.ply'), cloud[[0, 2, 3, 5]])
+
+
+def test_other_readers_get_the_same_points(tmp_path):
+    plyfile, cloud = pytest.importorskip('plyfile'), random_cloud(50)
+    map_files.write_ply(tmp_path / 'a.ply', cloud, 'weights: schön')
+    vertices = plyfile.PlyData.read(tmp_path / 'a.ply')['vertex']
+    for name in cloud.dtype.names:
+        np.testing.assert_array_equal(vertices[name], cloud[name])
+    np.testing.assert_array_equal(vertices['quality'], cloud['confidence'])
 
 
 def test_ply_of_others_is_read_and_damage_is_named(tmp_path):

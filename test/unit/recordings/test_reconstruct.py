@@ -1,6 +1,7 @@
 """What is left of a reconstruction that ends before its last frame."""
 
 from dataclasses import replace
+import json
 import signal
 import subprocess
 import sys
@@ -22,18 +23,10 @@ from xsvggt_ros.recordings import (
     figure,  # noqa: E402
     reconstruct_run,  # noqa: E402
 )
+from xsvggt_ros.recordings.frame_source import WorldSource  # noqa: E402
+from xsvggt_ros.recordings.report import RunReport  # noqa: E402
 
 SMALL = ['reconstruct', '--size', '112x84', '--image-size', '56', '--max-tokens', '60']
-
-
-@pytest.fixture(autouse=True)
-def same_signals():
-    """Give this process its handlers back: commands take them for good."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    kept = [signal.getsignal(number) for number in numbers]
-    yield
-    for number, handler in zip(numbers, kept):
-        signal.signal(number, handler)
 
 
 def start(*arguments):
@@ -57,6 +50,8 @@ def test_ctrl_c_saves_and_names_what_there_is(tmp_path, number):
     assert [name.rpartition('/')[2] for name in named][:3] == [
         'map.ply', 'trajectory.tum', 'cache.csv']
     poses = read_tum(out / 'trajectory.tum')
+    report = json.loads((out / 'report.json').read_text())
+    assert report['frames'] == len(poses) and report['complete'] is False
     assert f'saved {len(poses)} frames:' in words and len(poses) > 0
     assert len(read_ply(out / 'map.ply')) > 0
     picture = out / 'reconstruction.png'
@@ -72,25 +67,22 @@ def test_an_end_before_the_first_frame_leaves_what_was_there(tmp_path, monkeypat
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(reconstruct_run, '_reconstruct', interrupted)
+    monkeypatch.setattr(StreamEngine, 'step', interrupted)
     assert main([*SMALL, '--frames', '3', '--out', str(tmp_path)]) == 130
     assert 'nothing is saved' in capsys.readouterr().out
     assert [file.name for file in tmp_path.iterdir()] == ['map.ply']
 
 
 def test_an_error_in_the_middle_keeps_the_frames_before_it(tmp_path, monkeypatch, capsys):
-    real, calls = reconstruct_run._reconstruct, []
+    step, calls = StreamEngine.step, []
 
-    def failing(engine, frame, camera, recording):
-        calls.append(frame)
+    def failing(engine, *arguments, **named):
+        calls.append(arguments)
         if len(calls) == 4:
-            monkeypatch.setattr(engine, 'step', out_of_memory)
-        return real(engine, frame, camera, recording)
+            raise RuntimeError('out of memory')
+        return step(engine, *arguments, **named)
 
-    def out_of_memory(*arguments):
-        raise RuntimeError('out of memory')
-
-    monkeypatch.setattr(reconstruct_run, '_reconstruct', failing)
+    monkeypatch.setattr(StreamEngine, 'step', failing)
     assert main([*SMALL, '--frames', '9', '--out', str(tmp_path)]) == 1
     told = capsys.readouterr()
     assert 'frame 3: out of memory' in told.err and 'saved 3 frames:' in told.out
@@ -122,10 +114,12 @@ def test_a_picture_that_takes_too_long_is_left_out(tmp_path, monkeypatch, capsys
 
     monkeypatch.setattr(figure, 'draw_reconstruction', slow)
     monkeypatch.setattr(reconstruct_run, 'PICTURE_PATIENCE', 0.05)
-    reconstruct_run._save_so_far(record(5), tmp_path)
+    source = WorldSource(count=5)
+    run = reconstruct_run._Run(None, source, record(5))
+    reconstruct_run._save_so_far(run, RunReport('a world'), tmp_path)
     assert 'reconstruction.png is left out' in capsys.readouterr().out
     assert sorted(file.name for file in tmp_path.iterdir()) == [
-        'cache.csv', 'map.ply', 'trajectory.tum']
+        'cache.csv', 'map.ply', 'report.json', 'trajectory.tum']
 
 
 def test_a_folder_that_becomes_unwritable_is_one_line(tmp_path, capsys, monkeypatch):
