@@ -9,7 +9,8 @@ from xsvggt_ros.console.environment import package_version
 COMMANDS = {
     'demo': 'camera, node, recording and picture in one command (needs ROS 2)',
     'camera': 'publish the synthetic world or a folder as a camera (needs ROS 2)',
-    'reconstruct': 'reconstruct a folder or the synthetic world without ROS',
+    'reconstruct': 'reconstruct images, a video, a bag or the synthetic world without ROS',
+    'batch': 'reconstruct many recordings, some at a time (no ROS)',
     'eval': 'measure how true a reconstruction is, in rooms or on a data set (no ROS)',
     'bench': 'measure speed and memory, or compare cache settings (no ROS)',
     'export': 'write parts of the network as ONNX files, for TensorRT (no ROS)',

@@ -27,16 +27,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to `parser`."""
     add_source_arguments(parser, positional=True)
     parser.add_argument('--out', type=Path, default=Path('out/reconstruct'), metavar='DIR',
-                        help='folder for map, trajectory, cache table and picture '
+                        help='folder for map, trajectory, cache table, report and picture '
                              '(default: out/reconstruct)')
+    parser.epilog = EPILOG
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    add_result_arguments(parser)
+
+
+def add_result_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what is made of a recording, and by which network."""
     parser.add_argument('--export', default='ply,tum', metavar='NAMES',
                         help='what is written, with commas between: ply and tum (always), mcap, '
                              'rerun, colmap, depth, grid')
     parser.add_argument('--scale', type=positive_float, metavar='METRES',
                         help="metres for one unit of the network, if you know it; all files are "
                              "then in metres (default: the network's own unit)")
-    parser.epilog = EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add_network_arguments(parser)
     add_device_arguments(parser)
 

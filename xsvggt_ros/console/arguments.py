@@ -94,8 +94,14 @@ def add_source_arguments(parser: argparse.ArgumentParser, positional: bool = Fal
                         **name,
                         help='a folder of images (names that are times in ns are used as stamps), '
                              'a video, or a bag of ROS 2 (folder, .mcap, .db3) or ROS 1 (.bag)')
-    parser.add_argument('--topic' if positional else '--input-topic', dest='input_topic',
-                        metavar='TOPIC',
+    add_recording_arguments(parser, '--topic' if positional else '--input-topic')
+    parser.add_argument('--size', type=image_size, metavar='WxH',
+                        help='image size of the synthetic world (default: 320x240)')
+
+
+def add_recording_arguments(parser: argparse.ArgumentParser, topic: str = '--topic') -> None:
+    """Add how a recording is read; topic: what the option for it is called."""
+    parser.add_argument(topic, dest='input_topic', metavar='TOPIC',
                         help="the bag's topic of images (default: the only one that there is)")
     parser.add_argument('--calibration', type=Path, metavar='FILE',
                         help='calibration of the images: ROS camera_info, OpenCV, ASL or Kalibr '
@@ -106,8 +112,6 @@ def add_source_arguments(parser: argparse.ArgumentParser, positional: bool = Fal
                              'video or bag, how many are used at most')
     parser.add_argument('--frames', type=positive_int, metavar='N',
                         help='stop after this many images')
-    parser.add_argument('--size', type=image_size, metavar='WxH',
-                        help='image size of the synthetic world (default: 320x240)')
 
 
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:

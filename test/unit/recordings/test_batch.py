@@ -1,0 +1,163 @@
+"""Many recordings: nothing is lost, nothing is done twice, failures are told and tried again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from xsvggt_ros.cli.batch import run_command_line
+from xsvggt_ros.cli.main import build_parser, main
+from xsvggt_ros.console.errors import ToolError
+from xsvggt_ros.mapping.map_files import read_tum
+from xsvggt_ros.recordings.batch.plan import find_recordings, make_tasks
+from xsvggt_ros.recordings.batch.runner import batch_folder
+
+pytestmark = pytest.mark.slow
+SMALL = ['--image-size', '56', '--max-tokens', '60']
+
+
+def write_images(folder, count=2, size=(56, 42)):
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        pixels = rng.integers(0, 256, (size[1], size[0], 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f'{number:03d}.png')
+    return folder
+
+
+# Which recordings --------------------------------------------------------------------------------
+
+def test_recordings_are_found_by_globs_trees_and_manifests(tmp_path):
+    first, second = write_images(tmp_path / 'in' / 'a'), write_images(tmp_path / 'in' / 'b' / 'c')
+    video = tmp_path / 'in' / 'b' / 'd.mp4'
+    video.write_bytes(b'')
+    (tmp_path / 'in' / 'notes.md').write_text('no recording')
+    assert find_recordings([str(tmp_path / 'in')]) == [first, second, video]
+    assert find_recordings([str(tmp_path / 'in' / '*')]) == [first, second, video]
+    assert find_recordings([str(tmp_path / 'in' / '**' / '*.mp4'), str(first)]) == [video, first]
+    manifest = tmp_path / 'some.txt'
+    manifest.write_text('# some\nin/b/c\n\nin/a\n')
+    assert find_recordings([str(manifest)]) == [second, first]
+    with pytest.raises(ToolError, match='no recording there'):
+        find_recordings([str(tmp_path / '*.bag')])
+    manifest.write_text('in/a\nin/nothing\n')
+    with pytest.raises(ToolError, match="some.txt, line 2: 'in/nothing' is no recording"):
+        find_recordings([str(manifest)])
+
+
+def test_names_tell_recordings_apart(tmp_path):
+    paths = [tmp_path / name for name in ('x/a.mcap', 'y/a.mcap', 'y/a.mp4', 'y/b.bag', 'y/v1.2')]
+    names = [task.out.name for task in make_tasks(paths, tmp_path / 'out')]
+    assert names == ['x__a', 'y__a.mcap', 'y__a.mp4', 'y__b', 'y__v1.2']
+    assert make_tasks(paths[:1], tmp_path)[0].out.name == 'a'
+
+
+def test_what_is_the_same_for_all_is_handed_on():
+    words = ['batch', 'x', '--export', 'colmap', '--frames', '7', '--rate', '2.5', '--topic', '/a',
+             '--workers', '3', '--threads', '1', '--policy', 'xstream']
+    line = run_command_line(build_parser('batch').parse_args(words))
+    again = build_parser('reconstruct').parse_args(['reconstruct', 'in', *line])
+    assert (again.export, again.frames, again.rate, again.input_topic) == ('colmap', 7, 2.5, '/a')
+    assert (again.threads, again.policy, again.scale) == (1, 'xstream', None)
+
+
+# Runs --------------------------------------------------------------------------------------------
+
+def test_a_batch_is_done_once_and_failures_are_tried_again(tmp_path, capsys):
+    write_images(tmp_path / 'in' / 'a')
+    write_images(tmp_path / 'in' / 'b', 3)
+    bad = tmp_path / 'in' / 'c.mp4'
+    bad.write_bytes(b'no video')
+    out, table = tmp_path / 'out', tmp_path / 'all.json'
+    command = ['batch', str(tmp_path / 'in' / '*'), '--out', str(out), '--workers', '2',
+               '--json', str(table), *SMALL]
+    assert main(command) == 1
+    report = json.loads(table.read_text())
+    assert (report['done'], report['skipped'], report['failed'], report['frames']) == (2, 0, 1, 5)
+    failed = report['recordings'][2]
+    assert failed['state'] == 'failed' and 'cannot be read as a video' in failed['reason']
+    assert json.loads((out / 'c.failed.json').read_text())['reason'] == failed['reason']
+    assert (out / 'c.failed.log').exists() and not (out / 'c').exists()
+    assert len(read_tum(out / 'b' / 'trajectory.tum')) == 3
+    assert sorted(entry.name for entry in out.iterdir()) == [
+        '.batch.lock', 'a', 'b', 'c.failed.json', 'c.failed.log']
+    told = capsys.readouterr().out
+    assert '2 done, 0 done before, 1 failed; 5 frames' in told
+
+    before = (out / 'a' / 'report.json').stat().st_mtime_ns
+    assert main(command) == 1
+    report = json.loads(table.read_text())
+    assert (report['done'], report['skipped'], report['failed'], report['frames']) == (0, 2, 1, 5)
+    assert '--retry tries again' in report['recordings'][2]['reason']
+    assert (out / 'a' / 'report.json').stat().st_mtime_ns == before
+
+    bad.unlink()
+    write_images(bad)   # a folder of images in its place
+    (out / 'a' / 'map.ply').unlink()   # somebody tidied up: it is not complete any more
+    assert main([*command, '--retry']) == 0
+    report = json.loads(table.read_text())
+    assert (report['done'], report['skipped'], report['failed']) == (2, 1, 0)
+    assert (out / 'a' / 'map.ply').exists() and not (out / 'c.failed.json').exists()
+
+
+def test_another_export_is_done_anew(tmp_path):
+    write_images(tmp_path / 'a')
+    command = ['batch', str(tmp_path / 'a'), '--out', str(tmp_path / 'out'), *SMALL]
+    assert main(command) == 0
+    assert main([*command, '--export', 'depth']) == 0
+    assert len(list((tmp_path / 'out' / 'a' / 'depth').glob('*.png'))) == 2
+
+
+@pytest.mark.parametrize('number, code', [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
+def test_a_batch_that_is_killed_goes_on_where_it_was(tmp_path, number, code):
+    for name in 'abc':
+        write_images(tmp_path / 'in' / name, 2 if name == 'a' else 400)
+    out = tmp_path / 'out'
+    command = [sys.executable, '-m', 'xsvggt_ros.cli.main', 'batch', str(tmp_path / 'in'),
+               '--out', str(out), '--workers', '1', *SMALL]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    while not (line := process.stdout.readline()).startswith('a: 2 frames'):
+        assert line, 'it ended too early'
+    while not (partial := list(out.glob('.b.*.partial'))):
+        time.sleep(0.01)
+    process.send_signal(number)
+    process.communicate(timeout=600)
+    assert process.returncode == code
+    assert (out / 'a' / 'report.json').exists() and not (out / 'b').exists()
+    # Its process sees that it is alone, and ends; nothing is written under the recording's name.
+    while _writes_to(partial[0]):
+        time.sleep(0.05)
+    assert not (out / 'b').exists()
+    assert main([*command[3:], '--frames', '2']) == 0
+    assert [len(read_tum(out / name / 'trajectory.tum')) for name in 'abc'] == [2, 2, 2]
+    assert not list(out.glob('.*.partial'))
+
+
+def _writes_to(folder):
+    """Return whether any process has this folder on its command line."""
+    for entry in os.listdir('/proc'):
+        try:
+            with open(f'/proc/{entry}/cmdline', 'rb') as file:
+                if entry.isdigit() and str(folder).encode() in file.read():
+                    return True
+        except OSError:
+            continue
+    return False
+
+
+def test_one_folder_belongs_to_one_batch(tmp_path):
+    with batch_folder(tmp_path), pytest.raises(ToolError, match='another batch is at work there'):
+        with batch_folder(tmp_path):
+            pass
+    (tmp_path / '.a.123.partial').mkdir()
+    (tmp_path / '.mine').mkdir()
+    with batch_folder(tmp_path):
+        assert sorted(entry.name for entry in tmp_path.iterdir()) == ['.batch.lock', '.mine']

@@ -1,0 +1,97 @@
+"""Reconstruct many recordings, some at a time; what is done is skipped on the next run."""
+
+import argparse
+import os
+from pathlib import Path
+import sys
+import time
+
+from xsvggt_ros.cli.reconstruct import add_result_arguments
+from xsvggt_ros.console.arguments import add_recording_arguments, positive_int
+from xsvggt_ros.console.errors import ToolError
+from xsvggt_ros.console.processes import ignore_signals, interrupt_on_signals, INTERRUPTED
+
+EPILOG = """\
+example: xsvggt batch 'drives/**/*.mcap' --out maps --workers 2 --export colmap --json maps.json
+
+Each recording has a folder in DIR, which is complete or not there. A run again does what is
+left; failures stay noted as NAME.failed.json, and --retry tries them again.
+
+exit codes: 0 all done, 1 some failed, 2 wrong arguments, 130 after Ctrl-C (what is done stays)
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to `parser`."""
+    parser.add_argument('inputs', nargs='+', metavar='INPUT',
+                        help='globs in quotes (** too), recordings, folder trees, or a text file '
+                             'with one a line')
+    parser.add_argument('--out', type=Path, default=Path('out/batch'), metavar='DIR',
+                        help='folder with a folder for each recording (default: out/batch)')
+    parser.add_argument('--workers', type=positive_int, default=max(1, (os.cpu_count() or 2) // 2),
+                        metavar='N', help='recordings at a time (default: half the processors)')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write the summary as JSON too')
+    parser.add_argument('--retry', action='store_true',
+                        help='try those again that failed in an earlier run')
+    parser.epilog = EPILOG
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    _add_shared_arguments(parser)
+
+
+def _add_shared_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what is the same for all recordings."""
+    add_recording_arguments(parser)
+    add_result_arguments(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Reconstruct what the options say; return the exit code."""
+    interrupt_on_signals()
+    try:
+        return _run(options)
+    except KeyboardInterrupt:
+        ignore_signals()
+        print('\ninterrupted: what is done stays; the same command goes on', flush=True)
+        return INTERRUPTED
+    except ToolError as error:
+        print(f'xsvggt batch: {error}', file=sys.stderr)
+        return 1
+
+
+def _run(options: argparse.Namespace) -> int:
+    # Everything slow to import comes after the handlers, so that Ctrl-C is always quiet.
+    from xsvggt_ros.console.measurement import check_writable, write_json
+    from xsvggt_ros.console.tables import text_table
+    from xsvggt_ros.recordings.batch.plan import find_recordings, make_tasks
+    from xsvggt_ros.recordings.batch.runner import batch_folder, BatchRunner, summary
+    from xsvggt_ros.recordings.exports.export import export_names
+
+    started = time.monotonic()
+    names = export_names(options.export)
+    check_writable(options.json)
+    tasks = make_tasks(find_recordings(options.inputs), options.out)
+    with batch_folder(options.out):
+        print(f'{len(tasks)} recordings, {options.workers} at a time', flush=True)
+        outcomes = BatchRunner(run_command_line(options), names, options.retry).run(
+            tasks, options.workers)
+    report = summary(outcomes, started)
+    if options.json is not None:
+        write_json(options.json, report)
+    rows = [[entry['state'], Path(entry['out']).name, str(entry['frames']),
+             f"{entry['seconds']:.1f}", entry['reason'][:70]] for entry in report['recordings']]
+    print(text_table(['state', 'recording', 'frames', 'seconds', ''], rows))
+    print(f"{report['done']} done, {report['skipped']} done before, {report['failed']} failed; "
+          f"{report['frames']} frames in {report['seconds']:.1f} s")
+    return 1 if report['failed'] else 0
+
+
+def run_command_line(options: argparse.Namespace) -> list[str]:
+    """Return the arguments of `xsvggt reconstruct` that are the same for all recordings."""
+    parser = argparse.ArgumentParser()
+    _add_shared_arguments(parser)
+    words = []
+    for action in parser._actions:
+        value = getattr(options, action.dest, None)
+        if action.option_strings[:1] != ['-h'] and value is not None and value != action.default:
+            words += [action.option_strings[-1], str(value)]
+    return words

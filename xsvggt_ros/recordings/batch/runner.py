@@ -1,0 +1,210 @@
+"""Runs the tasks of a batch in processes of their own, some at a time."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import as_completed, Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+import fcntl
+import json
+import os
+from pathlib import Path
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+from xsvggt_ros.console.errors import ToolError
+from xsvggt_ros.console.progress import ProgressBar
+from xsvggt_ros.recordings.batch.plan import completed, failure_of, PARTIAL, Task
+from xsvggt_ros.recordings.report import REPORT_FILE
+
+LOG_FILE, LOCK_FILE = 'reconstruct.log', '.batch.lock'
+_MODULE = 'xsvggt_ros.cli.batch_process'   # ends when its input closes: with the batch
+_OF_PROCESS = re.compile(r'\..+\.(\d+)' + re.escape(PARTIAL))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a task ended: 'done', 'skipped' (it was done before), 'failed', or 'left' on Ctrl-C."""
+
+    task: Task
+    state: str
+    reason: str = ''
+    report: dict[str, Any] | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what the batch's report says of it."""
+        report = self.report or {}
+        errors = report.get('errors') or {}
+        return {'input': str(self.task.source), 'out': str(self.task.out), 'state': self.state,
+                'reason': self.reason, 'frames': report.get('frames', 0),
+                'seconds': report.get('seconds', 0.0), 'ate': errors.get('ate'),
+                'skipped_images': report.get('skipped', [])}
+
+
+class BatchRunner:
+    """Runs `xsvggt reconstruct` for each task; what is complete gets its name by renaming."""
+
+    def __init__(self, arguments: Sequence[str], exports: Sequence[str], retry: bool) -> None:
+        """
+        Remember what each process is given beside its input.
+
+        retry: tasks that failed in an earlier run are tried again.
+        """
+        self._arguments, self._exports, self._retry = list(arguments), exports, retry
+        self._processes: set[subprocess.Popen] = set()
+        self._lock = threading.Lock()
+        self._stopped = False
+
+    def run(self, tasks: Sequence[Task], workers: int) -> list[Outcome]:
+        """Run the tasks that are not done; return the outcomes of all, in their order."""
+        outcomes: dict[Task, Outcome] = {}
+        waiting: list[Task] = []
+        for task in tasks:
+            outcome = self._earlier(task)
+            if outcome is None:
+                waiting.append(task)
+            else:
+                outcomes[task] = outcome
+        bar = ProgressBar('batch', len(tasks))
+        with ThreadPoolExecutor(workers) as pool:
+            futures: dict[Future, Task] = {pool.submit(self._one, task): task for task in waiting}
+            try:
+                for future in as_completed(futures):
+                    outcome = future.result()
+                    outcomes[outcome.task] = outcome
+                    bar.note(_told(outcome))
+                    bar.update(len(outcomes), _counted(outcomes))
+            except BaseException:
+                self._stop(futures)
+                raise
+        bar.close(len(outcomes), _counted(outcomes))
+        return [outcomes[task] for task in tasks]
+
+    def _stop(self, futures: dict[Future, Task]) -> None:
+        with self._lock:
+            self._stopped = True
+            for future in futures:
+                future.cancel()
+            for process in self._processes:
+                process.kill()
+
+    def _earlier(self, task: Task) -> Outcome | None:
+        """Return what is known of a task that need not be run."""
+        report = completed(task, self._exports)
+        if report is not None:
+            return Outcome(task, 'skipped', 'done before', report)
+        reason = failure_of(task)
+        if reason is not None and not self._retry:
+            return Outcome(task, 'failed', f'{reason} (earlier; --retry tries again)')
+        return None
+
+    def _one(self, task: Task) -> Outcome:
+        """Run one task in a process; its log is in its folder."""
+        partial = task.partial
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            code, reason = self._reconstruct(task, partial)
+            if code == 0:
+                report = json.loads((partial / REPORT_FILE).read_text('utf-8'))
+                _take_name(partial, task.out)
+                task.failure.unlink(missing_ok=True)
+                return Outcome(task, 'done', '', report)
+        except (OSError, ValueError) as error:
+            reason = f'{type(error).__name__}: {error}'
+        if self._stopped:
+            shutil.rmtree(partial, ignore_errors=True)
+            return Outcome(task, 'left')
+        return self._failed(task, partial, reason)
+
+    @staticmethod
+    def _failed(task: Task, partial: Path, reason: str) -> Outcome:
+        """Note why a task failed, so that later runs know; its log stays beside the note."""
+        note = {'input': str(task.source), 'reason': reason}
+        with suppress(OSError):
+            log = partial / LOG_FILE
+            if log.exists():
+                os.replace(log, task.failure.with_suffix('.log'))
+            task.failure.write_text(json.dumps(note, indent=2) + '\n', encoding='utf-8')
+        shutil.rmtree(partial, ignore_errors=True)
+        return Outcome(task, 'failed', reason)
+
+    def _reconstruct(self, task: Task, folder: Path) -> tuple[int, str]:
+        """Run the process; return its exit code, and the last thing that it said."""
+        command = [sys.executable, '-u', '-m', _MODULE, str(task.source), '--out', str(folder),
+                   *self._arguments]
+        with open(folder / LOG_FILE, 'wb') as log:
+            with self._lock:
+                if self._stopped:
+                    return 1, 'not begun'
+                process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log,
+                                           stderr=subprocess.STDOUT, start_new_session=True)
+                self._processes.add(process)
+            try:
+                code = process.wait()
+            finally:
+                with self._lock:
+                    self._processes.discard(process)
+        lines = (folder / LOG_FILE).read_text('utf-8', 'replace').strip().splitlines()
+        said = next((line for line in reversed(lines) if line.startswith('xsvggt ')), '')
+        if not said:
+            said = lines[-1] if lines else ''
+        words = f'ended by signal {-code}' if code < 0 else f'exit code {code}'
+        return code, said.removeprefix('xsvggt reconstruct: ') or words
+
+
+@contextmanager
+def batch_folder(folder: Path) -> Iterator[None]:
+    """Keep a folder for one batch at a time; raises ToolError. Removes what killed ones left."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / LOCK_FILE, 'wb')  # noqa: SIM115 is open as long as the batch
+    except OSError as error:
+        raise ToolError(f'--out {folder}: cannot be written: {error}') from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ToolError(f'--out {folder}: another batch is at work there') from error
+        except OSError:   # a file system without locks
+            pass
+        for entry in folder.iterdir():
+            if _OF_PROCESS.fullmatch(entry.name) and entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+        yield
+
+
+def _take_name(partial: Path, out: Path) -> None:
+    """Rename a complete folder; what was there before, complete or not, goes."""
+    old = out.parent / f'.{out.name}.{os.getpid()}.old{PARTIAL}'
+    if out.exists():
+        os.replace(out, old)
+    os.replace(partial, out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _told(outcome: Outcome) -> str:
+    name = outcome.task.out.name
+    if outcome.state != 'done' or outcome.report is None:
+        return f'{name}: {outcome.state}: {outcome.reason}'
+    return f"{name}: {outcome.report['frames']} frames in {outcome.report['seconds']:.1f} s"
+
+
+def _counted(outcomes: dict[Task, Outcome]) -> str:
+    states = [outcome.state for outcome in outcomes.values()]
+    return ', '.join(f'{states.count(state)} {state}' for state in ('done', 'skipped', 'failed')
+                     if states.count(state))
+
+
+def summary(outcomes: Sequence[Outcome], started: float) -> dict[str, Any]:
+    """Return the batch's report; started: by the monotonic clock."""
+    entries = [outcome.as_json() for outcome in outcomes]
+    states = [entry['state'] for entry in entries]
+    return {'recordings': entries, 'done': states.count('done'),
+            'skipped': states.count('skipped'), 'failed': states.count('failed'),
+            'frames': sum(entry['frames'] for entry in entries),
+            'seconds': round(time.monotonic() - started, 3)}
