@@ -8,6 +8,7 @@ from xsvggt_ros.console.arguments import (
     add_device_arguments,
     add_keyframe_arguments,
     add_tradeoff_arguments,
+    add_trajectory_arguments,
     positive_float,
     positive_int,
 )
@@ -58,12 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--tokens', metavar='N,M',
                         help='budgets per layer of the policies that have one (default: the '
                              "node's)")
-    parser.add_argument('--trajectory', choices=('network', 'tracked', 'optimized'),
-                        default='network',
-                        help="whose poses are compared: the network's; tracked corners' on its "
-                             'depth; or those after a window of keyframes was adjusted. Of the '
-                             'latter two, rows and JSON have the final ones and, as live, those '
-                             'that were known when each frame came (default: network)')
+    add_trajectory_arguments(parser, 'network')
     parser.add_argument('--focal', choices=('known', 'unknown'), default='known',
                         help='whether --trajectory is told the focal length, or begins with what '
                              'the network says of the first frame (default: known)')

@@ -9,6 +9,7 @@ from xsvggt_ros.console.arguments import (
     add_device_arguments,
     add_network_arguments,
     add_source_arguments,
+    add_trajectory_arguments,
     positive_float,
     WORLD_FRAMES,
 )
@@ -42,6 +43,7 @@ def add_result_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--scale', type=positive_float, metavar='METRES',
                         help="metres for one unit of the network, if you know it; all files are "
                              "then in metres (default: the network's own unit)")
+    add_trajectory_arguments(parser, 'optimized')
     add_network_arguments(parser)
     add_device_arguments(parser)
 

@@ -134,3 +134,16 @@ def network_image_size(options: argparse.Namespace) -> int:
     """Return the chosen image size; 0 is the one that the weights were trained with."""
     small = RANDOM_IMAGE_SIZE if options.checkpoint == 'random' else 0
     return options.image_size or small
+
+
+def add_trajectory_arguments(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add whose poses are taken, and what becomes of the depth."""
+    parser.add_argument(
+        '--trajectory', choices=('network', 'tracked', 'optimized'), default=default,
+        help="whose poses are taken: the network's; those of tracked corners on the network's "
+             'depth; or those after a window of keyframes was adjusted, too '
+             f'(default: {default})')
+    parser.add_argument(
+        '--depth-correction', choices=('off', 'auto'), default='auto',
+        help="with tracks: whether the network's depth is bent, smoothly, to agree with the "
+             'landmarks, as far as it disagrees (default: auto)')

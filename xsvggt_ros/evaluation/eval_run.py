@@ -84,7 +84,8 @@ def _row(setting: EvalSetting, length: int, starts: list[tuple[Prediction, EvalS
     """Return the row of a setting and a length: predictions, and the streams they are of."""
     if options.trajectory == 'network':
         return make_row(setting, length, [evaluation.score(*start) for start in starts])
-    runs = [follow(predicted, stream, options.trajectory, options.focal == 'known')
+    runs = [follow(predicted, stream, options.trajectory, options.focal == 'known',
+                   options.depth_correction == 'auto')
             for predicted, stream in starts]
     scores = [[evaluation.score(predicted, stream)
                for predicted, (_, stream) in zip(kind, starts)] for kind in zip(*runs)]
@@ -166,6 +167,8 @@ def _command(options: argparse.Namespace) -> str:
             words += ['--' + name.replace('_', '-'), str(value)]
     if options.trajectory != 'network':
         words += ['--trajectory', options.trajectory, '--focal', options.focal]
+        if options.depth_correction != 'auto':
+            words += ['--depth-correction', options.depth_correction]
     if options.weights != 'float':
         words += ['--weights', options.weights]
     if options.camera_iterations != ITERATIONS:

@@ -14,11 +14,12 @@ from xsvggt_ros.trajectory.odometry import Frame, Odometry
 
 
 def follow(predicted: Prediction, stream: EvalStream, mode: str,
-           focal_known: bool) -> tuple[Prediction, Prediction]:
+           focal_known: bool, correct_depth: bool = True) -> tuple[Prediction, Prediction]:
     """
     Return a prediction with the poses that `mode` makes of it: final ones, and live ones.
 
-    mode: 'tracked' or 'optimized'. Without a known focal length it begins with the network's of
+    mode: 'tracked' or 'optimized'. correct_depth: see `Odometry.depth_factors`; otherwise each
+    map has the scale of its keyframe. Without a known focal length it begins with the network's of
     the first frame. Raises ToolError for a stream whose camera is not known though it should be.
     """
     model_from_source = stream.model_from_source
@@ -30,17 +31,20 @@ def follow(predicted: Prediction, stream: EvalStream, mode: str,
     odometry = Odometry(cameras, (width, height), focal_known,
                         TrajectoryConfig(optimize=mode == 'optimized'))
     history, seconds, live_cameras = History(), predicted.seconds.copy(), []
+    depths = np.empty_like(predicted.depths)
     for index, grey in enumerate(stream.greys):
         start = time.perf_counter()
-        estimate = odometry.step(Frame(
-            grey, predicted.depths[index], predicted.confidences[index],
-            predicted.world_from_camera[index], model_from_source))
+        frame = Frame(grey, predicted.depths[index], predicted.confidences[index],
+                      predicted.world_from_camera[index], model_from_source)
+        estimate = odometry.step(frame)
+        depths[index] = frame.depth * (
+            odometry.depth_factors(frame) if correct_depth else estimate.scale)
         seconds[index] += time.perf_counter() - start
         history.add(estimate, odometry)
         live_cameras.append(model_from_source @ odometry.camera)
     history.update(odometry)
-    live = replace(predicted, world_from_camera=np.array(history.live), seconds=seconds,
-                   intrinsics=np.array(live_cameras))
+    live = replace(predicted, depths=depths, world_from_camera=np.array(history.live),
+                   intrinsics=np.array(live_cameras), seconds=seconds)
     final = replace(live, world_from_camera=history.final(), intrinsics=np.tile(
         live_cameras[-1], (len(live_cameras), 1, 1)))
     return final, live

@@ -19,7 +19,7 @@ from xsvggt_ros.engine.cache_stats import CacheStats
 from xsvggt_ros.engine.factory import build_engine, EngineOptions
 from xsvggt_ros.engine.frame_result import ResultError
 from xsvggt_ros.engine.stream_engine import FrameResult, StreamEngine
-from xsvggt_ros.geometry.se3 import flu_from_optical, invert_transform
+from xsvggt_ros.geometry.se3 import invert_transform
 from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.mapping.map_files import format_stamp
 from xsvggt_ros.mapping.point_cloud import CloudOptions, pack_cloud
@@ -33,6 +33,7 @@ from xsvggt_ros.recordings.exports.export import (
     make_exports,
     SourcePictures,
 )
+from xsvggt_ros.recordings.followed_frames import FollowedFrames, odom_pose
 from xsvggt_ros.recordings.frame_source import FramesAhead, FrameSource, open_source
 from xsvggt_ros.recordings.outputs import CacheRow
 from xsvggt_ros.recordings.recording import (
@@ -66,18 +67,24 @@ def run_reconstruct(options: argparse.Namespace) -> None:
     print(f'weights: {loaded.description}', flush=True)
     recording = Recording(model=loaded.description, random_weights=loaded.random_weights,
                           metric=options.scale is not None)
-    run = _Run(engine, source, recording, exports, options.scale)
+    followed = None
+    if options.trajectory != 'network':
+        followed = FollowedFrames(options.trajectory, options.depth_correction == 'auto')
+    run = _Run(engine, source, recording, exports, options.scale, followed)
     ahead = FramesAhead(source.frames())
     try:
         run.reconstruct_all(ahead)
         report.complete = True
         _tell_summary(recording, run.seconds, source)
+        if followed is not None:
+            print(followed.describe())
         files = _write_all(run, report, options.out)
     except (KeyboardInterrupt, ToolError) as error:
         ignore_signals()
         ahead.stop()
         print('\ninterrupted' if isinstance(error, KeyboardInterrupt) else '\nended by an error')
         report.complete = False
+        run.finish()
         _save_so_far(run, report, options.out)
         raise
     print('\n'.join(str(file) for file in files))
@@ -88,19 +95,25 @@ def _begin_report(options: argparse.Namespace, source: FrameSource) -> RunReport
     cache = {'policy': options.policy, 'quantization': options.quantization,
              'max_tokens': options.max_tokens}
     return RunReport(name, source.calibration, options.scale, cache,
-                     device_name(choose_device(options.device)))
+                     device_name(choose_device(options.device)), trajectory=options.trajectory)
 
 
 class _Run:
     """One run: each frame goes through the engine, into the recording and to the exports."""
 
     def __init__(self, engine: StreamEngine, source: FrameSource, recording: Recording,
-                 exports: Sequence[Export] = (), scale: float | None = None) -> None:
-        """Begin before the first frame; scale: metres for one unit of the network."""
+                 exports: Sequence[Export] = (), scale: float | None = None,
+                 followed: FollowedFrames | None = None) -> None:
+        """
+        Begin before the first frame; scale: metres for one unit of the network.
+
+        followed: locates the frames; None: the network does.
+        """
         self.engine, self.source, self.recording = engine, source, recording
         self.exports = exports
         self.seconds = 0.0
         self._scale = scale
+        self._followed = followed
         self._camera = source.calibration.camera() if source.calibration is not None else None
         self._pictures: SourcePictures | None = None
 
@@ -111,13 +124,27 @@ class _Run:
         start = time.perf_counter()
         for frame in frames:
             output = self.reconstruct(frame)
-            for export in self.exports:
-                with writing_export(export.name):
-                    export.add(output)
+            if self._followed is None:
+                self.give(output)
+            else:
+                self._followed.hold(output, self.give, self._scale or 1.0)
             done = self.recording.frames
             self.seconds = time.perf_counter() - start
             bar.update(done, f'{pace.words(done)}, {_cache_words(output.cache)}'.lstrip(', '))
         bar.close(self.recording.frames)
+        self.finish()
+
+    def finish(self) -> None:
+        """Give on what waits for its final pose."""
+        if self._followed is not None:
+            self._followed.finish(self.recording, self.give, self._scale or 1.0)
+
+    def give(self, output: FrameOutput) -> None:
+        """Put a frame whose pose is final into the map and the exports."""
+        self.recording.map.add(output.cloud, torch.from_numpy(output.pose.matrix()))
+        for export in self.exports:
+            with writing_export(export.name):
+                export.add(output)
 
     def reconstruct(self, frame: SourceFrame) -> FrameOutput:
         """Put one frame through the engine and into the recording."""
@@ -136,7 +163,6 @@ class _Run:
         if frame.motion is not None:
             recording.truth.append(
                 StampedPose.from_matrix(stamp_ns, frame.motion.world_from_camera))
-        recording.map.add(cloud, torch.from_numpy(pose.matrix()))
         recording.cache.append(row)
         recording.image = pixels
         return FrameOutput(len(recording.poses) - 1, stamp_ns, pixels, result, pose, cloud, row,
@@ -148,6 +174,9 @@ class _Run:
         try:
             result = self.engine.step(pixels, self._camera)
             self.engine.accept([result])  # nothing that is not finite gets into the files
+            if self._followed is not None:
+                result = self._followed.follow(pixels, self._camera, result,
+                                               self.engine.resize.model_from_source())
         except ResultError as error:
             raise ToolError(
                 f'frame {number}: this is no reconstruction: {error}. '
@@ -256,9 +285,7 @@ def _load(options: argparse.Namespace) -> tuple[LoadedModel, StreamEngine]:
 def _pose(result: FrameResult, stamp_ns: int) -> StampedPose:
     """Return the camera's pose in the odometry frame: forward-left-up at the first camera."""
     world_from_camera = invert_transform(result.camera_from_world.cpu().to(torch.float64))
-    odom_from_world = torch.eye(4, dtype=torch.float64)
-    odom_from_world[:3, :3] = flu_from_optical()
-    return StampedPose.from_matrix(stamp_ns, (odom_from_world @ world_from_camera).numpy())
+    return odom_pose(world_from_camera.numpy(), stamp_ns)
 
 
 def _cache_row(stats: CacheStats, stamp_ns: int, latency: float) -> CacheRow:

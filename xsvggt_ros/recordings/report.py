@@ -28,6 +28,7 @@ class RunReport:
     skipped: str = ''
     complete: bool = False               # False: interrupted, or ended by an error
     exports: dict[str, Any] = field(default_factory=dict)   # by name: files and notes
+    trajectory: str = 'network'          # whose poses
 
 
 def write_report(folder: Path, run: RunReport, recording: Recording) -> Path:
@@ -46,6 +47,7 @@ def _content(run: RunReport, recording: Recording) -> dict[str, Any]:
         'version': package_version(),
         'input': run.source,
         'complete': run.complete,
+        'trajectory': run.trajectory,
         'frames': recording.frames,
         'seconds': round(run.seconds, 3),
         'frames_per_second': round(recording.frames / run.seconds, 3) if run.seconds else None,

@@ -62,6 +62,11 @@ class Locator:
             return best
         return matched
 
+    @property
+    def tracks(self) -> Tracks:
+        """Return what is tracked in the last image."""
+        return self._tracker.tracks
+
     def keep(self, image: np.ndarray, tracks: Tracks) -> None:
         """Make `image`, and what is tracked in it, the last one."""
         self._tracker.keep(image, tracks)

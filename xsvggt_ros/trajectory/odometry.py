@@ -6,6 +6,7 @@ import numpy as np
 
 from xsvggt_ros.trajectory.adjustment import Solution, solve
 from xsvggt_ros.trajectory.config import TrajectoryConfig
+from xsvggt_ros.trajectory.depth_field import correction, Seen
 from xsvggt_ros.trajectory.fallback import Fallback, Located
 from xsvggt_ros.trajectory.keyframes import KeyframeRule
 from xsvggt_ros.trajectory.local_map import LocalMap, WindowProblem
@@ -146,6 +147,24 @@ class Odometry:
         problem = self.window_problem()
         if problem is not None:
             self.apply(problem, solve(problem.problem))
+
+    def depth_factors(self, frame: Frame) -> np.ndarray:
+        """
+        Return factors, float32 [h, w], that bring the depth of the last frame to the landmarks.
+
+        In the trajectory's unit. frame: the one that `step` had last.
+        """
+        tracks = self._locator.tracks
+        tracks = tracks.chosen(self.map.known(tracks.ids))
+        points, _, variance = self.map.points(tracks.ids)
+        pose = self.map.pose(self._keyframes - 1) @ self._keyframe_from_last
+        depth = to_camera(points, pose)[:, 2]
+        told = sample_depth(frame.depth, tracks.pixels, frame.depth_from_image)
+        good = (depth > _SHALLOWEST) & (told > _SHALLOWEST)
+        with np.errstate(all='ignore'):
+            ratio = np.where(good, np.log(depth / told), np.nan)
+        return correction(Seen(tracks.pixels, ratio, variance), self._log_scale,
+                          frame.depth.shape, frame.depth_from_image, self._width)
 
     # Parts ---------------------------------------------------------------------------------------
 

@@ -45,7 +45,7 @@ def test_true_depth_gives_true_poses(stream, mode):
         scores = score(run, stream)
         assert scores.rotation_deg < 0.5 and scores.focal_error < 1e-6
         assert scores.rpe_translation < 0.2 * score(predicted, stream).rpe_translation
-        np.testing.assert_array_equal(run.depths, predicted.depths)
+        assert scores.depth_abs_rel < 0.03
         assert (run.seconds > predicted.seconds).all()
 
 

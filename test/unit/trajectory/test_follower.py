@@ -1,0 +1,73 @@
+"""Streams of cameras with a lens, calibrated cameras, and those nobody knows."""
+
+import cv2
+import numpy as np
+import pytest
+from test_odometry import errors, room
+
+from xsvggt_ros.geometry.camera_model import CameraModel
+from xsvggt_ros.images.preprocess import Resize
+from xsvggt_ros.trajectory.follower import Follower, GreyView, NetworkFrame
+
+SIZE = (320, 240)
+
+
+def network_frame(seen, focal=1.0):
+    """Return what a network that is right, but for the focal length, says at 112x84."""
+    resize = Resize.plan(240, 320, 112, 14)
+    matrix = resize.model_from_source().numpy()
+    intrinsics = matrix @ seen.intrinsics.matrix()
+    intrinsics[[0, 1], [0, 1]] *= focal
+    depth = cv2.resize(seen.depth, (112, 84), interpolation=cv2.INTER_NEAREST)
+    return NetworkFrame(depth, np.ones_like(depth), np.eye(4), intrinsics, matrix)
+
+
+def lens():
+    """Return a camera whose rectified images are the world's, seen through a lens."""
+    k = room()[0].intrinsics.matrix().ravel()
+    return CameraModel.calibrated(SIZE, k, (-0.25, 0.06))
+
+
+def bent(image, camera):
+    """Return a rectified image as the camera with the lens takes it."""
+    grid = np.stack(np.meshgrid(np.arange(320.0), np.arange(240.0)), -1)
+    matrix, coefficients = camera.camera_matrix, np.array(camera.coefficients)
+    straight = cv2.undistortPoints(grid.reshape(-1, 1, 2), matrix, coefficients, None, None,
+                                   matrix).reshape(240, 320, 2).astype(np.float32)
+    return cv2.remap(image, straight, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+
+
+@pytest.mark.parametrize('mode', ['tracked', 'optimized'])
+def test_a_lens_changes_nothing(mode):
+    camera = lens()
+    _, seen = room()
+    follower = Follower(mode, history=True)
+    for one in seen[:12]:
+        follower.follow(bent(one.image, camera), camera, network_frame(one))
+    ratio, turn = errors(follower.history.final(), [one.world_from_camera for one in seen[:12]])
+    assert ratio < 0.1 and turn < 0.5
+    np.testing.assert_allclose(follower.intrinsics(), network_frame(seen[0]).intrinsics)
+    assert follower.depth_factors().shape == (84, 112)
+
+
+def test_without_a_calibration_the_focal_length_is_found_on_the_way():
+    _, seen = room()
+    follower = Follower('optimized', history=True)
+    for one in seen:
+        follower.follow(one.image, None, network_frame(one, focal=1.07))
+    true = network_frame(seen[0]).intrinsics[0, 0]
+    assert abs(np.log(follower.intrinsics()[0, 0] / true)) < 0.5 * np.log(1.07)
+
+
+def test_a_picture_without_a_lens_is_not_touched_and_one_with_it_is_straightened():
+    _, seen = room()
+    camera, view = lens(), GreyView()
+    plain = view.grey(seen[0].image, None)
+    assert plain.dtype == np.uint8 and plain.shape == (240, 320)
+    assert view.grey(plain, camera.rectified()) is plain
+    straight = view.grey(bent(seen[0].image, camera), camera)
+    middle = np.s_[40:200, 50:270]
+    off = np.abs(straight[middle].astype(float) - plain[middle])
+    unbent = np.abs(cv2.cvtColor(bent(seen[0].image, camera), cv2.COLOR_RGB2GRAY)[
+        middle].astype(float) - plain[middle])
+    assert off.mean() < 0.4 * unbent.mean()

@@ -1,0 +1,125 @@
+"""Frames whose poses are the trajectory's: held until they are final."""
+
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xsvggt_ros.engine.frame_result import FrameResult
+from xsvggt_ros.geometry.camera_model import CameraModel
+from xsvggt_ros.geometry.se3 import flu_from_optical
+from xsvggt_ros.mapping.trajectory import StampedPose
+from xsvggt_ros.recordings.exports.export import FrameOutput
+from xsvggt_ros.recordings.recording import Recording
+from xsvggt_ros.trajectory.follower import Follower, NetworkFrame
+
+HELD_BYTES = 2 ** 29     # of frames that wait for their final pose
+
+
+class FollowedFrames:
+    """
+    The frames of a recording, located by tracks and given on when their poses are final.
+
+    When they take more than `held_bytes`, the oldest are given on with what is known of their
+    poses by then, which the window does not change any more.
+    """
+
+    def __init__(self, mode: str, correct_depth: bool, held_bytes: int = HELD_BYTES) -> None:
+        """Begin a stream; mode: 'tracked' or 'optimized'."""
+        self._follower = Follower(mode, history=True)
+        self._correct_depth = correct_depth
+        self._held: deque[FrameOutput] = deque()
+        self._bytes, self._held_bytes = 0, held_bytes
+        self._sources: Counter[str] = Counter()
+
+    def describe(self) -> str:
+        """Return in words where the poses are from."""
+        return 'poses from: ' + ', '.join(
+            f'{source} {count}' for source, count in self._sources.items())
+
+    def follow(self, pixels: np.ndarray, camera: CameraModel | None, result: FrameResult,
+               model_from_source: Tensor) -> FrameResult:
+        """Return a frame's result with the trajectory's pose, camera and depth."""
+        pose = torch.linalg.inv(result.camera_from_world.double().cpu()).numpy()
+        seen = NetworkFrame(
+            result.depth.cpu().numpy(), result.depth_confidence.cpu().numpy(), pose,
+            result.intrinsics.double().cpu().numpy(), model_from_source.numpy())
+        estimate = self._follower.follow(pixels, camera, seen)
+        self._sources[estimate.source] += 1
+        factors = np.full(result.depth.shape, estimate.scale)
+        if self._correct_depth:
+            factors = self._follower.depth_factors()
+        return replace(
+            result, camera_from_world=_tensor(np.linalg.inv(estimate.world_from_camera), result),
+            intrinsics=_tensor(self._follower.intrinsics(), result),
+            depth=result.depth * _tensor(factors, result))
+
+    def hold(self, output: FrameOutput, give: Callable[[FrameOutput], None],
+             metres: float) -> None:
+        """
+        Keep a frame until its pose is final; `give` takes those that are.
+
+        metres: for one unit of the network, as in the output.
+        """
+        self._held.append(output)
+        self._bytes += _size(output)
+        if self._bytes > self._held_bytes:
+            poses = self._follower.history.final()
+            while self._held and self._bytes > self._held_bytes // 2:
+                give(self._finished(poses, metres))
+
+    def finish(self, recording: Recording, give: Callable[[FrameOutput], None],
+               metres: float) -> None:
+        """Give the recording its final poses, and `give` all frames that are left."""
+        if self._follower.odometry is None:
+            return
+        self._follower.history.update(self._follower.odometry)
+        poses = self._follower.history.final()
+        recording.poses[:] = [odom_pose(pose, live.stamp_ns, metres)
+                              for pose, live in zip(poses, recording.poses)]
+        while self._held:
+            give(self._finished(poses, metres))
+
+    def _finished(self, poses: np.ndarray, metres: float) -> FrameOutput:
+        """Return the oldest frame with its final pose and camera."""
+        output = self._held.popleft()
+        self._bytes -= _size(output)
+        camera_from_world = np.linalg.inv(poses[output.number])
+        camera_from_world[:3, 3] *= metres
+        intrinsics = _tensor(self._follower.intrinsics(), output.result)
+        # What was seen beside the axis moves with the focal length that is known by now.
+        bend = (output.result.intrinsics / intrinsics)[(0, 1), (0, 1)].to(output.cloud)
+        cloud = output.cloud
+        if not bool((bend == 1).all()):
+            cloud = cloud.clone()
+            cloud[:, :2] *= bend
+        result = replace(output.result, intrinsics=intrinsics,
+                         camera_from_world=_tensor(camera_from_world, output.result))
+        return replace(output, result=result, cloud=cloud,
+                       pose=odom_pose(poses[output.number], output.stamp_ns, metres))
+
+
+def odom_pose(world_from_camera: np.ndarray, stamp_ns: int, metres: float = 1.0) -> StampedPose:
+    """
+    Return a pose [4, 4] in the odometry frame: forward-left-up at the first camera.
+
+    metres: by which its position is multiplied.
+    """
+    odom_from_world = np.eye(4)
+    odom_from_world[:3, :3] = flu_from_optical().numpy()
+    pose = odom_from_world @ world_from_camera
+    pose[:3, 3] *= metres
+    return StampedPose.from_matrix(stamp_ns, pose)
+
+
+def _tensor(values: np.ndarray, result: FrameResult) -> Tensor:
+    return torch.from_numpy(values).to(result.depth)
+
+
+def _size(output: FrameOutput) -> int:
+    result = output.result
+    return int(output.source.nbytes + output.cloud.nbytes + result.image.nbytes
+               + 2 * result.depth.nbytes)

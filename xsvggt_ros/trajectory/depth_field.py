@@ -1,0 +1,86 @@
+"""
+The network's depth brought into agreement with the landmarks: a smooth field of log factors.
+
+A Gaussian process over the image (Rasmussen and Williams, 2006, chapter 2) on the log ratios of
+the landmarks' depths to the network's. How much it may bend follows from how much both disagree:
+where the network is right, its own depth is left as it is.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+_LENGTH = 0.2            # of the image's width, over which the field is smooth
+_QUIET = 0.03            # spread of the log ratios up to which the network's depth is left alone
+_LOUDEST = 0.5           # of the field's standard deviation
+_NOISE = 0.05            # standard deviation of a log ratio beyond the landmark's own
+_FEWEST = 20             # landmarks
+_MOST = 160              # that are used
+_GRID = 16               # columns at which the field is computed
+
+
+@dataclass(frozen=True)
+class Seen:
+    """
+    Landmarks in a frame.
+
+    pixels [n, 2] of the image; log_ratio [n]: of their depth to the network's there; variance [n]
+    of their log depth.
+    """
+
+    pixels: np.ndarray
+    log_ratio: np.ndarray
+    variance: np.ndarray
+
+
+def correction(seen: Seen, log_scale: float, size: tuple[int, int],
+               depth_from_image: np.ndarray, image_width: int) -> np.ndarray:
+    """
+    Return factors, float32 [h, w], for a depth map of `size` (h, w).
+
+    log_scale: of the whole map, where the landmarks say nothing. depth_from_image: [3, 3].
+    """
+    height, width = size
+    flat = np.full(size, np.exp(log_scale), np.float32)
+    good = np.isfinite(seen.log_ratio) & np.isfinite(seen.variance)
+    if good.sum() < _FEWEST:
+        return flat
+    ratio, variance, pixels = seen.log_ratio[good], seen.variance[good], seen.pixels[good]
+    surest = np.argsort(variance, kind='stable')[:_MOST]
+    ratio, variance = ratio[surest] - log_scale, variance[surest]
+    amplitude = _amplitude(ratio)
+    if amplitude == 0.0:
+        return flat
+    places = pixels[surest] @ depth_from_image[:2, :2].T + depth_from_image[:2, 2]
+    length = _LENGTH * image_width * depth_from_image[0, 0]
+    clipped = np.clip(ratio, -3 * amplitude, 3 * amplitude)   # of outliers, little
+    covariance = amplitude ** 2 * _kernel(places, places, length)
+    covariance[np.diag_indices(len(ratio))] += variance + _NOISE ** 2
+    rows = max(2, round(_GRID * height / width))
+    x, y = np.meshgrid(np.linspace(0, width - 1, _GRID), np.linspace(0, height - 1, rows))
+    grid = np.stack([x.ravel(), y.ravel()], -1)
+    field = amplitude ** 2 * _kernel(grid, places, length) @ np.linalg.solve(covariance, clipped)
+    field = field.reshape(rows, _GRID).astype(np.float32)
+    return np.exp(log_scale + _enlarged(field, size)).astype(np.float32)
+
+
+def _amplitude(ratio: np.ndarray) -> float:
+    """Return how far the field may bend, by how far the log ratios spread about the scale."""
+    spread = 1.4826 * float(np.median(np.abs(ratio - np.median(ratio))))
+    return float(min(np.sqrt(max(0.0, spread ** 2 - _QUIET ** 2)), _LOUDEST))
+
+
+def _kernel(first: np.ndarray, second: np.ndarray, length: float) -> np.ndarray:
+    squares = ((first[:, None] - second[None]) ** 2).sum(-1)
+    return np.exp(-0.5 * squares / length ** 2)
+
+
+def _enlarged(field: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return the field at each pixel: its corners are the map's corner pixels."""
+    height, width = size
+    rows, columns = field.shape
+    x = np.linspace(0, columns - 1, width, dtype=np.float32)
+    y = np.linspace(0, rows - 1, height, dtype=np.float32)
+    across, down = np.meshgrid(x, y)
+    return cv2.remap(field, across, down, cv2.INTER_LINEAR)

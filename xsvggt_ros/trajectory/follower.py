@@ -1,0 +1,99 @@
+"""From pictures and what a network says of them to poses, whatever the camera."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from xsvggt_ros.geometry.camera_model import CameraModel
+from xsvggt_ros.trajectory.config import TrajectoryConfig
+from xsvggt_ros.trajectory.history import History
+from xsvggt_ros.trajectory.odometry import Estimate, Frame, Odometry
+from xsvggt_ros.trajectory.tracker import grey_of
+
+
+@dataclass(frozen=True)
+class NetworkFrame:
+    """
+    What the network says of a frame, on the host.
+
+    depth, confidence: [h, w], NaN and 0 where nothing is known. world_from_camera: [4, 4].
+    intrinsics: [3, 3] of the depth map, the calibration's or the network's guess.
+    model_from_source: [3, 3], from the rectified picture's pixels to the depth map's.
+    """
+
+    depth: np.ndarray
+    confidence: np.ndarray
+    world_from_camera: np.ndarray
+    intrinsics: np.ndarray
+    model_from_source: np.ndarray
+
+
+class Follower:
+    """
+    One stream's odometry, with its camera.
+
+    The first frame decides whether the focal length is known, by whether a camera comes with it.
+    """
+
+    def __init__(self, mode: str, history: bool = False) -> None:
+        """Begin a stream in mode 'tracked' or 'optimized'; history: keep every frame's pose."""
+        self._config = TrajectoryConfig(optimize=mode == 'optimized')
+        self.history = History() if history else None
+        self.odometry: Odometry | None = None
+        self._view = GreyView()
+        self._frame: Frame | None = None
+        self._model_from_source = np.eye(3)
+
+    def follow(self, pixels: np.ndarray, camera: CameraModel | None, seen: NetworkFrame,
+               adjust_now: bool = True) -> Estimate:
+        """
+        Return the pose of a picture, uint8 [H, W, 3] RGB or [H, W] grey, as it came.
+
+        camera: its calibration; the same object must come with every frame. adjust_now: as in
+        `Odometry.step`.
+        """
+        grey = self._view.grey(pixels, camera)
+        self._model_from_source = seen.model_from_source
+        if self.odometry is None:
+            height, width = grey.shape
+            matrix = np.linalg.inv(seen.model_from_source) @ seen.intrinsics
+            self.odometry = Odometry(matrix, (width, height), camera is not None, self._config)
+        self._frame = Frame(grey, seen.depth, seen.confidence, seen.world_from_camera,
+                            seen.model_from_source)
+        estimate = self.odometry.step(self._frame, adjust_now)
+        if self.history is not None:
+            self.history.add(estimate, self.odometry)
+        return estimate
+
+    def depth_factors(self) -> np.ndarray:
+        """Return factors, float32 [h, w], of the last frame's depth; see `Odometry`."""
+        return self.odometry.depth_factors(self._frame)
+
+    def intrinsics(self) -> np.ndarray:
+        """Return the depth map's camera matrix [3, 3] as it is known now."""
+        return self._model_from_source @ self.odometry.camera
+
+
+class GreyView:
+    """Pictures in grey, rectified where their lens asks for it."""
+
+    def __init__(self) -> None:
+        """Begin without a camera."""
+        self._camera: CameraModel | None = None
+        self._maps: tuple[np.ndarray, np.ndarray] | None = None
+
+    def grey(self, pixels: np.ndarray, camera: CameraModel | None) -> np.ndarray:
+        """Return a picture in grey as the rectified camera sees it, uint8 [H, W]."""
+        grey = grey_of(pixels)
+        if camera is not self._camera:
+            self._camera, self._maps = camera, None
+            if camera is not None and camera.needs_rectification:
+                height, width = grey.shape
+                places = camera.for_images(width, height).rectification_map()
+                # Fixed-point maps: half the time of floating ones.
+                self._maps = cv2.convertMaps(
+                    np.nan_to_num(places, nan=-2.0).astype(np.float32), None, cv2.CV_16SC2)
+        if self._maps is None:
+            return grey
+        return cv2.remap(grey, *self._maps, cv2.INTER_LINEAR)
