@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip('matplotlib')
 
-from test_reconstruct import same_signals, SMALL  # noqa: E402, F401
+from test_reconstruct import SMALL  # noqa: E402
 
 from xsvggt_ros.cli.main import main  # noqa: E402
 from xsvggt_ros.geometry import metrics  # noqa: E402
