@@ -114,6 +114,7 @@ class _Run:
         self.seconds = 0.0
         self._scale = scale
         self._followed = followed
+        self._failed: set[str] = set()   # exports, which get no more frames
         self._camera = source.calibration.camera() if source.calibration is not None else None
         self._pictures: SourcePictures | None = None
 
@@ -143,8 +144,11 @@ class _Run:
         """Put a frame whose pose is final into the map and the exports."""
         self.recording.map.add(output.cloud, torch.from_numpy(output.pose.matrix()))
         for export in self.exports:
-            with writing_export(export.name):
-                export.add(output)
+            if export.name not in self._failed:
+                self._failed.add(export.name)
+                with writing_export(export.name):
+                    export.add(output)
+                self._failed.remove(export.name)
 
     def reconstruct(self, frame: SourceFrame) -> FrameOutput:
         """Put one frame through the engine and into the recording."""
