@@ -5,6 +5,8 @@ Depth and points are weighted by their own confidence; poses are in the first ca
 Other than there, lengths are metres: the floor of the rooms tells how large they are.
 """
 
+from functools import reduce
+
 import torch
 from torch import Tensor
 
@@ -35,7 +37,7 @@ def losses(predicted: ClipPrediction, clips: Clips, dense_frames: list[int],
     """
     depth = clips.depth[:, dense_frames]
     error = predicted.depth.log() - depth.log()
-    edges = sum((error.diff(dim=axis)).abs().mean() for axis in (-1, -2))
+    edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
     points = true_points(clips, dense_frames)
     off = (predicted.points - points).norm(dim=-1) / depth.mean(dim=(-1, -2), keepdim=True)
     return {'depth': _confident(error.abs(), predicted.depth_confidence),
@@ -47,7 +49,8 @@ def losses(predicted: ClipPrediction, clips: Clips, dense_frames: list[int],
 
 def total(terms: dict[str, Tensor]) -> Tensor:
     """Return the weighted sum."""
-    return sum(WEIGHTS[name] * term for name, term in terms.items())
+    weighted = [WEIGHTS[name] * term for name, term in terms.items()]
+    return reduce(torch.add, weighted)
 
 
 def true_points(clips: Clips, frames: list[int]) -> Tensor:

@@ -78,7 +78,8 @@ class Trainer:
         # Reads the room's frame from the camera token half-way up; see `losses`.
         self.helper = nn.Linear(2 * config.embed_dim, 12).to(device)
         self.average = {key: value.clone() for key, value in self.model.state_dict().items()}
-        matrices, others = [], []
+        matrices: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
         for name, weight in self.model.named_parameters():
             inside = weight.dim() == 2 and any(part in name for part in _MUON_MATRICES)
             (matrices if inside else others).append(weight)
@@ -159,10 +160,10 @@ class Trainer:
         self.model.load_state_dict(state['model'])
         self.helper.load_state_dict(state['helper'])
         self.average = state['average']
-        for mine, saved in ((self.optimizers, state['optimizers']),
-                            (self.schedules, state['schedules'])):
-            for one, values in zip(mine, saved):
-                one.load_state_dict(values)
+        for optimizer, values in zip(self.optimizers, state['optimizers']):
+            optimizer.load_state_dict(values)
+        for schedule, values in zip(self.schedules, state['schedules']):
+            schedule.load_state_dict(values)
         self.step, self.seconds, self.curves = state['step'], state['seconds'], state['curves']
 
 
@@ -176,8 +177,10 @@ def initialize(model: StreamVGGT) -> None:
     with torch.no_grad():
         model.camera_head.pose_branch.fc2.weight.mul_(0.1)
         model.camera_head.pose_branch.fc2.bias.copy_(torch.tensor(POSE_CHANGE))
-        model.point_head.scratch.output_conv2[2].bias.copy_(torch.tensor(POINT_AHEAD))
-        model.depth_head.scratch.output_conv2[2].bias.copy_(torch.tensor([0.8, 0.0]))
+        for head, bias in ((model.point_head, POINT_AHEAD), (model.depth_head, (0.8, 0.0))):
+            last = head.scratch.output_convolutions[1]
+            if last.bias is not None:
+                last.bias.copy_(torch.tensor(bias))
 
 
 @torch.no_grad()

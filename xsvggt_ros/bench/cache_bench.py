@@ -176,22 +176,27 @@ class CacheBench:
             if number >= self.stream.half:
                 depths.append(depth.cpu().numpy())
                 times.append(took)
-                kept.append(engine.cache_stats().health.attention_kept)
+                health = engine.cache_stats().health
+                kept.append(health.attention_kept if health is not None else 1.0)
             frame_done(number + 1)
         return Outcome(np.stack(depths), np.stack(poses), times, float(np.mean(kept)),
                        engine.cache_stats())
 
     def tokens_that_fit(self, setting: CacheSetting) -> int:
         """Return the tokens per layer that the byte budget buys; 0 if not even two frames."""
-        config = self._config(setting)
-        return self._engine(config).tokens_that_fit(
-            self.height, self.width, config.memory_budget_mb)
+        return self._engine(self._config(setting)).tokens_that_fit(
+            self.height, self.width, self._megabytes)
 
     # Parts ---------------------------------------------------------------------------------------
 
     def _engine(self, config: CacheConfig) -> StreamEngine:
         return build_engine(self.loaded, EngineOptions(
             config, self._dtype, image_size=self.width, threads=self._threads), self._device)
+
+    @property
+    def _megabytes(self) -> float:
+        """Return the byte budget, and half a byte as what is behind whole ones is cut off."""
+        return (self.byte_budget + 0.5) / 1e6
 
     def _config(self, setting: CacheSetting) -> CacheConfig:
         """Return a setting's cache: all of the stream in fp32, or what the byte budget buys."""
@@ -200,10 +205,9 @@ class CacheBench:
             return CacheConfig(policy=setting.policy, quantization=setting.quantization,
                                scheme=scheme, storage='fp32', max_tokens=None,
                                memory_budget_mb=None, camera_max_tokens=None)
-        # The half byte: megabytes are turned into whole bytes by cutting off what is behind.
         return CacheConfig(policy=setting.policy, quantization=setting.quantization,
                            scheme=scheme, storage='bf16',
-                           memory_budget_mb=(self.byte_budget + 0.5) / 1e6,
+                           memory_budget_mb=self._megabytes,
                            camera_max_tokens=self.camera_tokens)
 
     def _check_fits(self, setting: CacheSetting) -> None:
@@ -235,7 +239,8 @@ class CacheBench:
             depth_drift=_finite(metrics.depth_drift(outcome.depths, reference.depths)),
             pose_drift=_finite(away / max(metrics.spread(expected), 1e-12)),
             rotation_drift_deg=_finite(turned), attention_kept=outcome.attention_kept,
-            frames_kept=stats.health.steps, depth_abs_rel=depth_error, ate_ratio=trajectory_error,
+            frames_kept=stats.health.steps if stats.health is not None else 0.0,
+            depth_abs_rel=depth_error, ate_ratio=trajectory_error,
             **{f'ms_{part}': round(value, 3) for part, value in median.items()})
 
     def _errors(
@@ -292,7 +297,7 @@ def folder_stream(path: Path, frames: int, image_size: int, patch_size: int) -> 
         pixels = frame.pixels
         if pixels.ndim == 2:
             pixels = np.repeat(pixels[:, :, None], 3, axis=2)
-        resize = Resize.plan(*pixels.shape[:2], image_size, patch_size)
+        resize = Resize.plan(pixels.shape[0], pixels.shape[1], image_size, patch_size)
         images.append(resize(torch.from_numpy(np.ascontiguousarray(pixels))).numpy())
         if len(images) == frames:
             break

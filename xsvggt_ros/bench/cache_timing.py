@@ -50,8 +50,9 @@ class Clock:
     @staticmethod
     def between(start: Moment, end: Moment) -> float:
         """Return the ms between two moments."""
-        if isinstance(start, float):
+        if isinstance(start, float) and isinstance(end, float):
             return 1e3 * (end - start)
+        assert isinstance(start, torch.cuda.Event) and isinstance(end, torch.cuda.Event)
         return start.elapsed_time(end)
 
 
@@ -68,19 +69,19 @@ class CacheTimer:
         """Wrap the parts of a cache that lies on ``device``."""
         self._clock = Clock(device)
         self._spans: dict[str, list[tuple[Moment, Moment]]] = {}
-        cache.end_step = self._timed('end', cache.end_step)
-        scores = cache._scores
-        scores.add = self._timed('score', scores.add)
+        self._wrap('end', cache, 'end_step')
+        self._wrap('score', cache._scores, 'add')
         for name in ('pooled_query', 'remember'):
-            setattr(cache.policy, name, self._timed('prepare', getattr(cache.policy, name)))
+            self._wrap('prepare', cache.policy, name)
         store = cache._store
         # What lies as floats is scored at the end, and written twice while it is measured.
         self.floats = isinstance(store, DenseStore)
-        if self.floats:
-            store.attend = self._repeating_writes(store, self._timed('store', store.attend))
+        if isinstance(store, DenseStore):
+            attend = self._repeating_writes(store, self._timed('store', store.attend))
+            setattr(store, 'attend', attend)  # noqa: B010 (a method for another)
         else:
-            store._insert = self._timed('insert', store._insert)
-            store.attend = self._timed('store', store.attend)
+            self._wrap('insert', store, '_insert')
+            self._wrap('store', store, 'attend')
 
     def measure(self, work: Callable[[], Any]) -> tuple[Any, FrameTimes]:
         """Return what ``work``, all of one frame, returns, and the time it took."""
@@ -101,6 +102,10 @@ class CacheTimer:
             score=ms['score'] + ms['prepare'], evict=ms['end'] - at_end)
 
     # Parts ---------------------------------------------------------------------------------------
+
+    def _wrap(self, part: str, owner: object, name: str) -> None:
+        """Have one object's method note when it begins and ends."""
+        setattr(owner, name, self._timed(part, getattr(owner, name)))
 
     def _timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return the function, which from now on notes when it began and ended."""

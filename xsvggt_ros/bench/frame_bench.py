@@ -19,6 +19,7 @@ from xsvggt_ros.bench.operator_count import OperatorCount
 from xsvggt_ros.console.environment import device_name
 from xsvggt_ros.engine import stream_engine
 from xsvggt_ros.engine.stream_engine import StreamEngine
+from xsvggt_ros.kv_cache.dense_store import DenseStore
 from xsvggt_ros.kv_cache.packed_store import PackedStore
 from xsvggt_ros.model.streamvggt import StreamVGGT
 
@@ -95,7 +96,8 @@ def fill_caches(engine: StreamEngine, image: np.ndarray) -> None:
     for cache in (engine.caches.tokens, engine.caches.camera):
         layout, store = cache.layout, cache._store
         shape = (layout.heads, layout.tokens_per_step, layout.head_dim)
-        like = store._scratch if isinstance(store, PackedStore) else store.keys
+        assert isinstance(store, DenseStore | PackedStore)
+        like = store.keys if isinstance(store, DenseStore) else store._scratch
         while cache.budget is not None and not cache.evicted_last:
             token = [torch.randn(shape, generator=generator).to(like) for _ in range(3)]
             for layer in range(layout.layers):

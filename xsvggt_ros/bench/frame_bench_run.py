@@ -57,13 +57,14 @@ def run_bench(options: argparse.Namespace) -> None:
     if width % patch or height % patch:
         raise ToolError(f'--image: both sides must be multiples of {patch}, got {width}x{height}')
     check_tracking_size(options.tracking_size, width, options.keyframe_stride, patch)
-    runs = [None]
+    compared: list[frame_bench.Steps] = []
     if options.compare:
-        runs.append(_compared(options.compare, loaded, options, (width, height), device))
+        compared = [_compared(options.compare, loaded, options, (width, height), device)]
     loaded.model.fold_scales()
     quantise_weights(loaded.model, options.weights)
     engine, precision = _engine(loaded, options, device)
-    runs[0] = frame_bench.Keyframes(engine, options.keyframe_stride)
+    runs: list[frame_bench.Steps] = [
+        frame_bench.Keyframes(engine, options.keyframe_stride), *compared]
     images = frame_bench.pictures(height, width)
     content = _measure(runs, engine, loaded, images, options, device)
     settings = {'size': options.size, 'model': loaded.description, 'image': f'{width}x{height}',

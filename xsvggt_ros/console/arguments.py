@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from xsvggt_ros.world.synthetic_world import DEMO_SEED
 
@@ -89,7 +90,7 @@ def add_source_arguments(parser: argparse.ArgumentParser, positional: bool = Fal
     source = parser.add_mutually_exclusive_group()
     source.add_argument('--world', type=seed, default=DEMO_SEED, metavar='SEED',
                         help=f'play the synthetic world of this number (default: {DEMO_SEED})')
-    name = {'nargs': '?'} if positional else {}
+    name: dict[str, Any] = {'nargs': '?'} if positional else {}
     source.add_argument('input' if positional else '--input', type=Path, metavar='INPUT',
                         **name,
                         help='a folder of images (names that are times in ns are used as stamps), '

@@ -112,7 +112,10 @@ class SteadyStep:
         self._lend = lend
         self._warm_up = warm_up
         self._refused = False
-        self._forget()
+        self._captured: CapturedCall | None = None
+        self._inputs: Tensors = ()
+        self._key: Hashable | None = None
+        self._warm = 0
 
     @property
     def refused(self) -> bool:
@@ -181,9 +184,9 @@ class SteadyStep:
         self._forget()
 
     def _forget(self) -> None:
-        self._captured: CapturedCall | None = None
-        self._inputs: Tensors = ()
-        self._key: Hashable | None = None
+        self._captured = None
+        self._inputs = ()
+        self._key = None
         self._warm = 0
 
 

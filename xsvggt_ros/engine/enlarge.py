@@ -24,7 +24,7 @@ def enlarge(prediction: FramePrediction, height: int, width: int) -> FramePredic
     depth = _resample(prediction.depth.reciprocal(), size, 'bilinear').reciprocal()
     edge = (depth - nearest).abs() > EDGE * nearest
     points, points_confidence = prediction.points, prediction.points_confidence
-    if points is not None:
+    if points is not None and points_confidence is not None:
         planes = points.movedim(-1, 0)
         points = _resample(planes, size, 'nearest-exact').where(
             edge, _resample(planes, size, 'bilinear')).movedim(0, -1).contiguous()

@@ -78,7 +78,7 @@ class FrameResult:
         known = replace(
             self, depth=self.depth.where(valid, torch.nan),
             depth_confidence=self.depth_confidence.where(valid, 0), is_masked=True)
-        if self.points is None:
+        if self.points is None or self.points_confidence is None:
             return known
         return replace(
             known, points=self.points.where(valid[..., None], torch.nan),
@@ -93,14 +93,14 @@ class FrameResult:
     @torch.inference_mode()
     def numbers(self) -> Tensor:
         """Return what `check_results` must know of it, [n] fp32, on the device."""
-        depth, points = self.depth, self.points
+        depth, points, confidence = self.depth, self.points, self.points_confidence
         if self.is_masked:
             depth = depth.where(self.depth_confidence > 0, 0)
         maps = [depth, self.depth_confidence]
-        if points is not None:
+        if points is not None and confidence is not None:
             if self.is_masked:
-                points = points.where(self.points_confidence[..., None] > 0, 0)
-            maps += [points, self.points_confidence]
+                points = points.where(confidence[..., None] > 0, 0)
+            maps += [points, confidence]
         return torch.cat([
             self.camera_from_world.flatten(), self.pose_encoding, self.intrinsics.flatten(),
             self.predicted_intrinsics.flatten(),

@@ -122,14 +122,15 @@ class HostCopy:
             return PendingCopy({}, None, dict(makers))
         # Laid out on the current stream, so that each is one plain transfer.
         sources = {name: make().contiguous() for name, make in makers.items()}
-        targets = {name: self._buffer(name, source) for name, source in sources.items()}
+        targets = {name: self._buffer(self._backend, name, source)
+                   for name, source in sources.items()}
         done = self._backend.copy([(sources[name], targets[name]) for name in sources])
         return PendingCopy(targets, done)
 
-    def _buffer(self, name: str, like: Tensor) -> Tensor:
+    def _buffer(self, backend: CopyBackend, name: str, like: Tensor) -> Tensor:
         buffers = self._buffers.get(name)
         if buffers is None or (buffers[0].shape, buffers[0].dtype) != (like.shape, like.dtype):
-            buffers = [self._backend.allocate(like) for _ in range(BUFFERS)]
+            buffers = [backend.allocate(like) for _ in range(BUFFERS)]
             self._buffers[name] = buffers
         self._turn[name] = (self._turn.get(name, -1) + 1) % BUFFERS
         return buffers[self._turn[name]]

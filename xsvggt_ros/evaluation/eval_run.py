@@ -1,6 +1,7 @@
 """Runs an evaluation: streams in, a table and a JSON file out."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 import shlex
 import sys
@@ -70,9 +71,9 @@ def run_eval(options: argparse.Namespace) -> None:
     rows.sort(key=lambda row: row.frames)
     base = []
     for length in lengths:
-        starts = [stream.first(length) for stream in streams]
+        beginnings = [stream.first(length) for stream in streams]
         base.append(make_row(EvalSetting('no motion', 'constant depth'), length, [
-            evaluation.score(evaluation.baseline(start), start) for start in starts]))
+            evaluation.score(evaluation.baseline(start), start) for start in beginnings]))
     print(report(rows, base, streams, loaded, device, options.markdown), flush=True)
     if options.json is not None:
         write_json(options.json, to_json(rows, base, streams, loaded, device,
@@ -125,7 +126,7 @@ def choose_settings(options: argparse.Namespace) -> list[EvalSetting]:
 
 def load_streams(options: argparse.Namespace, width: int, patch_size: int) -> list[EvalStream]:
     """Return the chosen streams at the network's size; raise ToolError."""
-    recordings: list[EvalSource]
+    recordings: Sequence[EvalSource]
     frames = read_lengths(options.frames)[-1]
     if options.data is None:
         recordings = world_sources(options.world, options.streams, frames * options.stride,

@@ -3,12 +3,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 import time
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from xsvggt_ros.engine.factory import build_engine, EngineOptions
+from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.evaluation.eval_streams import EvalStream
 from xsvggt_ros.geometry import metrics
 from xsvggt_ros.geometry.se3 import invert_transform, pose_encoding_to_camera
@@ -97,6 +99,7 @@ def predict(loaded: LoadedModel, setting: EvalSetting, stream: EvalStream, devic
     `tracking_size`. dtype, threads: see `EngineOptions`.
     """
     width = stream.images[0].shape[1]
+    engine: StreamEngine | _ForgetfulEngine
     if setting.removed:
         engine = _ForgetfulEngine(loaded, setting.removed, device)
     else:
@@ -137,7 +140,7 @@ def baseline(stream: EvalStream) -> Prediction:
 
 def score(predicted: Prediction, stream: EvalStream) -> Scores:
     """Return how far a prediction is from the truth, as far as it is known."""
-    values: dict[str, float | None] = {field.name: None for field in fields(Scores)}
+    values: dict[str, Any] = {field.name: None for field in fields(Scores)}
     known = stream.depths > 0
     if known.any():
         values['depth_abs_rel'], values['depth_delta_1_25'], values['depth_scale'] = (
@@ -164,7 +167,7 @@ def score(predicted: Prediction, stream: EvalStream) -> Scores:
 
 def mean(scores: list[Scores]) -> Scores:
     """Return the mean over streams of each score, over those that know it."""
-    columns = {}
+    columns: dict[str, Any] = {}
     for field in fields(Scores):
         known = [getattr(one, field.name) for one in scores
                  if getattr(one, field.name) is not None]
@@ -260,7 +263,8 @@ class _ForgetfulMemory:
         entries[:] = [entry for entry in entries if entry[0] == self.frame
                       or (self._removed == 'first' and entry[0] > 0)]
         entries.append((self.frame, key, value))
-        keys, values = (torch.cat([entry[part] for entry in entries], dim=-2) for part in (1, 2))
+        keys = torch.cat([entry[1] for entry in entries], dim=-2)
+        values = torch.cat([entry[2] for entry in entries], dim=-2)
         return self_attention(query, keys, values)
 
     def end_step(self) -> None:

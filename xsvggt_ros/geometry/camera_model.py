@@ -22,6 +22,9 @@ _GRID = 9  # points in each direction at which two cameras are compared
 _BLOCK = 1 << 15  # pixels of a map that are worked on at once: what a processor's cache holds
 
 
+Numbers = Sequence[float] | np.ndarray
+
+
 class CameraError(ValueError):
     """A calibration that cannot be used; says why and what to do."""
 
@@ -52,8 +55,8 @@ class CameraModel:
 
     @classmethod
     def calibrated(
-        cls, size: tuple[int, int], k: Sequence[float], d: Sequence[float] = (),
-        r: Sequence[float] = (), p: Sequence[float] = (), lens: str = 'plumb_bob',
+        cls, size: tuple[int, int], k: Numbers, d: Numbers = (), r: Numbers = (), p: Numbers = (),
+        lens: str = 'plumb_bob',
         binning: tuple[int, int] = (1, 1), window: tuple[int, int, int, int] = (0, 0, 0, 0),
     ) -> 'CameraModel':
         """
@@ -70,17 +73,19 @@ class CameraModel:
         width, height = size
         if width < 1 or height < 1:
             raise CameraError(f'the calibrated size is {width}x{height}; it must be given')
-        k, r, p = (np.array(values, np.float64) for values in (k, r, p))
-        camera_matrix = k.reshape(3, 3).copy()
-        rotation = r.reshape(3, 3) if r.any() else np.eye(3)
-        rectified = p.reshape(3, 4)[:, :3].copy() if p.any() else camera_matrix
+        camera_matrix = np.array(k, np.float64).reshape(3, 3)
+        r_numbers, p_numbers = np.array(r, np.float64), np.array(p, np.float64)
+        rotation = r_numbers.reshape(3, 3) if r_numbers.any() else np.eye(3)
+        rectified: np.ndarray = camera_matrix
+        if p_numbers.any():
+            rectified = p_numbers.reshape(3, 4)[:, :3].copy()
         for name, matrix in (('K', camera_matrix), ('P', rectified)):
             matrix[2] = 0, 0, 1  # some drivers leave it empty
             _check_matrix(name, matrix, width, height)
         if not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-2) or (
                 np.linalg.det(rotation) < 0):
             raise CameraError(f'R is not a rotation: {rotation.tolist()}')
-        lens, coefficients = checked_lens(lens, d)
+        lens, coefficients = checked_lens(lens, tuple(d))
         camera = cls(width, height, camera_matrix, lens, coefficients, rotation, rectified)
         left, top, columns, rows = window
         if columns and rows:
@@ -245,7 +250,7 @@ class CameraModel:
         k = self.coefficients
         radial = k if self.lens == 'equidistant' else (k[0], k[1], k[4])
         slope = [(2 * power + 1) * value for power, value in enumerate((1.0, *radial))]
-        turns = [slope]
+        turns: list[Sequence[float] | np.ndarray] = [slope]
         if self.lens == 'rational_polynomial':
             over, under = (1.0, *radial), (1.0, *k[5:8])
             falling = polynomial.polymul(over, polynomial.polyder(under))
@@ -306,13 +311,14 @@ def _check_matrix(name: str, matrix: np.ndarray, width: int, height: int) -> Non
                           f'{matrix.tolist()}')
 
 
-def _first_root(numbers: Sequence[float]) -> float:
+def _first_root(numbers: Sequence[float] | np.ndarray) -> float:
     """Return the least positive root of n0 + n1 x + ..., infinity if there is none."""
-    numbers = np.asarray(numbers, np.float64)
-    numbers = np.trim_zeros(np.where(np.abs(numbers) < 1e-30, 0, numbers), 'b')
+    values = np.asarray(numbers, np.float64)
+    values = np.where(np.abs(values) < 1e-30, 0, values)
+    values = values[:values.nonzero()[0].max(initial=-1) + 1]
     with np.errstate(all='ignore'):
         try:
-            roots = polynomial.polyroots(numbers)
+            roots = polynomial.polyroots(values)
         except np.linalg.LinAlgError:  # numbers that have overflown: nothing is to be believed
             return 0.0
     real = roots.real[np.abs(roots.imag) <= 1e-9 * np.abs(roots)]

@@ -21,8 +21,9 @@ class Backend(NamedTuple):
 
     name: str
     to_matrix: Callable[[Quaternion], np.ndarray]  # [3, 3]
-    from_matrix: Callable[[np.ndarray], Sequence[float]]  # of a rotation [3, 3]
-    between: Callable[[Quaternion, Quaternion, float], Sequence[float]]  # at a part of the arc
+    from_matrix: Callable[[np.ndarray], Sequence[float] | np.ndarray]  # of a rotation [3, 3]
+    # At a part of the arc.
+    between: Callable[[Quaternion, Quaternion, float], Sequence[float] | np.ndarray]
 
 
 def matrix_from_quaternion(quaternion: Sequence[float]) -> np.ndarray:
@@ -49,10 +50,10 @@ def quaternion_between(
 
     Raises ValueError if one of them is no rotation.
     """
-    units = _unit(first), _unit(second)
-    if None in units:
+    start, end = _unit(first), _unit(second)
+    if start is None or end is None:
         raise ValueError(f'a quaternion of length zero is no rotation: {first}, {second}')
-    x, y, z, w = (float(value) for value in _BACKEND.between(*units, part))
+    x, y, z, w = (float(value) for value in _BACKEND.between(start, end, part))
     return x, y, z, w
 
 
@@ -83,7 +84,7 @@ def _tf_transformations() -> Backend:
 def _transforms3d() -> Backend:
     from transforms3d import quaternions as wxyz
 
-    def between(first: Quaternion, second: Quaternion, part: float) -> Sequence[float]:
+    def between(first: Quaternion, second: Quaternion, part: float) -> np.ndarray:
         start, end = _w_first(first), _w_first(second)
         turn = wxyz.qmult(wxyz.qconjugate(start), end)
         turn = -turn if turn[0] < 0 else turn

@@ -10,10 +10,11 @@ layers, which gain nothing, everything is PyTorch.
 
 from collections.abc import Sequence
 import ctypes
-from functools import cache
+from functools import cache, lru_cache
 import os
 from pathlib import Path
 import platform
+from typing import Any
 
 import torch
 from torch import nn, Tensor
@@ -32,7 +33,7 @@ DENSE_WEIGHTS = 72  # tensors that native.cpp reads for a dense head
 
 _POINTER, _LONG, _FLOAT = ctypes.c_void_p, ctypes.c_long, ctypes.c_float
 # What the functions take after the number of threads.
-_ARGUMENTS = {
+_ARGUMENTS: dict[str, list[Any]] = {
     'norm_qkv': [_LONG] * 3 + [_POINTER] * 3 + [_FLOAT] + [_POINTER] * 3 + [_FLOAT]
     + [_POINTER] * 3,
     'proj_mlp': [_LONG] * 3 + [_POINTER] * 6 + [_FLOAT] + [_POINTER] * 5,
@@ -52,6 +53,14 @@ def library() -> ctypes.CDLL | None:
     if os.environ.get('XSVGGT_NATIVE', '1') == '0':
         return None
     return next(filter(None, map(load, files())), None)
+
+
+def called() -> ctypes.CDLL:
+    """Return the library for a call; raise RuntimeError where there is none."""
+    found = library()
+    if found is None:
+        raise RuntimeError('there are no C++ kernels here: ask `allowed` before')
+    return found
 
 
 def files() -> list[Path]:
@@ -83,7 +92,8 @@ def load(file: Path) -> ctypes.CDLL | None:
             return None
         for name, arguments in _ARGUMENTS.items():
             function = getattr(loaded, f'xsvggt_{name}')
-            function.argtypes, function.restype = [_LONG, *arguments], None
+            function.argtypes = [_LONG, *arguments]
+            function.restype = None
         loaded.xsvggt_use_thread_team.argtypes = [_POINTER]
         loaded.xsvggt_use_thread_team(_thread_team())
     except (OSError, AttributeError):
@@ -120,7 +130,7 @@ def small(
                for weight in weights)
 
 
-def lanes(tables: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+def lanes(*tables: Tensor) -> Tensor:
     """Return what `norm_qkv` takes of the tables of `positions.apply_folded_rope`."""
     table = torch.stack([table[:, :, 0] for table in tables], dim=2)  # [tokens, 2, 3, head_dim]
     table = torch.nn.functional.pad(table, (0, 0, 0, 0, 0, 0, 0, -len(table) % LANES))
@@ -141,16 +151,16 @@ class WeightPointers:
 
     def pointers(self, module: nn.Module) -> list[int] | None:
         """Return where they are now, two for each layer; None if they are not for `native`."""
-        weights = []
+        weights: list[Tensor | None] = []
         for path in self._paths:
-            layer = module
+            layer: nn.Module | None = module
             for name in path:  # what `layer.name` does, at a tenth of its time
-                layer = layer._modules[name]
-            own = layer._parameters
+                layer = None if layer is None else layer._modules[name]
+            own = {} if layer is None else layer._parameters
             weights += own.get('weight'), own.get('bias')
-        if any(weight is None for weight in weights):
+        taken = [(weight.data_ptr(), weight.dtype) for weight in weights if weight is not None]
+        if len(taken) < len(weights):
             return None
-        taken = [(weight.data_ptr(), weight.dtype) for weight in weights]
         if taken != self._taken:
             if not small(weights):
                 return None
@@ -172,11 +182,12 @@ def norm_qkv(
     out = x.new_empty(3, heads, tokens, dim // heads)
     start, size = out.data_ptr(), 4 * tokens * dim
     norm, norm_bias, weight, bias = weights
-    library().xsvggt_norm_qkv(
+    called().xsvggt_norm_qkv(
         torch.get_num_threads(), tokens, dim, heads, x.data_ptr(), norm, norm_bias, eps, weight,
         bias, None if table is None else table.data_ptr(), head_eps, start, start + size,
         start + 2 * size)
-    return out.unbind()
+    query, key, value = out.unbind()
+    return query, key, value
 
 
 def proj_mlp(
@@ -192,7 +203,7 @@ def proj_mlp(
     attended = attended.transpose(0, 1).to(x.dtype).contiguous()
     out = torch.empty_like(x)
     proj, proj_bias, norm, norm_bias, *mlp = weights
-    library().xsvggt_proj_mlp(
+    called().xsvggt_proj_mlp(
         torch.get_num_threads(), tokens, dim, hidden, x.data_ptr(), attended.data_ptr(), proj,
         proj_bias, norm, norm_bias, eps, *mlp, out.data_ptr())
     return out
@@ -215,7 +226,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """
     heads, tokens, dim = query.shape
     out = query.new_empty(tokens, heads, dim)
-    library().xsvggt_attend(
+    called().xsvggt_attend(
         torch.get_num_threads(), heads, tokens, dim, key.shape[1], dim ** -0.5, query.data_ptr(),
         query.stride(0), query.stride(1), key.data_ptr(), key.stride(0), value.data_ptr(),
         value.stride(0), out.data_ptr())
@@ -234,7 +245,7 @@ def row(
 ) -> Tensor:
     """Return one x [..., in] through weights [out, in], with ``residual`` added or an erf GELU."""
     out = x.new_empty(*x.shape[:-1], len(weight))
-    library().xsvggt_row(
+    called().xsvggt_row(
         torch.get_num_threads(), *weight.shape, weight.data_ptr(), x.data_ptr(),
         bias.data_ptr(), None if residual is None else residual.data_ptr(), gelu, out.data_ptr())
     return out
@@ -247,15 +258,49 @@ def dense(
     """
     Return the maps [1, channels, H, W] of four layers' tokens [1, patches, dim].
 
-    size: height and width in patches; widths, weights: see native.cpp.
+    size: height and width in patches; widths, weights: see native.cpp, which reads as much as
+    they say and checks nothing. Raises ValueError if something else is there.
     """
     rows, columns = size
+    dim = layers[0].shape[-1]
+    if any(layer.numel() != rows * columns * dim for layer in layers):
+        raise ValueError(f'the layers must be of {rows} x {columns} patches, got '
+                         f'{[list(layer.shape) for layer in layers]}')
+    expected = dense_sizes(dim, size, patch, tuple(widths), channels)
+    found = tuple(weight.numel() for weight in weights)
+    if found != expected:
+        wrong = next((i for i, pair in enumerate(zip(found, expected)) if pair[0] != pair[1]),
+                     min(len(found), len(expected)))
+        raise ValueError(f'{len(expected)} weights are expected, got {len(found)}; the first that '
+                         f'does not fit is number {wrong}')
     out = layers[0].new_empty(1, channels, rows * patch, columns * patch)
-    library().xsvggt_dense(
+    called().xsvggt_dense(
         torch.get_num_threads(), rows, columns, patch, layers[0].shape[-1],
         (_LONG * len(widths))(*widths), channels, _pointers(layers), _pointers(weights), eps,
         out.data_ptr())
     return out
+
+
+@lru_cache(maxsize=8)
+def dense_sizes(
+    dim: int, size: tuple[int, int], patch: int, widths: tuple[int, ...], channels: int,
+) -> tuple[int, ...]:
+    """Return how many numbers each of the weights of `dense` has, in order."""
+    rows, columns = size
+    *levels, fused, narrow, inner = widths
+    sizes = [dim, dim]
+    for level, own in enumerate(levels):
+        sizes += own * dim, own
+        if level != 2:
+            sizes += own * own * (16, 4, 0, 9)[level], own
+        sizes += own // 2 * columns, own // 2 * rows
+    sizes += [fused * own * 9 for own in levels]
+    for level in (3, 2, 1, 0):
+        sizes += [fused * fused * 9, fused] * (2 if level == 3 else 4)
+        sizes += fused * fused, fused
+    sizes += narrow * fused * 9, narrow
+    sizes += narrow // 2 * columns * patch, narrow // 2 * rows * patch
+    return (*sizes, inner * narrow * 9, inner, channels * inner, channels)
 
 
 def _pointers(tensors: Sequence[Tensor]) -> ctypes.Array:
@@ -274,7 +319,7 @@ def products(vectors: Tensor, keys: Tensor) -> Tensor:
     layers, heads, count, dim = keys.shape
     vectors = vectors.expand(layers, heads, dim)
     out = keys.new_empty(layers, heads, count)
-    library().xsvggt_products(
+    called().xsvggt_products(
         torch.get_num_threads(), layers, heads, count, dim, vectors.data_ptr(), vectors.stride(0),
         vectors.stride(1), keys.data_ptr(), keys.stride(0), keys.stride(1), out.data_ptr())
     return out

@@ -32,7 +32,7 @@ def insert(
     key, value = (_with_channels_in_order(x.float()) for x in (key, value))
     heads, tokens, dim = key.shape
     slots = slots.contiguous()
-    native.library().xsvggt_insert(
+    native.called().xsvggt_insert(
         torch.get_num_threads(), ctypes.byref(_layer(keys, values, centres, dim, bits)), heads,
         tokens, rows.data_ptr(), slots.data_ptr(), key.data_ptr(), *key.stride()[:2],
         value.data_ptr(), *value.stride()[:2])
@@ -44,7 +44,7 @@ def decode(
 ) -> None:
     """Do what `packed.decode` does, to fp32 tensors that are in order but for the heads."""
     heads, used, dim = out_keys.shape
-    native.library().xsvggt_decode(
+    native.called().xsvggt_decode(
         torch.get_num_threads(), ctypes.byref(_layer(keys, values, centres, dim, bits)), heads,
         used, token_ids.data_ptr(), per_step, centres.special_tokens, out_keys.data_ptr(),
         out_keys.stride(0), out_values.data_ptr(), out_values.stride(0))

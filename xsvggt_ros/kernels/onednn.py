@@ -59,7 +59,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     if (tokens == 1 or key.shape[1] < MIN_KEYS or query.dtype != torch.float32
             or not (suits(query) and takes_products())):
         return _fused_attention(query, key, value)
-    settings = torch.backends.mkldnn.matmul
+    settings = getattr(torch.backends.mkldnn, 'matmul')  # noqa: B009 (not in its stubs)
     before = settings.fp32_precision
     settings.fp32_precision = 'bf16'  # what this means is said in `takes_products`
     try:
@@ -114,7 +114,7 @@ def takes_products() -> bool:
         return False
     with torch.inference_mode():
         x = torch.linspace(0.1, 1, 4 * 64 * 64).view(4, 64, 64)
-        settings = torch.backends.mkldnn.matmul
+        settings = getattr(torch.backends.mkldnn, 'matmul')  # noqa: B009 (not in its stubs)
         before = settings.fp32_precision
         settings.fp32_precision = 'bf16'
         try:

@@ -43,7 +43,7 @@ def split_qkv(
                          f'of {dim} channels')
     out = torch.empty(3, heads, tokens, dim, dtype=packed.dtype, device=packed.device)
     unused = (packed, packed)
-    norms = (*query_norm, *key_norm) if query_norm is not None else unused + unused
+    norms = (*(query_norm or unused), *(key_norm or unused))
     tables = rotary if rotary is not None else unused
     grid = (triton.cdiv(tokens, TOKENS), heads)
     _split[grid](packed, out, *norms, *tables, tokens, heads, eps, NORM=query_norm is not None,

@@ -58,6 +58,13 @@ class KVCache:
         if (layers <= MAX_WATCHED_LAYERS or store.hides_nan) and not self._single:
             self._range = StoredRange(layers, device)
         self._offsets = torch.arange(step, device=device)
+        self.steps = 0
+        self.tokens = 0  # per layer
+        self.evicted_last = 0  # per layer
+        self.evicted_total = 0
+        self._gaps = 0  # slots that the last eviction has left free, per layer
+        self._moved: tuple[Tensor, Tensor] | None = None  # from where to where, by `compact`
+        self._mark: Mark | None = None
         self._next_slots = torch.zeros(layers, step, dtype=torch.int64, device=device)
         self.reset()
 
@@ -70,6 +77,7 @@ class KVCache:
         query, key, value: [heads, tokens_per_step, head_dim], keys after normalisation and
         rotary embedding. Returns [heads, tokens_per_step, head_dim], scaled by head_dim ** -0.5.
         """
+        self._check(self.layout.tokens_per_step, query, key, value)
         used = self.tokens + self.layout.tokens_per_step
         if used > self._store.slots:
             self._grow()
@@ -94,6 +102,7 @@ class KVCache:
         gaps. The policy learns nothing of the step.
         """
         own = key.shape[1]
+        self._check(min(own, self.layout.tokens_per_step), query, key, value)
         used = self.tokens + own
         if used > self._store.slots:
             self._grow()
@@ -127,7 +136,7 @@ class KVCache:
         """
         step = self.layout.tokens_per_step
         if self._mark is not None:
-            self._record_step()
+            self._record_step(self._mark)
         if step == 1:
             self._token_ids.scatter_(1, self._next_slots, self.steps)
         else:
@@ -182,9 +191,9 @@ class KVCache:
         if mark is None:
             raise RuntimeError('the cache cannot go back: what there was is not known any more')
         for change in reversed(mark.changes):
-            if change.content is not None:
+            if change.evicted is not None and change.content is not None:
                 self._store.restore(change.evicted, change.content)
-            if change.token_ids is not None:
+            if change.evicted is not None and change.token_ids is not None:
                 self._token_ids.scatter_(1, change.evicted, change.token_ids)
             if mark.token_ids is None:
                 self._token_ids.scatter_(1, change.written, -1)
@@ -236,13 +245,8 @@ class KVCache:
 
     def reset(self) -> None:
         """Forget everything; the memory stays allocated, and a limit holds."""
-        self.steps = 0
-        self.tokens = 0  # per layer
-        self.evicted_last = 0  # per layer
-        self.evicted_total = 0
-        self._gaps = 0  # slots that the last eviction has left free, per layer
-        self._moved: tuple[Tensor, Tensor] | None = None  # from where to where, by `compact`
-        self._mark: Mark | None = None
+        self.steps = self.tokens = self.evicted_last = self.evicted_total = self._gaps = 0
+        self._moved = self._mark = None
         self._token_ids.fill_(-1)
         self._scores.kept.fill_(1)
         self._next_slots.copy_(self._free_slots(0, 0))
@@ -282,11 +286,17 @@ class KVCache:
         return (self._store.nbytes + self._scores.nbytes + state + watch
                 + sum(tensor.nbytes for tensor in own))
 
+    def _check(self, tokens: int, *tensors: Tensor) -> None:
+        """Raise ValueError unless tensors have so many tokens, heads and channels as the cache."""
+        shape = (self.layout.heads, tokens, self.layout.head_dim)
+        if any(tensor.shape != shape for tensor in tensors):
+            raise ValueError(f'queries, keys and values must be [heads, tokens, channels] '
+                             f'{list(shape)}, got {[list(tensor.shape) for tensor in tensors]}')
+
     # Undoing -------------------------------------------------------------------------------------
 
-    def _record_step(self) -> None:
+    def _record_step(self, mark: Mark) -> None:
         """Note where a step's tokens go, and keep the identities there were at the mark."""
-        mark = self._mark
         if mark.token_ids is self._token_ids:
             self._token_ids = self._token_ids.clone()
         # The slots of the first step are those of the mark.
@@ -313,7 +323,7 @@ class KVCache:
             return (self._offsets + used).expand(layers, step).contiguous()
         ids = self._token_ids[:, :used]
         forced_evictions = None
-        if self.policy.evicts == 'tokens':
+        if self.policy.evicts == 'tokens' and self.budget is not None and self.limit is not None:
             # Room for the next step, and for those that come before anything is evicted again.
             steps = 1 + -(-(self.budget - self.limit) // step)
             forced_evictions = self._store.forced_evictions(

@@ -97,7 +97,8 @@ class DenseStore:
         """Return the least and the greatest numbers in some slots [layers, n], [1] fp32 each."""
         layer = 2 * slots.shape[1] * self._layout.heads * self._layout.head_dim
         at_once = max(1, EXTREMES_BYTES // (layer * self._both.element_size()))
-        index, found = self._index(slots), []
+        index = self._index(slots)
+        found: list[Tensor] = []
         for start in range(0, len(slots), at_once):
             part = slice(start, start + at_once)
             found += self._both[:, part].gather(3, index[:, part]).aminmax()

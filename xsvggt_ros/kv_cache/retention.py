@@ -154,6 +154,8 @@ class SlidingWindow(RetentionPolicy):
 class Random(RetentionPolicy):
     """Keep a random choice, drawn anew each time from a seed: what any score has to beat."""
 
+    _generator: torch.Generator | None = None
+
     def begin(self, layers: int, channels: int, budget: int, device: torch.device) -> None:
         """Seed the generator, so that the same stream has the same history."""
         self._generator = None
@@ -162,11 +164,13 @@ class Random(RetentionPolicy):
 
     def mark(self) -> None:
         """Note where the lots are."""
-        self._marked = self._generator.get_state()
+        if self._generator is not None:
+            self._marked = self._generator.get_state()
 
     def rewind(self) -> None:
         """Draw the lots once more."""
-        self._generator.set_state(self._marked)
+        if self._generator is not None:
+            self._generator.set_state(self._marked)
 
     def rank(self, scores: Tensor, token_ids: Tensor) -> Tensor:
         """Rank by lot."""
@@ -280,7 +284,8 @@ class FrameCoverage(RetentionPolicy):
 
     def rewind(self) -> None:
         """Describe the frames that were described at the mark."""
-        self._frame = self._marked
+        if self._marked is not None:
+            self._frame = self._marked
         for index, described in reversed(self._overwritten):
             self._described.scatter_(1, index, described)
         self._overwritten = []
@@ -293,7 +298,7 @@ class FrameCoverage(RetentionPolicy):
         unit = torch.nn.functional.normalize(self._described, dim=2)
         distance = self._ones - unit @ unit.transpose(1, 2)
         frame_of = token_ids // self.tokens_per_step
-        leaves = None
+        leaves: Tensor | None = None
         for _ in range(count // self.tokens_per_step):
             others = distance.masked_fill((self._frame < 0)[:, None], torch.inf)
             near = others.topk(min(2, distance.shape[1] - 1), dim=2, largest=False).values
@@ -302,6 +307,8 @@ class FrameCoverage(RetentionPolicy):
             leaving = frame_of == self._frame.gather(1, entry)
             leaves = leaving if leaves is None else leaves | leaving
             self._frame.scatter_(1, entry, -1)
+        if leaves is None:
+            raise ValueError(f'{count} tokens are no whole step')
         return leaves.view(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :count]
 
 

@@ -46,7 +46,7 @@ class BaselineScale(ScaleEstimator):
         length = known @ known
         if not np.isfinite(seen).all() or not np.isfinite(known).all() or length == 0:
             return
-        units = (seen @ known) / length
+        units = float(seen @ known / length)
         self._units.append(units)
         self._across.append((seen - units * known) / np.sqrt(length))
 

@@ -206,8 +206,8 @@ def read_tum(path: Path) -> list[StampedPose]:
         try:
             if len(rest) != 7:
                 raise ValueError(f'a pose has 8 numbers, but this line {len(rest) + 1}')
-            x, y, z, *quaternion = (float(value) for value in rest)
-            poses.append(StampedPose(parse_stamp(stamp), (x, y, z), tuple(quaternion)))
+            x, y, z, qx, qy, qz, qw = (float(value) for value in rest)
+            poses.append(StampedPose(parse_stamp(stamp), (x, y, z), (qx, qy, qz, qw)))
         except ValueError as error:
             raise ValueError(f'{path}, line {line}: {error}') from error
     return poses

@@ -74,6 +74,8 @@ def lay_out_cloud(
 def _rows(result: FrameResult, options: CloudOptions) -> tuple[Tensor, Tensor]:
     """Return all pixels [N, 5] in their own camera's frame, and which are chosen, bool [N]."""
     if options.source == 'points':
+        if result.points is None or result.points_confidence is None:
+            raise ValueError("the results have no points: take the source 'depth'")
         points = transform_points(result.camera_from_world, result.points)
         confidence = result.points_confidence
     else:

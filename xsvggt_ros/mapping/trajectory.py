@@ -27,8 +27,8 @@ class StampedPose:
     @staticmethod
     def from_matrix(stamp_ns: int, matrix: np.ndarray) -> 'StampedPose':
         """Return the pose whose transform is `matrix` [4, 4]."""
-        position = tuple(float(value) for value in matrix[:3, 3])
-        return StampedPose(stamp_ns, position, quaternion_from_matrix(matrix[:3, :3]))
+        x, y, z = (float(value) for value in matrix[:3, 3])
+        return StampedPose(stamp_ns, (x, y, z), quaternion_from_matrix(matrix[:3, :3]))
 
 
 class Trajectory:

@@ -96,6 +96,6 @@ class TrajectoryScale(ScaleEstimator):
             if self._piece == numbers[used[jump]]:
                 self._piece = new
             fit, numbers = better, split
-            for index, (_, *pair) in enumerate(self._pairs):
-                self._pairs[index] = (int(split[index]), *pair)
+            for index, (_, position, there) in enumerate(self._pairs):
+                self._pairs[index] = int(split[index]), position, there
         return fit

@@ -1,6 +1,6 @@
 """The backbone: tokens attend inside their frame and over the stream, in turn."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -42,11 +42,15 @@ class AggregatedTokens:
 class Aggregator(nn.Module):
     """Frame blocks, which see one frame, alternating with global blocks, which see the stream."""
 
+    frame_blocks: Sequence[Block]
+    global_blocks: Sequence[Block]
+
     def __init__(self, config: ModelConfig) -> None:
         """Build the backbone that `config` describes."""
         super().__init__()
         self.config = config
         dim = config.embed_dim
+        self.patch_embed: DinoVisionTransformer | PatchEmbed
         if config.patch_embed.type == 'dinov2':
             self.patch_embed = DinoVisionTransformer(config)
         else:
@@ -73,7 +77,7 @@ class Aggregator(nn.Module):
         the stream's other images, is given for one that is smaller than they are: its patches are
         placed where they lie in those.
         """
-        tables = self.frame_tables(*image.shape[-2:], stream_size)
+        tables = self.frame_tables(image.shape[-2], image.shape[-1], stream_size)
         x = self.embed(image, tables, first_frame)  # [special + patches, dim]
         x = residual_stream(x, self.frame_blocks[0].attn.qkv.dtype)
         kept = {}
@@ -104,7 +108,8 @@ class Aggregator(nn.Module):
         extent = None
         if stream_size is not None:
             # `small`, every second frame at half the width: ATE 0.54 m, with own positions 0.85 m.
-            extent = tuple(side // config.patch_size for side in stream_size)
+            rows, columns = stream_size
+            extent = rows // config.patch_size, columns // config.patch_size
 
         def compute() -> FrameTables:
             cosines, sines = grid_rotary_table(

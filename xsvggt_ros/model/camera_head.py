@@ -1,7 +1,7 @@
 """The head that predicts where the camera is and how it sees."""
 
 from functools import partial
-from typing import Protocol
+from typing import cast, Protocol
 
 import torch
 from torch import nn, Tensor
@@ -47,7 +47,7 @@ class CameraHead(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Return the precision of the matrix products."""
-        return self.poseLN_modulation[1].dtype
+        return cast(Linear, self.poseLN_modulation[1]).dtype
 
     def forward(self, camera_token: Tensor, memory: AttentionMemory) -> Tensor:
         """

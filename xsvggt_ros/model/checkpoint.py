@@ -114,7 +114,8 @@ def infer_config(shapes: Shapes) -> dict[str, Any]:
     dim, _, patch_size, _ = shapes[patch + 'proj.weight']
     depth = _count(shapes, r'aggregator\.global_blocks\.(\d+)\.')
     heads = dim // shapes['aggregator.global_blocks.0.attn.q_norm.weight'][0]
-    side, vit = 37, {'type': 'conv'}
+    side = 37
+    vit: dict[str, Any] = {'type': 'conv'}
     if not conv:
         side = round((shapes['aggregator.patch_embed.pos_embed'][1] - 1) ** 0.5)
         vit = {'type': 'dinov2',
@@ -179,7 +180,7 @@ def _find_config(source: Source) -> ModelConfig:
         raise _unknown_layers(source.path, told['depth'])
     where = beside or f'the metadata {CONFIG_KEY} of {source.path}'
     try:
-        given = read_json(beside) if beside else parse_json(source.config)
+        given = read_json(beside) if beside else parse_json(source.config or '')
         config = ModelConfig.from_dict(_merged(told, given))
     except (ValueError, OSError, OverflowError) as error:  # JSON errors are ValueErrors
         raise CheckpointError(f'{where} does not describe a network: {short(error)}') from error

@@ -1,5 +1,7 @@
 """Patch embeddings: the DINOv2 vision transformer and its plain stand-in."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn, Tensor
 import torch.nn.functional as F
@@ -50,7 +52,7 @@ class DinoVisionTransformer(nn.Module):
         # Only masked pre-training used it; checkpoints carry it.
         self.mask_token = nn.Parameter(torch.zeros(1, dim), requires_grad=False)
         self.patch_embed = PatchEmbed(config.patch_size, dim)
-        self.blocks = nn.ModuleList(
+        self.blocks: Sequence[Block] = nn.ModuleList(  # type: ignore[assignment]
             Block(dim, vit.num_heads, vit.mlp_ratio, eps=1e-6, is_frame_block=True,
                   layer_scale=1.0)
             for _ in range(vit.depth))

@@ -1,6 +1,7 @@
 """The heads that predict a dense map from four layers of the aggregator."""
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from torch import nn, Tensor
@@ -59,6 +60,11 @@ class FusionBlock(nn.Module):
 class FusionStack(nn.Module):
     """Everything after the four levels have their sizes."""
 
+    refinenet1: FusionBlock
+    refinenet2: FusionBlock
+    refinenet3: FusionBlock
+    refinenet4: FusionBlock
+
     def __init__(self, config: ModelConfig, channels: int) -> None:
         """Build the stack for maps of `channels` channels."""
         super().__init__()
@@ -71,6 +77,12 @@ class FusionStack(nn.Module):
         self.output_conv1 = Conv2d(head.features, head.features // 2, 3, padding=1)
         self.output_conv2 = nn.Sequential(
             Conv2d(head.features // 2, 32, 3, padding=1), nn.ReLU(), Conv2d(32, channels, 1))
+
+    @property
+    def output_convolutions(self) -> tuple[Conv2d, Conv2d]:
+        """Return the two last convolutions, between which is a ReLU."""
+        first, _, last = self.output_conv2
+        return cast(Conv2d, first), cast(Conv2d, last)
 
     def fuse(self, levels: Sequence[Tensor]) -> Tensor:
         """Return [N, features / 2, 2h, 2w] of the levels' maps, the finest (h, w) first."""
@@ -94,7 +106,8 @@ class DPTHead(nn.Module):
         self.patch_size = config.patch_size
         dim, widths = 2 * config.embed_dim, config.dpt_head.out_channels
         self.norm = nn.LayerNorm(dim, eps=1e-5)
-        self.projects = nn.ModuleList(Conv2d(dim, width, 1) for width in widths)
+        self.projects: Sequence[Conv2d] = nn.ModuleList(  # type: ignore[assignment]
+            Conv2d(dim, width, 1) for width in widths)
         self.resize_layers = nn.ModuleList([
             nn.ConvTranspose2d(widths[0], widths[0], 4, stride=4),
             nn.ConvTranspose2d(widths[1], widths[1], 2, stride=2),
@@ -104,7 +117,7 @@ class DPTHead(nn.Module):
         self._embeddings = TableCache(limit=4 * (DPT_LEVELS + 1))  # four frame sizes
         # Tokens come channels last, and convolutions follow their weights: on a CPU this takes
         # a third less time (8 instead of 12 ms for a small head).
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, layers: Sequence[Tensor], height: int, width: int) -> Tensor:
         """Return raw maps [N, channels, H, W] of four layers' patch tokens [N, patches, 2 dim]."""
@@ -137,13 +150,13 @@ class DPTHead(nn.Module):
             x = x.to(project.weight.dtype)
             levels.append(resize(add_uv(project(x), position)))
         x = _resize(self.scratch.fuse(levels), (height, width))
-        first, _, last = self.scratch.output_conv2
+        first, last = self.scratch.output_convolutions
         return last(first(add_uv(x, positions[-1]), relu=True)).float()
 
     def _decode_natively(
         self, height: int, width: int, layers: Sequence[Tensor], weights: list[Tensor],
     ) -> Tensor:
-        first, _, last = self.scratch.output_conv2
+        first, last = self.scratch.output_convolutions
         widths = [project.out_channels for project in self.projects]
         widths += (self.scratch.output_conv1.in_channels, first.in_channels, first.out_channels)
         size = height // self.patch_size, width // self.patch_size
@@ -153,8 +166,8 @@ class DPTHead(nn.Module):
     def _native_weights(self, tables: tuple[Tensor, ...]) -> list[Tensor] | None:
         """Return weights and positions in the order of native.cpp, or None if it takes no such."""
         stack = self.scratch
-        first, _, last = stack.output_conv2
-        layers = []
+        first, last = stack.output_convolutions
+        layers: list[Any] = []
         for level, (project, resize) in enumerate(zip(self.projects, self.resize_layers)):
             layers.append(project)
             if not isinstance(resize, nn.Identity):
@@ -168,10 +181,10 @@ class DPTHead(nn.Module):
                     layers += getattr(fusion, unit).conv1, getattr(fusion, unit).conv2
             layers.append(fusion.out_conv)
         layers += stack.output_conv1, tables[-2:], first, last
-        weights = [self.norm.weight, self.norm.bias]
-        kernels = []
+        weights: list[Tensor] = [self.norm.weight, self.norm.bias]
+        kernels: list[Tensor] = []
         for layer in layers:
-            if isinstance(layer, nn.Module):
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
                 kernels.append(layer.weight)
                 weights += (layer.weight,) if layer.bias is None else (layer.weight, layer.bias)
             else:
@@ -185,9 +198,12 @@ class DPTHead(nn.Module):
         """Return where the pixels of a map [N, channels, h, w] are in the image."""
         like = self.projects[0].weight
         key = (channels, height, width, ratio, like.device, like.dtype)
-        return self._embeddings.get(key, lambda: tuple(
-            part.to(like.device, like.dtype)
-            for part in uv_embedding(channels, height, width, ratio)))
+
+        def compute() -> tuple[Tensor, Tensor]:
+            columns, rows = uv_embedding(channels, height, width, ratio)
+            return columns.to(like.device, like.dtype), rows.to(like.device, like.dtype)
+
+        return self._embeddings.get(key, compute)
 
 
 def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:

@@ -14,6 +14,7 @@ from copy import copy
 from dataclasses import dataclass
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn, Tensor
@@ -36,6 +37,8 @@ class Patches(nn.Module):
         self.embed = model.aggregator.patch_embed
         if isinstance(self.embed, DinoVisionTransformer):
             self.embed = _with_fixed_positions(self.embed, height, width)
+        self.scale: Tensor
+        self.shift: Tensor
         self.register_buffer('scale', tables.image_scale)
         self.register_buffer('shift', tables.image_shift)
 
@@ -55,7 +58,7 @@ def _with_fixed_positions(
     with torch.no_grad():
         positions = embed._position_table(height // embed.patch_size, width // embed.patch_size)
     embed = copy(embed)
-    embed._position_table = lambda rows, columns: positions
+    setattr(embed, '_position_table', lambda rows, columns: positions)  # noqa: B010
     return embed
 
 
@@ -170,7 +173,8 @@ def export_parts(model: StreamVGGT, height: int, width: int, folder: str | Path)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    about = {'height': height, 'width': width, 'config': model.config.to_dict(), 'parts': []}
+    about: dict[str, Any] = {
+        'height': height, 'width': width, 'config': model.config.to_dict(), 'parts': []}
     for part in parts(model, height, width):
         path = folder / f'{part.name}.onnx'
         part.module.eval()(*part.inputs.values())  # tables are made now, not while it is traced

@@ -7,7 +7,6 @@ attention over many frames at once. Leading (batch) dimensions pass through ever
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -111,7 +110,8 @@ class Attention(nn.Module):
     def project_qkv(self, x: Tensor, *tables: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values [..., heads, tokens, head_dim] of x."""
         packed = self.qkv(x)
-        if self.fused is not None and self.q_norm is not None and packed.dim() == 2:
+        if (self.fused is not None and self.q_norm is not None and self.k_norm is not None
+                and packed.dim() == 2):
             return self.fused(
                 packed, self.heads, (self.q_norm.weight, self.q_norm.bias),
                 (self.k_norm.weight, self.k_norm.bias), self.q_norm.eps, tables[2:] or None)
@@ -125,7 +125,7 @@ class Attention(nn.Module):
         query, key, value = packed.unbind(-3)  # [..., tokens, heads, head_dim]
         if self.q_norm is not None:
             query, key = self._place(packed, *tables).unbind(-3)
-        return tuple(part.transpose(-3, -2) for part in (query, key, value))
+        return query.transpose(-3, -2), key.transpose(-3, -2), value.transpose(-3, -2)
 
     def _attention_dtype(self, dtype: torch.dtype, tokens: int) -> torch.dtype:
         """
@@ -159,7 +159,8 @@ class Attention(nn.Module):
         weight, bias, *rope = tables
         x = torch.addcmul(bias, normal[..., :2, :, :], weight)
         if rope:
-            x = apply_rope(x, tuple(table[:, None, None] for table in rope))
+            cosines, sines = rope
+            x = apply_rope(x, (cosines[:, None, None], sines[:, None, None]))
         return x.to(packed.dtype)
 
     def _norms(self) -> tuple[Tensor, Tensor]:
@@ -167,13 +168,15 @@ class Attention(nn.Module):
         parts = self._norm_weights()
 
         def compute() -> tuple[Tensor, Tensor]:
-            return tuple(torch.stack(pair)[:, None] for pair in (parts[:2], parts[2:]))
+            return torch.stack(parts[:2])[:, None], torch.stack(parts[2:])[:, None]
 
         if torch.is_grad_enabled() or is_traced():
             return compute()
         return self._tables.get(tuple(map(version, parts)), compute)
 
     def _norm_weights(self) -> tuple[Tensor, ...]:
+        if self.q_norm is None or self.k_norm is None:
+            return ()
         return self.q_norm.weight, self.k_norm.weight, self.q_norm.bias, self.k_norm.bias
 
 
@@ -220,8 +223,8 @@ class Block(nn.Module):
                for layer, _ in pairs):
             return
         for layer, scale in pairs:
-            layer.weight *= scale.gamma[:, None]
-            layer.bias *= scale.gamma
+            layer.weight.mul_(scale.gamma[:, None])
+            layer.bias.mul_(scale.gamma)
             scale.gamma.fill_(1)
         self._folded = True
 
@@ -250,7 +253,7 @@ class Block(nn.Module):
         if self._suits(x) and (not tables or len(tables) == 3 and len(tables[0]) == len(x)):
             weights = self._qkv_weights.pointers(self)
             if weights is not None:
-                lanes = self._lanes.get(tables, partial(native.lanes, tables)) if tables else None
+                lanes = self._lanes.get(tables, lambda: native.lanes(*tables)) if tables else None
                 return native.norm_qkv(x, self.attn.heads, weights, self.norm1.eps, lanes, QK_EPS)
         return self.attn.project_qkv(self.norm1(x).to(self.attn.qkv.dtype), *tables)
 

@@ -53,7 +53,7 @@ def fold_norm_into_rope(
     cosines, sines = (table[:, None, None].to(weight.dtype) for table in rope)
     shift = apply_rope(bias.expand(len(cosines), -1, -1, -1), (cosines, sines))
     partner = weight.unflatten(-1, (2, 2, -1)).flip(-2).flatten(-3)
-    return tuple(table.to(dtype) for table in (weight * cosines, shift, partner * sines))
+    return (weight * cosines).to(dtype), shift.to(dtype), (partner * sines).to(dtype)
 
 
 def apply_rope(x: Tensor, table: RotaryTable) -> Tensor:

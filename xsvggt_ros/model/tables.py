@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -37,7 +37,7 @@ class TableCache:
     def __init__(self, limit: int = 4) -> None:
         """Keep at most `limit` tables; a stream has one frame size."""
         self._limit = limit
-        self._tables: OrderedDict[Hashable, object] = OrderedDict()
+        self._tables: OrderedDict[Hashable, Any] = OrderedDict()
 
     def get(self, key: Hashable, compute: Callable[[], Table]) -> Table:
         """Return the table for `key`, computing it if it is not there."""

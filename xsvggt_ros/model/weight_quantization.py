@@ -35,14 +35,18 @@ class QuantisedLinear(nn.Module):
     checkpoint, and what is loaded must be rounded anew.
     """
 
+    values: Tensor  # [out, in]
+    scale: Tensor  # [out, 1]
+    bias: Tensor | None
+
     def __init__(self, linear: Linear) -> None:
         """Round the weights of a layer; its precision is kept."""
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.dtype = linear.weight.dtype
         values, scale = self.round(linear.weight.detach())
-        self.register_buffer('values', values, persistent=False)  # [out, in]
-        self.register_buffer('scale', scale, persistent=False)  # [out, 1]
+        self.register_buffer('values', values, persistent=False)
+        self.register_buffer('scale', scale, persistent=False)
         bias = None if linear.bias is None else linear.bias.detach()
         self.register_buffer('bias', bias, persistent=False)
         self.set_dtype(self.dtype)
@@ -195,14 +199,15 @@ def quantise_weights(model: nn.Module, choice: str, under: str = '') -> None:
     """
     kinds = STORED[choice]
     inside = f'{under}.' if under else ''
-    linear = [name for name, part in model.named_modules()
-              if isinstance(part, Linear) and name.startswith(inside)]
-    for name in linear:
+    linear = {name: part for name, part in model.named_modules()
+              if isinstance(part, Linear) and name.startswith(inside)}
+    count = len(linear)
+    for name in list(linear):
         for start, kind in kinds.items():
             if name.startswith(start):
                 parent, _, own = name.rpartition('.')
-                setattr(model.get_submodule(parent), own, kind(model.get_submodule(name)))
-    if kinds and linear:
+                setattr(model.get_submodule(parent), own, kind(linear.pop(name)))
+    if kinds and count:
         _return_memory()
 
 

@@ -64,8 +64,9 @@ class Renderer:
         depth, surface = _cast_room(self._scene.size, origin, rays)
         windows = self._windows(world_from_camera)
         for number, box in enumerate(self._scene.boxes):
-            if windows[number] is not None:
-                _cast_box(box, 6 + 6 * number, origin, rays, windows[number], depth, surface)
+            window = windows[number]
+            if window is not None:
+                _cast_box(box, 6 + 6 * number, origin, rays, window, depth, surface)
         return self._shade(origin, rays, depth, surface), depth
 
     def _turn(self, row: np.ndarray) -> np.ndarray:

@@ -108,14 +108,14 @@ def build_scene(rng: np.random.Generator, size: tuple[float, float, float], way:
     floor = Material('floor', _pick(rng, _WOOD_COLOURS[:4]), 2.0)
     scene = Scene(size, (*walls, floor, Material('ceiling', (0.95, 0.95, 0.92), 1.8)), textures)
     furnish = _Furnisher(rng, scene, way)
-    furnish.along_walls(rng.integers(2, 5), furnish.shelf)
-    furnish.along_walls(rng.integers(1, 4), furnish.cupboard)
-    furnish.along_walls(rng.integers(1, 3), furnish.sofa)
-    furnish.along_walls(rng.integers(3, 7), furnish.picture)
-    furnish.anywhere(rng.integers(0, 3), furnish.table)
-    furnish.anywhere(rng.integers(0, 3), furnish.pillar)
-    furnish.anywhere(rng.integers(2, 6), furnish.crate)
-    furnish.anywhere(rng.integers(0, 3), furnish.rug)
+    furnish.along_walls(int(rng.integers(2, 5)), furnish.shelf)
+    furnish.along_walls(int(rng.integers(1, 4)), furnish.cupboard)
+    furnish.along_walls(int(rng.integers(1, 3)), furnish.sofa)
+    furnish.along_walls(int(rng.integers(3, 7)), furnish.picture)
+    furnish.anywhere(int(rng.integers(0, 3)), furnish.table)
+    furnish.anywhere(int(rng.integers(0, 3)), furnish.pillar)
+    furnish.anywhere(int(rng.integers(2, 6)), furnish.crate)
+    furnish.anywhere(int(rng.integers(0, 3)), furnish.rug)
     return scene
 
 

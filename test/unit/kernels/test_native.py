@@ -348,3 +348,19 @@ def test_a_library_that_does_not_fit_is_left_alone(tmp_path, monkeypatch):
         assert native.load(BUILT[0]) is None
     monkeypatch.setenv('XSVGGT_NATIVE', '0')
     assert native.library.__wrapped__() is None
+
+
+@torch.inference_mode()
+def test_a_dense_head_is_refused_weights_of_another(library):
+    head = load_model('small', 'auto').model.depth_head
+    layers = [random(1, 12, 256, seed=seed) for seed in range(4)]
+    weights = head._native_weights(head.tables(42, 56))
+    widths, last = (32, 32, 64, 64, 32, 16, 32), 2
+    for wrong, words in (
+            (weights[:-1], 'got 71'), ([weights[0][:-1], *weights[1:]], 'number 0'),
+            ([*weights[:20], weights[21], *weights[21:]], 'number 20')):
+        with pytest.raises(ValueError, match=words):
+            native.dense(layers, (3, 4), 14, widths, last, wrong, 1e-5)
+    with pytest.raises(ValueError, match='3 x 5 patches'):
+        native.dense(layers, (3, 5), 14, widths, last, weights, 1e-5)
+    assert native.dense(layers, (3, 4), 14, widths, last, weights, 1e-5).shape == (1, 2, 42, 56)

@@ -412,3 +412,19 @@ def test_attention_kept_is_the_share_of_the_newest_steps_attention():
 def test_wrong_settings_are_named(settings, word):
     with pytest.raises(ValueError, match=word):
         CacheConfig(**settings)
+
+
+@pytest.mark.parametrize('wrong', [(1, 4, 8), (2, 5, 8), (2, 4, 16)])
+@pytest.mark.parametrize('part', range(3))
+def test_what_has_another_shape_is_refused_and_changes_nothing(wrong, part):
+    layout = CacheLayout(layers=1, heads=2, head_dim=8, tokens_per_step=4, special_tokens=1)
+    cache = build_cache(layout, CacheConfig(policy='full'), None, torch.float32, 'cpu', 'none')
+    tensors = [torch.ones(2, 4, 8) for _ in range(3)]
+    cache.attend(0, *tensors)
+    cache.end_step()
+    tensors[part] = torch.zeros(wrong)
+    for attend in (cache.attend, cache.attend_readonly):
+        with pytest.raises(ValueError, match=r'\[2, 4, 8\]|\[2, 5, 8\]'):
+            attend(0, *tensors)
+    assert cache.tokens == 4
+    assert torch.equal(cache.attend(0, *[torch.ones(2, 4, 8)] * 3), torch.ones(2, 4, 8))

@@ -31,6 +31,11 @@ class Kitti(DatasetSequence):
         self._camera, self._cam0_from_cam2 = _read_projection(folder / 'calib.txt')
 
     @classmethod
+    def open(cls, folder: Path) -> 'Kitti':
+        """Return the sequence in `folder`."""
+        return cls(folder)
+
+    @classmethod
     def fits(cls, folder: Path) -> bool:
         """Return whether the files of `folder` are laid out like this."""
         return (folder / 'calib.txt').is_file() and any((folder / 'image_2').glob('*.png'))

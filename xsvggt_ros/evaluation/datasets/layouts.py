@@ -78,11 +78,11 @@ def _open_those_with_poses(
     recordings, missing = [], []
     for kind, place in sequences:
         try:
-            recordings.append(kind(place))
+            recordings.append(kind.open(place))
         except NoTruthError as error:
             missing.append(error)
     if not recordings:
         raise missing[0]
-    for error in missing:
-        _log.warning('%s; left out', error)
+    for reason in missing:
+        _log.warning('%s; left out', reason)
     return recordings

@@ -46,6 +46,11 @@ class DatasetSequence(ABC):
 
     @classmethod
     @abstractmethod
+    def open(cls, folder: Path) -> 'DatasetSequence':
+        """Return the sequence in `folder`; raise ToolError, NoTruthError if it has no poses."""
+
+    @classmethod
+    @abstractmethod
     def fits(cls, folder: Path) -> bool:
         """Return whether the files of `folder` are laid out like this."""
 

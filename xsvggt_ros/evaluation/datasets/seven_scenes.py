@@ -34,6 +34,11 @@ class SevenScenes(RgbdSequence):
         self._camera = camera_matrix(focal, focal, 320.0, 240.0)
 
     @classmethod
+    def open(cls, folder: Path) -> 'SevenScenes':
+        """Return the sequence in `folder`."""
+        return cls(folder)
+
+    @classmethod
     def fits(cls, folder: Path) -> bool:
         """Return whether the files of `folder` are laid out like this."""
         return any(folder.glob('frame-*' + cls._SUFFIX))

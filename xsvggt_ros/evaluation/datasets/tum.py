@@ -67,6 +67,11 @@ class Tum(RgbdSequence):
                                + '; take pictures and poses of one recording and one clock')
 
     @classmethod
+    def open(cls, folder: Path) -> 'Tum':
+        """Return the sequence in `folder`."""
+        return cls(folder)
+
+    @classmethod
     def fits(cls, folder: Path) -> bool:
         """Return whether the files of `folder` are laid out like this."""
         return (folder / 'rgb.txt').is_file()
@@ -131,8 +136,8 @@ def _read_trajectory(path: Path) -> list[StampedPose]:
     """Return the poses of a TUM trajectory, sorted by time."""
     poses = []
     for row in rows(path, _POSE_FORM):
-        x, y, z, *quaternion = row.numbers(7, start=1)
-        poses.append(StampedPose(row.stamp_ns(), (x, y, z), tuple(quaternion)))
+        x, y, z, qx, qy, qz, qw = row.numbers(7, start=1)
+        poses.append(StampedPose(row.stamp_ns(), (x, y, z), (qx, qy, qz, qw)))
     return sorted(poses, key=lambda pose: pose.stamp_ns)
 
 
