@@ -21,7 +21,7 @@ import warnings
 from fuzz.mutation import LONGEST, mutate
 from fuzz.target import Target
 
-MODULES = ('pictures', 'files', 'weights')
+MODULES = ('recordings', 'pictures', 'files', 'weights')
 ROS_MODULES = ('images', 'cameras', 'messages')
 PATIENCE = 20.0  # seconds of processor time that an execution may take
 KEPT = 200  # accepted inputs that the engine without coverage remembers besides the seeds

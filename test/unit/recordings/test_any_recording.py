@@ -181,6 +181,16 @@ def test_frames_that_an_edit_list_cuts_off_are_not_there(tmp_path):
     assert [frame.offset_ns for frame in frames] == [10 ** 6 * ms for ms in EVEN_MS[:-3]]
 
 
+def test_a_codec_that_nobody_knows_is_one_line(tmp_path):
+    """PyAV has no context for it, and would crash the process."""
+    path = write_video(tmp_path / 'a.mkv', IMAGES[:2], STEPS_MS)
+    data = path.read_bytes()
+    assert data.count(b'V_MPEG4/ISO/AVC') == 1
+    path.write_bytes(data.replace(b'V_MPEG4/ISO/AVC', b'V_MPEG4/ISO/XYZ'))
+    with pytest.raises(ToolError, match='a.mkv: has video of a codec that PyAV does not decode'):
+        open_source(path)
+
+
 def test_fewer_images_a_second_are_taken_evenly(tmp_path):
     frames = list(open_source(one_mcap(tmp_path), rate=5.0).frames())
     assert [frame.offset_ns // 10 ** 6 for frame in frames] == [0, 190, 400, 600]

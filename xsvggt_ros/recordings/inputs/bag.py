@@ -24,6 +24,8 @@ METADATA = 'metadata.yaml'
 SUFFIXES = ('.mcap', '.db3', '.bag')
 _PACKED = '.zstd'
 _MOST_METADATA = 2 ** 24   # bytes
+_MOST_UNPACKED = 2 ** 30   # bytes of a message
+_TRIED = 10                # messages that are tried for one that can be decoded
 
 
 @dataclass
@@ -66,17 +68,16 @@ class Bag:
         """Yield the messages of a topic by log time, as far as each file is in that order."""
         for message in heapq.merge(*(file.messages(topic) for file in self.files),
                                    key=lambda message: message.log_ns):
-            if self._packed_messages:
-                message = BagMessage(message.log_ns, _unpack(message.data), message.decode)
-            yield message
+            yield _packed(message) if self._packed_messages else message
 
     def first(self, topic: str) -> Any:
         """Return the first message of a topic that can be decoded, None if there is none."""
-        for number, message in enumerate(self.messages(topic)):
-            with suppress(Exception):   # of the library, for bytes that nobody thought of
-                return message.decode(message.data)
-            if number == 10:
-                break
+        with suppress(BagError):   # who needs this topic's messages is told then
+            for number, message in enumerate(self.messages(topic)):
+                with suppress(Exception):   # of the library, for bytes that nobody thought of
+                    return message.decode(message.data)
+                if number == _TRIED:
+                    break
         return None
 
     def _join_topics(self) -> dict[str, BagTopic]:
@@ -161,10 +162,22 @@ def _packs_messages(metadata: Path) -> bool:
     return str(_information(metadata).get('compression_mode', '')).lower() == 'message'
 
 
+def _packed(message: BagMessage) -> BagMessage:
+    """Return a message that is unpacked when it is decoded."""
+    return BagMessage(message.log_ns, message.data,
+                      lambda data: message.decode(_unpack(data)))
+
+
 def _unpack(data: bytes) -> bytes:
     """Return what rosbag2 packed into a message; raises ValueError."""
     zstandard = need('zstandard', 'a recording with packed messages', 'zstandard', 'recordings')
+    pieces, size = [], 0
     try:
-        return zstandard.ZstdDecompressor().decompressobj().decompress(data)
+        for piece in zstandard.ZstdDecompressor().read_to_iter(data):
+            pieces.append(piece)
+            size += len(piece)
+            if size > _MOST_UNPACKED:
+                raise ValueError(f'a message has more than {_MOST_UNPACKED} bytes')
     except zstandard.ZstdError as error:
         raise ValueError(f'a message cannot be unpacked: {error}') from error
+    return b''.join(pieces)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from xsvggt_ros.console.optional import need
 from xsvggt_ros.recordings.inputs.bag_types import (
@@ -49,6 +49,20 @@ class BagFile(Protocol):
         """Yield the messages of a topic in the order of their log times, if the file has it."""
 
 
+Record = TypeVar('Record')
+
+
+def guarded(file: BagFile, records: Iterator[Record]) -> Iterator[Record]:
+    """Yield what a library reads of a file, up to what it raises, which is the file's fault."""
+    try:
+        yield from records
+    except BagError:
+        raise
+    except Exception as error:   # of the library, of lz4, zstd and SQLite, for damaged bytes
+        words = ' '.join(str(error).split())[:200] or type(error).__name__
+        file.fault = file.fault or f'it is damaged, and is read up to there ({words})'
+
+
 # MCAP --------------------------------------------------------------------------------------------
 
 class McapFile:
@@ -78,8 +92,8 @@ class McapFile:
     def messages(self, topic: str) -> Iterator[BagMessage]:
         """Yield the messages of a topic, in the order of log times if the file has an index."""
         with open(self.path, 'rb') as stream:
-            records = (self._indexed(stream, topic) if self._is_indexed
-                       else self._in_file_order(stream, topic))
+            records = guarded(self, self._indexed(stream, topic) if self._is_indexed
+                              else self._in_file_order(stream, topic))
             decoders: dict[int, Callable[[bytes], Any]] = {}
             for schema, channel, message in records:
                 decode = decoders.get(channel.id)
@@ -93,7 +107,6 @@ class McapFile:
 
     def _summary(self) -> Any:
         """Return the summary of a file that was ended well and says where its messages are."""
-        from mcap.exceptions import McapError
         from mcap.reader import SeekingReader
 
         try:
@@ -102,9 +115,11 @@ class McapFile:
                     raise BagError(f'{self.path}: no MCAP file, it begins with other bytes')
                 stream.seek(0)
                 summary = SeekingReader(stream).get_summary()
+        except BagError:
+            raise
         except PermissionError as error:
             raise BagError(f'{self.path}: cannot be read: {error}') from error
-        except (McapError, OSError, ValueError, IndexError, MemoryError) as error:
+        except Exception as error:   # of the library, for bytes that nobody thought of
             self.fault = ('it was not ended (a recorder that was killed, or a full disk), and is '
                           f'read as far as it goes ({str(error) or type(error).__name__})')
             return None
@@ -123,7 +138,7 @@ class McapFile:
         """List the topics by reading all of the file."""
         times = []
         with open(self.path, 'rb') as stream:
-            for schema, channel, message in self._in_file_order(stream):
+            for schema, channel, message in guarded(self, self._in_file_order(stream)):
                 self._add(schema, channel, 1)
                 times = [min([*times[:1], message.log_time]), max([*times[1:], message.log_time])]
         self.span = (times[0], times[1]) if times else (0, 0)
@@ -151,27 +166,21 @@ class McapFile:
     def _in_file_order(
         self, stream: Any, topic: str | None = None,
     ) -> Iterator[tuple[Any, Any, Any]]:
-        """Yield schema, channel and message as they lie in the file, up to where it is damaged."""
-        from mcap.exceptions import McapError
+        """Yield schema, channel and message as they lie in the file."""
         from mcap.records import Channel, Message, Schema
         from mcap.stream_reader import StreamReader
 
         schemas: dict[int, Any] = {}
         channels: dict[int, Any] = {}
-        try:
-            for record in StreamReader(stream, validate_crcs=False).records:
-                if isinstance(record, Schema):
-                    schemas[record.id] = record
-                elif isinstance(record, Channel):
-                    channels[record.id] = record
-                elif isinstance(record, Message) and record.channel_id in channels:
-                    channel = channels[record.channel_id]
-                    if topic in (None, channel.topic):
-                        yield schemas.get(channel.schema_id), channel, record
-        except (McapError, ValueError, IndexError, KeyError, OSError, RuntimeError,
-                MemoryError) as error:
-            # Of the library, of lz4 and of zstd: what comes after this cannot be found again.
-            self.fault = self.fault or f'it is damaged, and is read up to there ({error})'
+        for record in StreamReader(stream, validate_crcs=False).records:
+            if isinstance(record, Schema):
+                schemas[record.id] = record
+            elif isinstance(record, Channel):
+                channels[record.id] = record
+            elif isinstance(record, Message) and record.channel_id in channels:
+                channel = channels[record.channel_id]
+                if topic in (None, channel.topic):
+                    yield schemas.get(channel.schema_id), channel, record
 
 
 # SQLite and ROS 1 --------------------------------------------------------------------------------
@@ -202,7 +211,7 @@ class RosbagsFile:
             if not connections:
                 return
             decoders: dict[int, Callable[[bytes], Any]] = {}
-            for connection, log_ns, data in reader.messages(connections=connections):
+            for connection, log_ns, data in guarded(self, reader.messages(connections)):
                 decode = decoders.get(connection.id)
                 if decode is None:
                     definition = connection.msgdef

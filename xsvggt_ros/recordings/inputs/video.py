@@ -73,7 +73,7 @@ class VideoSource:
     def _describe(self) -> None:
         """Find rate, number of frames and duration, as far as the container says them."""
         with self._opened() as container:
-            stream = container.streams.video[0]
+            stream = container.streams.best('video')
             seconds = float(stream.duration * stream.time_base if stream.duration
                             else Fraction(container.duration or 0, 10 ** 6))
             own = float(stream.average_rate or DEFAULT_RATE)
@@ -90,16 +90,19 @@ class VideoSource:
         except (self._av.error.FFmpegError, OSError, ValueError) as error:
             words = getattr(error, 'strerror', None) or str(error)
             raise VideoError(f'{self.path}: cannot be read as a video: {words}') from error
-        if not container.streams.video:
+        stream = container.streams.best('video')   # covers of songs are streams too
+        # PyAV has no context for a codec that it lacks, and crashes when asked to decode it.
+        if stream is None or stream.codec_context is None:
             container.close()
-            raise VideoError(f'{self.path}: has no video in it')
+            what = 'no video' if stream is None else 'video of a codec that PyAV does not decode'
+            raise VideoError(f'{self.path}: has {what} in it')
         return container
 
     def _pictures(self) -> Iterator[tuple[int, np.ndarray]]:
         """Yield stamp in ns and pixels of all frames that can be decoded, by their stamps."""
         newest: int | None = None
         with self._opened() as container:
-            stream = container.streams.video[0]
+            stream = container.streams.best('video')
             stream.thread_type = 'AUTO'
             period = round(1e9 / float(stream.average_rate or DEFAULT_RATE))
             for frame in self._decoded(container, stream):
