@@ -14,7 +14,8 @@ from torch import Tensor
 
 from xsvggt_ros.engine.factory import build_engine, EngineOptions
 from xsvggt_ros.kv_cache.config import CacheConfig
-from xsvggt_ros.kv_cache.retention import POLICIES, RetentionPolicy
+from xsvggt_ros.kv_cache.policy import RetentionPolicy
+from xsvggt_ros.kv_cache.retention import POLICIES
 from xsvggt_ros.model.checkpoint import load_model, LoadedModel
 from xsvggt_ros.world.synthetic_world import SyntheticWorld
 

@@ -118,7 +118,8 @@ PARAMETERS = {
     'policy': Argument(
         'frame_coverage', 'Which tokens stay in a full cache; with full it has no budget',
         'cache.policy', choices=('full', 'sliding_window', 'random', 'xstream',
-                                 'xstream_per_head', 'frame_coverage', 'value_aware')),
+                                 'xstream_per_head', 'frame_coverage', 'value_aware',
+                                 'lingbot')),
     'quantization': Argument(
         'int4', 'How the cache is packed', 'cache.quantization',
         choices=('none', 'int8', 'int4')),

@@ -8,7 +8,8 @@ from xsvggt_ros.kv_cache.cache import KVCache
 from xsvggt_ros.kv_cache.config import CacheConfig, CacheLayout
 from xsvggt_ros.kv_cache.dense_store import DenseStore
 from xsvggt_ros.kv_cache.grouped_store import GroupedStore
-from xsvggt_ros.kv_cache.retention import POLICIES, RetentionPolicy
+from xsvggt_ros.kv_cache.policy import RetentionPolicy
+from xsvggt_ros.kv_cache.retention import POLICIES
 from xsvggt_ros.kv_cache.store import KVStore
 from xsvggt_ros.kv_cache.token_store import TokenStore
 
@@ -33,7 +34,8 @@ def build_cache(
         kind = POLICIES[kind.instead_for_single_tokens]
     policy = kind(step, layout.special_tokens, config.pool_size, config.seed)
     budget = policy.fit_budget(budget) if policy.bounded and budget is not None else None
-    slots = GROWTH_STEPS * step if budget is None else budget + step
+    room = 2 if policy.lingers else 1  # steps beyond the budget
+    slots = GROWTH_STEPS * step if budget is None else budget + room * step
     device = torch.device(device)
     module = None
     if quantization != 'none':
@@ -61,6 +63,6 @@ def max_groups(layout: CacheLayout, policy: RetentionPolicy, slots: int) -> int:
     step = layout.tokens_per_step
     groups = len(group_sizes(step, layout.special_tokens))
     if policy.evicts == 'steps':
-        return slots // step * groups
+        return slots // step * groups + policy.partial_steps(slots)
     rows = (slots // step + 2) * groups
     return rows if policy.evicts == 'oldest' else 2 * rows

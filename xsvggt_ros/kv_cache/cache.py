@@ -15,7 +15,8 @@ from torch import Tensor
 from xsvggt_ros.kv_cache.config import CacheLayout
 from xsvggt_ros.kv_cache.dense_store import DenseStore
 from xsvggt_ros.kv_cache.health import CacheHealth, health_numbers
-from xsvggt_ros.kv_cache.retention import RetentionPolicy
+from xsvggt_ros.kv_cache.lingering import Lingering
+from xsvggt_ros.kv_cache.policy import RetentionPolicy
 from xsvggt_ros.kv_cache.scores import TokenScores
 from xsvggt_ros.kv_cache.store import KVStore, Step
 from xsvggt_ros.kv_cache.stored_range import StoredRange
@@ -38,7 +39,7 @@ class KVCache:
         store: KVStore, track_health: bool = True,
     ) -> None:
         """
-        Take a store with room for the budget and one step more; `build_cache` makes one.
+        Take a store with room for the budget and a step more; `build_cache` makes one.
 
         budget: tokens per layer as `RetentionPolicy.fit_budget` gives it, None for no limit.
         track_health: measure what eviction costs, for `health`.
@@ -51,6 +52,8 @@ class KVCache:
         device = store.device
         layers, step = layout.layers, layout.tokens_per_step
         self._token_ids = torch.full((layers, store.slots), -1, device=device)
+        lingers = policy.lingers and budget is not None
+        self._lingering = Lingering(layers, store.slots, device) if lingers else None
         self._single = step == 1 and isinstance(store, DenseStore)
         self._scores = TokenScores(
             layout, policy, store.slots, device, self._single, track_health)
@@ -88,7 +91,7 @@ class KVCache:
         if self.budget is not None:
             self.policy.remember(layer, key, self.steps)
         observe = None
-        if self.limit is not None and used > self.limit:
+        if self.limit is not None and self.policy.excess(used, self.limit):
             self._scores.take_query(layer, query)
             observe = partial(self._scores.add, slice(layer, layer + 1))
         step = Step(self.steps, self._next_slots[layer], used, self._token_ids[layer, :used])
@@ -101,15 +104,17 @@ class KVCache:
         query, key, value: as in `attend`; the tokens may be fewer, if `compact` has closed the
         gaps. The policy learns nothing of the step.
         """
-        own = key.shape[1]
+        own, ids, lingering = key.shape[1], self._token_ids, 0
         self._check(min(own, self.layout.tokens_per_step), query, key, value)
-        used = self.tokens + own
+        if self._lingering is not None and self._lingering.look():
+            ids, lingering = self._lingering.token_ids, self._lingering.count
+        used = self.tokens + lingering + own
         if used > self._store.slots:
             self._grow()
         slots = self._next_slots[layer]
-        if own != self.layout.tokens_per_step:
-            slots = self._offsets[:own] + self.tokens
-        step = Step(self.steps, slots, used, self._token_ids[layer, :used], persistent=False)
+        if lingering or own != self.layout.tokens_per_step:
+            slots = self._offsets[:own] + self.tokens + lingering
+        step = Step(self.steps, slots, used, ids[layer, :used], persistent=False)
         return self._store.attend(layer, step, query, key, value, None)
 
     def compact(self, gapless: bool) -> None:
@@ -117,11 +122,13 @@ class KVCache:
         Close the gaps that the last eviction left among the tokens, or open them again.
 
         gapless: for steps of fewer tokens, which are only looked at: they would not fill the gaps,
-        and attend to what was evicted. Call it between steps. It moves as many tokens as a step
-        has, at most, when there is something to do; every bit is back in its place afterwards.
+        and attend to what was evicted, unless they are to. Call it between steps. It moves as many
+        tokens as a step has, at most, when there is something to do; every bit is back in its
+        place afterwards.
         """
         self._save_evicted()
-        if gapless and self._moved is None and self._gaps:
+        lingers = self._lingering is not None and self._lingering.count
+        if gapless and self._moved is None and self._gaps and not lingers:
             self._moved = self._fill(self._next_slots[:, :self._gaps], self.tokens)
         elif not gapless and self._moved is not None:
             self._move(*reversed(self._moved))
@@ -147,10 +154,12 @@ class KVCache:
         self.steps += 1
         self.tokens += step
         used = self.tokens
-        self.evicted_last = 0 if self.limit is None else max(0, used - self.limit)
-        if self.evicted_last > step and more:
-            self.evicted_last = step
-        elif self.evicted_last > step:
+        self.evicted_last = 0
+        if self._lingering is not None:
+            self._lingering.forget()
+        if self.limit is not None:
+            self.evicted_last = self.policy.excess(used, self.limit, step if more else None)
+        if self.evicted_last > step:
             self._mark = None  # tokens will be moved all over the place
         if self.evicted_last:
             self._scores.pool_single_queries()
@@ -170,7 +179,9 @@ class KVCache:
         self._mark = Mark(
             (self.steps, self.tokens, self.evicted_last, self.evicted_total, self._gaps),
             self._next_slots if self._single else self._next_slots.clone(),
-            self._scores.kept, self._token_ids if self._single else None, [])
+            self._scores.kept, self._token_ids if self._single else None,
+            None if self._lingering is None
+            else self._lingering.save(self._store, self._next_slots), [])
         if self.budget is not None:
             self.policy.mark()
 
@@ -205,6 +216,8 @@ class KVCache:
         else:
             self._next_slots.copy_(mark.next_slots)
         self._scores.kept = mark.kept
+        if self._lingering is not None:
+            self._lingering.restore(self._store, self._token_ids, mark.lingering)
         if self.budget is not None:
             self.policy.rewind()
 
@@ -247,6 +260,8 @@ class KVCache:
         """Forget everything; the memory stays allocated, and a limit holds."""
         self.steps = self.tokens = self.evicted_last = self.evicted_total = self._gaps = 0
         self._moved = self._mark = None
+        if self._lingering is not None:
+            self._lingering.forget()
         self._token_ids.fill_(-1)
         self._scores.kept.fill_(1)
         self._next_slots.copy_(self._free_slots(0, 0))
@@ -262,6 +277,12 @@ class KVCache:
         A token's id is step * tokens_per_step + its index in the step.
         """
         return [ids[ids >= 0].sort().values for ids in self._token_ids.cpu()]
+
+    def visible_token_ids(self) -> list[Tensor]:
+        """Return what a step that is not to be remembered would see, as `kept_token_ids` does."""
+        if self._lingering is None or not self._lingering.count:
+            return self.kept_token_ids()
+        return [ids[ids >= 0].sort().values for ids in self._lingering.token_ids.cpu()]
 
     def health(self) -> CacheHealth:
         """Return what is left of the past; waits for the device."""
@@ -282,7 +303,7 @@ class KVCache:
         """Return the bytes allocated, scratch and bookkeeping included."""
         own = (self._token_ids, self._offsets, self._next_slots)
         state = self.policy.nbytes if self.budget is not None else 0
-        watch = 0 if self._range is None else self._range.nbytes
+        watch = sum(part.nbytes for part in (self._range, self._lingering) if part is not None)
         return (self._store.nbytes + self._scores.nbytes + state + watch
                 + sum(tensor.nbytes for tensor in own))
 
@@ -335,6 +356,8 @@ class KVCache:
             change.evicted = evicted
             if self._mark.token_ids is None:
                 change.token_ids = self._token_ids.gather(1, evicted)
+        if self._lingering is not None and count <= step:
+            self._lingering.begin(self._token_ids, count)
         self._token_ids.scatter_(1, evicted, -1)
         self._scores.note_evicted(evicted)
         if count > step:  # a lowered limit leaves more holes than the next step fills

@@ -12,6 +12,11 @@ class ReadOnlyCache:
         """Take the cache that is looked at."""
         self._cache = cache
 
+    @property
+    def steps(self) -> int:
+        """Return how many steps the cache has remembered."""
+        return self._cache.steps
+
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attend as `KVCache.attend_readonly` does."""
         return self._cache.attend_readonly(layer, query, key, value)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from xsvggt_ros.kv_cache.config import CacheLayout
-from xsvggt_ros.kv_cache.retention import pooled_attention, RetentionPolicy
+from xsvggt_ros.kv_cache.policy import pooled_attention, RetentionPolicy
 from xsvggt_ros.kv_cache.store import extend
 
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from xsvggt_ros.kv_cache.lingering import SavedLingering
+
 
 @dataclass
 class Change:
@@ -23,4 +25,5 @@ class Mark:
     next_slots: Tensor
     kept: Tensor
     token_ids: Tensor | None  # where each step makes new ones
+    lingering: SavedLingering | None
     changes: list[Change]

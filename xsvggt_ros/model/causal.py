@@ -15,7 +15,8 @@ from torch import Tensor
 import torch.nn.functional as F
 
 from xsvggt_ros.model.layers import self_attention
-from xsvggt_ros.model.streamvggt import depth_map, point_map, StreamVGGT
+from xsvggt_ros.model.network import depth_map, point_map
+from xsvggt_ros.model.streamvggt import StreamVGGT
 
 
 @dataclass

@@ -21,8 +21,9 @@ from torch import nn, Tensor
 
 from xsvggt_ros.model.dinov2 import DinoVisionTransformer
 from xsvggt_ros.model.layers import Block
+from xsvggt_ros.model.network import depth_map, point_map
 from xsvggt_ros.model.positions import RotaryTable
-from xsvggt_ros.model.streamvggt import depth_map, point_map, StreamVGGT
+from xsvggt_ros.model.streamvggt import StreamVGGT
 
 OPSET = 18
 

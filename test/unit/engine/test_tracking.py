@@ -75,13 +75,13 @@ def test_a_look_sees_what_is_kept_and_leaves_every_bit(
         for cache in (looked, plain):
             cache.end_step()
         history = torch.cat([history, step[1:]], dim=3)
-        kept = looked.kept_token_ids()
+        kept, visible = looked.kept_token_ids(), looked.visible_token_ids()
         before = state(looked.policy)
         for count in (FEW, 12, 1, FEW)[:number % 5]:     # sometimes none at all
             looked.compact(gapless=count < 12)
             few = tokens(others, count)
             seen = attend(ReadOnlyCache(looked), few)
-            for i, ids in enumerate(kept):
+            for i, ids in enumerate(visible):
                 expected = scaled_dot_product_attention(few[0, i], *(
                     torch.cat([history[part, i][:, ids], few[1 + part, i]], dim=1)
                     for part in (0, 1)))
