@@ -98,7 +98,8 @@ def fill_caches(engine: StreamEngine, image: np.ndarray) -> None:
         shape = (layout.heads, layout.tokens_per_step, layout.head_dim)
         assert isinstance(store, DenseStore | PackedStore)
         like = store.keys if isinstance(store, DenseStore) else store._scratch
-        while cache.budget is not None and not cache.evicted_last:
+        while cache.budget is not None and not (
+                cache.evicted_last and cache.tokens == cache.budget):
             token = [torch.randn(shape, generator=generator).to(like) for _ in range(3)]
             for layer in range(layout.layers):
                 cache.attend(layer, *token)

@@ -154,11 +154,10 @@ class KVCache:
         self.steps += 1
         self.tokens += step
         used = self.tokens
-        self.evicted_last = 0
         if self._lingering is not None:
             self._lingering.forget()
-        if self.limit is not None:
-            self.evicted_last = self.policy.excess(used, self.limit, step if more else None)
+        self.evicted_last = 0 if self.limit is None else self.policy.excess(
+            used, self.limit, step if more else None)
         if self.evicted_last > step:
             self._mark = None  # tokens will be moved all over the place
         if self.evicted_last:
