@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 import time
 
@@ -44,6 +44,7 @@ from xsvggt_ros.recordings.recording import (
     TRAJECTORY_FILE,
 )
 from xsvggt_ros.recordings.report import relative, RunReport, write_report
+from xsvggt_ros.recordings.sink_thread import SinkThread
 from xsvggt_ros.recordings.source_frame import SourceFrame
 
 CLOUD = CloudOptions(confidence_percentile=20.0)    # as the node does by default
@@ -84,7 +85,8 @@ def run_reconstruct(options: argparse.Namespace) -> None:
         ahead.stop()
         print('\ninterrupted' if isinstance(error, KeyboardInterrupt) else '\nended by an error')
         report.complete = False
-        run.finish()
+        with suppress(ToolError):   # the first one is told
+            run.finish()
         _save_so_far(run, report, options.out)
         raise
     print('\n'.join(str(file) for file in files))
@@ -115,6 +117,7 @@ class _Run:
         self._scale = scale
         self._followed = followed
         self._failed: set[str] = set()   # exports, which get no more frames
+        self._sink = SinkThread(self._take)
         self._camera = source.calibration.camera() if source.calibration is not None else None
         self._pictures: SourcePictures | None = None
 
@@ -136,12 +139,18 @@ class _Run:
         self.finish()
 
     def finish(self) -> None:
-        """Give on what waits for its final pose."""
-        if self._followed is not None:
-            self._followed.finish(self.recording, self.give, self._scale or 1.0)
+        """Give on what waits for its final pose, and wait until all is taken."""
+        try:
+            if self._followed is not None:
+                self._followed.finish(self.recording, self.give, self._scale or 1.0)
+        finally:
+            self._sink.finish()
 
     def give(self, output: FrameOutput) -> None:
-        """Put a frame whose pose is final into the map and the exports."""
+        """Put a frame whose pose is final into the map and the exports, beside the next one."""
+        self._sink.put(output)
+
+    def _take(self, output: FrameOutput) -> None:
         self.recording.map.add(output.cloud, torch.from_numpy(output.pose.matrix()))
         for export in self.exports:
             if export.name not in self._failed:
