@@ -94,10 +94,12 @@ def add_source_arguments(parser: argparse.ArgumentParser, positional: bool = Fal
     source.add_argument('input' if positional else '--input', type=Path, metavar='INPUT',
                         **name,
                         help='a folder of images (names that are times in ns are used as stamps), '
-                             'a video, or a bag of ROS 2 (folder, .mcap, .db3) or ROS 1 (.bag)')
+                             'a video, a bag of ROS 2 (folder, .mcap, .db3) or ROS 1 (.bag), or a '
+                             'camera of this machine (camera:0, /dev/video0)')
     add_recording_arguments(parser, '--topic' if positional else '--input-topic')
     parser.add_argument('--size', type=image_size, metavar='WxH',
-                        help='image size of the synthetic world (default: 320x240)')
+                        help='image size of the synthetic world (default: 320x240), or asked of '
+                             'a camera')
 
 
 def add_recording_arguments(parser: argparse.ArgumentParser, topic: str = '--topic') -> None:

@@ -200,14 +200,22 @@ def _write_tum(file: BinaryIO, poses: Iterable[StampedPose]) -> None:
 
 
 def read_tum(path: Path) -> list[StampedPose]:
-    """Return the poses of a TUM trajectory file; raises ValueError that names file and line."""
+    """
+    Return the poses of a TUM trajectory file; raises ValueError that names file and line.
+
+    The first pose of Open3D's files stands on the comment's line, behind '<qw>'.
+    """
+    rows = list(read_rows(path))
+    comment, _, glued = Path(path).read_text('utf-8-sig').partition('\n')[0].rpartition('<qw>')
+    if comment.startswith('#') and len(glued.split()) == 8:
+        rows.insert(0, (1, glued.split()))
     poses = []
-    for line, (stamp, *rest) in read_rows(path):
+    for line, (stamp, *rest) in rows:
         try:
             if len(rest) != 7:
                 raise ValueError(f'a pose has 8 numbers, but this line {len(rest) + 1}')
-            x, y, z, qx, qy, qz, qw = (float(value) for value in rest)
-            poses.append(StampedPose(parse_stamp(stamp), (x, y, z), (qx, qy, qz, qw)))
+            x, y, z, *quaternion = (float(value) for value in rest)
+            poses.append(StampedPose(parse_stamp(stamp), (x, y, z), tuple(quaternion)))
         except ValueError as error:
             raise ValueError(f'{path}, line {line}: {error}') from error
     return poses

@@ -90,13 +90,18 @@ def open_source(path: Path | None = None, seed: int = DEMO_SEED, rate: float | N
                 count: int | None = None, size: tuple[int, int] | None = None,
                 calibration: Path | None = None, topic: str | None = None) -> FrameSource:
     """
-    Return the frames of a folder, a video or a bag, or the synthetic world number `seed`.
+    Return the frames of a folder, a video, a bag or a camera, or the world number `seed`.
 
     rate: of folders without times of their own; of the others, how many a second are used at
-    most. topic: of a bag. Raises ToolError.
+    most. topic: of a bag. size: of the world, or asked of a camera. Raises ToolError.
     """
     if path is None:
         return WorldSource(seed, size or DEFAULT_SIZE, rate, count)
+    from xsvggt_ros.recordings.inputs.camera import camera_device, CameraSource
+
+    device = camera_device(str(path))
+    if device is not None:
+        return CameraSource(device, rate, count, size, calibration)
     from xsvggt_ros.recordings.inputs.bag import is_bag
 
     if path.exists() and is_bag(path):
@@ -120,6 +125,11 @@ def looped(source: FrameSource) -> Iterator[SourceFrame]:
             stamp = None if frame.stamp_ns is None else frame.stamp_ns + shift
             yield SourceFrame(frame.pixels, frame.offset_ns + shift, stamp, frame.motion)
         shift += source.duration_ns
+
+
+def frames_ahead(source: FrameSource) -> 'FramesAhead':
+    """Return a source's frames, made ahead; of a camera no more than the next one waits."""
+    return FramesAhead(source.frames(), 1 if getattr(source, 'is_live', False) else AHEAD_BYTES)
 
 
 class FramesAhead:

@@ -34,7 +34,7 @@ from xsvggt_ros.recordings.exports.export import (
     SourcePictures,
 )
 from xsvggt_ros.recordings.followed_frames import FollowedFrames, odom_pose
-from xsvggt_ros.recordings.frame_source import FramesAhead, FrameSource, open_source
+from xsvggt_ros.recordings.frame_source import frames_ahead, FrameSource, open_source
 from xsvggt_ros.recordings.outputs import CacheRow
 from xsvggt_ros.recordings.recording import (
     describe_errors,
@@ -72,7 +72,7 @@ def run_reconstruct(options: argparse.Namespace) -> None:
     if options.trajectory != 'network':
         followed = FollowedFrames(options.trajectory, options.depth_correction == 'auto')
     run = _Run(engine, source, recording, exports, options.scale, followed)
-    ahead = FramesAhead(source.frames())
+    ahead = frames_ahead(source)
     try:
         run.reconstruct_all(ahead)
         report.complete = True

@@ -335,3 +335,14 @@ def test_a_pose_with_a_stamp_ahead_of_those_after_it_is_forgotten():
     assert [pose.stamp_ns for pose in way.poses()] == [10, 20, 30, 30, 40]
     way.add(StampedPose(5, (0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0)))  # no lone one: all are kept
     assert [pose.stamp_ns for pose in way.poses()] == [10, 20, 30, 30, 40, 5]
+
+
+def test_the_first_pose_of_open3d_s_files_is_not_lost(tmp_path):
+    """Open3D 0.20 forgets the end of the comment's line."""
+    file = tmp_path / 'a.tum'
+    file.write_text('# TUM trajectory, format: <t> <x> <y> <z> <qx> <qy> <qz> <qw>'
+                    '0 1 2 3 0 0 0 1\n1 4 5 6 0 0 0 1\n')
+    assert [pose.position for pose in map_files.read_tum(file)] == [(1, 2, 3), (4, 5, 6)]
+    for comment in ('# <t> <x> <qw>', '# <qw> of whom', '# 0 1 2 3 0 0 0 1'):
+        file.write_text(f'{comment}\n1 4 5 6 0 0 0 1\n')
+        assert [pose.position for pose in map_files.read_tum(file)] == [(4, 5, 6)]

@@ -1,9 +1,12 @@
 """The same recording as a folder, a video and a bag of each kind: the same frames and stamps."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from recording_maker import (
     camera_matrix,
+    IMAGE,
     image_items,
     INFO,
     make_frames,
@@ -25,7 +28,9 @@ from recording_maker import (
 )
 
 from xsvggt_ros.console.errors import ToolError
-from xsvggt_ros.recordings.frame_source import open_source
+from xsvggt_ros.images.image_codec import decode_image
+from xsvggt_ros.recordings.frame_source import frames_ahead, open_source
+from xsvggt_ros.recordings.inputs.camera import camera_device, CameraSource
 
 pytest.importorskip('rosbags')
 av = pytest.importorskip('av')
@@ -179,6 +184,47 @@ def test_frames_that_an_edit_list_cuts_off_are_not_there(tmp_path):
     for frame, image in zip(frames, IMAGES[3:]):
         assert psnr(frame.pixels, image) > 35
     assert [frame.offset_ns for frame in frames] == [10 ** 6 * ms for ms in EVEN_MS[:-3]]
+
+
+DEEP = np.random.default_rng(1).integers(0, 4096, (6, 8), np.uint16)
+ENCODED = {
+    'mono16': DEEP, 'bayer_rggb8': (DEEP >> 4).astype(np.uint8),
+    'bgra8': np.repeat(IMAGES[0][:6, :8, :1], 4, -1), 'yuv422_yuy2': IMAGES[0][:6, :8, :2],
+}
+
+
+@pytest.mark.parametrize('encoding', ENCODED)
+def test_a_bag_gives_the_images_that_the_node_sees(tmp_path, encoding):
+    messages = Messages()
+    message = messages.image(ENCODED[encoding], START, encoding, padding=3)
+    path = write_mcap(tmp_path / 'a.mcap', [(TOPIC, IMAGE, START, message)])
+    frame, = open_source(path).frames()
+    np.testing.assert_array_equal(frame.pixels, decode_image(message))
+
+
+def test_a_png_of_16_bits_keeps_its_highest(tmp_path):
+    message = Messages().picture(DEEP, START)
+    path = write_mcap(tmp_path / 'a.mcap', [(TOPIC, PICTURE, START, message)])
+    frame, = open_source(path).frames()
+    np.testing.assert_array_equal(frame.pixels[..., 1], DEEP >> 4)   # a sensor of 12 bits
+
+
+def test_a_camera_gives_frames_until_there_are_enough(tmp_path):
+    """FFmpeg's source of test pictures stands in for a driver."""
+    source = CameraSource('testsrc2=size=64x48:rate=20', rate=10.0, count=3, driver='lavfi')
+    frames = list(frames_ahead(source))
+    assert [frame.pixels.shape for frame in frames] == [(48, 64, 3)] * 3
+    assert [frame.offset_ns for frame in frames] == [0, 100_000_000, 200_000_000]
+    assert source.rate == 10 and source.count == 3
+    ended = CameraSource('testsrc2=size=64x48:rate=20:duration=0.2', driver='lavfi')
+    assert len(list(ended.frames())) == 4 and ended.count is None
+
+
+def test_a_camera_that_is_not_there_is_one_line():
+    assert camera_device('camera:7') == camera_device('/dev/video7') == '/dev/video7'
+    assert camera_device('camera:x') is camera_device('drive.mp4') is None
+    with pytest.raises(ToolError, match='/dev/video987: cannot be opened as a camera'):
+        open_source(Path('camera:987'))
 
 
 def test_a_codec_that_nobody_knows_is_one_line(tmp_path):
