@@ -9,10 +9,12 @@ from dataclasses import dataclass
 import math
 from pathlib import Path
 import re
+from typing import TypeVar
 
 import yaml
 
 Value = str | int | float | bool | list[str]
+Number = TypeVar('Number', int, float)
 NAME = r'[A-Za-z_]\w*'
 NAMES = f'{NAME}(/{NAME})*'
 TOPIC = f'(~?/)?{NAMES}'
@@ -30,8 +32,7 @@ class Argument:
     description: str
     parameter: str = ''  # of the node; empty: meant for the launch file itself
     choices: tuple[str, ...] = ()
-    minimum: float | None = None
-    maximum: float | None = None
+    limits: tuple[float, float] | None = None  # smallest and largest
     multiple: int = 1
     pattern: str = ''  # a regular expression, and in words:
     expected: str = ''
@@ -64,8 +65,10 @@ class Argument:
         """Return the value that a text stands for; raise ValueError if it stands for none."""
         if isinstance(self.default, bool):
             return {'true': True, '1': True, 'false': False, '0': False}[text.lower()]
-        if isinstance(self.default, (int, float)):
-            return self._number(text)
+        if isinstance(self.default, int):
+            return self._checked(int(text))
+        if isinstance(self.default, float):
+            return self._checked(float(text))
         if isinstance(self.default, list):
             return self._list(text)
         if self.choices:
@@ -74,12 +77,12 @@ class Argument:
             raise ValueError(text)
         return text
 
-    def _number(self, text: str) -> int | float:
-        value = type(self.default)(text)
-        allowed = math.isfinite(value) and self.minimum <= value <= self.maximum
-        if not allowed or (self.multiple > 1 and value % self.multiple):
-            raise ValueError(text)
-        return value
+    def _checked(self, number: Number) -> Number:
+        low, high = self.limits or (-math.inf, math.inf)
+        allowed = math.isfinite(number) and low <= number <= high
+        if not allowed or (self.multiple > 1 and number % self.multiple):
+            raise ValueError(number)
+        return number
 
     def _list(self, text: str) -> list[str]:
         names = yaml.safe_load(text)
@@ -90,10 +93,11 @@ class Argument:
         return names or ['']
 
     def _limits(self) -> str:
-        if self.minimum is None:
+        if self.limits is None:
             return ''
+        low, high = self.limits
         multiple = f', a multiple of {self.multiple}' if self.multiple > 1 else ''
-        return f'{self.minimum:.7g} to {self.maximum:.7g}{multiple}'
+        return f'{low:.7g} to {high:.7g}{multiple}'
 
 
 # The parameters of the node that people change most.
@@ -107,14 +111,14 @@ PARAMETERS = {
         pattern=r'auto|cpu|cuda(:\d+)?', expected='auto, cpu, cuda or cuda:N'),
     'image_size': Argument(
         0, 'Width in pixels to which images are resized; smaller is faster and coarser. 0: the '
-        'width the network was trained with', 'model.image_size', minimum=0, maximum=2044,
+        'width the network was trained with', 'model.image_size', limits=(0, 2044),
         multiple=14),
     'max_tokens': Argument(
-        7300, 'Budget of the KV cache, in tokens per layer', 'cache.max_tokens', minimum=1,
-        maximum=MILLION),
+        7300, 'Budget of the KV cache, in tokens per layer', 'cache.max_tokens', limits=(1,
+        MILLION)),
     'memory_budget_mb': Argument(
         0.0, 'Memory for the caches in MB, instead of max_tokens. 0: max_tokens counts',
-        'cache.memory_budget_mb', minimum=0, maximum=MILLION),
+        'cache.memory_budget_mb', limits=(0, MILLION)),
     'policy': Argument(
         'frame_coverage', 'Which tokens stay in a full cache; with full it has no budget',
         'cache.policy', choices=('full', 'sliding_window', 'random', 'xstream',
@@ -130,11 +134,11 @@ PARAMETERS = {
         [''], 'Images of a rig, in place of image_topic, the reference camera first: '
         "['/left/image_raw','/right/image_raw']", 'image_topics'),
     'max_rate': Argument(
-        0.0, 'Images that are taken a second at most. 0: all', 'input.max_rate', minimum=0,
-        maximum=1000),
+        0.0, 'Images that are taken a second at most. 0: all', 'input.max_rate', limits=(0,
+        1000)),
     'deadline_ms': Argument(
         0.0, 'Latency to keep, in ms: late images are skipped, and a network that is too slow '
-        'remembers less. 0: none', 'deadline_ms', minimum=0, maximum=60_000),
+        'remembers less. 0: none', 'deadline_ms', limits=(0, 60_000)),
     'scale_mode': Argument(
         'none', "Where metres come from: none leaves the network's own unit, fixed takes "
         'scale_value, odometry compares with odom_hint_topic, depth with depth_hint_topic, '
@@ -142,7 +146,7 @@ PARAMETERS = {
         choices=('none', 'fixed', 'odometry', 'depth', 'baseline')),
     'scale_value': Argument(
         1.0, "Metres in the network's unit, with scale_mode:=fixed", 'scale.value',
-        minimum=1e-6, maximum=MILLION),
+        limits=(1e-6, MILLION)),
     'odom_frame': Argument('xsvggt_odom', 'Frame in which the camera is tracked', 'odom_frame'),
     'base_frame': Argument(
         '', 'Frame of the robot whose pose is published, for example base_link. Empty: the frame '
@@ -203,10 +207,10 @@ OTHERS = {
         'configure it again later'),
     'bag': Argument('', 'Recording (rosbag2) to play. Empty: a live camera'),
     'bag_rate': Argument(
-        1.0, 'Speed of the recording, 1.0 as recorded', minimum=0.001, maximum=1000),
+        1.0, 'Speed of the recording, 1.0 as recorded', limits=(0.001, 1000)),
     'bag_delay': Argument(
-        5.0, 'Seconds before the recording starts: time for loading the weights', minimum=0,
-        maximum=86_400),
+        5.0, 'Seconds before the recording starts: time for loading the weights', limits=(0,
+        86_400)),
     'loop': Argument(False, 'Whether the recording begins again when it has ended: true or false'),
     'rviz': Argument(False, 'Whether to show points, TF and images in RViz: true or false'),
     'rviz_config': Argument('stream.rviz', 'What RViz shows'),
@@ -217,7 +221,8 @@ ALL = PARAMETERS | OTHERS
 
 def read(texts: Mapping[str, str]) -> dict[str, Value]:
     """Return the values of arguments; raise ValueError that names each one that is wrong."""
-    values, faults = {}, []
+    values: dict[str, Value] = {}
+    faults = []
     for name, text in texts.items():
         try:
             values[name] = ALL[name].read(text.strip())
@@ -230,15 +235,15 @@ def read(texts: Mapping[str, str]) -> dict[str, Value]:
 
 def check_files(values: Mapping[str, Value]) -> None:
     """Raise ValueError that names each argument whose file is not there or not what it should."""
-    faults = [_missing_parameters(values['params_file'])]
-    checkpoint = values.get('checkpoint', SHIPPED[0])
+    faults = [_missing_parameters(str(values['params_file']))]
+    checkpoint = str(values.get('checkpoint', SHIPPED[0]))
     if checkpoint not in SHIPPED:
         faults.append(_missing('checkpoint', checkpoint, 'or use small, which comes with the '
                                'package'))
     if values['bag']:
-        faults.append(_missing_bag(values['bag']))
+        faults.append(_missing_bag(str(values['bag'])))
     if values['rviz']:
-        faults.append(_missing('rviz_config', values['rviz_config']))
+        faults.append(_missing('rviz_config', str(values['rviz_config'])))
     if any(faults):
         raise ValueError('; '.join(filter(None, faults)))
 

@@ -30,7 +30,7 @@ def test_arguments_are_the_nodes_parameters():
         assert type(argument.default) is type(parameter.default), name
         assert argument.default == parameter.default, name
         assert argument.choices == parameter.choices, name
-        assert (argument.minimum, argument.maximum) == (parameter.minimum, parameter.maximum), name
+        assert argument.limits == parameter.limits, name
     assert {argument.parameter for argument in PARAMETERS.values()} >= {
         'model.checkpoint', 'cache.policy', 'scale.mode', 'deadline_ms', 'publish_map_tf'}
 

@@ -37,7 +37,7 @@ def test_nobody_publishes_the_hint(started, mode, topic, kind):
     robot, node = started(mode)
     robot.process(node, make_image(0))
     status = robot.wait_for_diagnostic(
-        node, 'Input', 'lengths are not in metres yet', 'nobody publishes', topic, 'remap it')
+        node, 'Input', 'metric scale is not known yet', 'nobody publishes', topic, 'remap it')
     assert status.level == b'\x01'
     robot.wait(lambda: 'nobody publishes' in node.output(), 'a line in the log', node)
     line, = (line for line in node.output().splitlines() if 'nobody publishes' in line)

@@ -73,7 +73,7 @@ class CameraPublisher(Node):
     def publish(self, frame: SourceFrame, stamp_ns: int) -> None:
         """Publish one frame under the stamp given."""
         header = Header(stamp=to_stamp(stamp_ns), frame_id=self._options.frame_id)
-        if self._infos is not None:
+        if self._infos is not None and self._source.calibration is not None:
             self._infos.publish(camera_info_message(header, self._source.calibration))
         self._images.publish(image_message(header, frame.pixels))
         if frame.motion is not None:

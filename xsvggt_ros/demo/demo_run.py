@@ -6,6 +6,7 @@ from pathlib import Path
 import re
 import shlex
 import time
+from typing import Any
 
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
@@ -90,10 +91,11 @@ class _Demo:
         self._recorder = StreamRecorder(image_topic=TOPIC)
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self._recorder)
-        self._node: ChildProcess | None = None
-        self._camera: ChildProcess | None = None
+        self._children: list[ChildProcess] = []
+        self._node: ChildProcess    # from `start` on, as the next two
+        self._camera: ChildProcess
+        self._log: NodeLog
         self._next_memory_time = self._next_news_time = 0.0
-        self._log: NodeLog | None = None
         self._files: list[Path] = []
 
     # Stages --------------------------------------------------------------------------------------
@@ -104,10 +106,12 @@ class _Demo:
             self._node = ChildProcess(
                 'node', 'xsvggt_ros.node.stream_node', _node_arguments(self._options),
                 self._options.out / 'node.log')
+            self._children.append(self._node)
             self._log = NodeLog(self._node.log)
             self._camera = ChildProcess(
                 'camera', 'xsvggt_ros.cli.camera', _camera_arguments(self._options),
                 self._options.out / 'camera.log')
+            self._children.append(self._camera)
 
     def wait_for_node(self) -> None:
         """Wait until the node listens to the camera."""
@@ -162,8 +166,7 @@ class _Demo:
 
     def end(self, patience: float) -> None:
         """End both processes."""
-        children = [child for child in (self._node, self._camera) if child is not None]
-        for child in end_all(children, patience):
+        for child in end_all(self._children, patience):
             print(f'the {child.name} did not end within {patience:g} s and was killed; the end '
                   f'of {child.log}:\n{child.tail(5)}', flush=True)
 
@@ -190,7 +193,8 @@ class _Demo:
         if status is None:
             raise ToolError('the node processed no image; the end of its log '
                             f'{self._node.log}:\n{self._node.tail()}')
-        sent = int(re.search(r'sent (\d+) images', self._camera.tail()).group(1))
+        report = re.search(r'sent (\d+) images', self._camera.tail())
+        sent = int(report.group(1)) if report else status.frames_received
         cache = recording.cache[-1] if recording.cache else None
         print(f'\nweights     {status.model}')
         lost = max(sent - status.frames_received, 0)
@@ -331,7 +335,7 @@ def _camera_arguments(options: argparse.Namespace) -> list[str]:
     arguments = ['--topic', TOPIC, '--wait-for-subscriber', '2', '--frames', str(options.frames)]
     if options.input is None:
         arguments += ['--world', str(options.world)]
-    formatters: list[tuple[str, Callable[[object], str]]] = [
+    formatters: list[tuple[str, Callable[[Any], str]]] = [
         ('input', str), ('input_topic', str), ('calibration', str), ('rate', str),
         ('size', lambda s: f'{s[0]}x{s[1]}')]
     for name, text in formatters:

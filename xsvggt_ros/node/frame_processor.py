@@ -13,6 +13,7 @@ from xsvggt_ros.engine.frame_result import FrameResult
 from xsvggt_ros.engine.host_copy import HostCopy
 from xsvggt_ros.engine.stream_engine import FrameError
 from xsvggt_ros.geometry.camera_model import CameraModel
+from xsvggt_ros.images.preprocess import Resize
 from xsvggt_ros.node.frames import world_from_optical
 from xsvggt_ros.node.inputs.calibrations import Calibrations
 from xsvggt_ros.node.inputs.camera_sets import CameraImage
@@ -90,8 +91,16 @@ class FrameProcessor:
         if frame.begins:
             self._log_beginning()
         cache = self._engine.pending_stats()
-        health = self._copies.start({'health': lambda: cache.health})
+        numbers = cache.health
+        assert numbers is not None  # there has been a frame
+        health = self._copies.start({'health': lambda: numbers})
         stream.publishing.then(partial(self._outputs.account, frame, cache, health))
+
+    @property
+    def _resize(self) -> Resize:
+        resize = self._engine.resize
+        assert resize is not None  # there has been a frame
+        return resize
 
     def _check_clock(self, image: CameraImage, settings: ResetSettings) -> None:
         """Begin a new stream if the stamps say so; raise OutOfOrderError."""
@@ -153,7 +162,7 @@ class FrameProcessor:
         if settings.scale.mode == 'baseline' and self._rig is not None and len(results) > 1:
             positions = self._rig.positions([image.content.header for image in images])
         return self._stream.scale.apply(
-            results, images[0].stamp_ns, settings.scale, self._engine.resize, positions, camera,
+            results, images[0].stamp_ns, settings.scale, self._resize, positions, camera,
             images[0].content.header.frame_id)
 
     def _start_host_copy(
@@ -172,7 +181,7 @@ class FrameProcessor:
         return Reconstruction(
             header=headers[0], ticket=ticket, begins=results[0].frame_index == 0,
             world_from_camera=world_from_camera, scale=self._stream.scale.current,
-            resize=self._engine.resize, host=host, topics=topics, cloud_is_due=cloud_is_due,
+            resize=self._resize, host=host, topics=topics, cloud_is_due=cloud_is_due,
             settings=settings, timestamps=replace(timestamps, copying=time.monotonic()))
 
     def _transforms(
@@ -186,7 +195,7 @@ class FrameProcessor:
         return known if known is not None else seen_transforms(results)
 
     def _log_beginning(self) -> None:
-        resize = self._engine.resize
+        resize = self._resize
         self._logger.info(
             f'stream begins: images {resize.source_width}x{resize.source_height}, network '
             f'{resize.width}x{resize.height}; cache: {self._engine.budget_description()}')

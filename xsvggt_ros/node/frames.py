@@ -86,7 +86,7 @@ class OdometryFrame:
 
     def odom_from_camera(self, world_from_camera: np.ndarray) -> np.ndarray:
         """Return the pose [4, 4] of an optical frame in the odometry frame, and remember it."""
-        self._last = self._odom_from_world @ world_from_camera
+        self._last = self._placed(self._odom_from_world) @ world_from_camera
         return self._last
 
     def rescale(self, factor: float) -> np.ndarray:
@@ -104,4 +104,9 @@ class OdometryFrame:
 
     def map_from_odom(self) -> np.ndarray:
         """Return the odometry frame [4, 4] in a map frame that begins where the stream began."""
-        return self._origin @ np.linalg.inv(self._odom_from_world)
+        return self._placed(self._origin) @ np.linalg.inv(self._placed(self._odom_from_world))
+
+    def _placed(self, transform: np.ndarray | None) -> np.ndarray:
+        if transform is None:
+            raise RuntimeError('the stream has not been placed in the odometry frame yet')
+        return transform

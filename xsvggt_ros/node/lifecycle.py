@@ -119,7 +119,7 @@ class XsvggtNode(LifecycleNode):
         the node stays inactive. ERROR if the network cannot begin: the node lets go of it, see
         `on_error`.
         """
-        return self._make('activate', self._activate)
+        return self._make('activate', partial(self._activate, state))
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """
@@ -128,7 +128,7 @@ class XsvggtNode(LifecycleNode):
         SUCCESS even if that takes longer than anybody would wait: nothing of it is published, and
         the node refuses to be activated or cleaned up until it is done.
         """
-        return self._make('deactivate', self._deactivate)
+        return self._make('deactivate', partial(self._deactivate, state))
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free the network and the publishers; FAILURE while an image is in progress."""
@@ -177,7 +177,7 @@ class XsvggtNode(LifecycleNode):
         topics = current.topics = InputTopics(self, settings)
         calibrations = topics.calibrations()
         loaded = load_engine(settings.model, settings.cache, settings.input.tracking_size,
-                             self.get_logger().info)
+                             self._log_graphs)
         publishers = current.publishers = Publishers(self)
         tf = current.tf = TfListener(self)
         rig = RigGeometry(tf) if len(topics.images) > 1 else None
@@ -191,23 +191,26 @@ class XsvggtNode(LifecycleNode):
         gc.freeze()
         current.state = 'inactive'
 
+    def _log_graphs(self, line: str) -> None:
+        self.get_logger().info(line)
+
     def _log_model(self, loaded: LoadedEngine) -> None:
         settings, warn = self.settings, self.get_logger().warning
         self.get_logger().info(f'{loaded.description} on {loaded.device}')
         if settings.model.checkpoint in SHIPPED:
-            warn('these weights know synthetic rooms only; for a real camera give '
-                 'model.checkpoint others (README, Weights)')
+            warn('these weights were trained on synthetic rooms only; for a real '
+                 'camera set model.checkpoint to other weights (README, Weights)')
         kernels = native.why_missing() if loaded.device.type == 'cpu' else None
         if kernels is not None:
             warn(kernels)
         if loaded.random_weights:
-            warn('random weights: what is published means nothing as geometry; give '
-                 'model.checkpoint a trained checkpoint')
+            warn('random weights: the published geometry is meaningless; set '
+                 'model.checkpoint to a trained checkpoint')
         if settings.input.tracking_size and settings.input.keyframe_stride == 1:
             warn('input.tracking_size has no effect while every image is remembered: set '
                  'input.keyframe_stride to 2 or more')
 
-    def _activate(self) -> None:
+    def _activate(self, state: LifecycleState) -> None:
         current = self.current
         current.require_free_worker()
         pipeline, topics = current.pipeline, current.topics
@@ -222,19 +225,19 @@ class XsvggtNode(LifecycleNode):
         worker = current.worker.current = Worker(
             pipeline.process, pipeline.on_error, pipeline.end, pipeline.on_crash)
         pipeline.begin(worker.mailbox)
-        _require(super().on_activate(None))
+        _require(super().on_activate(state))
         self.faults.clear('start')
         current.active_since = time.monotonic()
         current.state = 'active'
         self.get_logger().info('waiting for images on ' + ', '.join(topics.images))
 
-    def _deactivate(self) -> None:
+    def _deactivate(self, state: LifecycleState) -> None:
         self._unsubscribe()
         if not self.current.worker.stop(runtime.SERVICE_TIMEOUT):
             self.get_logger().warning(
                 f'deactivated, but {self.current.in_progress()}: nothing of it is published, and '
                 'the node can be activated again, or cleaned up, when it is done')
-        _require(super().on_deactivate(None))
+        _require(super().on_deactivate(state))
         self.current.state = 'inactive'
 
     def _clean_up(self) -> None:

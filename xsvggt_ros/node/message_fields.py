@@ -35,7 +35,8 @@ def fill(message: Message, /, **values: object) -> Message:
     arrays or `array.array` of the declared type; sub-messages, and lists of them, are taken as
     they are. Raises TypeError and ValueError for what does not fit, KeyError for no field.
     """
-    casts = _casts(type(message))
+    kind: Any = type(message)
+    casts = _casts(kind)
     for name, value in values.items():
         setattr(message, name, casts[name](value))
     return message
@@ -47,7 +48,7 @@ def fill_xyz(message: Message, values: np.ndarray | tuple[float, ...]) -> Messag
 
 
 @cache
-def _casts(kind: type) -> dict[str, Cast]:
+def _casts(kind: Any) -> dict[str, Cast]:
     return {name: _cast(declared)
             for name, declared in kind.get_fields_and_field_types().items()}
 
@@ -73,5 +74,5 @@ def _as_array(values: Any, dtype: np.dtype) -> array:
     if isinstance(values, (bytes, bytearray, memoryview)):
         numbers.frombytes(values)
     elif np.size(values):
-        numbers.frombytes(memoryview(np.ascontiguousarray(values, dtype).ravel()).cast('B'))
+        numbers.frombytes(memoryview(np.ascontiguousarray(values, dtype).ravel().data).cast('B'))
     return numbers

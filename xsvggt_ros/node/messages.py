@@ -32,7 +32,7 @@ def byte_array(values: np.ndarray) -> array:
     element, 240 ms for a cloud of 3 MB (ros2/rosidl_python#156).
     """
     data = array('B')
-    data.frombytes(memoryview(np.ascontiguousarray(values)).cast('B'))
+    data.frombytes(memoryview(np.ascontiguousarray(values).data).cast('B'))
     return data
 
 

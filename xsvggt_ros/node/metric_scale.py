@@ -88,7 +88,7 @@ class MetricScale:
         heard = (self._hint if is_odometry else self._depth_hint).heard
         has_come = heard is not None and heard >= self._since
         silence = self._topic.silence(
-            time.monotonic() - (heard if has_come else self._since), has_come)
+            time.monotonic() - max(heard or 0.0, self._since), has_come)
         if silence is not None:
             return silence
         refused = self._hint.fault() if is_odometry else None
@@ -116,8 +116,8 @@ class MetricScale:
         fault = self.hint_fault()
         if mode == 'baseline' and rig_fault:
             fault = HintFault('rig', rig_fault)
-        what = ('the scale is not kept up' if self.current is not None
-                else 'lengths are not in metres yet')
+        what = ('metric scale is no longer updated' if self.current is not None
+                else 'metric scale is not known yet')
         text = f'{what} (scale.mode {mode}): {fault.text}' if fault is not None else ''
         self.tell(fault, text)
         return text
@@ -127,7 +127,7 @@ class MetricScale:
         if fault is None:
             if self._log.get('scale') is not None:
                 self._log.clear('scale')
-                self._logger.info('the scale is kept up')
+                self._logger.info('metric scale is updated again')
             self._lasting = None
             return
         now = time.monotonic()
@@ -165,7 +165,7 @@ class MetricScale:
         if scale is None:
             return list(results)
         if self.current is None or scale.metres != self.current.metres:
-            self._logger.info(f"the network's unit is {scale.metres:.4g} m "
+            self._logger.info(f'metric scale: {scale.metres:.4g} m per unit of the network '
                               f'(+- {100 * scale.uncertainty:.1f} %)')
             self.current = scale
         return [result.scaled(scale.metres) for result in results]
@@ -212,8 +212,8 @@ class MetricScale:
             stamp_ns, *_ = self._unmatched_depth.popleft()
             distance = self._depth_hint.distance(stamp_ns)
             self._compared = (
-                'no depth image has come' if distance is None else
-                f'no depth image fits the images: the nearest stamp is {distance:.3g} s away')
+                'no depth image has arrived' if distance is None else
+                f'no depth image matches an image: the nearest stamp is {distance:.3g} s away')
 
     def _compare_depth(
         self, result: FrameResult, message: Image, resize: Resize, frame_id: str,
@@ -226,7 +226,7 @@ class MetricScale:
         except (ImageError, ValueError) as error:
             return f'depth image refused: {error}'
         if known < MIN_PIXELS:
-            return f'the depth image is nearly empty: {known} pixels of use'
+            return f'the depth image is nearly empty: {known} valid pixels'
         here = message.header.frame_id
         if self._depth.refusal and here and frame_id and here != frame_id:
             return (f"{self._depth.refusal}. The depth images are in the frame '{here}', the "
@@ -247,7 +247,7 @@ class MetricScale:
             stamp_ns, _ = self._unmatched.popleft()
             distance = self._hint.distance(stamp_ns)
             self._compared = (
-                'no odometry of use has come' if distance is None else
-                f'no odometry fits the images: the nearest stamp is {distance:.3g} s away'
+                'no valid odometry has arrived' if distance is None else
+                f'no odometry matches an image: the nearest stamp is {distance:.3g} s away'
                 if distance > LONGEST_GAP / 2 else
-                'the odometry breaks off or jumps wherever there is an image')
+                'the odometry has gaps or jumps at the times of the images')

@@ -40,19 +40,29 @@ def yaml_text() -> str:
 
 def parameter_table() -> str:
     """Return the table of docs/parameters.md."""
-    rows = ['| parameter | default | allowed | what it does |', '|---|---|---|---|']
-    for p in TABLE:
+    parts = []
+    for advanced in (False, True):
+        rows = _rows([p for p in TABLE if p.advanced == advanced])
+        parts.append('\n'.join(['| parameter | default | allowed | what it does |',
+                                '|---|---|---|---|', *rows]))
+    return (f'{parts[0]}\n\n## Advanced parameters\n\nFor tuning and debugging; the '
+            f'defaults suit nearly everyone.\n\n{parts[1]}\n')
+
+
+def _rows(parameters: list[Parameter]) -> list[str]:
+    rows = []
+    for p in parameters:
         default = str(p.default).lower() if isinstance(p.default, bool) else p.default
         default = '(empty)' if default == '' else f'`{default}`'
         rows.append(f'| {_name(p)} | {default} | {p.constraints()} | {p.description} |')
-    return '\n'.join(rows) + '\n'
+    return rows
 
 
 def group_table() -> str:
-    """Return the names of all parameters by what stands before their dot, the short ones last."""
+    """Return the names of all parameters by group: short names and advanced ones come last."""
     groups: dict[str, list[str]] = {}
-    for p in sorted(TABLE, key=lambda p: '.' not in p.name):
-        group = p.name.partition('.')[0] if '.' in p.name else ''
+    for p in sorted(TABLE, key=lambda p: (p.advanced, '.' not in p.name)):
+        group = 'advanced' if p.advanced else p.name.partition('.')[0] if '.' in p.name else ''
         groups.setdefault(group, []).append(_name(p))
     rows = ['| group | parameters |', '|---|---|']
     rows += [f'| {group or "(none)"} | {", ".join(names)} |' for group, names in groups.items()]
@@ -66,7 +76,9 @@ def message_tables(text: str) -> str:
     The comment of a field is the one right above it; one with an empty line below it describes the
     whole message. Raises ValueError for a line that is neither field, constant nor comment.
     """
-    comment, descriptions, constants, fields = [], [], [], []
+    comment: list[str] = []
+    descriptions: list[str] = []
+    constants, fields = [], []
     for line in text.splitlines():
         if line.startswith('#'):
             comment.append(line.lstrip('# '))
@@ -119,8 +131,8 @@ def _name(parameter: Parameter) -> str:
 
 def _comment(parameter: Parameter) -> str:
     limits = f' Allowed: {parameter.constraints()}.' if parameter.constraints() else ''
-    when = ' [dynamic]' if parameter.dynamic else ''
-    return parameter.description + limits + when
+    marks = ' [dynamic]' * parameter.dynamic + ' [advanced]' * parameter.advanced
+    return parameter.description + limits + marks
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ Every parameter of the node in one table: name, default, range, description, whe
 `config/stream.yaml` and `docs/parameters.md` are kept equal to it by a test.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -48,14 +48,14 @@ class Parameter:
     name: str
     default: Value
     description: str
-    minimum: float | None = None
-    maximum: float | None = None
+    limits: tuple[float, float] | None = None  # smallest and largest
     choices: tuple[str, ...] = ()
     dynamic: bool = False
+    advanced: bool = False  # for tuning and debugging; users rarely need it
 
     def fault(self, value: Value) -> str | None:
         """Return what is wrong with a value of the right type, or None."""
-        if isinstance(self.default, list):
+        if isinstance(value, list):
             names = listed(value)
             fault = next(filter(None, map(_topic_fault, names)), None)
             if fault is not None:
@@ -63,12 +63,12 @@ class Parameter:
             if len(set(names)) < len(names):
                 return f'{self.name} must be different names; got {value}'
             return None
-        if self.name in FRAMES and not frame_name(value):
+        if self.name in FRAMES and not frame_name(str(value)):
             if value or self.name != 'base_frame':
                 return f"{self.name} must be the name of a frame; got '{value}'"
         if self.choices and value not in self.choices:
             return f"{self.name} must be one of {', '.join(self.choices)}; got '{value}'"
-        if self.minimum is not None and not self.minimum <= value <= self.maximum:
+        if self.limits and not self.limits[0] <= float(value) <= self.limits[1]:
             return f'{self.name} must be {self.constraints()}; got {value}'
         return None
 
@@ -76,8 +76,8 @@ class Parameter:
         """Return the allowed values in words, empty if there is no limit."""
         if self.choices:
             return 'one of ' + ', '.join(self.choices)
-        if self.minimum is not None:
-            return f'{_plain(self.minimum)} to {_plain(self.maximum)}'
+        if self.limits:
+            return ' to '.join(map(_plain, self.limits))
         return ''
 
     def descriptor(self) -> ParameterDescriptor:
@@ -86,12 +86,14 @@ class Parameter:
         descriptor = ParameterDescriptor(
             name=self.name, description=f'{self.description} Can be set {when}.',
             additional_constraints=self.constraints() if self.choices else '')
-        if self.minimum is not None and isinstance(self.default, float):
-            descriptor.floating_point_range = [
-                FloatingPointRange(from_value=self.minimum, to_value=self.maximum)]
-        elif self.minimum is not None:
-            descriptor.integer_range = [
-                IntegerRange(from_value=int(self.minimum), to_value=int(self.maximum))]
+        if self.limits:
+            low, high = self.limits
+            if isinstance(self.default, float):
+                descriptor.floating_point_range = [
+                    FloatingPointRange(from_value=float(low), to_value=float(high))]
+            else:
+                descriptor.integer_range = [
+                    IntegerRange(from_value=int(low), to_value=int(high))]
         return descriptor
 
 
@@ -99,172 +101,173 @@ MILLION = 1_000_000
 
 TABLE: tuple[Parameter, ...] = (
     Parameter('model.checkpoint', 'small', 'Weights: path of a .safetensors, .pt or .pth file; '
-              '"small", which comes with the package and knows synthetic rooms only; or "random" '
-              'for random weights that only test the plumbing.'),
+              '"small", which comes with the package and was trained on synthetic rooms only; '
+              'or "random" for random weights, which only test the installation.'),
     Parameter('model.size', 'auto', 'Network size: auto reads it from the checkpoint (random '
-              'weights: small).', choices=('auto', 'small', 'full')),
+              'weights: small).', choices=('auto', 'small', 'full'), advanced=True),
     Parameter('model.device', 'auto', 'Where the network runs: auto (the GPU if there is one), '
               'cpu, cuda or cuda:N.'),
-    Parameter('model.dtype', 'auto', 'Precision of the network; on a GPU the heads always compute '
-              'in fp32. auto: bf16 or fp16 on a GPU; on a CPU fp32, but bf16 for the full size if '
-              'the processor has instructions for it.',
+    Parameter('model.dtype', 'auto', 'Precision of the network; on a GPU the heads always '
+              'compute in fp32. auto: bf16 or fp16 on a GPU; on a CPU fp32, but bf16 for the '
+              'full size if the processor has instructions for it.',
               choices=('auto', 'bf16', 'fp16', 'fp32')),
     Parameter('model.weights', 'float', 'How weights are stored: float, in model.dtype; '
               "int8_camera, the camera head's in 8 bits; int8, all transformers', half of the "
-              'memory of bf16; fp8 multiplies in 8 bits too, all but the heads, on a GPU that can '
-              '(Ada, Hopper and newer).', choices=WEIGHTS),
-    Parameter('model.camera_iterations', 4, 'How often the pose is refined; fewer are quicker and '
-              'less exact.', minimum=1, maximum=4),
-    Parameter('model.image_size', 0, 'Width in pixels to which images are resized, a multiple of '
-              '14; 0 is the width the model was trained with. Smaller is faster and coarser.',
-              minimum=0, maximum=2044),
-    Parameter('model.threads', 0, 'Threads on a CPU. 0: one for a small network that the C++ '
-              'kernels compute: two gain a fifth on an idle machine, and lose much when other '
-              'programs want the cores; for others all cores, or what OMP_NUM_THREADS says.',
-              minimum=0, maximum=256),
-    Parameter('model.kernels', 'portable', 'What works on queries, keys and packed tokens: '
-              'portable is PyTorch, triton its own kernels on a GPU, auto these where they run. '
-              'These kernels were checked on a CPU only; no GPU has run them yet. Small networks '
-              'on a CPU have other ones, in any case.',
-              choices=KERNELS),
-    Parameter('model.graphs', 'off', 'Replay the steady part of a frame from CUDA graphs once the '
-              'cache is full: on needs a GPU, auto does it where there is one. No GPU has run '
-              'this yet.', choices=GRAPHS),
-    Parameter('model.warmup', False, 'Reconstruct an empty 4:3 image while the node is being '
-              'configured, so that the first real one finds the device ready.'),
-    Parameter('cache.policy', 'frame_coverage', 'Which tokens stay when the budget is reached; '
-              'full keeps all, and memory grows for as long as the stream runs.',
+              'memory of bf16; fp8 multiplies in 8 bits too, all but the heads, on a GPU that '
+              'can (Ada, Hopper and newer).', choices=WEIGHTS),
+    Parameter('model.camera_iterations', 4, 'Refinement iterations of the camera pose; fewer '
+              'are faster and less accurate.', limits=(1, 4)),
+    Parameter('model.image_size', 0, 'Width in pixels to which images are resized, a multiple '
+              'of 14; 0 is the width that the model was trained with. Smaller is faster and '
+              'coarser.', limits=(0, 2044)),
+    Parameter('model.threads', 0, 'Threads on a CPU. 0: one for a small network that runs in '
+              'the C++ kernels (two are 20 % faster on an idle machine, and much slower when '
+              'other programs need the cores); for others all cores, or OMP_NUM_THREADS.',
+              limits=(0, 256), advanced=True),
+    Parameter('model.kernels', 'portable', 'Implementation of the operations on queries, keys '
+              'and packed tokens: portable is PyTorch, triton uses Triton kernels on a GPU, '
+              'auto uses them where they run. The Triton kernels were checked on a CPU only, '
+              'not on a GPU yet. Small networks on a CPU use C++ kernels in any case.',
+              choices=KERNELS, advanced=True),
+    Parameter('model.graphs', 'off', 'Replay the steady part of a frame from CUDA graphs once '
+              'the cache is full: on needs a GPU, auto uses them where there is one. Not run on '
+              'a GPU yet.', choices=GRAPHS, advanced=True),
+    Parameter('model.warmup', False, 'Process an empty 4:3 image while the node is being '
+              'configured, so that the first real one is not delayed by initialization.',
+              advanced=True),
+    Parameter('cache.policy', 'frame_coverage', 'Which tokens are kept when the budget is '
+              'reached; full keeps all, and memory grows for as long as the stream runs.',
               choices=tuple(POLICIES)),
     Parameter('cache.max_tokens', 7300, 'Budget of the KV cache in tokens per layer. The first '
-              'and the newest frame are always kept. The default takes in 4 bits what the '
-              "paper's 2048 tokens take in bf16, and holds seven frames of 518x392.",
-              minimum=1, maximum=MILLION),
-    Parameter('cache.memory_budget_mb', 0.0, 'Memory that the caches may take in all, in MB (10^6 '
-              'bytes); the tokens per layer follow from it. 0: cache.max_tokens counts.',
-              minimum=0.0, maximum=1e6),
+              'and the newest frame are always kept. The default takes the memory in 4 bits '
+              "that the paper's 2048 tokens take in bf16, and holds seven frames of 518x392.",
+              limits=(1, MILLION)),
+    Parameter('cache.memory_budget_mb', 0.0, 'Memory budget of all caches together in MB (10^6 '
+              'bytes); the tokens per layer follow from it. 0: cache.max_tokens is the budget.',
+              limits=(0.0, 1e6)),
     Parameter('cache.pool_size', 16, 'Patch queries averaged into one when tokens are scored '
-              '(policy xstream).', minimum=1, maximum=4096),
+              '(policy xstream).', limits=(1, 4096), advanced=True),
     Parameter('cache.camera_max_tokens', 2048, "Budget of the camera head's KV cache in tokens "
-              'per layer, 4 tokens a frame.', minimum=8, maximum=MILLION),
+              'per layer, 4 tokens a frame.', limits=(8, MILLION), advanced=True),
     Parameter('cache.quantization', 'int4', 'Bits of stored keys and values: int4 and int8 pack '
               'them, none stores floats.', choices=QUANTIZATIONS),
-    Parameter('cache.scheme', 'token', 'How keys and values are packed: token, each token with a '
-              'scale of its own, or kcvt, the scheme of the paper.', choices=SCHEMES),
-    Parameter('cache.seed', 0, 'Seed of the policy random.', minimum=0, maximum=MILLION),
-    Parameter('cache.storage', 'auto', 'Float type of what is not packed; auto is the precision '
-              'of the network.', choices=('auto', *STORAGE_DTYPES)),
-    Parameter('image_topics', EMPTY, 'A rig: the image topics of cameras that belong together, '
-              "the reference first. Empty, which in ROS 2 is written ['']: one camera, on the "
-              'topic `image`.'),
+    Parameter('cache.scheme', 'token', 'How keys and values are packed: token, each token with '
+              'a scale of its own, or kcvt, the scheme of the paper.', choices=SCHEMES,
+              advanced=True),
+    Parameter('cache.seed', 0, 'Seed of the policy random.', limits=(0, MILLION), advanced=True),
+    Parameter('cache.storage', 'auto', 'Floating-point type of what is not packed; auto is the '
+              'precision of the network.', choices=('auto', *STORAGE_DTYPES), advanced=True),
+    Parameter('image_topics', EMPTY, 'Image topics of a camera rig, the reference camera first. '
+              "Empty, which in ROS 2 is written ['']: one camera, on the topic `image`."),
     Parameter('image_transport', 'raw', 'What is subscribed to: raw is `image`, compressed is '
               '`image/compressed`, JPEG or PNG (sensor_msgs/CompressedImage).',
               choices=('raw', 'compressed')),
     Parameter('input.reliability', 'best_effort', 'Reliability of the image subscription; '
               'reliable receives nothing from a camera that publishes best effort.',
               choices=('best_effort', 'reliable')),
-    Parameter('input.keyframe_stride', 1, 'Every n-th image of a stream is remembered; the others '
-              'are reconstructed and forgotten: the same budget reaches farther back.', minimum=1,
-              maximum=1000, dynamic=True),
-    Parameter('input.tracking_size', 0, 'Width in pixels, a multiple of 14, at which the network '
-              'sees the images that are not remembered; quicker and coarser. What is published '
-              'keeps its size. 0: as the others.', minimum=0, maximum=2044),
-    Parameter('input.sync_slop', 0.02, 'Seconds that the stamps of images of a rig may be apart '
-              'to belong together.', minimum=0.0, maximum=10.0),
-    Parameter('input.camera_timeout', 2.0, 'Seconds after which a rig goes on without a camera '
-              'whose images do not come or do not fit; diagnostics name it.', minimum=0.1,
-              maximum=3600.0),
-    Parameter('input.max_rate', 0.0, 'Images, or sets of a rig, that are taken a second at most, '
-              'by their stamps, which may come a tenth of the period early; the others are '
-              'skipped. 0: all.', minimum=0.0, maximum=1000.0, dynamic=True),
-    Parameter('use_camera_info', True, 'Take the calibration on `camera_info`: its intrinsics '
-              'make the points of ~/points and are published, in place of predicted ones.'),
-    Parameter('rectify', True, 'Rectify images if `camera_info` has distortion; false: they are '
-              'rectified already, as those on topics called image_rect are.'),
+    Parameter('input.keyframe_stride', 1, 'Every n-th image of a stream is a keyframe, kept in '
+              'the KV cache; the others are reconstructed and not remembered: the same budget '
+              'reaches farther back.', limits=(1, 1000), dynamic=True),
+    Parameter('input.tracking_size', 0, 'Width in pixels, a multiple of 14, at which images '
+              'that are no keyframes are processed; faster and coarser. Published images keep '
+              'their size. 0: the same as keyframes.', limits=(0, 2044)),
+    Parameter('input.sync_slop', 0.02, 'Maximum difference in seconds between the stamps of '
+              'images of a rig that belong together.', limits=(0.0, 10.0)),
+    Parameter('input.camera_timeout', 2.0, 'Seconds after which a rig continues without a '
+              'camera whose images do not arrive or do not match; diagnostics name it.',
+              limits=(0.1, 3600.0)),
+    Parameter('input.max_rate', 0.0, 'Maximum rate in Hz at which images, or sets of a rig, are '
+              'processed, by their stamps, which may be early by a tenth of the period; the '
+              'others are skipped. 0: no limit.', limits=(0.0, 1000.0), dynamic=True),
+    Parameter('use_camera_info', True, 'Use the calibration on `camera_info`: its intrinsics '
+              'are used for ~/points and published, instead of predicted ones.'),
+    Parameter('rectify', True, 'Rectify images if `camera_info` has distortion; false: images '
+              'are rectified already, as on topics called image_rect.'),
     Parameter('cloud.source', 'depth', 'Points of ~/points: depth unprojects the depth map, '
-              "points takes the network's point map.", choices=SOURCES, dynamic=True),
+              "points uses the network's point map.", choices=SOURCES, dynamic=True),
     Parameter('cloud.stride', 1, 'Every n-th pixel in both directions becomes a point.',
-              minimum=1, maximum=64, dynamic=True),
-    Parameter('cloud.confidence_percentile', 20.0, 'Share of the points that is dropped as least '
-              'sure, in percent.', minimum=0.0, maximum=99.0, dynamic=True),
-    Parameter('cloud.max_range', 0.0, "Points farther from the camera are dropped, in the cloud's "
-              'unit; 0 keeps all.', minimum=0.0, maximum=float(MILLION), dynamic=True),
-    Parameter('cloud.organized', False, '~/points has a place for every pixel, height x width, '
-              'and NaN where a point is dropped (not for a rig); false: only the points.'),
-    Parameter('cloud.max_rate', 0.0, 'Clouds on ~/points a second at most, by the stamps of the '
-              'images; the map gets every one. 0: one for each image.', minimum=0.0,
-              maximum=1000.0, dynamic=True),
-    Parameter('map.enable', True, 'Gather the clouds in the voxel map that ~/map_points and '
-              '~/save_map give.'),
+              limits=(1, 64), dynamic=True),
+    Parameter('cloud.confidence_percentile', 20.0, 'Percentage of the points, those of lowest '
+              'confidence, that is dropped.', limits=(0.0, 99.0), dynamic=True),
+    Parameter('cloud.max_range', 0.0, 'Points farther from the camera are dropped, in the '
+              "cloud's unit; 0 keeps all.", limits=(0.0, float(MILLION)), dynamic=True),
+    Parameter('cloud.organized', False, '~/points has one point for every pixel, height x '
+              'width, NaN where it is dropped (not for a rig); false: only the points that are '
+              'kept.'),
+    Parameter('cloud.max_rate', 0.0, 'Maximum rate of ~/points in Hz, by the stamps of the '
+              'images; the map receives every cloud. 0: one for each image.',
+              limits=(0.0, 1000.0), dynamic=True),
+    Parameter('map.enable', True, 'Accumulate the clouds in the voxel map of ~/map_points and '
+              '~/save_map.'),
     Parameter('map.voxel_size', 0.0, "Edge of the map's voxels, in the stream's unit: metres if "
-              'the scale is known. 0: a size is chosen, and doubled before the map is full.',
-              minimum=0.0, maximum=1e6, dynamic=True),
-    Parameter('map.max_points', MILLION, 'Points that the map has room for, rounded up to a power '
-              'of two; 44 bytes each, allocated once.', minimum=64, maximum=100 * MILLION),
-    Parameter('map.publish_period', 2.0, 'Seconds between two ~/map_points, at least.',
-              minimum=0.1, maximum=3600.0, dynamic=True),
-    Parameter('map.save_directory', '~/.ros/xsvggt', 'Folder for the files of ~/save_map; made if '
-              'it is missing.', dynamic=True),
-    Parameter('odom_frame', 'xsvggt_odom', 'Frame in which the camera is tracked: x forward, '
-              'y left, z up, at the first image.'),
-    Parameter('map_frame', 'map', 'Parent of odom_frame, with publish_map_tf: begins where each '
-              'stream begins.'),
+              'the scale is metric. 0: chosen automatically, and doubled before the map is full.',
+              limits=(0.0, 1e6), dynamic=True),
+    Parameter('map.max_points', MILLION, 'Capacity of the map in points, rounded up to a power '
+              'of two; 44 bytes each, allocated once.', limits=(64, 100 * MILLION)),
+    Parameter('map.publish_period', 2.0, 'Minimum period of ~/map_points in seconds.',
+              limits=(0.1, 3600.0), dynamic=True),
+    Parameter('map.save_directory', '~/.ros/xsvggt', 'Directory for the files of ~/save_map; '
+              'created if it does not exist.', dynamic=True),
+    Parameter('odom_frame', 'xsvggt_odom', 'Frame in which the camera is tracked: x forward, y '
+              'left, z up, origin at the first image.'),
+    Parameter('map_frame', 'map', 'Parent of odom_frame, with publish_map_tf; its origin is '
+              'where each stream begins.'),
     Parameter('base_frame', '', 'Frame of the robot whose pose is published, for example '
               'base_link; TF must say where the camera is on it. Empty: the frame of the images.'),
-    Parameter('publish_tf', True, 'Publish the edge from odom_frame to base_frame, or to the '
-              'frame of the images.', dynamic=True),
-    Parameter('invert_tf', False, 'Publish that edge the other way round, odom_frame below the '
-              'robot: for robots whose frames have a root already.'),
-    Parameter('publish_map_tf', False, 'Publish the edge from map_frame to odom_frame, which '
-              'takes the jumps of new streams and of the scale.', dynamic=True),
-    Parameter('tf_timeout', 0.2, 'Seconds to wait for the place of the camera on base_frame at '
-              'the time of an image.', minimum=0.0, maximum=10.0),
+    Parameter('publish_tf', True, 'Publish the transform from odom_frame to base_frame, or to '
+              'the frame of the images.', dynamic=True),
+    Parameter('invert_tf', False, 'Publish that transform inverted, with odom_frame as child of '
+              'the robot: for robots whose frames have a root already.'),
+    Parameter('publish_map_tf', False, 'Publish the transform from map_frame to odom_frame, '
+              'which takes the jumps at new streams and changes of scale.', dynamic=True),
+    Parameter('tf_timeout', 0.2, 'Seconds to wait for the transform from base_frame to the '
+              'camera at the time of an image.', limits=(0.0, 10.0)),
     Parameter('position_covariance', 0.01, 'Variance of the position in ~/odometry, a constant, '
-              "in the cloud's unit squared.", minimum=0.0, maximum=1e6, dynamic=True),
+              "in the cloud's unit squared.", limits=(0.0, 1e6), dynamic=True),
     Parameter('orientation_covariance', 0.01, 'Variance of the orientation in ~/odometry, a '
-              'constant, in rad^2.', minimum=0.0, maximum=1e6, dynamic=True),
-    Parameter('scale.mode', 'none', "Where metres come from: none leaves the network's own unit, "
-              'fixed takes scale.value, odometry compares the way with `odom_hint` '
-              '(nav_msgs/Odometry), depth the depth with `depth_hint` (sensor_msgs/Image, '
-              'registered to the image), baseline where the network sees the cameras of a rig '
-              'with where TF has them.', choices=SCALE_MODES),
-    Parameter('scale.value', 1.0, "Metres in the network's unit, if scale.mode is fixed.",
-              minimum=METRES[0], maximum=METRES[1], dynamic=True),
-    Parameter('scale.max_uncertainty', MAX_UNCERTAINTY, 'Uncertainty, one standard deviation as a '
-              'share of the scale, from which on an estimate is not taken: lengths stay in the '
-              "network's unit, or the scale as it was, and diagnostics say so.", minimum=0.001,
-              maximum=0.5, dynamic=True),
-    Parameter('path.max_poses', 1000, 'Poses on ~/path, the newest ones.', minimum=1,
-              maximum=100_000),
+              'constant, in rad^2.', limits=(0.0, 1e6), dynamic=True),
+    Parameter('scale.mode', 'none', "Source of metric scale: none leaves the network's own "
+              'unit, fixed uses scale.value, odometry compares the trajectory with `odom_hint` '
+              '(nav_msgs/Odometry), depth compares depth with `depth_hint` (sensor_msgs/Image, '
+              'registered to the image), baseline compares the predicted camera positions of a '
+              'rig with TF.', choices=SCALE_MODES),
+    Parameter('scale.value', 1.0, 'Metric scale, metres per unit of the network, if scale.mode '
+              'is fixed.', limits=(METRES[0], METRES[1]), dynamic=True),
+    Parameter('scale.max_uncertainty', MAX_UNCERTAINTY, 'Maximum relative uncertainty (one '
+              'standard deviation) of a scale estimate that is used; above it the scale stays '
+              "as it was, or lengths stay in the network's unit, and diagnostics say so.",
+              limits=(0.001, 0.5), dynamic=True),
+    Parameter('path.max_poses', 1000, 'Number of poses on ~/path, the newest ones.',
+              limits=(1, 100_000)),
     Parameter('reset.on_lost', False, 'Begin a new stream at once when a predicted pose is not '
-              'finite or absurd; without it such images are refused.', dynamic=True),
-    Parameter('reset.on_failures', 5, 'Begin a new stream after so many images in a row of which '
-              'the network made nothing that can be used; 0: never.', minimum=0, maximum=1000,
-              dynamic=True),
+              'finite or implausible; otherwise such images are only refused.', dynamic=True),
+    Parameter('reset.on_failures', 5, 'Begin a new stream after so many images in a row that '
+              'could not be reconstructed; 0: never.', limits=(0, 1000), dynamic=True),
     Parameter('reset.on_time_jump', True, 'Begin a new stream when the stamps of the images '
-              'jump and stay there: a bag that loops, a clock that was set; refuse lone images '
-              'whose stamps do. false: take every stamp as it is.', dynamic=True),
-    Parameter('reset.on_gap', 0.0, 'Begin a new stream when the stamps of two images are more '
-              'than so many seconds apart; 0: never.', minimum=0.0, maximum=86400.0, dynamic=True),
-    Parameter('deadline_ms', 0.0, 'Latency to keep, in ms from the receipt of an image to the end '
-              'of publishing: images that would be later are skipped, and a network that takes '
-              'longer remembers less (with cache.policy full it cannot). 0: none.', minimum=0.0,
-              maximum=60_000.0, dynamic=True),
+              'jump and stay there (a bag that loops, a clock that was set), and refuse single '
+              'images whose stamps jump. false: accept every stamp.', dynamic=True),
+    Parameter('reset.on_gap', 0.0, 'Begin a new stream when two consecutive stamps are farther '
+              'apart than this, in seconds; 0: never.', limits=(0.0, 86400.0), dynamic=True),
+    Parameter('deadline_ms', 0.0, 'Target latency in ms from the receipt of an image to the end '
+              'of publishing: images that would be later are skipped, and if the network is too '
+              'slow its history is shortened (not possible with cache.policy full). 0: none.',
+              limits=(0.0, 60_000.0), dynamic=True),
     Parameter('autostart', True, 'Configure and activate at once, without a lifecycle manager.'),
-    Parameter('exit_on_failure', False, 'End the process with exit code 1 if autostart cannot '
-              'configure or activate the node; false: it stays, says why on /diagnostics, and can '
-              'be configured again. stream.launch.py sets it to true.'),
-    Parameter('diagnostics.image_timeout', 5.0, 'Seconds without an image after which diagnostics '
-              'say so.', minimum=0.1, maximum=3600.0, dynamic=True),
-    Parameter('diagnostics.frame_timeout', 2.0, 'Seconds in which an image must be done; after '
-              'them diagnostics say since when it is in work, and ~/status is DEGRADED. Three '
-              'times what images usually take, if that is more.', minimum=0.1, maximum=3600.0,
-              dynamic=True),
+    Parameter('exit_on_failure', False, 'Exit with code 1 if autostart cannot configure or '
+              'activate the node; false: the node stays, reports the reason on /diagnostics, '
+              'and can be configured again. stream.launch.py sets it to true.'),
+    Parameter('diagnostics.image_timeout', 5.0, 'Seconds without an image after which '
+              'diagnostics report an error.', limits=(0.1, 3600.0), dynamic=True),
+    Parameter('diagnostics.frame_timeout', 2.0, 'Maximum processing time of an image in '
+              'seconds; after it diagnostics report since when it has been in progress, and '
+              '~/status is DEGRADED. At least three times the usual latency.',
+              limits=(0.1, 3600.0), dynamic=True),
 )
 
 BY_NAME: Mapping[str, Parameter] = {parameter.name: parameter for parameter in TABLE}
 
 
-def listed(value: Value) -> list[str]:
+def listed(value: Iterable[str]) -> list[str]:
     """Return the names in a list, without empty ones."""
     return [name for name in value if name]
 
@@ -328,6 +331,7 @@ def _declare(node: Node, parameter: Parameter) -> str | None:
         # An empty list arrives without a type, and declaring it would raise KeyError.
         node.declare_parameter(name, default, descriptor, ignore_override=True)
         return None
+    value: Value
     try:
         value = node.declare_parameter(name, default, descriptor).value
         fault = parameter.fault(value)

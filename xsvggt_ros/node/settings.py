@@ -202,7 +202,7 @@ def _normal(name: str, value: Any) -> Any:
         return frame_name(value)
     if name == 'cache.memory_budget_mb':
         return value or None  # 0: cache.max_tokens counts
-    return listed(value) if isinstance(value, (list, tuple)) else value
+    return listed(value) if isinstance(value, list) else value
 
 
 DEFAULTS = Settings.of({name: parameter.default for name, parameter in BY_NAME.items()})

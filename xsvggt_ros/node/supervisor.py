@@ -104,7 +104,7 @@ class Supervisor:
             return True
         if self._faults.get('hang') is not None:
             self._faults.clear('hang')
-            self._node.get_logger().info('what was stuck is done')
+            self._node.get_logger().info('the operation that was stuck is done')
         return False
 
     def _check_cameras(self, snapshot: Snapshot) -> None:
@@ -187,7 +187,7 @@ class Supervisor:
                      if self._current.topics is not None else [])
             topic = pipeline.intake.topics[camera]
             texts.append(
-                f'images on {topic} are not those of one camera: {fault}. Published by '
+                f'images on {topic} come from more than one camera: {fault}. Published by '
                 f'{", ".join(names) or "nobody any more"}; give each camera a topic and a '
                 'frame_id of its own')
         return texts

@@ -30,7 +30,7 @@ _REMEMBERED = 20_000  # stamps
 
 # What is sent together, by the names of `SoakCamera.PARTS`; a fault changes, adds and removes
 Shot = dict[str, list[Any]]
-Edit = Callable[[Shot, int], None]
+Edit = Callable[[Shot, int], object]
 
 
 class SoakCamera:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 
+from rclpy.publisher import Publisher
 from sensor_msgs.msg import Image
 
 from xsvggt_ros.msg import StreamStatus
@@ -98,7 +99,7 @@ class _second_camera:
         stage.until(lambda: self._publisher.get_subscription_count() > 0,
                     'the second camera to be connected')
 
-    def __enter__(self) -> object:
+    def __enter__(self) -> Publisher[Image]:
         return self._publisher
 
     def __exit__(self, *_: object) -> None:
@@ -113,6 +114,7 @@ def stalled_reliable_subscriber(stage: Stage) -> None:
         [sys.executable, '-m', 'xsvggt_ros.soak.listener', f'{names.NODE}/points'],
         stdout=subprocess.PIPE, start_new_session=True)
     try:
+        assert listener.stdout is not None
         listener.stdout.readline()  # it has received a cloud
         os.kill(listener.pid, signal.SIGSTOP)
         stage.shots(30)
@@ -121,7 +123,8 @@ def stalled_reliable_subscriber(stage: Stage) -> None:
     finally:
         listener.kill()
         listener.wait()
-        listener.stdout.close()
+        if listener.stdout is not None:
+            listener.stdout.close()
 
 
 @fault(GROUP, 'is PAUSED while it is switched off; the stream is kept')

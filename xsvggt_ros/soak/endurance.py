@@ -115,7 +115,7 @@ def run_endurance(
         try:
             say('starting the node')
             stage.camera.choose(SETUPS['camera'])
-            stage.node = stage.launch(injectable=False)
+            stage.running = stage.launch(injectable=False)
             stage.await_active()
             begin = time.monotonic()
             period = max(1, frames // SAMPLES)

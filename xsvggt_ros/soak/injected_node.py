@@ -8,6 +8,7 @@ end is gone, the node ends too.
 """
 
 import ctypes
+from functools import partial
 import gc
 import json
 import os
@@ -58,7 +59,7 @@ def listen(control: socket.socket, patches: Patches) -> None:
             number = order['id']
             try:
                 patches.arm(order['arm'], order['effect'], order['times'],
-                            lambda number=number: say({'fired': number}))
+                            partial(say, {'fired': number}))
                 say({'armed': number})
             except KeyError as error:
                 say({'refused': number, 'why': str(error)})

@@ -10,7 +10,7 @@ def main() -> None:
     """Say "heard" when the first cloud has come, and go on listening."""
     rclpy.init()
     node = rclpy.create_node('soak_listener')
-    heard = []
+    heard: list[PointCloud2] = []
     node.create_subscription(PointCloud2, sys.argv[1], heard.append, 5)
     while not heard:
         rclpy.spin_once(node, timeout_sec=0.1)

@@ -85,9 +85,9 @@ class Observer:
         self._map_watch.may_begin_anew = True
 
     @property
-    def status(self) -> StreamStatus | None:
-        """Return the newest status."""
-        return self.statuses[-1][1] if self.statuses else None
+    def status(self) -> StreamStatus:
+        """Return the newest status; the node has been tracking."""
+        return self.statuses[-1][1]
 
     def state_since(self, moment: float, state: int) -> bool:
         """Return whether the node was in a state, by ~/status, after a moment."""

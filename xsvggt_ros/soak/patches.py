@@ -163,7 +163,7 @@ EFFECTS: dict[str, Callable[[], BaseException] | str] = {
 def poisoned(result: Any, how: str) -> Any:
     """Return a tensor, or a dataclass of tensors, with some of it made unusable, as a copy."""
     name, _, what = how.partition(': ')
-    if is_dataclass(result):
+    if is_dataclass(result) and not isinstance(result, type):
         changed = {field.name: _spoilt(getattr(result, field.name), what)
                    for field in fields(result) if name in ('*', field.name)}
         if not changed:

@@ -2,6 +2,7 @@
 
 import signal
 import time
+from typing import Any
 
 from std_srvs.srv import SetBool, Trigger
 
@@ -49,7 +50,7 @@ def a_signal_while_it_starts(stage: Stage) -> None:
     """Send SIGINT or SIGTERM to a node that is loading."""
     end(stage, signal.SIGTERM)
     stage.observer.expect_new_life()  # it may come so far
-    stage.node = stage.launch()
+    stage.running = stage.launch()
     time.sleep(stage.rng.uniform(0.5, 4.0))
     end(stage, stage.rng.choice((signal.SIGINT, signal.SIGTERM)))
     stage.start()
@@ -106,7 +107,7 @@ def two_nodes_that_save_into_one_folder(stage: Stage) -> None:
     """Start a second node on the same camera, and have both save their maps at once."""
     second = stage.launch(namespace='/second')
     try:
-        other = stage.ros.create_client(Trigger, f'{names.SPACE}/second/xsvggt/save_map')
+        other: Any = stage.ros.create_client(Trigger, f'{names.SPACE}/second/xsvggt/save_map')
         stage.until(lambda: 'stream begins' in second.output() or second.exit_code is not None,
                     'the second node to track')
         stage.until(other.service_is_ready, "the second node's services")

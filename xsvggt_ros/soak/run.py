@@ -93,7 +93,7 @@ def run_script(
             ignore_signals()
             say(f'interrupted after {len(injections)} of {len(steps)} injections')
         except (Failure, Crash) as failure:
-            output = '' if stage.node is None else stage.node.output()[-1000:]
+            output = '' if stage.running is None else stage.node.output()[-1000:]
             raise ToolError(f'the node cannot be started: {failure}\n{output}') from failure
         finally:
             lives.finish()

@@ -65,7 +65,7 @@ class Stage:
         self.answers: list[float] = []   # seconds that services took in this trial
         self.end: float | None = None    # of the fault, if it said so itself
         self.shared: set[Path] = set()   # files in shared memory that nodes had
-        self.node: NodeProcess | None = None
+        self.running: NodeProcess | None = None  # the node's process
         self._log_begin = 0
         self.starts = 0
         self._parameters = parameters
@@ -79,14 +79,20 @@ class Stage:
     def close(self) -> None:
         """End the node and leave the network."""
         self.camera.close()
-        if self.node is not None:
-            self.shared |= self.node.shared_files()
-            self.node.kill()
+        if self.running is not None:
+            self.shared |= self.running.shared_files()
+            self.running.kill()
         self._closing.set()
         self._thread.join()
         self._executor.shutdown()
         self.ros.destroy_node()
         rclpy.shutdown(context=self.context)
+
+    @property
+    def node(self) -> NodeProcess:
+        """Return the node's process, which has been started."""
+        assert self.running is not None
+        return self.running
 
     # The node's process --------------------------------------------------------------------------
 
@@ -109,11 +115,11 @@ class Stage:
 
     def start(self) -> None:
         """Start the node, in place of one that has ended, and wait until it tracks."""
-        if self.node is not None:
-            self.shared |= self.node.shared_files()
-            self.node.kill()
+        if self.running is not None:
+            self.shared |= self.running.shared_files()
+            self.running.kill()
         self.observer.expect_new_life()
-        self.node, self._log_begin = self.launch(), 0
+        self.running, self._log_begin = self.launch(), 0
         self.await_active()
 
     def await_active(self) -> None:
@@ -165,7 +171,7 @@ class Stage:
         patience = patience or self.patience
         deadline = time.monotonic() + patience
         while not (value := condition()):
-            if self.node is not None and self.node.exit_code is not None:
+            if self.running is not None and self.running.exit_code is not None:
                 raise Crash(f'the node ended with exit code {self.node.exit_code}')
             if time.monotonic() > deadline:
                 raise Failure(kind, f'waited {patience:.0f} s in vain for {what}'

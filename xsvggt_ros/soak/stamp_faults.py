@@ -23,7 +23,7 @@ def stamped(shot: Shot, change: Callable[[int], int]) -> None:
 
 def once(change: Callable[[int], int]) -> Callable[[Shot, int], None]:
     """Return an edit that changes the stamps of one shot."""
-    shots = []
+    shots: list[int] = []
 
     def edit(shot: Shot, number: int) -> None:
         if not shots:

@@ -1,6 +1,7 @@
 """One injection: the fault, the recovery, and the judgement of both."""
 
 import time
+from typing import Any
 
 from xsvggt_ros.soak.kinds import Crash, Failure
 from xsvggt_ros.soak.observer import words_of
@@ -51,9 +52,9 @@ def run_trial(stage: Stage, step: Step) -> Injection:
     did = _what_it_did(stage, resets)
     seconds = time.monotonic() - begin
     _mend(stage, is_broken=bool(crash or findings) or recovery is None, is_ill=bool(failures))
-    texts = {name: '; '.join(str(one) for one in failures if one.kind == name)
+    texts: dict[str, Any] = {name: '; '.join(str(one) for one in failures if one.kind == name)
              for name in ('hang', 'silent', 'wrong')}
-    heard = {name: '; '.join(
+    heard: dict[str, Any] = {name: '; '.join(
         [*(str(one) for one in failures if one.kind == name),
          *(one.words for one in findings[:_MOST_WORDS] if one.kind == name)])
         for name in ('lost', 'non_finite')}
@@ -94,7 +95,6 @@ def _what_it_did(stage: Stage, resets: int) -> str:
     said = words_of(stage.observer.said) or [
         line.rpartition(']: ')[2] for line in stage.complaints()]
     words = [word[:_MOST_LETTERS] for word in said[:_MOST_WORDS]]
-    status = stage.observer.status
-    if status is not None and status.reset_count > resets:
-        words.append(f'{status.reset_count - resets} new streams')
+    if stage.observer.statuses and stage.observer.status.reset_count > resets:
+        words.append(f'{stage.observer.status.reset_count - resets} new streams')
     return '; '.join(words)

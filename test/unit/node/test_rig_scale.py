@@ -89,7 +89,7 @@ def test_cameras_that_cannot_be_told_apart_are_no_rig():
     geometry = RigGeometry(Tf(left=np.eye(4), right=np.eye(4)))
     assert geometry.transforms([HEADERS[0], HEADERS[0]]) is None
     assert "'left'" in geometry.fault and 'driver' in geometry.fault
-    assert geometry.positions(HEADERS) is None and 'one place' in geometry.fault
+    assert geometry.positions(HEADERS) is None and 'one position' in geometry.fault
 
 
 def test_a_projection_that_is_not_finite_tells_no_baseline():
@@ -161,7 +161,7 @@ def test_depth_may_come_late_and_what_is_wrong_with_it_is_said():
     second = 10 ** 9
     for index in range(UNMATCHED_DEPTH + 1):
         scale.apply([result_at((0.0, 0, 0))], index * second, settings, RESIZE, None)
-    assert 'no depth image has come' in scale.fault
+    assert 'no depth image has arrived' in scale.fault
     scale.on_depth(depth_image(3 * second, 0))
     scale.apply([result_at((0.0, 0, 0))], 4 * second, settings, RESIZE, None)
     assert 'nearly empty' in scale.fault
@@ -254,7 +254,7 @@ def test_what_is_wrong_with_an_odometry_is_said():
     scale.listen(topic)
     for index in range(UNMATCHED + 1):
         scale.apply([result_at((0.0, 0, 0))], (100 + index) * 10 ** 9, ODOMETRY, RESIZE, None)
-    assert 'no odometry of use has come' in scale.hint_fault().text
+    assert 'no valid odometry has arrived' in scale.hint_fault().text
     scale.on_odometry(odometry(1000, (0.0, 0.0, 0.0)))
     scale.apply([result_at((0.0, 0, 0))], 200 * 10 ** 9, ODOMETRY, RESIZE, None)
     assert 'nearest stamp is 100 s away (/robot/hint)' in scale.hint_fault().text
@@ -297,7 +297,7 @@ def test_what_lasts_is_told_once_and_when_it_is_over(caplog, monkeypatch):
     assert 1 <= len(told) <= 4 and all(record.levelname == 'WARNING' for record in told)
     scale.tell(None, '')
     scale.tell(None, '')
-    assert [record.getMessage() for record in caplog.records][-1] == 'the scale is kept up'
+    assert caplog.records[-1].getMessage() == 'metric scale is updated again'
     scale.tell(HintFault('short', ''), 'a short one')   # for less than a while: no line
     scale.tell(None, '')
     assert 'a short one' not in caplog.text

@@ -229,7 +229,7 @@ def test_two_cameras_with_one_clock_are_said():
     stream = Stream()
     for index in range(20):
         stream.image(START + index * PERIOD, publisher=b'ab'[index % 2:][:1])
-    assert stream.fault == 'images of 2 publishers come by turns'
+    assert stream.fault == 'images of 2 publishers alternate'
     alone = Stream()
     for index in range(20):
         alone.image(START + index * PERIOD, publisher=b'a' if index < 10 else b'b')
@@ -240,7 +240,7 @@ def test_a_frame_id_that_changes_with_every_image_is_said_until_it_stays():
     stream = Stream()
     for index in range(20):
         stream.image(START + index * PERIOD, frame_id=f'camera{index}')
-    assert "frame_id changes again and again ('camera17', 'camera18', 'camera19')" in stream.fault
+    assert "frame_id keeps changing ('camera17', 'camera18', 'camera19')" in stream.fault
     for index in range(20, 20 + 15 * 11):
         stream.image(START + index * PERIOD, frame_id='camera')
     assert stream.fault == ''
@@ -263,7 +263,7 @@ def test_a_camera_that_pauses_goes_on(pause):
     gap = Stream(on_gap=5.0)
     following = gap.images(50)
     gap.image(following + pause * SECOND, pause * SECOND)
-    assert len(gap.resets) == 1 and 'no image for' in gap.resets[0]
+    assert len(gap.resets) == 1 and 'a gap of' in gap.resets[0]
 
 
 def test_a_lone_stamp_after_a_pause_costs_no_map():

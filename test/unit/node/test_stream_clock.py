@@ -24,7 +24,7 @@ def test_the_first_image_begins_no_new_stream():
 @pytest.mark.parametrize('step, on_jump, on_gap, words', [
     (0.033, True, 1.0, None), (0.0, True, 1.0, None), (50.0, True, 0.0, None),
     (-3.0, True, 0.0, 'back by 3.0 s'), (-0.2, True, 0.0, 'back by 0.2 s'),
-    (-3.0, False, 0.0, None), (1.1, True, 1.0, 'no image for 1.1 s'), (1.0, True, 1.0, None),
+    (-3.0, False, 0.0, None), (1.1, True, 1.0, 'a gap of 1.1 s'), (1.0, True, 1.0, None),
     (-90.0, False, 1.0, None),
 ])
 def test_jumps_and_gaps(step, on_jump, on_gap, words):

@@ -80,19 +80,20 @@ class CameraCalibration:
         if key == self._key:
             return self._camera
         camera, kept, self.fault = None, self._camera, None
-        keeps = kept is not None and (kept.width, kept.height) == (width, height)
+        if kept is not None and (kept.width, kept.height) != (width, height):
+            kept = None
         try:
             camera, description = self._build(message, frame_id, width, height)
         except PlaceholderError as error:
             what = 'a placeholder' if message.k.any() else 'zero'
             description = f'none: K is {what}, the camera is not calibrated'
-            if keeps:
+            if kept is not None:
                 self.fault = f'camera_info on {self._topic} is not used any more: {error}'
         except (ValueError, ArithmeticError) as error:  # a CameraError is one, and says more
-            description = f'none: what comes on {self._topic} is not used'
+            description = f'none: messages on {self._topic} are not usable'
             self.fault = f'camera_info on {self._topic} is not used: {error}'
         self._key = key
-        if keeps and (camera is None or kept.shift_to(camera) < SAME):
+        if kept is not None and (camera is None or kept.shift_to(camera) < SAME):
             return kept
         self._camera, self.description = camera, description
         return camera

@@ -100,8 +100,8 @@ class CameraSets:
             name, reference = self._names[index], self._names[0]
             if index == 0:
                 faults.append((0, f'{name} has sent no image for {silence:.0f} s; it is the '
-                               'reference camera, and nothing goes on without it'))
-            elif silence > self._patience:
+                               'reference camera, and no image is processed without it'))
+            elif silence > self._patience or camera.offset_ns is None:
                 faults.append((index, f'{name} has sent no image for {silence:.0f} s; the stream '
                                'goes on without it'))
             else:

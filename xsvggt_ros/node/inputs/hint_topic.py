@@ -37,13 +37,13 @@ class HintTopic:
             + ('' if info.topic_type == self._kind else f', which is not {self._kind}')
             for info in self._node.get_publishers_info_by_topic(self.name)]
         whose = '; '.join(publishers)
-        what = f'no {self._what} has come on {self.name} for {seconds:.0f} s'
+        what = f'no {self._what} received on {self.name} for {seconds:.0f} s'
         if publishers:
-            return HintFault(f'silent {whose}', f'{what}, though it is published by {whose}: see '
-                             'whether it runs, and whether its type is the right one')
+            return HintFault(f'silent {whose}', f'{what}, though it is published by {whose}: '
+                             'check that it runs, and its type')
         again = 'any more' if has_come else f'{self.name} ({self._kind})'
         return HintFault(
             f'unpublished {has_come}',
             (f'{what}: nobody publishes it {again}' if has_come else
-             f'nobody publishes {again}') + f'; start what does, remap it (-r {self._relative}:='
-            '/your/topic), or choose another scale.mode')
+             f'nobody publishes {again}') + f'; start its publisher, remap it '
+            f'(-r {self._relative}:=/your/topic), or choose another scale.mode')

@@ -18,7 +18,7 @@ def decode_set(
 
     Raises ImageError unless all can be read and are of one size; of a rig it names the topic.
     """
-    decoded = []
+    decoded: list[np.ndarray] = []
     for topic, message in images:
         try:
             pixels = (decode_compressed(message) if isinstance(message, CompressedImage)

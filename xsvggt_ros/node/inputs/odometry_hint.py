@@ -39,13 +39,13 @@ def refusal(message: Odometry) -> str:
     if not all(map(math.isfinite, place + turns)):
         return 'its pose is not finite'
     if max(map(abs, turns)) < 1e-3:
-        return 'its quaternion is zero, which says that it is lost'
+        return 'its quaternion is zero, which means that its tracking is lost'
     if max(map(abs, place)) > FARTHEST:
         return f'its position is {max(map(abs, place)):.3g} m away'
     if any(variance < 0 for variance in variances):
-        return f'its covariance is negative ({min(variances):.3g}), which says that it is lost'
+        return f'its covariance is negative ({min(variances):.3g}): its tracking is lost'
     if max(variances[:2]) >= LOST_VARIANCE:
-        return f'its covariance is {max(variances[:2]):.3g} m^2, which says that it is lost'
+        return f'its covariance is {max(variances[:2]):.3g} m^2: its tracking is lost'
     return ''
 
 
@@ -80,7 +80,7 @@ class OdometryHint:
         self.heard = self._now()
         frames = frame_name(message.header.frame_id), frame_name(message.child_frame_id)
         reason, position = refusal(message), message.pose.pose.position
-        if self._is_of_another(frames):
+        if self._frames is not None and self._is_of_another(frames):
             self._refuse('frames', f"its frames are '{frames[0]}' and '{frames[1]}', but others "
                          f"come with '{self._frames[0]}' and '{self._frames[1]}': two odometries "
                          'publish on one topic; give each its own')
@@ -133,8 +133,7 @@ class OdometryHint:
             after = bisect_left(self._stamps, stamp_ns)
             if self._doubted and after == len(self._stamps) - 1:
                 return None
-            end, there, piece = (
-                kept[after] for kept in (self._stamps, self._positions, self._pieces))
+            end, there, piece = self._stamps[after], self._positions[after], self._pieces[after]
             if end == stamp_ns:
                 return np.array(there), piece
             start, here = self._stamps[after - 1], self._positions[after - 1]
@@ -159,7 +158,7 @@ class OdometryHint:
         """Return what has come, in words."""
         if not (self.taken or self.repeated or self.refused):
             return 'nothing yet'
-        words = [f'{self.taken} taken', f'{self._piece} breaks']
+        words = [f'{self.taken} used', f'{self._piece} discontinuities']
         words += [f'{self.repeated} repeated'] * bool(self.repeated)
         words += [f'{count} refused ({kind})' for kind, count in self.refused.items()]
         return ', '.join(words)

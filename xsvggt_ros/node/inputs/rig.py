@@ -63,21 +63,23 @@ class RigGeometry:
         if known is not None:
             positions = np.stack([transform[:3, 3] for transform in known[1:]])
             if not positions.any():
-                self.fault = 'TF has all cameras of the rig in one place'
+                self.fault = 'TF has all cameras of the rig at one position'
                 return None
             return positions
         calibrated = [self._calibrated(headers[0], header) for header in headers[1:]]
-        if any(position is None for position in calibrated):
+        positions_known = [position for position in calibrated if position is not None]
+        if len(positions_known) < len(calibrated):
             self.fault += ("; publish the static transform between the cameras' optical frames, "
                            'or camera_info of a stereo calibration')
             return None
         self.fault = ''
-        return np.stack(calibrated)
+        return np.stack(positions_known)
 
     def _calibrated(self, reference: Header, other: Header) -> np.ndarray | None:
         """Return a camera's position [3] by the projections of a rectified pair."""
-        infos = [self._infos.get(header.frame_id) for header in (reference, other)]
-        if None in infos or not all(
+        frames = reference.frame_id, other.frame_id
+        infos = [self._infos[frame] for frame in frames if frame in self._infos]
+        if len(infos) < 2 or not all(
                 np.isfinite(info.p).all() and min(info.p[0], info.p[5]) > 0 for info in infos):
             return None
         # P is [fx' 0 cx' Tx; 0 fy' cy' Ty; 0 0 1 0] with Tx = -fx' * (the camera's x in the

@@ -172,7 +172,8 @@ class SenderWatch:
             if publisher is not None:
                 self._publishers.note(publisher, now)
             if self._clock is not None and follows_jumps:
-                return self._judge(stamp_ns, now, min(frames, self._clock.count) < MATURE)
+                return self._judge(
+                    self._clock, stamp_ns, now, min(frames, self._clock.count) < MATURE)
             if self._clock is not None and self._clock.is_usual(stamp_ns, now):
                 self._clock.add(stamp_ns, now)
             else:
@@ -184,36 +185,35 @@ class SenderWatch:
         with self._lock:
             faults = []
             if self._publishers.are_often(now):
-                faults.append(f'images of {len(self._publishers.heard(now))} publishers come by '
-                              'turns')
+                faults.append(f'images of {len(self._publishers.heard(now))} publishers '
+                              'alternate')
             if self._clocks.are_often(now):
                 faults.append(
-                    f'their stamps jump to and fro by {abs(self._distance):.1f} s, so those of '
-                    'one clock are processed and the others refused')
+                    f'their stamps alternate between two clocks {abs(self._distance):.1f} s '
+                    'apart; images of one clock are processed, the others refused')
             if self._frames.are_often(now):
-                names = ', '.join(repr(name[:40]) for name in self._frames.heard(now)[-3:])
-                faults.append(f'their frame_id changes again and again ({names})')
+                names = ', '.join(repr(str(name)[:40]) for name in self._frames.heard(now)[-3:])
+                faults.append(f'their frame_id keeps changing ({names})')
             return '; '.join(faults)
 
     # Parts ---------------------------------------------------------------------------------------
 
-    def _judge(self, stamp_ns: int, now: float, is_young: bool) -> str | None:
+    def _judge(self, clock: _Clock, stamp_ns: int, now: float, is_young: bool) -> str | None:
         """Return why an image does not belong to the stream, or None; young: without a map yet."""
-        clock = self._clock
         self._others = [other for other in self._others[:-1]
                         if now - other.heard < FORGOTTEN] + self._others[-1:]
         if clock.is_usual(stamp_ns, now):
-            self._go_on(stamp_ns, now)
+            self._go_on(clock, stamp_ns, now)
             return None
         known = next((o for o in self._others if o.is_possible(stamp_ns, now)), None)
         if known is None and (clock.is_possible(stamp_ns, now, FASTEST) or (
                 is_young or not clock.last_ns) and stamp_ns > clock.last_ns):
-            self._leave(clock.gap(stamp_ns, now))
+            self._leave(clock, clock.gap(stamp_ns, now))
             return None
         if known is not None:
             known.add(stamp_ns, now)
             if known.left_for is clock and clock.run < CONFIRMED:
-                self._return_to(known)  # what came between was a lone one
+                self._return_to(clock, known)  # what came between was a lone one
                 return None
             self._others.remove(known)
             self._others.append(known)  # the newest is not forgotten, however slow images come
@@ -221,7 +221,7 @@ class SenderWatch:
             known = _Clock(stamp_ns, now)
             self._others = [*self._others[1 - MOST_CLOCKS:], known]
             if is_young or clock.is_beginning(stamp_ns):
-                self._set(known)
+                self._set(clock, known)
                 return None
         self._distance = clock.distance(stamp_ns, now)
         self._clocks.note(id(known), now)
@@ -229,15 +229,14 @@ class SenderWatch:
             other.run = other.run if other is known else 0
         by_turns = self._clocks.are_often(now)  # then the row may be due to images that were lost
         if (known.count if clock.is_silent(now) else 0 if by_turns else known.run) >= CONFIRMED:
-            self._set(known)
+            self._set(clock, known)
             return None
-        way = 'ahead of' if self._distance > 0 else 'behind'
-        return (f'its stamp is {abs(self._distance):.1f} s {way} the clock of those before; a '
-                f'clock that was set is followed from the {CONFIRMED}rd such image in a row on')
+        side = 'ahead of' if self._distance > 0 else 'behind'
+        return (f'its stamp is {abs(self._distance):.1f} s {side} the previous ones; a '
+                f'clock that was set is accepted at the {CONFIRMED}rd such image in a row')
 
-    def _go_on(self, stamp_ns: int, now: float) -> None:
+    def _go_on(self, clock: _Clock, stamp_ns: int, now: float) -> None:
         """Take an image that follows as images do."""
-        clock = self._clock
         clock.add(stamp_ns, now)
         self._clocks.note(id(clock), now)
         for other in self._others:
@@ -245,20 +244,20 @@ class SenderWatch:
         if clock.run >= CONFIRMED:  # then it was a gap, and nobody will go back
             self._others = [other for other in self._others if other.left_for is not clock]
 
-    def _leave(self, after: _Clock) -> None:
+    def _leave(self, before: _Clock, after: _Clock) -> None:
         """Go on after a gap, but remember where: what lies behind it may be a lone image."""
-        before, self._clock = self._clock, after
+        self._clock = after
         before.left_for = after
         self._others = [*self._others[1 - MOST_CLOCKS:], before]
 
-    def _return_to(self, before: _Clock) -> None:
-        left, self._clock = self._clock, before
+    def _return_to(self, left: _Clock, before: _Clock) -> None:
+        self._clock = before
         before.left_for, left.run = None, 0
         self._others = [other for other in self._others if other is not before] + [left]
 
-    def _set(self, other: _Clock) -> None:
+    def _set(self, left: _Clock, other: _Clock) -> None:
         """Follow another clock: a new era."""
-        left, self._clock = self._clock, other
+        self._clock = other
         left.run, left.left_for = 0, None
         self._others = [clock for clock in self._others if clock is not other] + [left]
         self.era += 1

@@ -36,25 +36,25 @@ class StreamClock:
         jumps = step < 0 if era is None else era != self._era
         if -DISORDER < step < 0 and (era is None or not jumps):
             raise OutOfOrderError(
-                f'it is {-step:.3f} s older than the one before: images come out of order; if '
-                'several cameras publish on this topic, give each its own')
+                f'it is {-step:.3f} s older than the previous image: images arrive out of order; '
+                'if several cameras publish on this topic, give each its own topic')
         if jumps and on_jump:
             way = 'back' if step < 0 else 'forward'
             cause = 'a bag that loops, or a clock that was set' if step < 0 else (
                 'a clock that was set, or a part of a recording that is missing')
             return f'time went {way} by {abs(step):.1f} s ({cause})'
         if on_gap and step > on_gap:
-            return f'no image for {step:.1f} s of the stamps'
+            return f'a gap of {step:.1f} s between the stamps of two images'
         return None
 
     def stuck_message(self, stamp_ns: int) -> str | None:
         """Return what is wrong if the stamp is the last one's, or none at all."""
         if stamp_ns == 0:
-            return ('images have no stamp: TF and everything that synchronises needs one; set it '
-                    'in the camera driver')
+            return ('images have no stamp, which TF and synchronization need; set it in the '
+                    'camera driver')
         if stamp_ns == self._last:
-            return ('two images have the same stamp: TF and everything that synchronises needs '
-                    'increasing ones; check the camera driver')
+            return ('two images have the same stamp; TF and synchronization need increasing '
+                    'ones; check the camera driver')
         return None
 
     def advance(self, stamp_ns: int, era: int | None = None) -> None:

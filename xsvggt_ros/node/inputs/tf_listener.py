@@ -95,7 +95,7 @@ class TransformTree:
             self._ask(child)
             if child in self._static:
                 return self._static[child][0]
-            claims = self._claims.get(child, {})
+            claims = self._claims.get(child, OrderedDict())
             return next((parent for parent, when in claims.items() if when > oldest), None)
 
     def refusals(self) -> list[str]:
@@ -149,7 +149,7 @@ class TransformTree:
         edge = self._moving.get(child)
         if edge is None or edge.parent != parent or stamp_ns < edge.transforms[-1][0]:
             edge = self._moving[child] = _Moving(parent)  # another parent, or time went back
-        if child in self._asked and edge.transforms.maxlen < MOST:
+        if child in self._asked and edge.transforms.maxlen != MOST:
             edge.transforms = deque(edge.transforms, maxlen=MOST)
         edge.transforms.append((stamp_ns, numbers))
         self._make_room(self._moving, child)
@@ -205,16 +205,17 @@ class TransformTree:
         if after in (0, len(edges)):
             nearest = edges[min(after, len(edges) - 1)][0]
             raise LookupError_(
-                f"TF has '{child}' in '{self._moving[child].parent}' not at the time asked for; "
-                f'the nearest is {abs(nearest - stamp_ns) * 1e-9:.3g} s away (late transforms: '
-                'raise tf_timeout; otherwise compare the clocks)')
+                f"TF has no transform from '{child}' to '{self._moving[child].parent}' at the "
+                f'requested time; the nearest is {abs(nearest - stamp_ns) * 1e-9:.3g} s away '
+                '(late transforms: raise tf_timeout; otherwise compare the clocks)')
         (begin, first), (end, second) = edges[after - 1], edges[after]
         return _between(first, second, (stamp_ns - begin) / (end - begin))
 
     def _missing(self, target_frame: str, source_frame: str) -> str:
         """Return why there is no way between two frames, and what there is."""
         known = set(self._static) | set(self._moving)
-        known |= {self._parent(frame) for frame in known}  # roots are nobody's child
+        # Roots are nobody's child.
+        known |= {parent for frame in known if (parent := self._parent(frame)) is not None}
         refused = [_refusal(*edge, reason) for edge, reason in self._refused.items()
                    if target_frame in edge or source_frame in edge]
         missing = [frame for frame in dict.fromkeys((source_frame, target_frame))
@@ -227,7 +228,7 @@ class TransformTree:
                     + f'; it has {_listed(known)}')
         else:
             roots = [self._ancestors(frame)[-1] for frame in (source_frame, target_frame)]
-            told = (f"TF has no way from '{source_frame}' to '{target_frame}': they are in two "
+            told = (f"TF has no path from '{source_frame}' to '{target_frame}': they are in two "
                     f"trees, below '{roots[0]}' and '{roots[1]}'")
         if refused:
             told += '; ' + '; '.join(refused[-2:])
@@ -353,5 +354,5 @@ def _matrix(numbers: Numbers) -> np.ndarray:
 
 def _between(first: Numbers, second: Numbers, part: float) -> Numbers:
     """Return the transform a part of the way from one to another."""
-    move = ((1 - part) * here + part * there for here, there in zip(first[:3], second[:3]))
-    return (*move, *quaternion_between(first[3:], second[3:], part))
+    x, y, z = ((1 - part) * here + part * there for here, there in zip(first[:3], second[:3]))
+    return x, y, z, *quaternion_between(first[3:], second[3:], part)

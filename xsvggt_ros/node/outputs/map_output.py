@@ -114,7 +114,7 @@ class MapOutput:
         start = time.monotonic()
         try:
             with torch.cuda.stream(self._stream):
-                self._follow_unit(metres, np.zeros(3) if centre is None else centre)
+                self._follow_unit(self._map, metres, np.zeros(3) if centre is None else centre)
                 position = (np.array(pose.position) - self._origin).tolist()
                 stamped = StampedPose(
                     messages.nanoseconds(header), tuple(position), pose.orientation)
@@ -130,7 +130,7 @@ class MapOutput:
         self._header = header
         self._changed = True
         self._seconds = time.monotonic() - start
-        self._watch_fill(len(cloud))
+        self._watch_fill(self._map.fill(), len(cloud))
 
     def is_due(self, settings: MapSettings) -> bool:
         """Return whether somebody waits for a newer map."""
@@ -148,7 +148,7 @@ class MapOutput:
     def save(self, settings: MapSettings) -> str:
         """Write map and trajectory as files; return what was written. Raises MapError."""
         if self._map is None:
-            raise MapError('there is no map: start the node with map.enable true')
+            raise MapError('there is no map: set map.enable to true and start the node again')
         points = self._points()
         if not len(points):
             raise MapError('the map is empty: no image has been processed since the stream began')
@@ -163,7 +163,7 @@ class MapOutput:
             reason = str(error) or type(error).__name__
             raise MapError(
                 f"the map cannot be saved in map.save_directory '{folder}': {reason}. The map is "
-                'kept; set another folder, or make room, and call again') from error
+                'kept; set another folder, or free disk space, and call again') from error
         thinned = f', every {self._trajectory.stride}th' if self._trajectory.stride > 1 else ''
         return f'{ply} ({len(points)} points), {tum} ({len(self._trajectory)} poses{thinned})'
 
@@ -171,6 +171,7 @@ class MapOutput:
 
     def _points(self) -> np.ndarray:
         """Return all points [N, 5] in the odometry frame."""
+        assert self._map is not None
         with torch.cuda.stream(self._stream):
             points = self._map.points().numpy()
         points[:, :3] += self._origin.astype(np.float32)
@@ -181,7 +182,9 @@ class MapOutput:
         return [replace(pose, position=tuple((self._origin + pose.position).tolist()))
                 for pose in self._trajectory.poses()]
 
-    def _follow_unit(self, metres: float | None, centre: np.ndarray) -> None:
+    def _follow_unit(
+        self, points: PointMap, metres: float | None, centre: np.ndarray,
+    ) -> None:
         """Bring what was gathered so far into the unit that is known by now."""
         if metres == self._metres:
             return
@@ -189,14 +192,13 @@ class MapOutput:
         self._metres = metres
         self._origin = centre + factor * (self._origin - centre)
         self._trajectory.rescale(factor)
-        self._map.rescale(factor)
+        points.rescale(factor)
 
     def _report(self, what: str, error: Exception) -> None:
         name = type(error).__name__
         self._faults.report('map', f'{what}: {name}: {error}', key=name)
 
-    def _watch_fill(self, points: int) -> None:
-        fill = self._map.fill()
+    def _watch_fill(self, fill: MapFill, points: int) -> None:
         if fill.lost > 0.01 * points:
             self._faults.report('map', full_message(fill), key='full')
         else:
@@ -213,6 +215,6 @@ class MapOutput:
 
 def full_message(fill: MapFill) -> str:
     """Return what a full map says."""
-    return (f'the map is full: {fill.lost} points of the newest cloud found no place among '
-            f'{fill.places}; raise map.voxel_size (0: chosen, and doubled when need be) or '
-            'map.max_points, or begin anew with ~/reset')
+    return (f'the map is full: {fill.lost} points of the newest cloud were dropped, capacity '
+            f'{fill.places}; raise map.voxel_size (0: automatic) or map.max_points, or begin a '
+            'new map with ~/reset')

@@ -64,11 +64,10 @@ class PoseOutputs:
         not known where the camera is on the robot.
         """
         base_frame, odom_frame = settings.base_frame, settings.odom_frame
-        base_from_optical = np.eye(4)
-        if base_frame:
-            base_from_optical = self._base_from_optical(header, settings)
-            if base_from_optical is None:
-                return None
+        base_from_optical = (
+            self._base_from_optical(header, settings) if base_frame else np.eye(4))
+        if base_from_optical is None:
+            return None
         if not self._frame.is_placed:
             self._frame.place(
                 base_from_optical if base_frame else level_from_optical(), world_from_camera)
@@ -106,11 +105,11 @@ class PoseOutputs:
                     time.sleep(_PAUSE)
                     continue
                 self._faults.report(
-                    'base', f"it is not known where the camera is on '{settings.base_frame}': "
-                    f'{error}. No TF, odometry and map until it is: publish where '
-                    f"'{header.frame_id}' is (robot_state_publisher, or the camera's driver), "
-                    'check base_frame and the frame_id of the images, or leave base_frame empty',
-                    key='base')
+                    'base', f"the camera's pose on '{settings.base_frame}' is unknown: "
+                    f'{error}. No TF, odometry and map until it is: publish the '
+                    f"transform of '{header.frame_id}' (robot_state_publisher, or the camera's "
+                    'driver), check base_frame and the frame_id of the images, or leave '
+                    'base_frame empty', key='base')
                 return None
             self._faults.clear('base')
             return found

@@ -55,7 +55,7 @@ class Publishers:
             history=HistoryPolicy.KEEP_LAST, depth=depth, durability=durability,
             reliability=ReliabilityPolicy.RELIABLE)
         try:
-            publisher = self._node.create_lifecycle_publisher(
+            publisher: LifecyclePublisher = self._node.create_lifecycle_publisher(
                 message_type, topic, qos,
                 qos_overriding_options=QoSOverridingOptions.with_default_policies())
         except Exception as error:  # of rclpy or of C++, without the topic's name

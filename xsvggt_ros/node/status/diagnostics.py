@@ -20,7 +20,7 @@ RECENT = 10.0  # seconds for which a fault that does not repeat stays visible
 FOCAL_DOUBT = 0.2  # calibrated and predicted focal lengths may differ by this share
 GPU_WARN, GPU_ERROR = 0.8, 0.9  # share of the device's memory in use
 
-Part = tuple[bytes, str, dict[str, object]]  # level, message, values
+Part = tuple[bytes, str, Mapping[str, object]]  # level, message, values
 
 
 @dataclass(frozen=True)
@@ -148,8 +148,8 @@ def hanging_message(what: str, seconds: float) -> str:
     """Return what is wrong when something is in progress for much too long."""
     age = f'{seconds:.{int(seconds < 10)}f} s, since {clock_time(seconds)}'
     return (f'{what} has been in progress for {age}: the network, the device or the middleware '
-            'hangs. What is asked for meanwhile follows when it is done; if it never is, start '
-            'the node again. Raise diagnostics.frame_timeout if this is what an image takes here')
+            'is stuck. Requests made meanwhile are executed when it is done; if it never is, '
+            'restart the node. Raise diagnostics.frame_timeout if images normally take this long')
 
 
 def clock_time(age: float) -> str:
@@ -165,7 +165,7 @@ def process_memory() -> int:
 
 
 def _input(s: Snapshot) -> Part:
-    values = {
+    values: dict[str, object] = {
         'topic': s.topic, 'publishers': '; '.join(s.publishers) or 'none',
         'rate (Hz)': f'{s.image_rate:.2f}', 'camera_info rate (Hz)': f'{s.info_rate:.2f}',
         'image': s.image_description or 'none yet', 'received': s.received,
@@ -193,9 +193,9 @@ def _input(s: Snapshot) -> Part:
             '(FASTDDS_DEFAULT_PROFILES_FILE), or input.reliability:=reliable'), values
     if _focal_is_doubtful(s):
         return WARN, (
-            'the calibrated focal length differs from what the network sees by more than '
+            'the calibrated focal length differs from the predicted one by more than '
             f'{100 * FOCAL_DOUBT:.0f} %: the calibration may belong to another resolution or '
-            'camera, or the network misjudge this lens; compare both with the data sheet'), values
+            'camera, or the network estimate it wrongly; compare both with the data sheet'), values
     return OK, f'{s.image_rate:.1f} images/s', values
 
 
@@ -276,14 +276,15 @@ def _focal_is_doubtful(s: Snapshot) -> bool:
 def _cache(s: Snapshot) -> Part:
     if s.report is None:
         return OK, 'empty', {}
-    cache = s.report.cache
+    cache, health = s.report.cache, s.report.cache.health
+    assert health is not None  # there has been a frame
     used = max(cache.tokens_per_layer, default=0)
-    values = {
+    values: dict[str, object] = {
         'tokens per layer': used, 'budget': cache.budget or 'none', 'frames': cache.frames,
         'tokens per frame': cache.tokens_per_frame,
         'evicted per frame': cache.evicted_this_frame, 'evicted in all': cache.evicted_total,
-        'frames represented': f'{cache.health.steps:.1f}',
-        'attention kept': f'{cache.health.attention_kept:.3f}',
+        'frames represented': f'{health.steps:.1f}',
+        'attention kept': f'{health.attention_kept:.3f}',
         'camera head tokens': cache.camera_tokens,
         'camera head budget': cache.camera_budget or 'none',
         'bytes used': cache.bytes_used, 'bytes reserved': cache.bytes_reserved}
@@ -303,18 +304,18 @@ def _map(s: Snapshot) -> Part:
     if s.map is None:
         return OK, 'none: map.enable is false, or the node is not configured', {}
     fill = s.map.fill
-    values = {
+    values: dict[str, object] = {
         'points': fill.points, 'room for': fill.places, 'voxel size': f'{s.map.voxel_size:.4g}',
         'points lost, newest cloud': fill.lost, 'points lost in all': fill.lost_total,
         'added in (ms)': f'{1e3 * s.map.seconds:.1f}'}
     if s.map_fault is not None and s.map_fault.age < RECENT:
         return WARN, s.map_fault.message, values
     share = 100 * fill.points / fill.places
-    return OK, f'{fill.points} points, {share:.0f} % of the room for them', values
+    return OK, f'{fill.points} points, {share:.0f} % of its capacity', values
 
 
 def _memory(s: Snapshot) -> Part:
-    values = {
+    values: dict[str, object] = {
         'process (bytes)': s.process_bytes, 'GPU allocated (bytes)': s.gpu.allocated,
         'GPU reserved (bytes)': s.gpu.reserved, 'GPU free (bytes)': s.gpu.free,
         'GPU total (bytes)': s.gpu.total}
@@ -332,7 +333,7 @@ def _memory(s: Snapshot) -> Part:
 def _tracking(s: Snapshot) -> Part:
     values: dict[str, object] = {
         'resets': s.resets, 'last reset': s.last_reset or 'none',
-        'scale': f'{s.scale.metres:.4g} m a unit' if s.scale else "the network's own unit"}
+        'scale': f'{s.scale.metres:.4g} m per unit' if s.scale else "the network's own unit"}
     if s.report is not None:
         values['mean confidence'] = f'{s.report.confidence_mean:.3f}'
     if s.tf_refused:
@@ -352,5 +353,5 @@ def _model(s: Snapshot) -> Part:
     if s.start_fault is not None:
         return ERROR, s.start_fault.message, values
     if s.random_weights:
-        return WARN, f'{s.model}: what is published means nothing as geometry', values
+        return WARN, f'{s.model}: the published geometry is meaningless', values
     return OK, s.model or 'not loaded', values
