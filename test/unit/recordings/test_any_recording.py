@@ -249,3 +249,22 @@ def test_fewer_images_a_second_are_taken_evenly(tmp_path):
 def test_a_topic_belongs_to_a_bag(tmp_path):
     with pytest.raises(ToolError, match='is no bag; only bags have topics'):
         open_source(write_folder(tmp_path / 'a', IMAGES[:1], STAMPS[:1]), topic='/a')
+
+
+def test_the_trajectory_is_the_same_whatever_the_recording_is_in(tmp_path):
+    from xsvggt_ros.cli.main import main
+    calibration = tmp_path / 'camera_info.yaml'
+    k = ', '.join(map(str, camera_matrix().ravel()))
+    calibration.write_text(
+        f'image_width: {SIZE[0]}\nimage_height: {SIZE[1]}\ncamera_matrix: {{data: [{k}]}}\n'
+        'distortion_model: plumb_bob\ndistortion_coefficients: {data: [0, 0, 0, 0, 0]}\n')
+    written = []
+    for kind in ('folder', 'split mcap', 'sqlite', 'ROS 1', 'png'):
+        folder = tmp_path / kind.replace(' ', '_')
+        folder.mkdir()
+        given = ['--calibration', str(calibration)] if kind == 'folder' else []
+        out = folder / 'out'
+        assert main(['reconstruct', str(LOSSLESS[kind](folder)), '--image-size', '56', *given,
+                     '--frames', '6', '--out', str(out)]) == 0
+        written.append((out / 'trajectory.tum').read_bytes())
+    assert len(set(written)) == 1 and written[0].count(b'\n') == 7
