@@ -13,6 +13,9 @@ from typing import TypeVar
 
 import yaml
 
+from xsvggt_ros.model.public_weights import ALL as ALL_PUBLIC
+from xsvggt_ros.model.public_weights import fetched_file, how_to_fetch
+
 Value = str | int | float | bool | list[str]
 Number = TypeVar('Number', int, float)
 NAME = r'[A-Za-z_]\w*'
@@ -104,7 +107,8 @@ class Argument:
 PARAMETERS = {
     'checkpoint': Argument(
         'small', 'Weights: path of a .safetensors, .pt or .pth file; "small", which comes with '
-        'the package and knows synthetic rooms only; or "random", to test the plumbing',
+        'the package and knows synthetic rooms only; "streamvggt", once `xsvggt weights` has '
+        'fetched it; or "random", to test the plumbing',
         'model.checkpoint'),
     'device': Argument(
         'auto', 'Where the network runs: auto, cpu, cuda or cuda:N', 'model.device',
@@ -237,7 +241,9 @@ def check_files(values: Mapping[str, Value]) -> None:
     """Raise ValueError that names each argument whose file is not there or not what it should."""
     faults = [_missing_parameters(str(values['params_file']))]
     checkpoint = str(values.get('checkpoint', SHIPPED[0]))
-    if checkpoint not in SHIPPED:
+    if checkpoint in ALL_PUBLIC:
+        faults.append('' if fetched_file(checkpoint).is_file() else how_to_fetch(checkpoint))
+    elif checkpoint not in SHIPPED:
         faults.append(_missing('checkpoint', checkpoint, 'or use small, which comes with the '
                                'package'))
     if values['bag']:

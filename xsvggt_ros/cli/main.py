@@ -13,6 +13,7 @@ COMMANDS = {
     'batch': 'reconstruct many recordings, some at a time (no ROS)',
     'eval': 'measure how true a reconstruction is, in rooms or on a data set (no ROS)',
     'bench': 'measure speed and memory, or compare cache settings (no ROS)',
+    'weights': 'list and fetch weights of others; their licence comes first (no ROS)',
     'doctor': 'look at this machine: what runs here, how quickly, what to mend first',
     'export': 'write parts of the network as ONNX files, for TensorRT (no ROS)',
     'soak': 'inject faults into the real node, and see what it does (needs ROS 2)',

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 import torch
 from torch import nn, Tensor
 
+from xsvggt_ros.model import public_weights
 from xsvggt_ros.model.config import DPT_LEVELS, ModelConfig
 from xsvggt_ros.model.layers import Block
 from xsvggt_ros.model.random_weights import random_weight
@@ -55,7 +56,7 @@ def load_model(source: str, size: str = 'auto', device: torch.device | str = 'cp
     Return the network whose weights are at `source`, on `device`, its aggregator in `dtype`.
 
     `source` is a .safetensors, .pt or .pth file, the name of one that comes with the package
-    (`SHIPPED`), or 'random' for seeded random weights. `size` is
+    (`SHIPPED`) or was fetched (`public_weights`), or 'random' for seeded random weights. `size` is
     'small', 'full' or 'auto': what the file says it is, and small for random weights. Weights are
     converted one by one, so that no second copy of the network is ever held. `weights`: how they
     are stored, one of `weight_quantization.WEIGHTS`; if not as floats, scales are folded before
@@ -67,7 +68,7 @@ def load_model(source: str, size: str = 'auto', device: torch.device | str = 'cp
         raise CheckpointError(f'the model size must be auto, {" or ".join(SIZES)}, got {size!r}')
     if source == RANDOM:
         return _random_model('small' if size == 'auto' else size, device, dtype, weights)
-    with open_checkpoint(SHIPPED.get(source) or named_file(source)) as opened:
+    with open_checkpoint(_file_of(source)) as opened:
         config = _find_config(opened) if size == 'auto' else SIZES[size]()
         model = _empty_model(config, dtype)
         _check_keys(opened, model)
@@ -77,6 +78,16 @@ def load_model(source: str, size: str = 'auto', device: torch.device | str = 'cp
     if opened.training:
         description += f', trained in {short(opened.training)}'
     return LoadedModel(model, config, description, False)
+
+
+def _file_of(source: str) -> Path:
+    """Return the file that a person means; raise CheckpointError if it was not fetched yet."""
+    if source in public_weights.ALL and not Path(source).exists():
+        path = public_weights.fetched_file(source)
+        if not path.is_file():
+            raise CheckpointError(public_weights.how_to_fetch(source))
+        return path
+    return SHIPPED.get(source) or named_file(source)
 
 
 def save_checkpoint(model: StreamVGGT, path: str | Path,

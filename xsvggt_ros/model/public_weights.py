@@ -1,0 +1,57 @@
+"""Weights of others that this package can load: what they are, what they allow, where they lie."""
+
+from dataclasses import dataclass
+import os
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class PublicWeights:
+    """
+    Weights that their authors publish.
+
+    repository, file: on Hugging Face; licence: its name; terms: what it allows, for people;
+    note: what else to know before they are fetched.
+    """
+
+    name: str
+    repository: str
+    file: str
+    size: str
+    licence: str
+    terms: str
+    note: str = ''
+    is_gated: bool = False   # their authors ask for a form to be filled in first
+
+
+STREAMVGGT = PublicWeights(
+    'streamvggt', 'lch01/StreamVGGT', 'checkpoints.pth', '5.0 GB', 'CC BY-NC-SA 4.0',
+    'not for commercial use: the code is under this licence, and the work builds on VGGT weights '
+    'that are non-commercial; read the terms in the repository before use')
+VGGT_COMMERCIAL = PublicWeights(
+    'vggt-commercial', 'facebook/VGGT-1B-Commercial', 'model.safetensors', '5.0 GB',
+    'VGGT License', 'commercial use too, with the exceptions that it names (military uses)',
+    'the keys are the same, but they were not trained for a stream: what they are worth here was '
+    'not measured', is_gated=True)
+ALL = {weights.name: weights for weights in (STREAMVGGT, VGGT_COMMERCIAL)}
+
+
+def weights_folder() -> Path:
+    """Return where fetched weights lie: XSVGGT_WEIGHTS, or the user's cache."""
+    named = os.environ.get('XSVGGT_WEIGHTS')
+    if named:
+        return Path(named).expanduser()
+    cache = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
+    return Path(cache).expanduser() / 'xsvggt' / 'weights'
+
+
+def fetched_file(name: str) -> Path:
+    """Return the file in which the weights called `name` are, once they were fetched."""
+    return weights_folder() / f'{name}.safetensors'
+
+
+def how_to_fetch(name: str) -> str:
+    """Return in words how to get the weights called `name`."""
+    weights = ALL[name]
+    return (f"the weights '{name}' are not here ({fetched_file(name)}): xsvggt weights {name} "
+            f'fetches them ({weights.size}, {weights.licence}: {weights.terms})')
