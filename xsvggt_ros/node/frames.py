@@ -26,7 +26,7 @@ class Pose:
 
 def world_from_optical(camera_from_world: np.ndarray) -> np.ndarray:
     """
-    Return a camera's place [4, 4] in the network's world, fp64, from its inverse.
+    Return a camera's pose [4, 4] in the network's world, fp64, from its inverse.
 
     Raises ResultError if it is not finite, as in a unit that is none.
     """
@@ -65,16 +65,16 @@ class OdometryFrame:
 
     @property
     def is_placed(self) -> bool:
-        """Return whether the stream has its place."""
+        """Return whether the stream has been placed."""
         return self._odom_from_world is not None
 
     def begin_stream(self) -> None:
-        """Forget the stream's place; the next `place` chooses it."""
+        """Forget where the stream is; the next `place` chooses it."""
         self._odom_from_world = None
 
     def place(self, body_from_optical: np.ndarray, world_from_camera: np.ndarray) -> None:
         """
-        Give a stream that begins its place.
+        Place a stream that begins in the odometry frame.
 
         body_from_optical [4, 4]: the camera on the body (x forward, y left, z up) whose pose in
         the first image is the origin of the first stream; world_from_camera [4, 4]: where the

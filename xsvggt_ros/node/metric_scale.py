@@ -28,7 +28,7 @@ from xsvggt_ros.node.frames import frame_name
 from xsvggt_ros.node.inputs.depth_hint import decode_depth, DepthHint
 from xsvggt_ros.node.inputs.hint_topic import HintFault, HintTopic
 from xsvggt_ros.node.inputs.image_codec import ImageError
-from xsvggt_ros.node.inputs.odometry_hint import LONGEST_GAP, OdometryHint
+from xsvggt_ros.node.inputs.odometry_hint import MAX_GAP, OdometryHint
 from xsvggt_ros.node.inputs.rig import seen_transforms
 from xsvggt_ros.node.messages import nanoseconds
 from xsvggt_ros.node.settings import ScaleSettings
@@ -249,5 +249,5 @@ class MetricScale:
             self._compared = (
                 'no valid odometry has arrived' if distance is None else
                 f'no odometry matches an image: the nearest stamp is {distance:.3g} s away'
-                if distance > LONGEST_GAP / 2 else
+                if distance > MAX_GAP / 2 else
                 'the odometry has gaps or jumps at the times of the images')

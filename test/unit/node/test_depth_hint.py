@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import Image
 
-from xsvggt_ros.node.inputs.depth_hint import decode_depth, DepthHint, MOST
+from xsvggt_ros.node.inputs.depth_hint import decode_depth, DepthHint, MAX_IMAGES
 from xsvggt_ros.node.inputs.image_codec import ImageError
 
 MILLI = 10 ** 6
@@ -63,7 +63,7 @@ def test_the_nearest_image_within_half_a_period():
 
 def test_a_slow_sensor_is_no_excuse_and_time_may_go_back():
     hint = DepthHint()
-    for index in range(MOST + 2):
+    for index in range(MAX_IMAGES + 2):
         hint.add(index * 1000 * MILLI, Image(width=index))
     assert hint.at(5040 * MILLI).width == 5 and hint.at(5060 * MILLI) is None
     assert hint.at(0) is None

@@ -9,7 +9,7 @@ import pytest
 
 from xsvggt_ros.node.inputs.odometry_hint import (
     LOST_VARIANCE,
-    MOST,
+    MAX_MESSAGES,
     OdometryHint,
     RECENT,
     refusal,
@@ -78,7 +78,7 @@ def test_each_stamp_twice_is_once():
 
 def test_memory_ends_and_time_may_begin_anew():
     hint = OdometryHint()
-    for index in range(MOST + 10):
+    for index in range(MAX_MESSAGES + 10):
         hint.add((1000 + index) * MILLI, (float(index), 0.0, 0.0))
     assert place(hint, 1005) is None and place(hint, 1020)[0] == 20
     before = piece(hint, 1020)

@@ -8,12 +8,12 @@ from transforms3d import quaternions
 from xsvggt_ros.geometry.quaternions import matrix_from_quaternion, quaternion_from_matrix
 from xsvggt_ros.node.inputs.tf_listener import (
     LookupError_,
-    MOST,
-    MOST_ASKED,
-    MOST_FRAMES,
-    MOST_OF_OTHERS,
-    MOST_PARENTS,
-    MOST_WARNINGS,
+    MAX_ASKED,
+    MAX_FRAMES,
+    MAX_PARENTS,
+    MAX_TRANSFORMS,
+    MAX_TRANSFORMS_OF_OTHERS,
+    MAX_WARNINGS,
     TransformTree,
 )
 
@@ -172,8 +172,8 @@ def test_slashes_at_the_front_do_not_matter_on_either_side(published, asked):
     np.testing.assert_allclose(tree.lookup('/base_link', asked, None), here, atol=1e-12)
 
 
-ROOM = (MOST_FRAMES * (1 + MOST_OF_OTHERS + MOST_PARENTS) + MOST_ASKED * (MOST + 1)
-        + MOST_WARNINGS)
+ROOM = (MAX_FRAMES * (1 + MAX_TRANSFORMS_OF_OTHERS + MAX_PARENTS)
+        + MAX_ASKED * (MAX_TRANSFORMS + 1) + MAX_WARNINGS)
 
 
 @pytest.mark.parametrize('static', [True, False])
@@ -186,7 +186,7 @@ def test_frames_that_nobody_needs_do_not_pile_up(static):
     tree.add(edge('head', 'camera', np.eye(4)), static=True)
     np.testing.assert_allclose(tree.lookup('base_link', 'camera', None), place, atol=1e-12)
     sizes = []
-    for index in range(8 * MOST_FRAMES):
+    for index in range(8 * MAX_FRAMES):
         parent, child = f'parent_{index}', f'child_{index}'
         message = edge(parent, child, np.eye(4), SECOND)
         if index % 5 == 0:
@@ -194,28 +194,28 @@ def test_frames_that_nobody_needs_do_not_pile_up(static):
         if tree.add(message, static) and not static:
             tree.claim(parent, child)
             tree.claim(parent, 'camera_link')
-        if index % MOST_FRAMES == 0:
+        if index % MAX_FRAMES == 0:
             sizes.append(len(tree))
     assert len(tree) <= ROOM and sizes[4:] == [sizes[4]] * 4, sizes
     # What was asked for is still there.
     np.testing.assert_allclose(tree.lookup('base_link', 'camera', None), place, atol=1e-12)
-    with pytest.raises(LookupError_, match=f'more than {MOST_FRAMES} frames'):
+    with pytest.raises(LookupError_, match=f'more than {MAX_FRAMES} frames'):
         tree.lookup('base_link', 'child_1', None)
 
 
 def test_only_what_is_asked_for_has_a_long_memory():
     tree = TransformTree()
-    for index in range(3 * MOST):
+    for index in range(3 * MAX_TRANSFORMS):
         for child in ('needed', 'other'):
             tree.add(edge('base_link', child, np.eye(4), index * SECOND), static=False)
         tree.lookup('base_link', 'needed', None)
-    assert len(tree) <= MOST + MOST_OF_OTHERS + 2
-    tree.lookup('base_link', 'needed', 2 * MOST * SECOND + SECOND)
+    assert len(tree) <= MAX_TRANSFORMS + MAX_TRANSFORMS_OF_OTHERS + 2
+    tree.lookup('base_link', 'needed', 2 * MAX_TRANSFORMS * SECOND + SECOND)
     with pytest.raises(LookupError_, match='nearest'):
-        tree.lookup('base_link', 'other', 2 * MOST * SECOND + SECOND)
-    for index in range(MOST_ASKED):  # many others are asked for since
+        tree.lookup('base_link', 'other', 2 * MAX_TRANSFORMS * SECOND + SECOND)
+    for index in range(MAX_ASKED):  # many others are asked for since
         tree.claimed_parent(f'camera_{index}')
-    assert len(tree) <= 2 * MOST_OF_OTHERS + MOST_ASKED
+    assert len(tree) <= 2 * MAX_TRANSFORMS_OF_OTHERS + MAX_ASKED
 
 
 def test_a_loop_is_no_way_and_ends():

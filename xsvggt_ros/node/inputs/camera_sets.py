@@ -12,7 +12,7 @@ BACK = 200_000_000  # nanoseconds that stamps may go back; more, and time has be
 
 @dataclass(frozen=True)
 class CameraImage:
-    """An image that waits for its set; camera: its place in the rig, 0 is the reference."""
+    """An image that waits for its set; camera: its index in the rig, 0 is the reference."""
 
     camera: int
     stamp_ns: int

@@ -10,8 +10,8 @@ from sensor_msgs.msg import Image
 from xsvggt_ros.images.image_limit import check_pixels
 from xsvggt_ros.node.inputs.image_codec import ImageError
 
-MOST = 10  # images remembered
-FARTHEST = 50_000_000  # nanoseconds between an image and its depth, at most
+MAX_IMAGES = 10  # images remembered
+MAX_OFFSET = 50_000_000  # nanoseconds between an image and its depth, at most
 
 # Encoding: type of a sample, metres of its unit.
 _ENCODINGS = {'16UC1': (np.uint16, 1e-3), 'mono16': (np.uint16, 1e-3), '32FC1': (np.float32, 1.0)}
@@ -54,7 +54,7 @@ class DepthHint:
     def __init__(self) -> None:
         """Begin empty."""
         self._lock = threading.Lock()
-        self._images: deque[tuple[int, Image]] = deque(maxlen=MOST)
+        self._images: deque[tuple[int, Image]] = deque(maxlen=MAX_IMAGES)
         self.received = 0
         self.heard: float | None = None  # when an image came last, seconds of the steady clock
 
@@ -68,14 +68,14 @@ class DepthHint:
         self.heard = time.monotonic()
 
     def at(self, stamp_ns: int) -> Image | None:
-        """Return the image nearest to a time, None if it is half a period away, or FARTHEST."""
+        """Return the image nearest to a time, None if it is half a period away, or MAX_OFFSET."""
         with self._lock:
             images = list(self._images)
         if not images:
             return None
         stamps = np.array([stamp for stamp, _ in images])
         nearest = int(np.argmin(np.abs(stamps - stamp_ns)))
-        allowed = FARTHEST
+        allowed = MAX_OFFSET
         if len(stamps) > 1:
             allowed = min(allowed, np.median(np.diff(stamps)) / 2)
         return images[nearest][1] if abs(int(stamps[nearest]) - stamp_ns) <= allowed else None

@@ -13,12 +13,12 @@ import numpy as np
 from xsvggt_ros.node.frames import frame_name
 from xsvggt_ros.node.messages import nanoseconds
 
-MOST = 2000  # messages remembered: ten seconds of a fast odometry
-LONGEST_GAP = 0.5  # seconds between two messages across which a position is interpolated
-FARTHEST = 1e8  # metres from the origin; coordinates on the earth are a tenth of that
+MAX_MESSAGES = 2000  # messages remembered: ten seconds of a fast odometry
+MAX_GAP = 0.5  # seconds between two messages across which a position is interpolated
+MAX_DISTANCE = 1e8  # metres from the origin; coordinates on the earth are a tenth of that
 LOST_VARIANCE = 1e3  # square metres: who is less sure than 30 m says that he does not know
-FASTEST = 100.0  # m/s: what goes farther has jumped
-SMALLEST_JUMP = 0.1  # metres; less does not bend a way by much
+MAX_SPEED = 100.0  # m/s: what goes farther has jumped
+MIN_JUMP = 0.1  # metres; less does not change a trajectory by much
 STANDS_OUT = 5.0  # times as fast as just before and just after: a jump, too
 SENDER_PATIENCE = 2.0  # seconds after which another frame may take over
 RECENT = 5.0  # seconds for which a message that was refused is worth telling
@@ -33,15 +33,15 @@ def refusal(message: Odometry) -> str:
     z it may: an odometry of wheels does not know its height. NaN says nothing (MAVROS).
     """
     position, turn = message.pose.pose.position, message.pose.pose.orientation
-    place = position.x, position.y, position.z
+    xyz = position.x, position.y, position.z
     turns = turn.x, turn.y, turn.z, turn.w
     variances = message.pose.covariance[0], message.pose.covariance[7], message.pose.covariance[14]
-    if not all(map(math.isfinite, place + turns)):
+    if not all(map(math.isfinite, xyz + turns)):
         return 'its pose is not finite'
     if max(map(abs, turns)) < 1e-3:
         return 'its quaternion is zero, which means that its tracking is lost'
-    if max(map(abs, place)) > FARTHEST:
-        return f'its position is {max(map(abs, place)):.3g} m away'
+    if max(map(abs, xyz)) > MAX_DISTANCE:
+        return f'its position is {max(map(abs, xyz)):.3g} m away'
     if any(variance < 0 for variance in variances):
         return f'its covariance is negative ({min(variances):.3g}): its tracking is lost'
     if max(variances[:2]) >= LOST_VARIANCE:
@@ -53,7 +53,7 @@ class OdometryHint:
     """
     The newest positions; filled by the executor's thread, read by the worker's.
 
-    They come in pieces, numbered: within one the odometry went its way. A new piece begins where
+    They come in numbered pieces, within which the odometry is continuous. A new piece begins where
     it was lost, where it jumps, where its frames change and where time begins anew.
     """
 
@@ -61,9 +61,9 @@ class OdometryHint:
         """Begin empty. now: a steady clock, seconds."""
         self._now = now
         self._lock = threading.Lock()
-        self._stamps: deque[int] = deque(maxlen=MOST)
-        self._positions: deque[tuple[float, float, float]] = deque(maxlen=MOST)
-        self._pieces: deque[int] = deque(maxlen=MOST)
+        self._stamps: deque[int] = deque(maxlen=MAX_MESSAGES)
+        self._positions: deque[tuple[float, float, float]] = deque(maxlen=MAX_MESSAGES)
+        self._pieces: deque[int] = deque(maxlen=MAX_MESSAGES)
         self._piece = 0  # of the newest
         self._breaks = False  # before the next one
         self._doubted = False  # whether the newest step is a jump: the next one decides
@@ -137,7 +137,7 @@ class OdometryHint:
             if end == stamp_ns:
                 return np.array(there), piece
             start, here = self._stamps[after - 1], self._positions[after - 1]
-            if end - start > LONGEST_GAP * 1e9 or self._pieces[after - 1] != piece:
+            if end - start > MAX_GAP * 1e9 or self._pieces[after - 1] != piece:
                 return None
         part = (stamp_ns - start) / (end - start)
         return (1 - part) * np.array(here) + part * np.array(there), piece
@@ -182,10 +182,10 @@ class OdometryHint:
             if self._step_speed(-2) > STANDS_OUT * speed:
                 self._piece += 1
                 self._pieces[-1] = self._piece
-        jumps = length > 1.0 and speed > FASTEST
+        jumps = length > 1.0 and speed > MAX_SPEED
         if self._breaks or jumps:
             self._piece += bool(self._stamps) or bool(self.taken)
-        elif length > SMALLEST_JUMP and len(self._stamps) > 1 and (
+        elif length > MIN_JUMP and len(self._stamps) > 1 and (
                 self._pieces[-2] == self._pieces[-1]):
             self._doubted = speed > STANDS_OUT * self._step_speed(-2)
         self._breaks = False

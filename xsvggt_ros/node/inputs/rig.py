@@ -15,7 +15,7 @@ REMEMBERED = 64  # calibrations; a driver that counts its frame_id up must not f
 
 class RigGeometry:
     """
-    The cameras' places in the optical frame of the first one, the reference; in metres.
+    The cameras' poses in the optical frame of the first one, the reference; in metres.
 
     Calibration comes from the executor's thread, all else is asked for by the worker's.
     """
@@ -84,12 +84,12 @@ class RigGeometry:
             return None
         # P is [fx' 0 cx' Tx; 0 fy' cy' Ty; 0 0 1 0] with Tx = -fx' * (the camera's x in the
         # rectified frame of the pair), and Ty likewise.
-        places = [np.array([-p[3] / p[0], -p[7] / p[5], 0.0]) for p in (i.p for i in infos)]
+        positions = [np.array([-p[3] / p[0], -p[7] / p[5], 0.0]) for p in (i.p for i in infos)]
         rectified_from_camera = np.array(infos[0].r).reshape(3, 3)
-        if (places[0] == places[1]).all() or not np.allclose(  # each is calibrated by itself
+        if (positions[0] == positions[1]).all() or not np.allclose(  # each is calibrated by itself
                 rectified_from_camera @ rectified_from_camera.T, np.eye(3), atol=1e-3):
             return None
-        return rectified_from_camera.T @ (places[1] - places[0])
+        return rectified_from_camera.T @ (positions[1] - positions[0])
 
 
 def seen_transforms(results: Sequence[FrameResult]) -> list[np.ndarray]:

@@ -19,11 +19,11 @@ STEP = 1.0        # seconds that stamps may go forward from one image to the nex
 STEPS = 3.0       # ... or so many of the usual steps, whichever is more, ...
 LATE = 5.0        # seconds that an image may be held up on its way, more than others
 SLACK = 1.2       # ... and so many times the time that has passed since; DISORDER is usual
-FASTEST = 10.0    # times the real time: the pace of a recording that is believed
+MAX_PACE = 10.0    # times the real time: the pace of a recording that is believed
 EARLIER = 1.0     # seconds before a stream's first stamp at which a recording may begin again ...
 EARLIER_STEPS = 6.0  # ... or so many steps: the first images come before the node has connected
 STEADY = 20       # images from which the usual step is taken
-MOST_CLOCKS = 4   # beside the stream's
+MAX_CLOCKS = 4   # beside the stream's
 SILENT = 1.0      # seconds after which one of several clocks may have stopped
 FORGOTTEN = 10.0  # seconds after which a clock that nobody goes by is forgotten
 OFTEN = 6         # changes within WINDOW, of what should never change
@@ -206,7 +206,7 @@ class SenderWatch:
             self._go_on(clock, stamp_ns, now)
             return None
         known = next((o for o in self._others if o.is_possible(stamp_ns, now)), None)
-        if known is None and (clock.is_possible(stamp_ns, now, FASTEST) or (
+        if known is None and (clock.is_possible(stamp_ns, now, MAX_PACE) or (
                 is_young or not clock.last_ns) and stamp_ns > clock.last_ns):
             self._leave(clock, clock.gap(stamp_ns, now))
             return None
@@ -219,7 +219,7 @@ class SenderWatch:
             self._others.append(known)  # the newest is not forgotten, however slow images come
         else:
             known = _Clock(stamp_ns, now)
-            self._others = [*self._others[1 - MOST_CLOCKS:], known]
+            self._others = [*self._others[1 - MAX_CLOCKS:], known]
             if is_young or clock.is_beginning(stamp_ns):
                 self._set(clock, known)
                 return None
@@ -248,7 +248,7 @@ class SenderWatch:
         """Go on after a gap, but remember where: what lies behind it may be a lone image."""
         self._clock = after
         before.left_for = after
-        self._others = [*self._others[1 - MOST_CLOCKS:], before]
+        self._others = [*self._others[1 - MAX_CLOCKS:], before]
 
     def _return_to(self, left: _Clock, before: _Clock) -> None:
         self._clock = before

@@ -39,10 +39,10 @@ class StreamClock:
                 f'it is {-step:.3f} s older than the previous image: images arrive out of order; '
                 'if several cameras publish on this topic, give each its own topic')
         if jumps and on_jump:
-            way = 'back' if step < 0 else 'forward'
+            direction = 'back' if step < 0 else 'forward'
             cause = 'a bag that loops, or a clock that was set' if step < 0 else (
                 'a clock that was set, or a part of a recording that is missing')
-            return f'time went {way} by {abs(step):.1f} s ({cause})'
+            return f'time went {direction} by {abs(step):.1f} s ({cause})'
         if on_gap and step > on_gap:
             return f'a gap of {step:.1f} s between the stamps of two images'
         return None

@@ -26,16 +26,16 @@ from xsvggt_ros.geometry.quaternions import matrix_from_quaternion, quaternion_b
 from xsvggt_ros.node.frames import frame_name
 from xsvggt_ros.node.messages import nanoseconds
 
-MOST = 1000  # transforms of an edge on a way that was asked for: ten seconds at 100 Hz
-MOST_OF_OTHERS = 50  # transforms of another edge, until somebody asks
-MOST_FRAMES = 1000  # frames with a fixed parent, and as many with one that moves
-MOST_ASKED = 200  # frames that stay whatever else comes
-MOST_PARENTS = 8  # of one frame, that are told apart
+MAX_TRANSFORMS = 1000  # transforms of an edge on a path that was asked for: ten seconds at 100 Hz
+MAX_TRANSFORMS_OF_OTHERS = 50  # transforms of another edge, until somebody asks
+MAX_FRAMES = 1000  # frames with a fixed parent, and as many with one that moves
+MAX_ASKED = 200  # frames that stay whatever else comes
+MAX_PARENTS = 8  # of one frame, that are told apart
 FORGOTTEN = 5.0  # seconds after which an edge that moves is no longer somebody's
-DEEPEST = 100  # edges from a frame to its root; more is a loop
+MAX_DEPTH = 100  # edges from a frame to its root; more is a loop
 UNIT_TOLERANCE = 0.01  # of the squared length of a quaternion, as tf2 has it
-MOST_WARNINGS = 100  # of edges that are refused
-LONGEST_NAME = 100  # of a frame, in messages
+MAX_WARNINGS = 100  # of edges that are refused
+MAX_NAME_LENGTH = 100  # of a frame, in messages
 NAMED = 8  # frames that a message names
 
 # x, y, z of the translation, then x, y, z, w of the rotation
@@ -52,7 +52,7 @@ class _Moving:
 
     parent: str
     transforms: deque[tuple[int, Numbers]] = field(
-        default_factory=lambda: deque(maxlen=MOST_OF_OTHERS))
+        default_factory=lambda: deque(maxlen=MAX_TRANSFORMS_OF_OTHERS))
 
 
 class TransformTree:
@@ -66,7 +66,7 @@ class TransformTree:
         self._static: OrderedDict[str, tuple[str, Numbers]] = OrderedDict()
         self._moving: OrderedDict[str, _Moving] = OrderedDict()
         self._claims: OrderedDict[str, OrderedDict[str, float]] = OrderedDict()  # parent: when
-        self._asked: OrderedDict[str, None] = OrderedDict()  # frames on ways that were asked for
+        self._asked: OrderedDict[str, None] = OrderedDict()  # frames on paths that were asked for
         self._refused: OrderedDict[tuple[str, str], str] = OrderedDict()  # parent, child: why
         self._warnings = 0
         self._crowded = False  # frames had to be forgotten
@@ -84,7 +84,7 @@ class TransformTree:
             parents = self._claims.setdefault(child, OrderedDict())
             parents[parent] = time.monotonic()
             parents.move_to_end(parent)
-            while len(parents) > MOST_PARENTS:
+            while len(parents) > MAX_PARENTS:
                 parents.popitem(last=False)
             self._make_room(self._claims, child)
 
@@ -149,15 +149,15 @@ class TransformTree:
         edge = self._moving.get(child)
         if edge is None or edge.parent != parent or stamp_ns < edge.transforms[-1][0]:
             edge = self._moving[child] = _Moving(parent)  # another parent, or time went back
-        if child in self._asked and edge.transforms.maxlen != MOST:
-            edge.transforms = deque(edge.transforms, maxlen=MOST)
+        if child in self._asked and edge.transforms.maxlen != MAX_TRANSFORMS:
+            edge.transforms = deque(edge.transforms, maxlen=MAX_TRANSFORMS)
         edge.transforms.append((stamp_ns, numbers))
         self._make_room(self._moving, child)
 
     def _make_room(self, frames: OrderedDict[str, Any], newest: str) -> None:
         """Note that a frame was heard of; forget another one if there are too many."""
         frames.move_to_end(newest)
-        while len(frames) > MOST_FRAMES:
+        while len(frames) > MAX_FRAMES:
             oldest = next(iter(frames))
             if oldest in self._asked:  # fewer than there is room for
                 frames.move_to_end(oldest)
@@ -169,11 +169,11 @@ class TransformTree:
         """Keep a frame from now on, unless many others are asked for after it."""
         self._asked[frame] = None
         self._asked.move_to_end(frame)
-        if len(self._asked) > MOST_ASKED:
+        if len(self._asked) > MAX_ASKED:
             forgotten, _ = self._asked.popitem(last=False)
             if forgotten in self._moving:
                 edge = self._moving[forgotten]
-                edge.transforms = deque(edge.transforms, maxlen=MOST_OF_OTHERS)
+                edge.transforms = deque(edge.transforms, maxlen=MAX_TRANSFORMS_OF_OTHERS)
 
     def _parent(self, frame: str) -> str | None:
         if frame in self._static:
@@ -182,7 +182,7 @@ class TransformTree:
 
     def _ancestors(self, frame: str) -> list[str]:
         frames = [frame]
-        while (parent := self._parent(frames[-1])) is not None and len(frames) <= DEEPEST:
+        while (parent := self._parent(frames[-1])) is not None and len(frames) <= MAX_DEPTH:
             frames.append(parent)
         return frames
 
@@ -212,7 +212,7 @@ class TransformTree:
         return _between(first, second, (stamp_ns - begin) / (end - begin))
 
     def _missing(self, target_frame: str, source_frame: str) -> str:
-        """Return why there is no way between two frames, and what there is."""
+        """Return why there is no path between two frames, and what there is."""
         known = set(self._static) | set(self._moving)
         # Roots are nobody's child.
         known |= {parent for frame in known if (parent := self._parent(frame)) is not None}
@@ -233,21 +233,21 @@ class TransformTree:
         if refused:
             told += '; ' + '; '.join(refused[-2:])
         elif missing and self._crowded:
-            told += f' (more than {MOST_FRAMES} frames came, and some were forgotten)'
+            told += f' (more than {MAX_FRAMES} frames came, and some were forgotten)'
         return told
 
     # Parts that take the lock themselves ---------------------------------------------------------
 
     def _refuse(self, parent: str, child: str, reason: str) -> None:
         with self._lock:
-            edge = parent[:LONGEST_NAME], child[:LONGEST_NAME]
+            edge = parent[:MAX_NAME_LENGTH], child[:MAX_NAME_LENGTH]
             is_new = edge not in self._refused
             self._refused[edge] = reason
             self._refused.move_to_end(edge)
-            if len(self._refused) > MOST_WARNINGS:
+            if len(self._refused) > MAX_WARNINGS:
                 self._refused.popitem(last=False)
             self._warnings += is_new
-        if is_new and self._warnings <= MOST_WARNINGS:
+        if is_new and self._warnings <= MAX_WARNINGS:
             self._warn(_refusal(*edge, reason))
 
 
@@ -274,9 +274,9 @@ class TfListener:
     def expect(self, edges: list[tuple[str, str]], header: Header) -> None:
         """Know edges (parent, child) as our own before they are published with this stamp."""
         for edge in edges:
-            self._own.setdefault(edge, deque(maxlen=MOST)).append(nanoseconds(header))
+            self._own.setdefault(edge, deque(maxlen=MAX_TRANSFORMS)).append(nanoseconds(header))
             self._own.move_to_end(edge)
-            if len(self._own) > MOST_PARENTS:  # a camera whose frame_id is never the same
+            if len(self._own) > MAX_PARENTS:  # a camera whose frame_id is never the same
                 self._own.popitem(last=False)
 
     def other_parent(self, child: str) -> str | None:
@@ -333,14 +333,14 @@ def _refusal(parent: str, child: str, reason: str) -> str:
 
 
 def _no_frame(frame: str, known: set[str]) -> str:
-    close = get_close_matches(frame, known, n=1) if len(known) <= MOST_ASKED else []
+    close = get_close_matches(frame, known, n=1) if len(known) <= MAX_ASKED else []
     hint = f" (did you mean '{close[0]}'?)" if close else ''
     return f"TF has no frame '{frame}'{hint}"
 
 
 def _listed(frames: set[str]) -> str:
     """Return some of the names, in words."""
-    names = sorted(f"'{frame[:LONGEST_NAME]}'" for frame in frames)
+    names = sorted(f"'{frame[:MAX_NAME_LENGTH]}'" for frame in frames)
     more = f' and {len(names) - NAMED} others' if len(names) > NAMED else ''
     return ', '.join(names[:NAMED]) + more
 
@@ -353,6 +353,6 @@ def _matrix(numbers: Numbers) -> np.ndarray:
 
 
 def _between(first: Numbers, second: Numbers, part: float) -> Numbers:
-    """Return the transform a part of the way from one to another."""
+    """Return the transform interpolated between two."""
     x, y, z = ((1 - part) * here + part * there for here, there in zip(first[:3], second[:3]))
     return x, y, z, *quaternion_between(first[3:], second[3:], part)

@@ -21,7 +21,7 @@ from xsvggt_ros.node.status.fault_log import FaultLog
 
 
 class MapError(RuntimeError):
-    """There is no map to save, or no place for it; the message says what to do."""
+    """There is no map to save, or it cannot be written; the message says what to do."""
 
 
 @dataclass(frozen=True)

@@ -50,15 +50,15 @@ class PoseOutputs:
         """Follow another unit; return the point [3] about which all is scaled."""
         centre = self._frame.rescale(factor)
         for stamped in self._path:
-            place = stamped.pose.position
-            fill_xyz(place, centre + factor * (np.array((place.x, place.y, place.z)) - centre))
+            at = stamped.pose.position
+            fill_xyz(at, centre + factor * (np.array((at.x, at.y, at.z)) - centre))
         return centre
 
     def publish(
         self, header: Header, world_from_camera: np.ndarray, settings: PoseSettings,
     ) -> Pose | None:
         """
-        Publish a camera's place in the network's world; TF first, the others need it.
+        Publish a camera's pose in the network's world; TF first, the others need it.
 
         Returns the camera's pose in the odometry frame; None, with nothing published, while it is
         not known where the camera is on the robot.

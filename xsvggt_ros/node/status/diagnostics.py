@@ -66,7 +66,7 @@ class Snapshot:
     image_description: str = ''  # encoding and size of the last image
     calibration: str = 'none'  # what is made of camera_info, in words
     camera_faults: Sequence[tuple[int, str]] = ()  # of a rig: which camera is missing, and why
-    cameras: str = ''  # of a rig: how many, and where their places are known from
+    cameras: str = ''  # of a rig: how many, and where their positions come from
     tf_refused: Sequence[str] = ()  # edges of others, and why
     sender_faults: Sequence[str] = ()  # who publishes images where one camera should
     jump_fault: Fault | None = None  # the last image with the stamp of another clock
