@@ -7,6 +7,7 @@ import time
 import traceback
 
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.impl.rcutils_logger import RcutilsLogger
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter as RosParameter
 from rclpy.subscription import Subscription
@@ -185,7 +186,7 @@ class XsvggtNode(LifecycleNode):
             loaded, publishers, self.faults, self.get_logger(), settings, calibrations,
             topics.images, rig, tf)
         self.faults.clear('start')
-        self._log_model(loaded)
+        _log_model(loaded, settings, self.get_logger())
         # What is there now stays: all threads stand still while it is searched for garbage.
         gc.collect()
         gc.freeze()
@@ -193,22 +194,6 @@ class XsvggtNode(LifecycleNode):
 
     def _log_graphs(self, line: str) -> None:
         self.get_logger().info(line)
-
-    def _log_model(self, loaded: LoadedEngine) -> None:
-        settings, warn = self.settings, self.get_logger().warning
-        self.get_logger().info(f'{loaded.description} on {loaded.device}')
-        if settings.model.checkpoint in SHIPPED:
-            warn('these weights were trained on synthetic rooms only; for a real '
-                 'camera set model.checkpoint to other weights (README, Weights)')
-        kernels = native.why_missing() if loaded.device.type == 'cpu' else None
-        if kernels is not None:
-            warn(kernels)
-        if loaded.random_weights:
-            warn('random weights: the published geometry is meaningless; set '
-                 'model.checkpoint to a trained checkpoint')
-        if settings.input.tracking_size and settings.input.keyframe_stride == 1:
-            warn('input.tracking_size has no effect while every image is remembered: set '
-                 'input.keyframe_stride to 2 or more')
 
     def _activate(self, state: LifecycleState) -> None:
         current = self.current
@@ -292,3 +277,20 @@ def _require(result: TransitionCallbackReturn) -> None:
     """Raise RuntimeError unless a part of a transition succeeded."""
     if result != TransitionCallbackReturn.SUCCESS:
         raise RuntimeError(f'a publisher answered {result.name}')
+
+
+def _log_model(loaded: LoadedEngine, settings: Settings, logger: RcutilsLogger) -> None:
+    warn = logger.warning
+    logger.info(f'{loaded.description} on {loaded.device}')
+    if settings.model.checkpoint in SHIPPED:
+        warn('these weights were trained on synthetic rooms only; for a real '
+             'camera set model.checkpoint to other weights (README, Weights)')
+    kernels = native.why_missing() if loaded.device.type == 'cpu' else None
+    if kernels is not None:
+        warn(kernels)
+    if loaded.random_weights:
+        warn('random weights: the published geometry is meaningless; set '
+             'model.checkpoint to a trained checkpoint')
+    if settings.input.tracking_size and settings.input.keyframe_stride == 1:
+        warn('input.tracking_size has no effect while every image is remembered: set '
+             'input.keyframe_stride to 2 or more')
