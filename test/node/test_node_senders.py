@@ -116,7 +116,7 @@ def test_of_two_cameras_on_one_topic_one_is_followed_and_both_are_named_once(rob
 def test_a_frame_id_that_changes_with_every_image_is_said_once(robot, node):
     with sending((robot.images, lambda index: shot(index, frame_id=f'camera{index}'))):
         status = robot.wait_for_diagnostic(
-            node, 'Input', ONE_CAMERA, 'frame_id changes', '/test_robot')
+            node, 'Input', ONE_CAMERA, 'frame_id keeps changing', '/test_robot')
         assert status.level == DiagnosticStatus.WARN
     assert node.output().count(ONE_CAMERA) == 1
     assert robot.received['status'][-1].reset_count == 0
