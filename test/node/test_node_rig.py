@@ -202,7 +202,7 @@ def test_the_scale_of_registered_depth_is_the_true_one(start):
     robot.wait_until_subscribed(node)
     for index in range(5):
         assert not robot.process(node, make_image(index)).metric
-    robot.wait_for_diagnostic(node, 'Input', 'not in metres', 'no depth image has come')
+    robot.wait_for_diagnostic(node, 'Input', 'metric scale is not known', 'no depth image')
     rng, scale = np.random.default_rng(0), 3.7
     for index in range(5, 15):
         image = make_image(index)
