@@ -10,6 +10,7 @@ from xsvggt_ros.console.arguments import (
     add_network_arguments,
     add_source_arguments,
     add_trajectory_arguments,
+    export_list,
     positive_float,
     WORLD_FRAMES,
 )
@@ -37,13 +38,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_result_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what is made of a recording, and by which network."""
-    parser.add_argument('--export', default='ply,tum', metavar='NAMES',
+    parser.add_argument('--export', type=export_list, default='ply,tum', metavar='NAMES',
                         help='what is written, with commas between: ply and tum (always), mcap, '
                              'rerun, colmap, depth, grid')
     parser.add_argument('--scale', type=positive_float, metavar='METRES',
                         help="metres for one unit of the network, if you know it; all files are "
                              "then in metres (default: the network's own unit)")
     add_trajectory_arguments(parser, 'optimized')
+    parser.add_argument('--grid-resolution', type=positive_float, metavar='LENGTH',
+                        help='edge of a cell of the occupancy grid, in metres with --scale, else '
+                             "in the network's unit (default: about 200 cells across)")
+    parser.add_argument('--grid-low', type=positive_float, metavar='HEIGHT',
+                        help='least height of an obstacle above the floor (default: a tenth of '
+                             "the camera's)")
+    parser.add_argument('--grid-high', type=positive_float, metavar='HEIGHT',
+                        help="greatest height of an obstacle (default: 1.1 times the camera's)")
     add_network_arguments(parser)
     add_device_arguments(parser)
 

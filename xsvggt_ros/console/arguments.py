@@ -8,6 +8,7 @@ from xsvggt_ros.world.synthetic_world import DEMO_SEED
 
 RANDOM_IMAGE_SIZE = 224    # pixels: quick on two cores, and random weights lose nothing by it
 WORLD_FRAMES = 200         # of a run that has to end, unless told otherwise: about a lap
+EXPORTS = ('ply', 'tum', 'mcap', 'rerun', 'colmap', 'depth', 'grid')   # of a reconstruction
 
 
 def is_whole(text: str) -> bool:
@@ -46,6 +47,14 @@ def positive_float(text: str) -> float:
     if not 0.0 < value < float('inf'):
         raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0")
     return value
+
+
+def export_list(text: str) -> str:
+    """Return a list of `EXPORTS` with commas between, as it was given."""
+    for name in filter(None, (name.strip() for name in text.split(','))):
+        if name not in EXPORTS:
+            raise argparse.ArgumentTypeError(f"'{name}' is none of {', '.join(EXPORTS)}")
+    return text
 
 
 def add_tradeoff_arguments(parser: argparse.ArgumentParser) -> None:

@@ -62,7 +62,8 @@ def run_reconstruct(options: argparse.Namespace) -> None:
                          options.calibration, options.input_topic)
     Recording.check_folder(options.out)
     exports = make_exports(names, ExportOptions(
-        options.out, options.scale is not None, str(options.input or 'synthetic world')))
+        options.out, options.scale is not None, str(options.input or 'synthetic world'),
+        _grid_options(options)))
     report = _begin_report(options, source)
     loaded, engine = _load(options)
     print(f'weights: {loaded.description}', flush=True)
@@ -90,6 +91,12 @@ def run_reconstruct(options: argparse.Namespace) -> None:
         _save_so_far(run, report, options.out)
         raise
     print('\n'.join(str(file) for file in files))
+
+
+def _grid_options(options: argparse.Namespace) -> dict[str, float]:
+    """Return what the options say of the occupancy grid."""
+    given = {name: getattr(options, f'grid_{name}') for name in ('resolution', 'low', 'high')}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _begin_report(options: argparse.Namespace, source: FrameSource) -> RunReport:

@@ -12,7 +12,6 @@ import torch
 import yaml
 
 from xsvggt_ros.cli.main import main
-from xsvggt_ros.console.errors import ToolError
 from xsvggt_ros.geometry.se3 import flu_from_optical
 from xsvggt_ros.images.preprocess import Resize
 from xsvggt_ros.mapping.map_files import make_cloud, pack, read_ply, read_tum
@@ -334,7 +333,9 @@ def test_a_bag_becomes_everything_that_was_asked_for(tmp_path):
 
 
 def test_an_unknown_export_or_one_whose_library_lacks_is_one_line(tmp_path, capsys, monkeypatch):
-    assert main(['reconstruct', '--export', 'ply,glb', '--out', str(tmp_path)]) == 1
+    with pytest.raises(SystemExit) as ended:
+        main(['reconstruct', '--export', 'ply,glb', '--out', str(tmp_path)])
+    assert ended.value.code == 2
     assert "'glb' is none of ply, tum, mcap" in capsys.readouterr().err
     monkeypatch.setitem(__import__('sys').modules, 'rerun', None)
     assert main(['reconstruct', '--export', 'rerun', '--out', str(tmp_path)]) == 1
@@ -353,8 +354,18 @@ def test_a_full_disk_names_the_export_and_keeps_the_map(tmp_path, capsys, monkey
     assert (tmp_path / 'map.ply').exists()
 
 
-def test_names_of_exports_are_checked():
-    from xsvggt_ros.recordings.exports.export import export_names
-    assert export_names(' ply, mcap,') == ['ply', 'mcap']
-    with pytest.raises(ToolError):
-        export_names('PLY')
+def test_every_export_that_can_be_named_is_made(tmp_path):
+    from xsvggt_ros.console.arguments import export_list, EXPORTS
+    from xsvggt_ros.recordings.exports.export import ALWAYS, export_names
+    assert export_names(export_list(' ply, mcap,mcap,')) == ['ply', 'mcap']
+    for name in set(EXPORTS) - {*ALWAYS, 'rerun'}:
+        assert make_exports([name], ExportOptions(tmp_path))[0].name == name
+
+
+def test_the_grid_is_as_it_is_asked_for(tmp_path):
+    assert main(['reconstruct', '--size', '112x84', *SMALL, '--frames', '4', '--out',
+                 str(tmp_path), '--export', 'grid', '--grid-resolution', '0.25', '--grid-low',
+                 '0.2', '--grid-high', '0.9']) == 0
+    about = json.loads((tmp_path / 'report.json').read_text())['exports']['grid']
+    assert about['resolution'] == 0.25 and about['height_band'] == [0.2, 0.9]
+    assert nav2_cells(tmp_path)[1]['resolution'] == 0.25

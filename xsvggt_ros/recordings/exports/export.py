@@ -10,7 +10,6 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from xsvggt_ros.console.errors import ToolError
 from xsvggt_ros.engine.frame_result import FrameResult
 from xsvggt_ros.geometry.camera_model import CameraModel
 from xsvggt_ros.images.preprocess import Resize
@@ -114,7 +113,7 @@ class ExportOptions:
 
 def make_exports(names: Sequence[str], options: ExportOptions) -> list[Export]:
     """Return the exports that are called `names`; raises ToolError for a library that lacks."""
-    return [_MAKERS[name](options) for name in dict.fromkeys(names) if name not in ALWAYS]
+    return [_MAKERS[name](options) for name in names if name not in ALWAYS]
 
 
 def remove_old(folder: Path, pattern: str) -> None:
@@ -125,12 +124,8 @@ def remove_old(folder: Path, pattern: str) -> None:
 
 
 def export_names(text: str) -> list[str]:
-    """Return the names in a list with commas; raises ToolError for one that is unknown."""
-    names = [name.strip() for name in text.split(',') if name.strip()]
-    for name in names:
-        if name not in NAMES:
-            raise ToolError(f"--export {text}: '{name}' is none of {', '.join(NAMES)}")
-    return names
+    """Return the names in a list with commas, each once."""
+    return list(dict.fromkeys(filter(None, (name.strip() for name in text.split(',')))))
 
 
 def _colmap(options: ExportOptions) -> Export:
@@ -160,4 +155,3 @@ def _rerun(options: ExportOptions) -> Export:
 
 _MAKERS: dict[str, Callable[[ExportOptions], Export]] = {
     'mcap': _mcap, 'rerun': _rerun, 'colmap': _colmap, 'depth': _depth, 'grid': _grid}
-NAMES = (*ALWAYS, *_MAKERS)
