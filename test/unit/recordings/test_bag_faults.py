@@ -16,6 +16,7 @@ from recording_maker import (
     TOPIC,
     typestore,
     VIDEO,
+    write_folder,
     write_mcap,
     write_ros1,
     write_ros2,
@@ -194,6 +195,19 @@ def test_a_file_of_a_split_that_is_missing_is_told(tmp_path):
     next(folder.glob('*.mcap')).unlink()
     with pytest.raises(ToolError, match='none of the files is there that metadata.yaml names'):
         open_source(folder)
+
+
+def test_a_folder_of_several_recordings_asks_which(tmp_path):
+    write_mcap(tmp_path / 'kitchen.mcap', items())
+    write_mcap(tmp_path / 'hall.mcap', items())
+    with pytest.raises(ToolError, match='has 2 recordings, such as hall.mcap: give one of them'):
+        open_source(tmp_path)
+
+
+def test_images_stay_images_whatever_lies_beside_them(tmp_path):
+    folder = write_folder(tmp_path / 'images', IMAGES, STAMPS)
+    write_mcap(folder / 'a.mcap', items()[:2])
+    assert stamps_of(folder) == STAMPS
 
 
 def test_a_path_that_sqlite_misreads_is_named(tmp_path):

@@ -51,6 +51,17 @@ def test_recordings_are_found_by_globs_trees_and_manifests(tmp_path):
         find_recordings([str(manifest)])
 
 
+def test_a_folder_of_bags_is_several_recordings_and_parts_of_one_are_one(tmp_path):
+    for name in ('all/kitchen.mcap', 'all/hall.mcap', 'all/part/a_0.mcap', 'all/part/a_1.mcap',
+                 'all/made/x.db3', 'all/made/y.db3', 'all/made/metadata.yaml',
+                 'all/old/b_2024-01-02-03-04-05_0.bag', 'all/old/b_2024-01-02-03-09-05_1.bag'):
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b'')
+    found = [path.relative_to(tmp_path / 'all') for path in find_recordings([str(tmp_path)])]
+    assert sorted(map(str, found)) == ['hall.mcap', 'kitchen.mcap', 'made', 'old', 'part']
+
+
 def test_names_tell_recordings_apart(tmp_path):
     paths = [tmp_path / name for name in ('x/a.mcap', 'y/a.mcap', 'y/a.mp4', 'y/b.bag', 'y/v1.2')]
     names = [task.out.name for task in make_tasks(paths, tmp_path / 'out')]

@@ -11,7 +11,7 @@ from typing import Any
 
 from xsvggt_ros.console.errors import ToolError
 from xsvggt_ros.recordings.image_folder import SUFFIXES as IMAGES
-from xsvggt_ros.recordings.inputs.bag import is_bag
+from xsvggt_ros.recordings.inputs.bag import is_bag, is_one_bag
 from xsvggt_ros.recordings.report import REPORT_FILE
 
 VIDEOS = ('.mp4', '.mov', '.mkv', '.avi', '.webm', '.m4v', '.mpg', '.mpeg', '.ts', '.wmv', '.flv')
@@ -117,7 +117,7 @@ def _of_manifest(path: Path) -> Iterator[Path]:
 def is_recording(path: Path) -> bool:
     """Return whether a path is a bag, a video or a folder of images, without reading much."""
     if path.is_dir():
-        return is_bag(path) or _has_images(path) or _has_images(path / 'data')
+        return is_one_bag(path) or _has_images(path) or _has_images(path / 'data')
     return path.is_file() and (path.suffix.lower() in VIDEOS or is_bag(path))
 
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from xsvggt_ros.recordings.exports.export import FrameOutput
 
-STEP = 0.05      # of the median depth, between keyframes
-TURN = 5.0       # degrees, between keyframes
+STEP = 0.03      # of the median depth, between keyframes
+TURN = 3.0       # degrees, between keyframes
 _LEAST_SURE = 0.2   # share of a frame's depths that is left out, as in the map
 
 Item = TypeVar('Item')

@@ -5,12 +5,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 import heapq
 from pathlib import Path, PurePosixPath
+import re
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
 
 from xsvggt_ros.console.optional import need
+from xsvggt_ros.recordings.image_folder import SUFFIXES as IMAGES
 from xsvggt_ros.recordings.inputs.bag_files import (
     bag_kind,
     BagFile,
@@ -23,6 +25,8 @@ from xsvggt_ros.recordings.inputs.bag_types import BagError
 METADATA = 'metadata.yaml'
 SUFFIXES = ('.mcap', '.db3', '.bag')
 _PACKED = '.zstd'
+_PART = re.compile(r'(.*?)_?(\d+)(\.\w+)', re.ASCII)
+_DATE = re.compile(r'_\d{4}(-\d{2}){5}', re.ASCII)
 _MOST_METADATA = 2 ** 24   # bytes
 _MOST_UNPACKED = 2 ** 30   # bytes of a message
 _TRIED = 10                # messages that are tried for one that can be decoded
@@ -105,10 +109,29 @@ class Bag:
 
 
 def is_bag(path: Path) -> bool:
-    """Return whether a path is a recording by its name, its first bytes or what is in it."""
+    """
+    Return whether a path is a recording by its name, its first bytes or what is in it.
+
+    A folder of images stays one, whatever lies beside them, unless rosbag2 made it.
+    """
     if path.is_dir():
-        return (path / METADATA).is_file() or bool(_files_in(path))
+        return (path / METADATA).is_file() or bool(_files_in(path)) and not any(
+            entry.suffix.lower() in IMAGES for entry in path.iterdir())
     return path.name.removesuffix(_PACKED).endswith(SUFFIXES) or bool(bag_kind(path))
+
+
+def is_one_bag(folder: Path) -> bool:
+    """Return whether a folder is one recording: rosbag2's, a single file or the parts of one."""
+    return is_bag(folder) and ((folder / METADATA).is_file() or _are_parts(_files_in(folder)))
+
+
+def _are_parts(files: list[Path]) -> bool:
+    """Return whether files are what one recording was split into, by their names: NAME_0, ..."""
+    if len(files) < 2:
+        return True
+    # rosbag of ROS 1 puts the time of each part before its number.
+    parts = [_PART.fullmatch(_DATE.sub('', file.name.removesuffix(_PACKED))) for file in files]
+    return all(parts) and len({(part[1], part[3]) for part in parts if part}) == 1
 
 
 def _layout(path: Path) -> _Layout:
@@ -124,6 +147,9 @@ def _layout(path: Path) -> _Layout:
         files = _files_in(path)
         if not files:
             raise BagError(f'{path}: no recording in it ({", ".join(SUFFIXES)})')
+        if not _are_parts(files):
+            raise BagError(f'{path}: has {len(files)} recordings, such as {files[0].name}: give '
+                           'one of them, or all to xsvggt batch')
         return _Layout(files)
     names = _named(metadata) or [file.name for file in _files_in(path)]
     files = [path / name for name in names]
