@@ -19,7 +19,7 @@ from nav_msgs.msg import Odometry  # noqa: E402, I100
 from sensor_msgs.msg import Image, PointCloud2  # noqa: E402
 import torch  # noqa: E402
 
-from xsvggt_ros.model.streamvggt import FramePrediction  # noqa: E402
+from xsvggt_ros.model.network import FramePrediction  # noqa: E402
 from xsvggt_ros.msg import StreamStatus  # noqa: E402
 from xsvggt_ros.node import messages  # noqa: E402
 from xsvggt_ros.soak import checks, docs, patches, report, script  # noqa: E402

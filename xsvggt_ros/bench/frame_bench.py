@@ -21,7 +21,7 @@ from xsvggt_ros.engine import stream_engine
 from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.kv_cache.dense_store import DenseStore
 from xsvggt_ros.kv_cache.packed_store import PackedStore
-from xsvggt_ros.model.streamvggt import StreamVGGT
+from xsvggt_ros.model.network import StreamNetwork
 
 PICTURES = 32      # different ones, shown in turn
 WARM_UP = 100      # frames before anything counts, a third of all at most
@@ -185,14 +185,13 @@ def count_operators(engine: StreamEngine, image: np.ndarray) -> OperatorCount:
 class StageTimer:
     """Wraps the parts of one engine for as long as it is entered."""
 
-    def __init__(self, engine: StreamEngine, model: StreamVGGT, device: torch.device) -> None:
+    def __init__(self, engine: StreamEngine, model: StreamNetwork, device: torch.device) -> None:
         """Take an engine that has had a frame, and its network."""
         self._clock = Clock(device)
         self._cache = CacheTimer(engine.caches.tokens, device)
         self._engine = engine
-        self._parts = dict(zip(STAGES[1:], (
-            model.aggregator.patch_embed, model.aggregator, model.depth_head, model.point_head,
-            model.camera_head)))
+        heads = {name: getattr(model, name) for name in STAGES if hasattr(model, name)}
+        self._parts = {'patch_embed': model.aggregator.patch_embed, **heads}
         self._spans: dict[str, list[tuple[Moment, Moment]]] = {}
         self._begun: dict[str, Moment] = {}
 
@@ -251,7 +250,7 @@ class StageTimer:
 
 
 def measure_stages(
-    engine: StreamEngine, model: StreamVGGT, images: Sequence[np.ndarray], device: torch.device,
+    engine: StreamEngine, model: StreamNetwork, images: Sequence[np.ndarray], device: torch.device,
 ) -> dict[str, float]:
     """Return the mean ms of each stage."""
     with StageTimer(engine, model, device) as timer:

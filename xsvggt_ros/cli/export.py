@@ -35,11 +35,15 @@ def run(options: argparse.Namespace) -> int:
     try:
         from xsvggt_ros.model.checkpoint import CheckpointError, load_model
         from xsvggt_ros.model.export import export_parts
+        from xsvggt_ros.model.streamvggt import StreamVGGT
 
         width, height = options.image
         try:
-            written = export_parts(
-                load_model(options.checkpoint).model, height, width, options.out)
+            model = load_model(options.checkpoint).model
+            if not isinstance(model, StreamVGGT):
+                raise CheckpointError(
+                    f'{options.checkpoint} is no StreamVGGT, and no other network can be exported')
+            written = export_parts(model, height, width, options.out)
         except (CheckpointError, ValueError, OSError) as error:
             print(f'xsvggt export: {error}', file=sys.stderr)
             return 1

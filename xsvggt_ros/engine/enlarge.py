@@ -5,7 +5,7 @@ from dataclasses import replace
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from xsvggt_ros.model.streamvggt import FramePrediction
+from xsvggt_ros.model.network import FramePrediction
 
 # Interpolated depth that is off the nearest by more lies between two things, where nothing is: in
 # true depth of rooms at half the width it leaves 0.03 % of the pixels in the air instead of 2 %.

@@ -11,7 +11,7 @@ from xsvggt_ros.kv_cache.build import build_cache
 from xsvggt_ros.kv_cache.cache import KVCache
 from xsvggt_ros.kv_cache.read_only import ReadOnlyCache
 from xsvggt_ros.kv_cache.retention import POLICIES
-from xsvggt_ros.model.streamvggt import StreamLayout
+from xsvggt_ros.model.network import StreamLayout
 
 META = torch.device('meta')
 
@@ -22,6 +22,9 @@ class StreamCaches:
 
     tokens: KVCache
     camera: KVCache
+    max_steps: int | None = None  # this and the others: see `StreamLayout`
+    trained_steps: int | None = None
+    camera_follows: bool = False
 
     @classmethod
     def build(
@@ -43,8 +46,41 @@ class StreamCaches:
                 layout.tokens, cache, budget, attention_dtype(config.dtype), device or own,
                 cache.quantization, config.kernels),
             camera=build_cache(
-                layout.camera, cache, cache.camera_max_tokens,
-                attention_dtype(config.head_dtype), device or own, 'none', track_health=False))
+                layout.camera, cache, _camera_budget(cache.camera_max_tokens, layout.max_steps),
+                attention_dtype(config.head_dtype), device or own, 'none', track_health=False),
+            max_steps=layout.max_steps, trained_steps=layout.trained_steps,
+            camera_follows=layout.camera_follows)
+
+    def prepare(self, remember: bool, smaller: bool) -> 'StreamCaches | ReadOnlyCaches':
+        """
+        Return what the next frame attends to; call it between frames.
+
+        remember: whether later frames are to attend to it; smaller: whether it has fewer tokens.
+        """
+        self.tokens.compact(gapless=not remember and smaller)
+        if remember:
+            return self
+        camera: KVCache | ReadOnlyCache = self.camera
+        if self.camera_follows:
+            self.camera.compact(gapless=False)  # which saves what the look will overwrite
+            camera = ReadOnlyCache(self.camera)
+        return ReadOnlyCaches(ReadOnlyCache(self.tokens), camera)
+
+    def exhausted(self, frames: int) -> str | None:
+        """Return why so many more frames cannot be remembered, or None."""
+        most, had = self.max_steps, self.tokens.steps
+        if most is None or had + frames <= most:
+            return None
+        return (f'the network numbers the images that it remembers, up to {most}, and this stream '
+                f'has had {had}')
+
+    def keyframe_stride(self, frames: int) -> int:
+        """
+        Return every how many of so many frames one should be remembered.
+
+        All, but of a network that numbers them no more than streams had in its training.
+        """
+        return 1 if self.trained_steps is None else max(1, -(-frames // self.trained_steps))
 
     @property
     def bytes_reserved(self) -> int:
@@ -72,10 +108,16 @@ class StreamCaches:
 
 @dataclass(frozen=True)
 class ReadOnlyCaches:
-    """The same in a frame that is not to be remembered: the camera head remembers every frame."""
+    """The same in a frame that is not to be remembered, but by the camera head of StreamVGGT."""
 
     tokens: ReadOnlyCache
-    camera: KVCache
+    camera: KVCache | ReadOnlyCache
+
+
+def _camera_budget(tokens: int | None, max_steps: int | None) -> int | None:
+    """Return the budget of the camera head's trunk, which never has more steps than there are."""
+    given = [number for number in (tokens, max_steps) if number is not None]
+    return min(given) if given else None
 
 
 def empty_stats(config: EngineConfig) -> PendingStats:

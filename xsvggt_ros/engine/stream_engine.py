@@ -18,7 +18,6 @@ from xsvggt_ros.engine.stream_caches import (
     budget_description,
     budget_warning,
     empty_stats,
-    ReadOnlyCaches,
     StreamCaches,
     token_budget,
     tokens_for_bytes,
@@ -29,8 +28,7 @@ from xsvggt_ros.geometry.se3 import pose_encoding_to_camera
 from xsvggt_ros.images.preprocess import Resize, to_network_input
 from xsvggt_ros.images.rectify import CameraView
 from xsvggt_ros.kernels import native
-from xsvggt_ros.kv_cache.read_only import ReadOnlyCache
-from xsvggt_ros.model.streamvggt import FramePrediction, Run, run_plainly, StreamLayout
+from xsvggt_ros.model.network import FramePrediction, Run, run_plainly, StreamLayout
 
 
 class StreamEngine:
@@ -97,6 +95,12 @@ class StreamEngine:
             raise RuntimeError('there are no caches before the first frame')
         return self._caches
 
+    def exhausted(self, frames: int = 1) -> str | None:
+        """Return why the network cannot remember so many more frames in this stream, or None."""
+        if not self._frames:
+            return None
+        return self.caches.exhausted(frames + (self._unfinished and self._remember))
+
     @torch.inference_mode()
     def prepare(self, height: int, width: int) -> None:
         """Allocate the caches for frames of this size, as `step` would; raise FrameError."""
@@ -135,17 +139,21 @@ class StreamEngine:
         a difference, and the result has the calibrated intrinsics in place of the predicted ones.
         The same object must come with every frame, since maps are made once for each.
         remember: whether later frames are to attend to this one; the first frame is remembered in
-        any case. The camera head remembers its token of every frame.
+        any case. StreamVGGT's camera head remembers its token of every frame.
         joins: whether it belongs to the frame before, as another camera's does: either both are
         undone or none is.
 
-        Raises FrameError for a frame that cannot be taken. If the network itself fails half-way,
-        the error is passed on and the stream is as it was before the frame, and before those it
-        joins. Should that no longer be possible, the stream is reset (`frames` is 0 then).
+        Raises FrameError for a frame that cannot be taken, or not be remembered (`exhausted`). If
+        the network itself fails half-way, the error is passed on and the stream is as it was
+        before the frame, and before those it joins. Should that no longer be possible, the stream
+        is reset (`frames` is 0 then).
         """
         pixels = as_tensor(frame)
         source = self._prepare(pixels.shape[0], pixels.shape[1])
         view = source.view(camera)
+        end = self.exhausted() if remember else None
+        if end is not None:
+            raise FrameError(f'{end}; remember fewer of them, or begin a new stream')
         try:
             return self._step(source, pixels, view, remember, joins and self._begun)
         except BaseException:
@@ -367,17 +375,13 @@ class StreamEngine:
         self._unfinished = False
 
     def _predict(self, source: FrameInput, image: Tensor, remember: bool) -> FramePrediction:
-        caches, shrink = self.caches, source.shrink
-        caches.tokens.compact(gapless=not remember and shrink is not None)
+        shrink = source.shrink
+        memory = self.caches.prepare(remember, smaller=shrink is not None)
         if self._frames == 0:
             return self._model.first_frame(
-                to_network_input(image), caches, points=self._points)
+                to_network_input(image), memory, points=self._points)
         run: Run = self._steady[remember] if self._steady else run_plainly
-        if remember:
-            return self._model.step(
-                to_network_input(image), caches, points=self._points, run=run)
-        memory = ReadOnlyCaches(ReadOnlyCache(caches.tokens), caches.camera)
-        if shrink is None:
+        if remember or shrink is None:
             return self._model.step(
                 to_network_input(image), memory, points=self._points, run=run)
         height, width = image.shape[:2]

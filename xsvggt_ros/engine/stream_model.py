@@ -5,7 +5,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from xsvggt_ros.model.streamvggt import (
+from xsvggt_ros.model.network import (
     FramePrediction,
     Run,
     run_plainly,

@@ -271,6 +271,10 @@ class _ForgetfulMemory:
         pass
 
     @property
+    def steps(self) -> int:
+        return self.frame
+
+    @property
     def nbytes(self) -> int:
         return sum(key.nbytes + value.nbytes
                    for entries in self._entries.values() for _, key, value in entries)

@@ -14,9 +14,10 @@ from torch import nn, Tensor
 
 from xsvggt_ros.model import public_weights
 from xsvggt_ros.model.config import DPT_LEVELS, ModelConfig
+from xsvggt_ros.model.kinds import kind_of_config, kind_of_weights, sized, SIZES
 from xsvggt_ros.model.layers import Block
+from xsvggt_ros.model.network import StreamNetwork
 from xsvggt_ros.model.random_weights import random_weight
-from xsvggt_ros.model.streamvggt import StreamVGGT
 from xsvggt_ros.model.weight_files import (
     CheckpointError,
     CONFIG_KEY,
@@ -34,7 +35,6 @@ from xsvggt_ros.model.weight_quantization import check_weights, quantise_weights
 RANDOM = 'random'
 ASSETS = Path(__file__).parents[1] / 'assets'
 SHIPPED = {'small': ASSETS / 'small.safetensors'}  # what it is: assets/MODEL_CARD.md
-SIZES = {'small': ModelConfig.small, 'full': ModelConfig.full_size}
 MAX_LISTED = 5  # keys named per kind of mismatch
 UNUSED = 'track_head.'  # point tracking is not part of the streaming network
 PUBLIC_DEPTH, PUBLIC_LAYERS = 24, [4, 11, 17, 23]  # which of them the dense heads read
@@ -44,7 +44,7 @@ PUBLIC_DEPTH, PUBLIC_LAYERS = 24, [4, 11, 17, 23]  # which of them the dense hea
 class LoadedModel:
     """A network that is ready to run."""
 
-    model: StreamVGGT
+    model: StreamNetwork
     config: ModelConfig
     description: str  # of the weights, for a person
     random_weights: bool  # nothing that this network says means anything
@@ -57,19 +57,19 @@ def load_model(source: str, size: str = 'auto', device: torch.device | str = 'cp
 
     `source` is a .safetensors, .pt or .pth file, the name of one that comes with the package
     (`SHIPPED`) or was fetched (`public_weights`), or 'random' for seeded random weights. `size` is
-    'small', 'full' or 'auto': what the file says it is, and small for random weights. Weights are
+    one of `SIZES` or 'auto': what the file says it is, and small for random weights. Weights are
     converted one by one, so that no second copy of the network is ever held. `weights`: how they
     are stored, one of `weight_quantization.WEIGHTS`; if not as floats, scales are folded before
-    (`StreamVGGT.fold_scales`). Raises CheckpointError, and ValueError for weights that the device
-    cannot have.
+    (`StreamNetwork.fold_scales`). Raises CheckpointError, and ValueError for weights that the
+    device cannot have.
     """
     check_weights(weights, device)
     if size != 'auto' and size not in SIZES:
-        raise CheckpointError(f'the model size must be auto, {" or ".join(SIZES)}, got {size!r}')
+        raise CheckpointError(f'the model size must be auto, {", ".join(SIZES)}, got {size!r}')
     if source == RANDOM:
         return _random_model('small' if size == 'auto' else size, device, dtype, weights)
     with open_checkpoint(_file_of(source)) as opened:
-        config = _find_config(opened) if size == 'auto' else SIZES[size]()
+        config = _find_config(opened) if size == 'auto' else sized(size)
         model = _empty_model(config, dtype)
         _check_keys(opened, model)
         size_text = _size_text(config, model, weights)
@@ -90,7 +90,7 @@ def _file_of(source: str) -> Path:
     return SHIPPED.get(source) or named_file(source)
 
 
-def save_checkpoint(model: StreamVGGT, path: str | Path,
+def save_checkpoint(model: StreamNetwork, path: str | Path,
                     notes: Mapping[str, str] | None = None) -> None:
     """
     Write the weights to a .safetensors file that also says which network they are.
@@ -180,11 +180,11 @@ def _find_config(source: Source) -> ModelConfig:
     """
     beside = None
     try:
-        told = infer_config(source.shapes)
+        told, kind = infer_config(source.shapes), kind_of_weights(source.shapes).config
         if source.config is None:
             beside = _config_beside(source.path, told['depth'] != PUBLIC_DEPTH)
             if beside is None and told['depth'] == PUBLIC_DEPTH:
-                return ModelConfig.from_dict(told)
+                return kind.from_dict(told)
     except (KeyError, IndexError, ValueError, ZeroDivisionError, TypeError) as error:
         raise _other_network(source) from error
     if source.config is None and beside is None:
@@ -192,7 +192,7 @@ def _find_config(source: Source) -> ModelConfig:
     where = beside or f'the metadata {CONFIG_KEY} of {source.path}'
     try:
         given = read_json(beside) if beside else parse_json(source.config or '')
-        config = ModelConfig.from_dict(_merged(told, given))
+        config = kind.from_dict(_merged(told, given))
     except (ValueError, OSError, OverflowError) as error:  # JSON errors are ValueErrors
         raise CheckpointError(f'{where} does not describe a network: {short(error)}') from error
     differing = _differing(config.to_dict(), told)
@@ -225,7 +225,7 @@ def _config_beside(path: Path, needed: bool) -> Path | None:
 def _other_network(source: Source) -> CheckpointError:
     some = ', '.join(short(key, 60) for key in list(source.shapes)[:MAX_LISTED]) or 'none'
     return CheckpointError(
-        f'{source.path} is not a StreamVGGT checkpoint: its keys and shapes are of '
+        f'{source.path} is no checkpoint of StreamVGGT or LingBot-Map: its keys and shapes are of '
         f'another network ({len(source.shapes)} tensors: {some}, ...). {PUBLIC_WEIGHTS}')
 
 
@@ -260,14 +260,14 @@ def _differing(config: Mapping[str, Any], told: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def _empty_model(config: ModelConfig, dtype: torch.dtype) -> StreamVGGT:
+def _empty_model(config: ModelConfig, dtype: torch.dtype) -> StreamNetwork:
     """Return a network without memory, whose parameters already have their final precision."""
     with torch.device('meta'):
-        model = StreamVGGT(config)
+        model = kind_of_config(config).network(config)
     return model.set_dtype(dtype).eval()
 
 
-def _fill(model: StreamVGGT, read: Callable[[str], Tensor], device: torch.device | str,
+def _fill(model: StreamNetwork, read: Callable[[str], Tensor], device: torch.device | str,
           stored: str) -> None:
     """Give a network without memory its weights, one at a time, and store them as was chosen."""
     blocks = {name: part for name, part in model.named_modules() if isinstance(part, Block)}
@@ -291,7 +291,7 @@ def _fill(model: StreamVGGT, read: Callable[[str], Tensor], device: torch.device
     quantise_weights(model, stored)
 
 
-def _check_keys(source: Source, model: StreamVGGT) -> None:
+def _check_keys(source: Source, model: StreamNetwork) -> None:
     """Raise CheckpointError unless the file has exactly the network's keys and shapes."""
     expected = {key: tuple(weight.shape) for key, weight in model.state_dict().items()}
     found = {key: shape for key, shape in source.shapes.items() if not key.startswith(UNUSED)}
@@ -324,7 +324,7 @@ def _listed(kind: str, entries: list[str]) -> str:
 def _random_model(size: str, device: torch.device | str, dtype: torch.dtype,
                   weights: str = 'float', seed: int = 0) -> LoadedModel:
     """Return a network of seeded random weights."""
-    config = SIZES[size]()
+    config = sized(size)
     model = _empty_model(config, dtype)
     shapes = {key: tuple(weight.shape) for key, weight in model.state_dict().items()}
     size_text = _size_text(config, model, weights)
@@ -333,9 +333,12 @@ def _random_model(size: str, device: torch.device | str, dtype: torch.dtype,
                        f'({size}: {size_text})', True)
 
 
-def _size_text(config: ModelConfig, model: StreamVGGT, weights: str = 'float') -> str:
+def _size_text(config: ModelConfig, model: StreamNetwork, weights: str = 'float') -> str:
     """Return the size of a network for a person."""
     millions = sum(weight.numel() for weight in model.parameters()) / 1e6
     precision = str(model.dtype).removeprefix('torch.')
-    return (f'embed_dim {config.embed_dim}, depth {config.depth}, {millions:.1f} M parameters, '
-            f'{precision}' + (f', weights {weights}' if weights != 'float' else ''))
+    kind = kind_of_config(config)
+    name = f'{kind.name}, {kind.note}; ' if kind.note else ''
+    return (f'{name}embed_dim {config.embed_dim}, depth {config.depth}, '
+            f'{millions:.1f} M parameters, {precision}'
+            + (f', weights {weights}' if weights != 'float' else ''))

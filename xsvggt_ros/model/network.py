@@ -35,7 +35,10 @@ class StreamLayout:
 
     tokens: CacheLayout  # keys and values of the global blocks
     camera: CacheLayout  # keys and values of the camera head's trunk
-    max_steps: int | None = None  # frames that a stream can remember at all; None: no end
+    # How many frames a stream can remember at all, those that were evicted included, and how many
+    # streams had in training; None: any number.
+    max_steps: int | None = None
+    trained_steps: int | None = None
     # Whether the camera head, too, forgets the frames that are not to be remembered.
     camera_follows: bool = False
 

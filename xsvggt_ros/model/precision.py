@@ -4,7 +4,7 @@ import torch
 
 from xsvggt_ros.kernels import onednn
 from xsvggt_ros.model.config import ModelConfig
-from xsvggt_ros.model.streamvggt import StreamVGGT
+from xsvggt_ros.model.network import StreamNetwork
 from xsvggt_ros.model.threads import use_threads
 
 WIDE = 512  # channels from which bf16 pays on a CPU: small networks are busy with other things
@@ -39,13 +39,13 @@ def choose_precision(
 
 
 def make_ready(
-    model: StreamVGGT, device: torch.device, dtype: str = 'auto', threads: int = 0,
+    model: StreamNetwork, device: torch.device, dtype: str = 'auto', threads: int = 0,
 ) -> tuple[torch.dtype, torch.dtype]:
     """
     Give a network on a device its precision, and the process the threads for it.
 
     dtype: see `choose_precision`, whose result is returned; threads: see `use_threads`. The
-    network's layer scales are folded (`StreamVGGT.fold_scales`).
+    network's layer scales are folded (`StreamNetwork.fold_scales`).
     """
     precision = choose_precision(dtype, device, model.config)
     model.fold_scales().set_dtype(*precision)

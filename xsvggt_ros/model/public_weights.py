@@ -33,7 +33,14 @@ VGGT_COMMERCIAL = PublicWeights(
     'VGGT License', 'commercial use too, with the exceptions that it names (military uses)',
     'the keys are the same, but they were not trained for a stream: what they are worth here was '
     'not measured', is_gated=True)
-ALL = {weights.name: weights for weights in (STREAMVGGT, VGGT_COMMERCIAL)}
+LINGBOT_MAP = PublicWeights(
+    'lingbot-map', 'robbyant/lingbot-map', 'lingbot-map.pt', '4.6 GB', 'not declared',
+    'the code is under Apache-2.0, and its README calls the project so, but the page of the '
+    'weights declares no licence; whether they descend from non-commercial weights is an open '
+    'question there: ask before you build a product on them',
+    'another network, LingBot-Map: no point head, and poses from the first image on '
+    '(docs/models.md)')
+ALL = {weights.name: weights for weights in (STREAMVGGT, VGGT_COMMERCIAL, LINGBOT_MAP)}
 
 
 def weights_folder() -> Path:

@@ -4,12 +4,12 @@ import os
 
 import torch
 
-from xsvggt_ros.model.streamvggt import StreamVGGT
+from xsvggt_ros.model.network import StreamNetwork
 
 PYTORCH_CHOICE = torch.get_num_threads()  # usually one for each core
 
 
-def use_threads(wanted: int, model: StreamVGGT) -> None:
+def use_threads(wanted: int, model: StreamNetwork) -> None:
     """
     Set the threads of PyTorch and of the C++ kernels, for the whole process.
 

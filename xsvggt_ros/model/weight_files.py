@@ -26,6 +26,9 @@ PUBLIC_WEIGHTS = (
     'repository lch01/StreamVGGT. The code repository of StreamVGGT is under CC BY-NC-SA 4.0, '
     'because the work builds on non-commercial VGGT weights; so take its weights as '
     'non-commercial too, and read the terms there before use. '
+    "LingBot-Map's are 'lingbot-map.pt' (4.6 GB) in the Hugging Face model repository "
+    'robbyant/lingbot-map: its code is under Apache-2.0, but that page declares no licence of the '
+    'weights. '
     "'small' is the checkpoint that comes with this package.")
 # What files begin with that get the name of a checkpoint now and then.
 BEGINNINGS = (
@@ -169,8 +172,8 @@ def _unreadable(path: Path, reason: str) -> CheckpointError:
     if kind:
         return CheckpointError(
             f'{path} ({path.stat().st_size} bytes) cannot be read as a checkpoint: it is {kind}. '
-            'What is needed are the weights of a StreamVGGT, as torch.save or safetensors writes '
-            'them; download or copy it again, or name another file')
+            'What is needed are weights of StreamVGGT or LingBot-Map, as torch.save or '
+            'safetensors writes them; download or copy it again, or name another file')
     reason = short(reason.strip().split('\n')[0]) or 'it ends too early'
     return CheckpointError(
         f'{path} ({path.stat().st_size} bytes) cannot be read as a checkpoint: {reason}. The file '

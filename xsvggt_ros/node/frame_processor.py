@@ -123,6 +123,7 @@ class FrameProcessor:
         engine.want_points(settings.cloud.source == 'points')
         engine.limit_tokens(stream.deadline.limit)
         try:
+            self._check_end(len(images), settings)
             cameras = self._select_cameras(images, *pixels[0].shape[:2])
             is_keyframe = engine.frames // len(images) % settings.input.keyframe_stride == 0
             results = [
@@ -140,6 +141,15 @@ class FrameProcessor:
         if metric[0] is not results[0] and stream.scale.current is not None:
             camera_from_world[:3, 3] *= stream.scale.current.metres
         return metric, world_from_optical(camera_from_world)
+
+    def _check_end(self, images: int, settings: Settings) -> None:
+        """Begin a new stream if the network cannot remember so many more images in this one."""
+        engine, stride = self._engine, settings.input.keyframe_stride
+        is_keyframe = engine.frames // images % stride == 0
+        reason = engine.exhausted(images) if is_keyframe else None
+        if reason is not None:
+            self._stream.restart(f'{reason} (input.keyframe_stride is {stride}; a larger one '
+                                 'makes streams last longer)')
 
     def _select_cameras(
         self, images: Sequence[CameraImage], height: int, width: int,

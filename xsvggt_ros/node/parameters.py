@@ -29,6 +29,7 @@ from xsvggt_ros.kv_cache.config import QUANTIZATIONS, STORAGE_DTYPES
 from xsvggt_ros.kv_cache.retention import POLICIES
 from xsvggt_ros.mapping.point_cloud import SOURCES
 from xsvggt_ros.mapping.scale import MAX_UNCERTAINTY, METRES
+from xsvggt_ros.model.kinds import SIZES
 from xsvggt_ros.model.weight_quantization import WEIGHTS
 from xsvggt_ros.node.frames import frame_name
 
@@ -105,7 +106,7 @@ TABLE: tuple[Parameter, ...] = (
               'name of weights that `xsvggt weights` has fetched, such as "streamvggt"; '
               'or "random" for random weights, which only test the installation.'),
     Parameter('model.size', 'auto', 'Network size: auto reads it from the checkpoint (random '
-              'weights: small).', choices=('auto', 'small', 'full'), advanced=True),
+              'weights: small).', choices=('auto', *SIZES), advanced=True),
     Parameter('model.device', 'auto', 'Where the network runs: auto (the GPU if there is one), '
               'cpu, cuda or cuda:N.'),
     Parameter('model.dtype', 'auto', 'Precision of the network; on a GPU the heads always '

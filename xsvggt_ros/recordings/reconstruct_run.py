@@ -121,6 +121,7 @@ class _Run:
         self.engine, self.source, self.recording = engine, source, recording
         self.exports = exports
         self.seconds = 0.0
+        self._stride = 1  # of the frames that are remembered
         self._scale = scale
         self._followed = followed
         self._failed: set[str] = set()   # exports, which get no more frames
@@ -191,8 +192,10 @@ class _Run:
     def _step(self, pixels: np.ndarray) -> FrameResult:
         """Return what the network makes of a frame; raises ToolError."""
         number = self.recording.frames
+        if number == 1 and self.source.count is not None:
+            self._stride = self.engine.caches.keyframe_stride(self.source.count)
         try:
-            result = self.engine.step(pixels, self._camera)
+            result = self.engine.step(pixels, self._camera, number % self._stride == 0)
             self.engine.accept([result])  # nothing that is not finite gets into the files
             if self._followed is not None:
                 result = self._followed.follow(pixels, self._camera, result,

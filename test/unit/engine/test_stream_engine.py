@@ -1,5 +1,6 @@
 """The life of a stream: what goes in, what stays, and what happens when something goes wrong."""
 
+from copy import deepcopy
 from dataclasses import replace
 import gc
 import warnings
@@ -7,7 +8,7 @@ import weakref
 
 import numpy as np
 import pytest
-from tiny_stream import CASE, make_engine, make_model
+from tiny_stream import CASE, make_engine, make_model, NETWORKS
 import torch
 
 from xsvggt_ros.bench.operator_count import OperatorCount
@@ -21,14 +22,17 @@ from xsvggt_ros.mapping.point_cloud import (
     lay_out_cloud,
     pack_cloud,
 )
-from xsvggt_ros.model.streamvggt import StreamVGGT
 
-TOKENS = CASE.config['num_register_tokens'] + 1 + 4 * 4
+WITH_POINTS = pytest.mark.parametrize('model', ['streamvggt'], indirect=True)  # a head for them
 
 
-@pytest.fixture
-def model():
-    return make_model()
+@pytest.fixture(params=NETWORKS)
+def model(request):
+    return make_model(request.param)
+
+
+def tokens_of(model):
+    return model.config.special_tokens + 4 * 4
 
 
 def frames(count=None):
@@ -90,9 +94,9 @@ def test_no_frame_and_no_result_is_held(model):
     for frame in frames(4):
         frame = frame.clone()
         result = engine.step(frame)
-        alive += [weakref.ref(frame), weakref.ref(result), weakref.ref(result.depth),
-                  weakref.ref(result.points), weakref.ref(result.image)]
-        del frame, result
+        own = frame, result, result.depth, result.points, result.image
+        alive += [weakref.ref(one) for one in own if one is not None]
+        del frame, result, own
     gc.collect()
     assert [reference() for reference in alive] == [None] * len(alive)
 
@@ -114,24 +118,28 @@ def test_the_number_of_live_tensors_does_not_grow(model):
 
 
 def test_statistics_tell_what_is_there(model):
-    engine = make_engine(model)
+    engine, tokens = make_engine(model, camera_max_tokens=12), tokens_of(model)
+    of_camera = 1 if model.cache_layout(56, 56).camera_follows else 4  # tokens a frame
     assert engine.cache_stats().frames == 0
     for i, frame in enumerate(frames(5)):
         engine.step(frame)
         stats = engine.cache_stats()
-        used = min(60, (i + 1) * TOKENS)
+        used = min(60, (i + 1) * tokens)
         assert stats.tokens_per_layer == (used,) * 4
-        assert stats.tokens_per_frame == TOKENS
-        assert stats.budget == 60 and stats.camera_budget == 24
+        assert stats.tokens_per_frame == tokens
+        assert stats.budget == 60 and stats.camera_budget == 12
         assert stats.occupancy == pytest.approx(used / 60)
-        assert stats.camera_tokens == min(24, 4 * (i + 1))
-        assert stats.evicted_total == (i + 1) * TOKENS - used
+        assert stats.camera_tokens == min(12, of_camera * (i + 1))
+        assert stats.evicted_total == (i + 1) * tokens - used
         assert 0 < stats.bytes_used <= stats.bytes_reserved
-        # 4 layers of 64 channels, keys and values; the camera head's single layer of 128
-        assert stats.bytes_used == 4 * 2 * (used * 4 * 64 + stats.camera_tokens * 128)
-    assert stats.evicted_this_frame == TOKENS
+        # 4 layers of 64 channels, keys and values; the camera head's single layer of 128, which
+        # has a memory for each of its 4 iterations where a frame is one token
+        camera = stats.camera_tokens * 128 * (4 // of_camera)
+        assert stats.bytes_used == 4 * 2 * (used * 4 * 64 + camera)
+    assert stats.evicted_this_frame == tokens
 
 
+@WITH_POINTS
 def test_without_points_the_rest_is_the_same(model):
     engine, plenty = make_engine(model), make_engine(model)
     for i, frame in enumerate(frames(6)):
@@ -158,8 +166,10 @@ def test_the_history_can_be_limited_while_the_stream_runs(model):
         stats = engine.cache_stats()
         assert stats.budget == 80
         seen.append((stats.tokens_per_layer[0], stats.limit))
-    two = 2 * TOKENS
-    assert seen[3:] == [(80, 80), (50, 50), (50, 50), (50, 50), (two, two), (two + TOKENS, 70),
+    tokens = tokens_of(model)
+    two = 2 * tokens
+    assert seen[3:] == [(80, 80), (50, 50), (50, 50), (50, 50), (two, two),
+                        (min(two + tokens, 70), 70),
                         (70, 70), (80, 80), (80, 80)]
     engine.limit_tokens(50)
     engine.reset()
@@ -211,7 +221,7 @@ def test_running_out_of_memory_in_a_dense_head_loses_nothing(model, monkeypatch)
     for i, frame in enumerate(frames()):
         if i == 5:
             with monkeypatch.context() as patch, pytest.raises(MemoryError):
-                patch.setattr(model.point_head, 'forward', fail)
+                patch.setattr(model.dense_heads()[-1], 'forward', fail)
                 engine.step(frame)
             assert engine.frames == 5
         torch.testing.assert_close(
@@ -243,7 +253,7 @@ def test_a_budget_that_leaves_no_history_is_told_with_its_numbers(model):
     assert engine.budget_warning() is None
     engine.step(frames()[0])
     warning = engine.budget_warning()
-    assert '40' in warning and f'{2 * TOKENS} tokens' in warning
+    assert '40' in warning and f'{2 * tokens_of(model)} tokens' in warning
     generous = make_engine(model, max_tokens=100)
     generous.step(frames()[0])
     assert generous.budget_warning() is None
@@ -292,15 +302,14 @@ def test_a_packed_stream_is_close_and_tells_its_health(model, policy):
     # What is remembered counts; its rounding does not, even where a close choice is turned over.
     assert 0 < off[0] < off[1] / 5
     health = packed.cache_stats().health
-    assert health.first_tokens == TOKENS
+    assert health.first_tokens == tokens_of(model)
     total = health.first_tokens + health.history_tokens + health.newest_tokens
     assert total == pytest.approx(packed.cache_stats().tokens_per_layer[0])
     assert 0 < health.attention_kept < 1 < health.steps
 
 
 def test_half_precision_is_close(model):
-    exact, half = make_engine(model), make_engine(StreamVGGT(model.config), dtype=torch.bfloat16)
-    half._model.load_state_dict(CASE.weights)
+    exact, half = make_engine(model), make_engine(deepcopy(model), dtype=torch.bfloat16)
     for frame in frames(3):
         reference, result = exact.step(frame), half.step(frame)
         assert result.depth.dtype == torch.float32
@@ -310,6 +319,7 @@ def test_half_precision_is_close(model):
         assert (result.depth.log() - reference.depth.log()).abs().mean() < half_a_unit
 
 
+@WITH_POINTS
 def test_both_sources_of_a_cloud_lie_in_the_cameras_frame(model):
     engine = make_engine(model)
     for frame in frames(3):
@@ -395,6 +405,7 @@ def test_the_least_confidence_is_the_same_with_and_without_waiting(share):
     assert _least_on_device(confidence, nothing, share).numel() == 1
 
 
+@WITH_POINTS
 @pytest.mark.parametrize('source', ['depth', 'points'])
 def test_an_organised_cloud_has_the_same_points_in_their_places(model, source):
     engine = make_engine(model)

@@ -11,7 +11,8 @@ from xsvggt_ros.engine.cuda_graph import CapturedCall
 from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.engine.stream_model import StreamModel
 from xsvggt_ros.kv_cache.config import CacheConfig, CacheLayout
-from xsvggt_ros.model.streamvggt import FramePrediction, run_plainly, StreamLayout, StreamVGGT
+from xsvggt_ros.model.network import FramePrediction, run_plainly, StreamLayout
+from xsvggt_ros.model.streamvggt import StreamVGGT
 
 TOKENS = 8
 

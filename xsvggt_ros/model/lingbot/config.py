@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from xsvggt_ros.model.config import ModelConfig
 
 TIME_CHANNELS, ROW_CHANNELS, COLUMN_CHANNELS = 20, 22, 22  # of an attention head
-MAX_KEYFRAMES = 1024  # positions in time; trained on 320
+MAX_KEYFRAMES, TRAINED_KEYFRAMES = 1024, 320  # positions in time: there are, and training had
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from xsvggt_ros.kv_cache.config import CacheLayout
 from xsvggt_ros.model.camera_head import AttentionMemory, CameraHead
 from xsvggt_ros.model.dpt_head import DPTHead
 from xsvggt_ros.model.lingbot.aggregator import LingBotAggregator
-from xsvggt_ros.model.lingbot.config import LingBotConfig, MAX_KEYFRAMES
+from xsvggt_ros.model.lingbot.config import LingBotConfig, MAX_KEYFRAMES, TRAINED_KEYFRAMES
 from xsvggt_ros.model.lingbot.memory import CountingMemory, FirstCall, PerIteration
 from xsvggt_ros.model.network import (
     FramePrediction,
@@ -69,7 +69,7 @@ class LingBotMap(StreamNetwork):
                 layers=camera.trunk_depth * self.camera_head.iterations, heads=camera.num_heads,
                 head_dim=2 * self.config.embed_dim // camera.num_heads,
                 tokens_per_step=1, special_tokens=1),
-            max_steps=MAX_KEYFRAMES, camera_follows=True)
+            max_steps=MAX_KEYFRAMES, trained_steps=TRAINED_KEYFRAMES, camera_follows=True)
 
     def first_frame(
         self, image: Tensor, memory: LingBotMemory, points: bool = True,
