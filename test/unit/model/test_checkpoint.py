@@ -267,7 +267,7 @@ def test_other_files_are_refused(tmp_path, error_of):
     assert 'is not a file' in error_of(tmp_path)
     (tmp_path / 'weights.onnx').write_bytes(b'x')
     assert 'must end in .safetensors, .pt or .pth' in error_of(tmp_path / 'weights.onnx')
-    assert 'auto, small or full' in error_of('random', size='huge')
+    assert 'auto, small, full, lingbot' in error_of('random', size='huge')
 
 
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
@@ -374,7 +374,7 @@ def test_weights_that_hold_themselves_are_refused(tmp_path, error_of):
     content['model'] = content
     path = tmp_path / 'weights.pth'
     torch.save(content, path)
-    assert 'is not a StreamVGGT checkpoint' in error_of(path)
+    assert 'is no checkpoint of StreamVGGT or LingBot-Map' in error_of(path)
 
 
 def test_long_notes_and_names_are_cut(case, tmp_path, error_of):
@@ -415,10 +415,10 @@ def test_another_networks_weights_are_refused(tmp_path, weights, error_of):
     path = tmp_path / 'resnet.pth'
     torch.save(weights, path)
     text = error_of(path)
-    assert 'is not a StreamVGGT checkpoint' in text
+    assert 'is no checkpoint of StreamVGGT or LingBot-Map' in text
     assert all(key in text for key in weights)
     torch.save([1, 2], path)
-    assert 'is not a StreamVGGT checkpoint' in error_of(path)
+    assert 'is no checkpoint of StreamVGGT or LingBot-Map' in error_of(path)
 
 
 def test_a_mismatch_is_a_short_list(case, tmp_path, error_of):
@@ -434,7 +434,7 @@ def test_a_mismatch_is_a_short_list(case, tmp_path, error_of):
     assert len(lines) == 5
     assert str(path) in lines[0] and 'embed_dim 64, depth 4' in lines[0]
     assert lines[1].startswith(f'  {len(missing)} missing: ') and lines[1].endswith(', ...')
-    assert sum(key in lines[1] for key in missing) == checkpoint.LISTED
+    assert sum(key in lines[1] for key in missing) == checkpoint.MAX_LISTED
     assert lines[2] == '  1 unexpected: extra.weight'
     assert lines[3] == ('  1 of another shape: camera_head.embed_pose.weight is [128, 7], '
                         'should be [128, 9]')
