@@ -43,7 +43,7 @@ class WorldSource:
         self.rate = rate or WORLD_RATE
         self.count = count
         self.duration_ns = self._offset_ns(count or 0)
-        self.calibration = Calibration.pinhole(
+        self.calibration: Calibration | None = Calibration.pinhole(
             *size, self.world.intrinsics.matrix(), source=f'synthetic world {seed}')
 
     def frames(self) -> Iterator[SourceFrame]:
@@ -70,7 +70,7 @@ class FolderSource:
     def __init__(self, folder: ImageFolder, count: int | None = None) -> None:
         self.folder = folder
         self.rate = folder.rate
-        self.count = min(count or len(folder), len(folder))
+        self.count: int | None = min(count or len(folder), len(folder))
         self.duration_ns = folder.duration_ns
         self.calibration = folder.calibration
 

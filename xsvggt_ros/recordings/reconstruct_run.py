@@ -241,8 +241,9 @@ def _tell_summary(recording: Recording, seconds: float, source: FrameSource) -> 
           f'layer ({cache.bytes_used / 1e6:.1f} MB)')
     if source.describe_skipped():
         print(source.describe_skipped())
-    if recording.errors() is not None:
-        print(describe_errors(recording.errors()))
+    errors = recording.errors()
+    if errors is not None:
+        print(describe_errors(errors))
 
 
 def _write_all(run: _Run, report: RunReport, folder: Path) -> list[Path]:

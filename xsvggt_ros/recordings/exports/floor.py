@@ -70,7 +70,7 @@ def _best_plane(
         return None
     rng = np.random.default_rng(0)
     sample = points[rng.permutation(len(points))[:_SAMPLE]]
-    extent = np.linalg.norm(np.subtract(*np.quantile(sample, (0.9, 0.1), axis=0)))
+    extent = float(np.linalg.norm(np.subtract(*np.quantile(sample, (0.9, 0.1), axis=0))))
     thick = _THICK * extent
     best: tuple[float, np.ndarray, float] | None = None
     for trio in rng.integers(0, len(sample), (_TRIALS, 3)):

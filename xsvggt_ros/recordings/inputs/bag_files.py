@@ -136,7 +136,7 @@ class McapFile:
 
     def _scan(self) -> None:
         """List the topics by reading all of the file."""
-        times = []
+        times: list[int] = []
         with open(self.path, 'rb') as stream:
             for schema, channel, message in guarded(self, self._in_file_order(stream)):
                 self._add(schema, channel, 1)
