@@ -146,6 +146,27 @@ def test_folder_keeps_its_stamps_and_grey(tmp_path):
     assert got['truth'] == [] and got['edges'] == []
 
 
+def test_a_bag_is_played_with_its_stamps_and_calibration(tmp_path):
+    pytest.importorskip('rosbags')
+    pytest.importorskip('mcap')
+    from recording_maker import (
+        camera_matrix,
+        image_items,
+        make_frames,
+        Messages,
+        TOPIC,
+        write_mcap,
+    )
+    images, stamps = make_frames(5)
+    bag = write_mcap(tmp_path / 'a.mcap', image_items(Messages(), images, stamps))
+    got, _ = listen('--input', str(bag), '--input-topic', TOPIC, '--reliability', 'reliable',
+                    reliability='RELIABLE', expected=5)
+    assert [image[0] for image in got['images']] == stamps
+    assert [image[2:5] for image in got['images']] == [['rgb8', 112, 84]] * 5
+    assert [image[7] for image in got['images']] == [int(image[0, 0, 0]) for image in images]
+    np.testing.assert_allclose(got['infos'][0][6], camera_matrix().ravel())
+
+
 def test_a_broken_image_is_named_and_the_others_go_out(tmp_path):
     for index in range(4):
         Image.new('L', (32, 24), index).save(tmp_path / f'{index}.png')

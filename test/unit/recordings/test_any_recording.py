@@ -1,5 +1,6 @@
 """The same recording as a folder, a video and a bag of each kind: the same frames and stamps."""
 
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from recording_maker import (
 
 from xsvggt_ros.console.errors import ToolError
 from xsvggt_ros.images.image_codec import decode_image
-from xsvggt_ros.recordings.frame_source import frames_ahead, open_source
+from xsvggt_ros.recordings.frame_source import frames_ahead, looped, open_source
 from xsvggt_ros.recordings.inputs.camera import camera_device, CameraSource
 
 pytest.importorskip('rosbags')
@@ -244,6 +245,15 @@ def test_fewer_images_a_second_are_taken_evenly(tmp_path):
     source = open_source(path, rate=5.0, count=3)
     assert [frame.stamp_ns // 10 ** 6 for frame in source.frames()] == [0, 200, 400]
     assert source.count == 3 and source.rate == 5
+
+
+@pytest.mark.parametrize('kind', ['mcap', 'video'])
+def test_a_recording_that_is_played_again_goes_on_in_time(tmp_path, kind):
+    source = open_source((LOSSLESS | LOSSY)[kind](tmp_path))
+    frames = islice(looped(source), 2 * len(IMAGES) + 1)
+    stamps = [frame.stamp_ns for frame in frames]
+    assert stamps == sorted(set(stamps))
+    assert stamps[len(IMAGES)] - stamps[0] == source.duration_ns
 
 
 def test_a_topic_belongs_to_a_bag(tmp_path):

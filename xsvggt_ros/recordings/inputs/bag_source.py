@@ -45,10 +45,11 @@ class BagSource:
             _log.warning('%s', fault)
         self._size = first[1].shape[1], first[1].shape[0]
         self.calibration = self._calibrate(calibration)
-        self.duration_ns = max(self._bag.span[1] - self._bag.span[0], 1)
+        span_ns = max(self._bag.span[1] - self._bag.span[0], 1)
         there = self.topic.count
-        own = (there - 1) / self.duration_ns * 1e9 if there > 1 else DEFAULT_RATE
+        own = (there - 1) / span_ns * 1e9 if there > 1 else DEFAULT_RATE
         self.rate = min(rate or own, own)
+        self.duration_ns = span_ns + round(1e9 / own)   # to the frame that would follow the last
         used = round(there * self.rate / own)
         self.count: int | None = max(1, min(used, count or used))
 
