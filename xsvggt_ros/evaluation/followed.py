@@ -18,9 +18,8 @@ def follow(predicted: Prediction, stream: EvalStream, mode: str,
     """
     Return a prediction with the poses that `mode` makes of it: final ones, and live ones.
 
-    mode: 'tracked' or 'optimized'. correct_depth: see `Odometry.depth_factors`; otherwise each
-    map has the scale of its keyframe. Without a known focal length it begins with the network's of
-    the first frame. Raises ToolError for a stream whose camera is not known though it should be.
+    mode: 'tracked' or 'optimized'. correct_depth: see `Odometry.depth_factors`.
+    Without a known focal length it begins with the network's of the first frame. Raises ToolError for a stream whose camera is not known though it should be.
     """
     model_from_source = stream.model_from_source
     cameras = np.linalg.inv(model_from_source) @ (
@@ -29,7 +28,8 @@ def follow(predicted: Prediction, stream: EvalStream, mode: str,
         raise ToolError(f'{stream.name}: its focal length is not known; add --focal unknown')
     height, width = stream.greys[0].shape
     odometry = Odometry(cameras, (width, height), focal_known,
-                        TrajectoryConfig(optimize=mode == 'optimized'))
+                        TrajectoryConfig(
+                            optimize=mode == 'optimized', correct_depth=correct_depth))
     history, seconds, live_cameras = History(), predicted.seconds.copy(), []
     depths = np.empty_like(predicted.depths)
     for index, grey in enumerate(stream.greys):
@@ -37,8 +37,7 @@ def follow(predicted: Prediction, stream: EvalStream, mode: str,
         frame = Frame(grey, predicted.depths[index], predicted.confidences[index],
                       predicted.world_from_camera[index], model_from_source)
         estimate = odometry.step(frame)
-        depths[index] = frame.depth * (
-            odometry.depth_factors(frame) if correct_depth else estimate.scale)
+        depths[index] = frame.depth * odometry.depth_factors(frame)
         seconds[index] += time.perf_counter() - start
         history.add(estimate, odometry)
         live_cameras.append(model_from_source @ odometry.camera)

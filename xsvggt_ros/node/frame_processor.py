@@ -33,6 +33,7 @@ from xsvggt_ros.node.status.fault_log import FaultLog
 from xsvggt_ros.node.status.rejections import Rejections
 from xsvggt_ros.node.status.stream_statistics import StreamStatistics, Ticket
 from xsvggt_ros.node.stream import Stream
+from xsvggt_ros.node.tracked_pose import TrackedPose
 
 
 class FrameProcessor:
@@ -79,12 +80,14 @@ class FrameProcessor:
             is_rig=self._rig is not None)
         self._statistics.image_description = describe_image(images[0].content, pixels[0])
         decoded = time.monotonic()
-        results, world_from_camera = self._reconstruct(images, pixels, settings)
+        results, world_from_camera, tracked = self._reconstruct(images, pixels, settings)
         stream.clock.advance(images[0].stamp_ns, images[0].era)
         computed = time.monotonic()
-        frame = self._start_host_copy(images, results, world_from_camera, ticket, settings, (
-            FrameTimestamps(arrival=item.arrival, start=start, decoded=decoded, computed=computed,
-                            copying=computed, upload=sum(r.upload_seconds for r in results))))
+        times = FrameTimestamps(
+            arrival=item.arrival, start=start, decoded=decoded, computed=computed,
+            copying=computed, upload=sum(r.upload_seconds for r in results))
+        frame = self._start_host_copy(images, results, world_from_camera, ticket, settings,
+                                      tracked, times)
         stream.publishing.submit(
             partial(self._outputs.publish, frame), partial(self._rejections.reject, ticket))
         self._engine.finish_frame()
@@ -117,8 +120,12 @@ class FrameProcessor:
 
     def _reconstruct(
         self, images: Sequence[CameraImage], pixels: Sequence[np.ndarray], settings: Settings,
-    ) -> tuple[list[FrameResult], np.ndarray]:
-        """Return the results, metric if possible, and world_from_camera [4, 4] of the first."""
+    ) -> tuple[list[FrameResult], np.ndarray, TrackedPose | None]:
+        """
+        Return the results, metric if possible, and world_from_camera [4, 4] of the first.
+
+        Last, how that pose came about; None if it is the network's own.
+        """
         engine, stream = self._engine, self._stream
         engine.want_points(settings.cloud.source == 'points')
         engine.limit_tokens(stream.deadline.limit)
@@ -131,6 +138,12 @@ class FrameProcessor:
                 for index, (image, camera) in enumerate(zip(pixels, cameras))]
             # Here the device is waited for: an image that is taken sooner would only age.
             camera_from_world = engine.accept(results)[0]
+            tracked = None
+            if stream.trajectory.is_on:
+                followed, tracked = stream.trajectory.follow(
+                    pixels[0], cameras[0], results[0], self._resize, images[0].stamp_ns)
+                results = [followed]
+                camera_from_world = followed.camera_from_world.double().cpu().numpy()
         except FrameError as error:
             raise FrameError(f'{error}, with the service ~/reset') from error
         except Exception:
@@ -140,7 +153,8 @@ class FrameProcessor:
         metric = self._apply_scale(results, images, cameras[0], settings)
         if metric[0] is not results[0] and stream.scale.current is not None:
             camera_from_world[:3, 3] *= stream.scale.current.metres
-        return metric, world_from_optical(camera_from_world)
+            tracked = tracked and tracked.scaled(stream.scale.current.metres)
+        return metric, world_from_optical(camera_from_world), tracked
 
     def _check_end(self, images: int, settings: Settings) -> None:
         """Begin a new stream if the network cannot remember so many more images in this one."""
@@ -178,7 +192,7 @@ class FrameProcessor:
     def _start_host_copy(
         self, images: Sequence[CameraImage], results: Sequence[FrameResult],
         world_from_camera: np.ndarray, ticket: Ticket, settings: Settings,
-        timestamps: FrameTimestamps,
+        tracked: TrackedPose | None, timestamps: FrameTimestamps,
     ) -> Reconstruction:
         """Start to copy to the host what is to be published."""
         headers = [image.content.header for image in images]
@@ -190,7 +204,8 @@ class FrameProcessor:
             settings.map.enable))
         return Reconstruction(
             header=headers[0], ticket=ticket, begins=results[0].frame_index == 0,
-            world_from_camera=world_from_camera, scale=self._stream.scale.current,
+            world_from_camera=world_from_camera, tracked=tracked,
+            scale=self._stream.scale.current,
             resize=self._resize, host=host, topics=topics, cloud_is_due=cloud_is_due,
             settings=settings, timestamps=replace(timestamps, copying=time.monotonic()))
 

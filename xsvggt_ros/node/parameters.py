@@ -32,6 +32,7 @@ from xsvggt_ros.mapping.scale import MAX_UNCERTAINTY, METRES
 from xsvggt_ros.model.kinds import SIZES
 from xsvggt_ros.model.weight_quantization import WEIGHTS
 from xsvggt_ros.node.frames import frame_name
+from xsvggt_ros.trajectory.config import MODES
 
 Value = str | int | float | bool | list[str]
 FRAMES = ('odom_frame', 'map_frame', 'base_frame')
@@ -239,6 +240,13 @@ TABLE: tuple[Parameter, ...] = (
               'standard deviation) of a scale estimate that is used; above it the scale stays '
               "as it was, or lengths stay in the network's unit, and diagnostics say so.",
               limits=(0.001, 0.5), dynamic=True),
+    Parameter('trajectory.mode', 'network', "Source of the poses: network, the network's own; "
+              'tracked, corners tracked on its depth; optimized, the same, with bundle adjustment '
+              'of a window of keyframes in a thread of its own. The latter two need one camera, '
+              'and estimate covariance and twist of ~/odometry.', choices=MODES),
+    Parameter('depth.correction', 'auto', "With trajectory.mode optimized: auto corrects the "
+              "network's depth smoothly to agree with the landmarks; off leaves it.",
+              choices=('off', 'auto')),
     Parameter('path.max_poses', 1000, 'Number of poses on ~/path, the newest ones.',
               limits=(1, 100_000)),
     Parameter('reset.on_lost', False, 'Begin a new stream at once when a predicted pose is not '

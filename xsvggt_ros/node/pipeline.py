@@ -38,6 +38,7 @@ from xsvggt_ros.node.status.rejections import Rejections
 from xsvggt_ros.node.status.stream_statistics import StreamStatistics, Ticket
 from xsvggt_ros.node.status.stream_status import StatusPublisher
 from xsvggt_ros.node.stream import Stream
+from xsvggt_ros.node.stream_trajectory import StreamTrajectory
 from xsvggt_ros.node.worker import LatestMailbox
 
 
@@ -68,8 +69,10 @@ class Pipeline:
         self.scale = MetricScale(logger)
         self.outputs = StreamOutputs(
             loaded, publishers, faults, tf, settings, self.statistics, self.status, self.deadline)
-        self.stream = Stream(loaded.engine, self.deadline, self.scale, self.outputs,
-                             self.statistics, faults, logger)
+        self.stream = Stream(
+            loaded.engine, self.deadline, self.scale, self.outputs,
+            StreamTrajectory(settings.trajectory, settings.depth, logger), self.statistics,
+            faults, logger)
         self._rejections = Rejections(loaded, faults, self.statistics)
         self.processor = FrameProcessor(
             loaded, self.stream, self.calibrations, topics, rig, publishers, self.outputs,
@@ -129,6 +132,7 @@ class Pipeline:
     def end(self) -> None:
         """Let the image that is being published be the last; by the worker, when it ends."""
         self.stream.publishing.close()
+        self.stream.trajectory.close()
 
     # Commands ------------------------------------------------------------------------------------
 

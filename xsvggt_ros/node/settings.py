@@ -89,6 +89,20 @@ class PoseSettings:
 
 
 @dataclass(frozen=True)
+class TrajectorySettings:
+    """Whose poses are published."""
+
+    mode: str
+
+
+@dataclass(frozen=True)
+class DepthSettings:
+    """What becomes of the network's depth."""
+
+    correction: str
+
+
+@dataclass(frozen=True)
 class PathSettings:
     """How long ~/path is."""
 
@@ -141,6 +155,8 @@ class Settings:
     map: MapSettings
     pose: PoseSettings
     path: PathSettings
+    trajectory: TrajectorySettings
+    depth: DepthSettings
     scale: ScaleSettings
     reset: ResetSettings
     start: StartSettings
@@ -173,6 +189,10 @@ class Settings:
             raise ValueError(
                 'scale.mode baseline needs the images of at least two cameras; name their topics '
                 'in image_topics, or choose another scale.mode')
+        if self.trajectory.mode != 'network' and cameras > 1:
+            raise ValueError(
+                f'trajectory.mode {self.trajectory.mode} needs one camera; leave image_topics '
+                'empty, or set trajectory.mode to network')
         if pose.invert_tf and pose.publish_map_tf:
             raise ValueError('invert_tf and publish_map_tf would each give odom_frame a parent, '
                              'and it can have one only; switch one of them off')

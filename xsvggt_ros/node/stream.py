@@ -13,6 +13,7 @@ from xsvggt_ros.node.rate_limit import RateLimit
 from xsvggt_ros.node.settings import ResetSettings
 from xsvggt_ros.node.status.fault_log import FaultLog
 from xsvggt_ros.node.status.stream_statistics import StreamStatistics
+from xsvggt_ros.node.stream_trajectory import StreamTrajectory
 
 
 class Stream:
@@ -26,13 +27,14 @@ class Stream:
 
     def __init__(
         self, engine: StreamEngine, deadline: Deadline, scale: MetricScale,
-        outputs: StreamOutputs, statistics: StreamStatistics, faults: FaultLog,
-        logger: RcutilsLogger,
+        outputs: StreamOutputs, trajectory: StreamTrajectory, statistics: StreamStatistics,
+        faults: FaultLog, logger: RcutilsLogger,
     ) -> None:
         """Take over the parts; `begin` prepares them."""
         self.engine = engine
         self.deadline = deadline
         self.scale = scale
+        self.trajectory = trajectory
         self.clock = StreamClock()
         self.cloud_rate = RateLimit()
         self.publishing = Publishing(overlaps=False)
@@ -121,6 +123,7 @@ class Stream:
         self.clock.forget()
         self.cloud_rate.forget()
         self.scale.forget()
+        self.trajectory.forget()
         self.deadline.forget()
         self._outputs.forget()
         for kind in ('image', 'frame'):

@@ -29,8 +29,7 @@ class FollowedFrames:
 
     def __init__(self, mode: str, correct_depth: bool, held_bytes: int = HELD_BYTES) -> None:
         """Begin a stream; mode: 'tracked' or 'optimized'."""
-        self._follower = Follower(mode, history=True)
-        self._correct_depth = correct_depth
+        self._follower = Follower(mode, history=True, correct_depth=correct_depth)
         self._held: deque[FrameOutput] = deque()
         self._bytes, self._held_bytes = 0, held_bytes
         self._sources: Counter[str] = Counter()
@@ -49,13 +48,10 @@ class FollowedFrames:
             result.intrinsics.double().cpu().numpy(), model_from_source.numpy())
         estimate = self._follower.follow(pixels, camera, seen)
         self._sources[estimate.source] += 1
-        factors = np.full(result.depth.shape, estimate.scale)
-        if self._correct_depth:
-            factors = self._follower.depth_factors()
         return replace(
             result, camera_from_world=_tensor(np.linalg.inv(estimate.world_from_camera), result),
             intrinsics=_tensor(self._follower.intrinsics(), result),
-            depth=result.depth * _tensor(factors, result))
+            depth=result.depth * _tensor(self._follower.depth_factors(), result))
 
     def hold(self, output: FrameOutput, give: Callable[[FrameOutput], None],
              metres: float) -> None:

@@ -39,6 +39,7 @@ class TrajectoryConfig:
     focal_sigma: float = 0.1         # of a focal length that is the network's guess
     focal_from: int = 3              # keyframes before it is estimated
     focal_floor: float = 0.01        # to which its uncertainty falls
+    correct_depth: bool = True       # where it is optimized
     # When tracks are lost.
     matching_keyframes: int = 8      # that are searched
     matching_inliers: int = 20

@@ -8,6 +8,7 @@ import numpy as np
 from xsvggt_ros.trajectory.projection import inverse
 
 _FEWEST = 5          # gaps that are compared before a guess is believed
+_BEYOND = 3.0       # times the network's error from which its motion is believed
 _TURN = 0.5          # metres, in units of typical motion, that a radian counts
 
 
@@ -44,7 +45,7 @@ class Fallback:
         if not self._located:
             return np.eye(4), 'hold'
         last = self._located[-1]
-        if blind or self._better(index - last.index) == 'hold':
+        if blind or self._better(index - last.index, network) == 'hold':
             return last.pose, 'hold'
         return self.network(network), 'network'
 
@@ -53,8 +54,12 @@ class Fallback:
         last = self._located[-1]
         return last.pose @ network_step(last.network, network, last.scale)
 
-    def _better(self, gap: int) -> str:
-        """Return which of both was nearer to the truth over gaps of so many frames."""
+    def _better(self, gap: int, network: np.ndarray) -> str:
+        """
+        Return which of both was nearer to the truth over gaps of so many frames.
+
+        Who has jumped is not held: the network's motion is then far beyond its errors.
+        """
         frames = list(self._located)
         gap = max(1, min(gap, len(frames) // 2))
         if len(frames) < _FEWEST + gap:
@@ -65,6 +70,10 @@ class Fallback:
             step = network_step(before.network, after.network, before.scale)
             held.append(_difference(np.eye(4), true))
             networks.append(_difference(step, true))
+        last = frames[-1]
+        moved = _difference(network_step(last.network, network, last.scale), np.eye(4))
+        if moved > _BEYOND * np.median(networks):
+            return 'network'
         return 'hold' if np.median(held) < np.median(networks) else 'network'
 
 

@@ -36,9 +36,14 @@ class Follower:
     The first frame decides whether the focal length is known, by whether a camera comes with it.
     """
 
-    def __init__(self, mode: str, history: bool = False) -> None:
-        """Begin a stream in mode 'tracked' or 'optimized'; history: keep every frame's pose."""
-        self._config = TrajectoryConfig(optimize=mode == 'optimized')
+    def __init__(self, mode: str, history: bool = False, correct_depth: bool = True) -> None:
+        """
+        Begin a stream in mode 'tracked' or 'optimized'.
+
+        history: keep every frame's pose. correct_depth: see `Odometry.depth_factors`.
+        """
+        self._config = TrajectoryConfig(optimize=mode == 'optimized',
+                                        correct_depth=correct_depth)
         self.history = History() if history else None
         self.odometry: Odometry | None = None
         self._view = GreyView()

@@ -132,6 +132,11 @@ class Odometry:
                                        float(np.exp(self._log_scale))))
         return self._estimate(pose, fix, wanted)
 
+    @property
+    def corrects_depth(self) -> bool:
+        """Return whether `depth_factors` is anything but ones."""
+        return self.config.optimize and self.config.correct_depth
+
     def window_problem(self) -> WindowProblem | None:
         """Return what is to be adjusted; None if there is nothing."""
         return self.map.window_problem() if self.config.optimize else None
@@ -152,8 +157,11 @@ class Odometry:
         """
         Return factors, float32 [h, w], that bring the depth of the last frame to the landmarks.
 
-        In the trajectory's unit. frame: the one that `step` had last.
+        In the trajectory's unit. frame: the one that `step` had last. Landmarks that were never
+        adjusted have nothing to say: without `optimize` the depth is left as it is.
         """
+        if not self.corrects_depth:
+            return np.ones(frame.depth.shape, np.float32)
         tracks = self._locator.tracks
         tracks = tracks.chosen(self.map.known(tracks.ids))
         points, _, variance = self.map.points(tracks.ids)

@@ -27,8 +27,15 @@ def test_a_good_network_is_followed_in_the_trajectorys_unit():
 
 def test_a_network_that_jitters_more_than_the_camera_moves_is_not():
     fallback = located(0.01, 0.25)
-    pose, source = fallback.guess(31, at(5.0), blind=False)
+    pose, source = fallback.guess(31, at(0.3), blind=False)
     assert source == 'hold' and pose[0, 3] == 0.29
+
+
+def test_a_jump_that_is_far_beyond_its_jitter_is_believed():
+    fallback = located(0.01, 0.25)
+    pose, source = fallback.guess(30, at(5.0), blind=False)
+    assert source == 'network' and pose[0, 3] > 5
+    assert fallback.guess(30, at(5.0), blind=True)[1] == 'hold'
 
 
 def test_over_a_long_gap_even_a_jittering_network_is_better_than_none():

@@ -11,9 +11,11 @@ from xsvggt_ros.node import messages
 from xsvggt_ros.node.frames import level_from_optical, OdometryFrame, Pose
 from xsvggt_ros.node.inputs.tf_listener import LookupError_, TfListener
 from xsvggt_ros.node.message_fields import fill_xyz
+from xsvggt_ros.node.outputs.motion import fill_motion
 from xsvggt_ros.node.outputs.publishers import Publishers
 from xsvggt_ros.node.settings import PoseSettings
 from xsvggt_ros.node.status.fault_log import FaultLog
+from xsvggt_ros.node.tracked_pose import TrackedPose
 
 Edge = tuple[str, str, np.ndarray]  # parent, child, parent_from_child [4, 4]
 _PAUSE = 0.01  # seconds between two looks for a transform that is awaited
@@ -56,10 +58,12 @@ class PoseOutputs:
 
     def publish(
         self, header: Header, world_from_camera: np.ndarray, settings: PoseSettings,
+        tracked: TrackedPose | None = None,
     ) -> Pose | None:
         """
         Publish a camera's pose in the network's world; TF first, the others need it.
 
+        tracked: how it came about, which tells covariance and twist.
         Returns the camera's pose in the odometry frame; None, with nothing published, while it is
         not known where the camera is on the robot.
         """
@@ -76,9 +80,12 @@ class PoseOutputs:
         odom_from_body = odom_from_camera @ np.linalg.inv(base_from_optical)
         self._publish_edges(header, body_frame, odom_from_body, settings)
         pose, publishers = Pose.from_matrix(odom_from_body), self._publishers
-        publishers.odometry.publish(messages.odometry(
+        odometry = messages.odometry(
             header, odom_frame, body_frame, pose, settings.position_covariance,
-            settings.orientation_covariance))
+            settings.orientation_covariance)
+        if tracked is not None:
+            fill_motion(odometry, tracked, base_from_optical, odom_from_body)
+        publishers.odometry.publish(odometry)
         stamped = messages.pose_stamped(header, odom_frame, pose)
         self._path.append(stamped)
         if publishers.pose.get_subscription_count():

@@ -31,6 +31,7 @@ from xsvggt_ros.node.status.stream_statistics import (
     Ticket,
 )
 from xsvggt_ros.node.status.stream_status import cache_message, StatusPublisher
+from xsvggt_ros.node.tracked_pose import TrackedPose
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Reconstruction:
     ticket: Ticket
     begins: bool  # a stream
     world_from_camera: np.ndarray  # [4, 4]
+    tracked: TrackedPose | None  # how that came about; None: it is the network's own
     scale: Scale | None  # in which lengths are; None: the network's own
     resize: Resize
     host: PendingCopy
@@ -115,7 +117,7 @@ class StreamOutputs:
         if centre is not None:
             self._centre = centre  # the map needs it even if this image comes to nothing
         self._pose = self._poses.publish(
-            frame.header, frame.world_from_camera, frame.settings.pose)
+            frame.header, frame.world_from_camera, frame.settings.pose, frame.tracked)
         for publisher, content in outputs:
             publisher.publish(content)
         self._published = time.monotonic()
@@ -156,7 +158,8 @@ class StreamOutputs:
         return FrameReport(
             latency=latency, cache=cache.complete(health['health']), points=points,
             confidence_mean=frame.host['mean_confidence'].item(),
-            predicted_fx=intrinsics[0, 0].item(), predicted_fy=intrinsics[1, 1].item())
+            predicted_fx=intrinsics[0, 0].item(), predicted_fy=intrinsics[1, 1].item(),
+            tracked=frame.tracked)
 
     def _follow_unit(self, scale: Scale | None) -> np.ndarray | None:
         """Let the poses follow a new scale; return about which point [3] all is scaled."""

@@ -336,6 +336,11 @@ def _tracking(s: Snapshot) -> Part:
         'scale': f'{s.scale.metres:.4g} m per unit' if s.scale else "the network's own unit"}
     if s.report is not None:
         values['mean confidence'] = f'{s.report.confidence_mean:.3f}'
+        tracked = s.report.tracked
+        if tracked is not None:
+            values['pose from'] = tracked.source
+            values['landmarks'] = tracked.inliers
+            values['reprojection error'] = f'{tracked.error:.2f} pixels'
     if s.tf_refused:
         values['TF refused'] = '; '.join(s.tf_refused[-3:])
         values['TF edges refused'] = len(s.tf_refused)

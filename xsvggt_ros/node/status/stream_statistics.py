@@ -10,6 +10,7 @@ import numpy as np
 from std_msgs.msg import Header
 
 from xsvggt_ros.engine.stream_engine import CacheStats
+from xsvggt_ros.node.tracked_pose import TrackedPose
 
 PERCENTILES = (50, 95, 99)
 LATENCIES = 200  # frames over which latency statistics are taken
@@ -92,6 +93,7 @@ class FrameReport:
     points: int
     predicted_fx: float  # pixels of the source image
     predicted_fy: float
+    tracked: TrackedPose | None = None  # how the pose came about; None: it is the network's own
 
 
 class StreamStatistics:

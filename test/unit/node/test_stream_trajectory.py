@@ -1,0 +1,151 @@
+"""The node's trajectory: results that are changed together, velocities, covariances, streams."""
+
+import cv2
+from nav_msgs.msg import Odometry
+import numpy as np
+import pytest
+import torch
+
+from xsvggt_ros.engine.frame_result import FrameResult
+from xsvggt_ros.geometry.se3 import transform_points, unproject_depth
+from xsvggt_ros.images.preprocess import Resize
+from xsvggt_ros.node.outputs.motion import fill_motion
+from xsvggt_ros.node.settings import DepthSettings, TrajectorySettings
+from xsvggt_ros.node.stream_trajectory import StreamTrajectory
+from xsvggt_ros.node.tracked_pose import TrackedPose
+from xsvggt_ros.trajectory.projection import motion
+from xsvggt_ros.world.synthetic_world import SPLITS, SyntheticWorld
+
+RESIZE = Resize.plan(240, 320, 112, 14)
+RATE = 5.0
+
+
+class Log:
+    def __init__(self):
+        self.warnings = []
+
+    def warning(self, text):
+        self.warnings.append(text)
+
+
+@pytest.fixture(scope='module')
+def seen():
+    world = SyntheticWorld(SPLITS['test'][1], 320, 240)
+    return world, [world.frame(index / RATE) for index in range(12)]
+
+
+def result_of(frame, index, network=None):
+    """Return what a network says that knows depth, and a pose if it is given one."""
+    depth = torch.from_numpy(cv2.resize(frame.depth, (112, 84), interpolation=cv2.INTER_NEAREST))
+    intrinsics = (RESIZE.model_from_source() @ torch.from_numpy(
+        frame.intrinsics.matrix())).float()
+    pose = torch.eye(4) if network is None else torch.linalg.inv(torch.from_numpy(network)).float()
+    points = transform_points(torch.linalg.inv(pose), unproject_depth(depth, intrinsics))
+    return FrameResult(index, torch.zeros(84, 112, 3, dtype=torch.uint8), torch.zeros(9), pose,
+                       intrinsics, intrinsics, depth, torch.ones(84, 112), points,
+                       torch.ones(84, 112), 0.0)
+
+
+def trajectory(mode='optimized', correction='auto'):
+    return StreamTrajectory(TrajectorySettings(mode), DepthSettings(correction), Log())
+
+
+def follow(tracker, frames, start=0):
+    return [tracker.follow(one.image, None, result_of(one, index), RESIZE,
+                           start + round(index * 1e9 / RATE))
+            for index, one in enumerate(frames)]
+
+
+@pytest.mark.parametrize('mode', ['tracked', 'optimized'])
+def test_poses_follow_the_camera_and_points_follow_the_poses(seen, mode):
+    world, frames = seen
+    tracker = trajectory(mode, 'off')
+    found = follow(tracker, frames)
+    tracker.close()
+    truth = [np.linalg.inv(frames[0].world_from_camera) @ one.world_from_camera for one in frames]
+    for (result, tracked), true in zip(found, truth):
+        pose = torch.linalg.inv(result.camera_from_world.double()).numpy()
+        assert np.linalg.norm(pose[:3, 3] - true[:3, 3]) < 0.06
+        local = transform_points(result.camera_from_world, result.points)
+        expected = unproject_depth(result.depth, result.intrinsics)
+        # The focal length is estimated; points are the network's own.
+        assert (local - expected).abs().median() < 0.02
+    assert [tracked.source for _, tracked in found] == ['first'] + ['tracks'] * 11
+    # The velocity is that of the step, in the camera's axes.
+    linear, angular = world.velocity(10.5 / RATE)
+    tracked = found[-1][1]
+    np.testing.assert_allclose(tracked.velocity[3:], linear, atol=0.08)
+    np.testing.assert_allclose(tracked.velocity[:3], angular, atol=0.05)
+    assert found[0][1].velocity is None
+
+
+def test_a_new_stream_begins_at_its_own_origin_with_its_own_window(seen):
+    _, frames = seen
+    tracker = trajectory()
+    follow(tracker, frames)
+    tracker.forget()
+    result, tracked = follow(tracker, frames[5:6], start=10 ** 12)[0]
+    tracker.close()
+    assert tracked.source == 'first'
+    np.testing.assert_allclose(result.camera_from_world, np.eye(4), atol=1e-6)
+
+
+def test_stamps_that_stand_or_leap_tell_no_velocity(seen):
+    _, frames = seen
+    tracker = trajectory('tracked')
+    stamps = [0, 0, 10 ** 11, 10 ** 11 + 10 ** 8]
+    found = [tracker.follow(frames[0].image, None, result_of(frames[0], index), RESIZE, stamp)[1]
+             for index, stamp in enumerate(stamps)]
+    assert [one.velocity is None for one in found] == [True, True, True, False]
+    assert np.abs(found[-1].velocity).max() < 0.05
+
+
+def test_a_window_that_fails_is_a_warning_and_poses_go_on(seen, monkeypatch):
+    from xsvggt_ros.trajectory import window_thread
+
+    def failing(problem):
+        raise ValueError('not today')
+
+    monkeypatch.setattr(window_thread, 'solve', failing)
+    log = Log()
+    tracker = StreamTrajectory(TrajectorySettings('optimized'), DepthSettings('auto'), log)
+    found = follow(tracker, seen[1])
+    tracker.close()
+    assert 'not today' in log.warnings[0] and found[-1][1].source == 'tracks'
+
+
+def test_metres_scale_lengths_alone():
+    covariance = np.eye(6)
+    pose = TrackedPose('tracks', 100, 0.3, covariance, np.ones(6), covariance)
+    metric = pose.scaled(2.0)
+    np.testing.assert_allclose(metric.velocity, [1, 1, 1, 2, 2, 2])
+    np.testing.assert_allclose(np.diag(metric.covariance), [1, 1, 1, 4, 4, 4])
+    np.testing.assert_allclose(np.diag(metric.velocity_covariance), [1, 1, 1, 4, 4, 4])
+
+
+def test_covariance_is_in_the_axes_of_odom_and_twist_in_those_of_the_body():
+    # Optical axes on a body: its z is the body's x.
+    body_from_optical = np.array([[0.0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
+    odom_from_body = motion(np.array([0, 0, np.pi / 2, 5.0, 6.0, 7.0]))   # body's x is odom's y
+    covariance = np.diag([1e-4, 2e-4, 3e-4, 0.1, 0.2, 0.9])   # unsure ahead
+    velocity = np.array([0.1, 0, 0, 0, 0, 2.0])               # ahead, nodding
+    tracked = TrackedPose('tracks', 50, 0.2, covariance, velocity, covariance)
+    message = Odometry()
+    fill_motion(message, tracked, body_from_optical, odom_from_body)
+    pose = np.reshape(message.pose.covariance, (6, 6))
+    np.testing.assert_allclose(np.diag(pose), [0.1, 0.9, 0.2, 1e-4, 3e-4, 2e-4], atol=1e-12)
+    assert (message.twist.twist.linear.x, message.twist.twist.angular.y) == (2.0, -0.1)
+    twist = np.reshape(message.twist.covariance, (6, 6))
+    np.testing.assert_allclose(np.diag(twist), [0.9, 0.1, 0.2, 3e-4, 1e-4, 2e-4], atol=1e-12)
+
+
+def test_a_camera_beside_the_body_moves_when_that_turns():
+    beside = np.eye(4)
+    beside[1, 3] = 1.0    # a metre to the left of the body
+    # The body turns about its z: the camera goes backwards.
+    tracked = TrackedPose('tracks', 50, 0.2, np.eye(6), np.array([0, 0, 1.0, -1.0, 0, 0]),
+                          np.eye(6))
+    message = Odometry()
+    fill_motion(message, tracked, beside, np.eye(4))
+    np.testing.assert_allclose(
+        [message.twist.twist.linear.x, message.twist.twist.angular.z], [0.0, 1.0], atol=1e-12)

@@ -1,0 +1,124 @@
+"""The trajectory of the node's stream: poses by tracks, the window in a thread of its own."""
+
+from dataclasses import replace
+
+import numpy as np
+from rclpy.impl.rcutils_logger import RcutilsLogger
+import torch
+from torch import Tensor
+
+from xsvggt_ros.engine.frame_result import FrameResult
+from xsvggt_ros.geometry.camera_model import CameraModel
+from xsvggt_ros.geometry.se3 import transform_points
+from xsvggt_ros.images.preprocess import Resize
+from xsvggt_ros.node.settings import DepthSettings, TrajectorySettings
+from xsvggt_ros.node.status.fault_log import FaultLog
+from xsvggt_ros.node.tracked_pose import TrackedPose
+from xsvggt_ros.trajectory.follower import Follower, NetworkFrame
+from xsvggt_ros.trajectory.odometry import Estimate
+from xsvggt_ros.trajectory.projection import inverse, rotation_vector
+from xsvggt_ros.trajectory.window_thread import WindowThread
+
+_LONGEST = 5.0   # seconds between two images from which a velocity is still told
+
+
+class StreamTrajectory:
+    """
+    Locates the images of one camera; all is called by the worker's thread.
+
+    Poses are those in the odometry frame: made of the steps from image to image, each by what was
+    known then. What the window finds out later makes later steps better, and moves nothing back.
+    """
+
+    def __init__(self, trajectory: TrajectorySettings, depth: DepthSettings,
+                 logger: RcutilsLogger) -> None:
+        """Begin without a stream; in the mode network there is nothing to do."""
+        self.mode = trajectory.mode
+        self._correct_depth = depth.correction == 'auto'
+        self._log = FaultLog(lambda text: logger.warning(text))
+        self._window: WindowThread | None = None
+        self._follower: Follower | None = None
+        self._last: tuple[int, np.ndarray] | None = None   # stamp, odom_from_camera
+
+    @property
+    def is_on(self) -> bool:
+        """Return whether poses are not the network's own."""
+        return self.mode != 'network'
+
+    def forget(self) -> None:
+        """Forget the stream; a window that is being solved is let go of."""
+        self._follower, self._last = None, None
+        self.close()
+
+    def close(self) -> None:
+        """End the thread, if there is one."""
+        if self._window is not None:
+            self._window.close()
+            self._window = None
+
+    def follow(self, pixels: np.ndarray, camera: CameraModel | None, result: FrameResult,
+               resize: Resize, stamp_ns: int) -> tuple[FrameResult, TrackedPose]:
+        """Return a result with the trajectory's pose, camera and depth, and how that came."""
+        if self._follower is None:
+            self._follower = Follower(self.mode, correct_depth=self._correct_depth)
+        self._take_window()
+        network_pose = torch.linalg.inv(result.camera_from_world.double().cpu()).numpy()
+        estimate = self._follower.follow(pixels, camera, NetworkFrame(
+            result.depth.cpu().numpy(), result.depth_confidence.cpu().numpy(), network_pose,
+            result.intrinsics.double().cpu().numpy(), resize.model_from_source().numpy()),
+            adjust_now=False)
+        if estimate.is_keyframe:
+            self._offer_window()
+        return self._changed(result, estimate), self._tracked(estimate, stamp_ns)
+
+    def _take_window(self) -> None:
+        solved = None if self._window is None else self._window.take()
+        if solved is not None and self._follower.odometry is not None:
+            self._follower.odometry.apply(*solved)
+
+    def _offer_window(self) -> None:
+        odometry = self._follower.odometry
+        if odometry.keyframes < 2 or not odometry.config.optimize:
+            return
+        if self._window is None:
+            self._window = WindowThread(self._report)
+        if self._window.is_free:
+            problem = odometry.window_problem()
+            if problem is not None:
+                self._window.offer(problem)
+
+    def _report(self, error: Exception) -> None:
+        name = type(error).__name__
+        self._log.report('window', f'the window of keyframes could not be adjusted: {name}: '
+                         f'{error}; poses go on without it', key=name)
+
+    def _changed(self, result: FrameResult, estimate: Estimate) -> FrameResult:
+        camera_from_world = _like(inverse(estimate.odom_from_camera), result)
+        points = result.points
+        if points is not None:
+            scale = estimate.scale if self._follower.odometry.corrects_depth else 1.0
+            local = transform_points(result.camera_from_world, points) * scale
+            points = transform_points(_like(estimate.odom_from_camera, result), local)
+        return replace(result, camera_from_world=camera_from_world, points=points,
+                       intrinsics=_like(self._follower.intrinsics(), result),
+                       depth=result.depth * _like(self._follower.depth_factors(), result))
+
+    def _tracked(self, estimate: Estimate, stamp_ns: int) -> TrackedPose:
+        velocity = covariance = None
+        if self._last is not None and estimate.source in ('tracks', 'matches'):
+            seconds = (stamp_ns - self._last[0]) * 1e-9
+            if 0 < seconds <= _LONGEST:
+                step = inverse(self._last[1]) @ estimate.odom_from_camera
+                # In the axes that the camera has now.
+                turned = step[:3, :3].T
+                small = np.concatenate([turned @ rotation_vector(step[:3, :3]),
+                                        turned @ step[:3, 3]])
+                velocity = small / seconds
+                covariance = 2 * estimate.covariance / seconds ** 2
+        self._last = stamp_ns, estimate.odom_from_camera
+        return TrackedPose(estimate.source, estimate.inliers, estimate.error,
+                           estimate.covariance, velocity, covariance)
+
+
+def _like(values: np.ndarray, result: FrameResult) -> Tensor:
+    return torch.from_numpy(values).to(result.depth)
