@@ -19,7 +19,8 @@ def follow(predicted: Prediction, stream: EvalStream, mode: str,
     Return a prediction with the poses that `mode` makes of it: final ones, and live ones.
 
     mode: 'tracked' or 'optimized'. correct_depth: see `Odometry.depth_factors`.
-    Without a known focal length it begins with the network's of the first frame. Raises ToolError for a stream whose camera is not known though it should be.
+    Without a known focal length it begins with the network's of the first frame. Raises
+    ToolError for a stream whose camera is not known though it should be.
     """
     model_from_source = stream.model_from_source
     cameras = np.linalg.inv(model_from_source) @ (

@@ -40,8 +40,8 @@ def test_a_jump_that_is_far_beyond_its_jitter_is_believed():
 
 def test_over_a_long_gap_even_a_jittering_network_is_better_than_none():
     fallback = located(0.1, 0.25)
-    assert fallback.guess(30, at(0), blind=False)[1] == 'hold'
-    assert fallback.guess(50, at(0), blind=False)[1] == 'network'
+    assert fallback.guess(30, at(3.0 / 2.0), blind=False)[1] == 'hold'
+    assert fallback.guess(50, at(5.0 / 2.0), blind=False)[1] == 'network'
 
 
 def test_a_blind_camera_is_held():
