@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xsvggt_ros.trajectory.projection import inverse
+from xsvggt_ros.trajectory.projection import inverse, nearest_pose
 
 _FEWEST = 5          # gaps that are compared before a guess is believed
+_AVERAGED = 5       # frames
 _BEYOND = 3.0       # times the network's error from which its motion is believed
 _TURN = 0.5          # metres, in units of typical motion, that a radian counts
 
@@ -50,9 +51,15 @@ class Fallback:
         return self.network(network), 'network'
 
     def network(self, network: np.ndarray) -> np.ndarray:
-        """Return where the network's motion since the last frame that was located leads."""
-        last = self._located[-1]
-        return last.pose @ network_step(last.network, network, last.scale)
+        """
+        Return where the network's motion since the last frames that were located leads.
+
+        The mean over some of them: each of the network's poses has an error of its own.
+        """
+        last = list(self._located)[-_AVERAGED:]
+        poses = np.array([one.pose @ network_step(one.network, network, one.scale)
+                          for one in last])
+        return nearest_pose(poses.mean(0))
 
     def _better(self, gap: int, network: np.ndarray) -> str:
         """
