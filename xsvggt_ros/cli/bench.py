@@ -24,7 +24,7 @@ INTERRUPTED = 130  # exit code: no table was made
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to `parser`."""
     _add_frame_arguments(parser)
-    actions = parser.add_subparsers(dest='action', metavar='cache')
+    actions = parser.add_subparsers(dest='action', metavar='cache|keys')
     cache = actions.add_parser(
         'cache', help='compare retention policies and precisions at equal bytes',
         description='Runs one stream under every policy and precision of the KV cache, all '
@@ -35,6 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_device_arguments(cache)
     cache.add_argument('--json', type=Path, metavar='FILE', help='write the rows there too')
     cache.add_argument('--markdown', action='store_true', help='print the table as Markdown')
+    _add_key_arguments(actions.add_parser(
+        'keys', help='how exact packed keys and values are, frame by frame',
+        description='Runs a stream of the synthetic world and prints how far keys and values are '
+                    'from what the network gave, as relative RMS error over everything that is '
+                    'remembered, mean and worst of the layers.'))
 
 
 def _add_frame_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,6 +86,30 @@ def _add_stream_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument('--input', type=Path, metavar='DIR', help='the images of this folder')
     parser.add_argument('--frames', type=positive_int, default=CACHE_FRAMES, metavar='N',
                         help=f'images, at most (default: {CACHE_FRAMES})')
+    _add_network_arguments(parser)
+
+
+def _add_key_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--world', type=seed, default=DEMO_SEED, metavar='SEED',
+                        help=f'the synthetic world of this number (default: {DEMO_SEED})')
+    parser.add_argument('--frames', type=positive_int, default=CACHE_FRAMES, metavar='N',
+                        help=f'length of the stream (default: {CACHE_FRAMES})')
+    parser.add_argument('--every', type=positive_int, default=1, metavar='N',
+                        help='look after every n-th frame only (default: 1)')
+    _add_network_arguments(parser)
+    parser.add_argument('--tokens', type=positive_int, default=7300, metavar='N',
+                        help='budget of the cache per layer (default: 7300)')
+    parser.add_argument('--quantization', choices=('int8', 'int4'), default='int4',
+                        help='how keys and values are stored (default: int4)')
+    parser.add_argument('--scheme', choices=('kcvt', 'token'),
+                        help='how values are packed (default: the one that is the default of '
+                             'the cache)')
+    add_device_arguments(parser)
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write the curves there too')
+    parser.add_argument('--markdown', action='store_true', help='print the table as Markdown')
+
+
+def _add_network_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--checkpoint', default='small', metavar='FILE',
                         help="weights of the network (default: 'small', which comes with the "
                              "package; 'random' only tests the plumbing)")
@@ -111,6 +140,10 @@ def run(options: argparse.Namespace) -> int:
             from xsvggt_ros.bench.frame_bench_run import run_bench
 
             run_bench(options)
+        elif options.action == 'keys':
+            from xsvggt_ros.bench.key_error import run_bench_keys
+
+            run_bench_keys(options)
         else:
             from xsvggt_ros.bench.bench_run import run_bench_cache
 

@@ -184,34 +184,56 @@ inline Half narrow(float x) {
 #error "no 16-bit floats are known for this processor"
 #endif
 
-// One head's keys or values, as `kv_cache.packing.PackedTensor` has them, of the scheme `token`.
-struct Packed {
-  uint8_t *payload;
-  Half *scale, *minimum;
-};
+void widen(int n, const Half *__restrict from, float *__restrict to) {
+  int i = 0;
+#if defined(__F16C__)
+  for (; i + 8 <= n; i += 8)
+    _mm256_storeu_ps(to + i,
+                     _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(from + i))));
+#endif
+  for (; i < n; i++) to[i] = wide(from[i]);
+}
 
-void write_token(int n, int bits, const float *__restrict x, const Packed &to, long slot) {
-  Vector lows = broadcast(x[0]), highs = lows, zeros{};
-  float levels = float((1 << bits) - 1), low = x[0], high = x[0], zero = 0;
+constexpr float SMALLEST = 6.103515625e-5f;  // of 16 bits, normal
+
+// The middle of each channel's range over tokens x[t * row], and half of it, in 16 bits: as
+// `packing.frame_statistics` has them. work: room for 3 n floats.
+void frame_statistics(int n, long tokens, const float *x, long row, float *work, Half *centre,
+                      Half *spread) {
+  float *__restrict low = work, *__restrict high = work + n, *__restrict zero = work + 2 * n;
+  std::copy(x, x + n, low), std::copy(x, x + n, high), std::fill(zero, zero + n, 0.f);
+  for (long t = 0; t < tokens; t++) {
+    const float *__restrict some = x + t * row;
+    for (int c = 0; c < n; c++) {
+      low[c] = std::min(low[c], some[c]), high[c] = std::max(high[c], some[c]);
+      zero[c] += 0 * some[c];  // no number, if there is one that is none
+    }
+  }
+  for (int c = 0; c < n; c++) {
+    float middle = (low[c] + high[c]) * 0.5f;
+    centre[c] = narrow(zero[c] == 0 ? middle : zero[c]);
+    float rounded = wide(centre[c]);
+    spread[c] = narrow(std::max(SMALLEST, std::max(high[c] - rounded, rounded - low[c])));
+    if (zero[c] != 0) spread[c] = centre[c];
+  }
+}
+
+// x [n] into integers about the middle, and its scale.
+void write_token(int n, int bits, const float *__restrict x, uint8_t *__restrict payload,
+                 Half *scale) {
+  float middle = float((1 << bits) - 1) / 2, top = 0;
+  Vector tops{};
   int at = 0;
   for (; at + WIDTH <= n; at += WIDTH) {
     Vector some = load(x + at);
-    lows = -max(-lows, -some), highs = max(highs, some);
-    zeros += 0.f * some;
+    tops = max(tops, max(some, -some));
   }
-  for (; at < n; at++) {
-    low = std::min(low, x[at]), high = std::max(high, x[at]);
-    zero += 0 * x[at];
-  }
-  for (int i = 0; i < WIDTH; i++) low = std::min(low, lows[i]), high = std::max(high, highs[i]);
-  low += zero + sum(zeros);  // no number, if there is one that is none
-  constexpr float smallest = 6.103515625e-5f;  // of 16 bits, normal
-  Half minimum = narrow(low), scale = narrow(std::max(smallest, (high - wide(minimum)) / levels));
-  to.minimum[slot] = minimum, to.scale[slot] = scale;
-  float from = wide(minimum), step = wide(scale);
-  uint8_t *__restrict payload = to.payload + slot * (n * bits / 8);
+  for (; at < n; at++) top = std::max(top, std::fabs(x[at]));
+  for (int i = 0; i < WIDTH; i++) top = std::max(top, tops[i]);
+  *scale = narrow(std::max(SMALLEST, top / middle));
+  float step = wide(*scale), levels = 2 * middle;
   auto integer = [=](float value) {
-    float whole = (value - from) / step + 12582912.f - 12582912.f;  // half to even
+    float whole = value / step + middle + 12582912.f - 12582912.f;  // half to even
     return int(std::min(std::max(0.f, whole), levels));  // 0, if it is no number
   };
   if (bits == 8)
@@ -221,15 +243,21 @@ void write_token(int n, int bits, const float *__restrict x, const Packed &to, l
       payload[c] = uint8_t(integer(x[c]) + 16 * integer(x[c + n / 2]));
 }
 
-void read_token(int n, int bits, const Packed &packed, long slot, float *__restrict out) {
-  float scale = wide(packed.scale[slot]), minimum = wide(packed.minimum[slot]);
-  const uint8_t *__restrict payload = packed.payload + slot * (n * bits / 8);
+// The token's floats: what its channels lack in scale and place is in spread and centre.
+void read_token(int n, int bits, const uint8_t *__restrict payload, float scale,
+                const float *__restrict centre, const float *__restrict spread,
+                float *__restrict out) {
+  float middle = float((1 << bits) - 1) / 2;
+  int half = n / 2;
   if (bits == 8) {
-    for (int c = 0; c < n; c++) out[c] = float(payload[c]) * scale + minimum;
+    for (int c = 0; c < n; c++)
+      out[c] = (float(payload[c]) - middle) * scale * spread[c] + centre[c];
     return;
   }
-  for (int c = 0; c < n / 2; c++) out[c] = float(payload[c] & 15) * scale + minimum;
-  for (int c = 0; c < n / 2; c++) out[c + n / 2] = float(payload[c] >> 4) * scale + minimum;
+  for (int c = 0; c < half; c++)
+    out[c] = (float(payload[c] & 15) - middle) * scale * spread[c] + centre[c];
+  for (int c = 0; c < half; c++)
+    out[c + half] = (float(payload[c] >> 4) - middle) * scale * spread[c + half] + centre[c + half];
 }
 
 inline int tokens_of_tile(long tokens, long from) {
@@ -613,7 +641,7 @@ void attend_row(int channels, int count, float scale, const float *query, const 
 extern "C" {
 
 // Grows when what is below changes its arguments or its meaning.
-int xsvggt_version() { return 3; }
+int xsvggt_version() { return 4; }
 
 // Take a GOMP_parallel, or null: then there is one thread.
 void xsvggt_use_thread_team(void *gomp_parallel) {
@@ -850,81 +878,62 @@ void xsvggt_dense(long threads, long rows, long columns, long patch, long dim,
       std::memcpy(out, result.row(c, y), sizeof(float) * result.width);
 }
 
-// Keys and values of a layer as they are packed: `payloads` and `halves` apart are their heads.
-// centres: [rows][head] halves for each head, `tables` apart; spread: [head], `spreads` apart.
+// Keys and values of a layer as `packing.TokenLayer` has them: `payloads`, `halves` and `tables`
+// apart are their heads.
 struct xsvggt_layer {
   uint8_t *key_payload, *value_payload;
-  Half *key_scale, *key_minimum, *value_scale, *value_minimum;
-  const Half *key_centres, *value_centres, *spread;
-  long payloads, halves, tables, spreads, head, bits;
-
-  Packed keys(long h) const {
-    return {key_payload + h * payloads, key_scale + h * halves, key_minimum + h * halves};
-  }
-  Packed values(long h) const {
-    return {value_payload + h * payloads, value_scale + h * halves, value_minimum + h * halves};
-  }
+  Half *key_scale, *value_scale, *statistics;
+  int32_t *rows;
+  long payloads, halves, tables, head, bits;
 };
 
-// Pack tokens [heads][tokens][head], each less its row of the centres, into their slots.
+// Pack a frame's tokens [heads][tokens][head] into their slots, described by a row of statistics.
 void xsvggt_insert(long threads, const xsvggt_layer *layer, long heads, long tokens,
-                   const int64_t *rows, const int64_t *slots, const float *keys, long key_head,
+                   const int64_t *row, const int64_t *slots, const float *keys, long key_head,
                    long key_token, const float *values, long value_head, long value_token) {
   const xsvggt_layer &l = *layer;
   int n = int(l.head), bits = int(l.bits);
-  share(threads, int(heads), [=](int h) {
+  for (long t = 0; t < tokens; t++) l.rows[slots[t]] = int32_t(*row);
+  share(threads, int(2 * heads), [=](int i) {
+    long h = i / 2, kind = i % 2, bytes = n * bits / 8;
+    const float *from = kind ? values + h * value_head : keys + h * key_head;
+    long step = kind ? value_token : key_token;
+    uint8_t *payload = (kind ? l.value_payload : l.key_payload) + h * l.payloads;
+    Half *scale = (kind ? l.value_scale : l.key_scale) + h * l.halves;
+    Half *centres = l.statistics + h * l.tables + (*row * 4 + 2 * kind) * n, *spreads = centres + n;
     ScratchArena arena;
-    float *x = arena.take(n), *key_centre = arena.take(n), *value_centre = arena.take(n),
-          *spread = arena.take(n);
-    Packed to_keys = l.keys(h), to_values = l.values(h);
-    for (int c = 0; c < n; c++) spread[c] = wide(l.spread[h * l.spreads + c]);
+    float *work = arena.take(3 * n), *centre = work, *spread = work + n, *x = work + 2 * n;
+    frame_statistics(n, tokens, from, step, work, centres, spreads);
+    widen(n, centres, centre), widen(n, spreads, spread);
     for (long t = 0; t < tokens; t++) {
-      if (t == 0 || rows[t] != rows[t - 1]) {
-        const Half *key_row = l.key_centres + h * l.tables + rows[t] * n,
-                   *value_row = l.value_centres + h * l.tables + rows[t] * n;
-        for (int c = 0; c < n; c++)
-          key_centre[c] = wide(key_row[c]), value_centre[c] = wide(value_row[c]);
-      }
-      const float *key = keys + h * key_head + t * key_token,
-                  *value = values + h * value_head + t * value_token;
-      for (int c = 0; c < n; c++) x[c] = (key[c] - key_centre[c]) / spread[c];
-      write_token(n, bits, x, to_keys, slots[t]);
-      for (int c = 0; c < n; c++) x[c] = value[c] - value_centre[c];
-      write_token(n, bits, x, to_values, slots[t]);
+      for (int c = 0; c < n; c++) x[c] = (from[t * step + c] - centre[c]) / spread[c];
+      write_token(n, bits, x, payload + slots[t] * bytes, scale + slots[t]);
     }
   });
 }
 
-// Unpack the first `count` slots into keys and values [heads][count][head]. The row of the centres
-// is 0 for a patch; for a special token it depends on the frame, of `step` tokens.
-void xsvggt_decode(long threads, const xsvggt_layer *layer, long heads, long count,
-                   const int64_t *token_ids, long step, long special, float *keys, long key_head,
-                   float *values, long value_head) {
+// Unpack the first `count` slots into keys and values [heads][count][head].
+void xsvggt_decode(long threads, const xsvggt_layer *layer, long heads, long count, float *keys,
+                   long key_head, float *values, long value_head) {
   constexpr long PART = 256;  // tokens
   const xsvggt_layer &l = *layer;
   int n = int(l.head), bits = int(l.bits);
-  long parts = (count + PART - 1) / PART;
+  long parts = (count + PART - 1) / PART, bytes = n * bits / 8;
   share(threads, int(heads * parts), [=](int i) {
-    long h = i / parts, first = i % parts * PART, last = std::min(count, first + PART);
-    Packed from_keys = l.keys(h), from_values = l.values(h);
+    long h = i / parts, first = i % parts * PART, last = std::min(count, first + PART), known = -1;
     ScratchArena arena;
-    long rows = 1 + 2 * special;
-    float *key_centres = arena.take(rows * n), *value_centres = arena.take(rows * n),
-          *spread = arena.take(n);
-    for (long c = 0; c < rows * n; c++) {
-      key_centres[c] = wide(l.key_centres[h * l.tables + c]);
-      value_centres[c] = wide(l.value_centres[h * l.tables + c]);
-    }
-    for (int c = 0; c < n; c++) spread[c] = wide(l.spread[h * l.spreads + c]);
+    float *statistics = arena.take(4 * n);  // of the row that is known
     for (long t = first; t < last; t++) {
-      long index = token_ids[t] < 0 ? special : token_ids[t] % step;
-      long row = index < special ? 1 + index + (token_ids[t] >= step ? special : 0) : 0;
-      float *key = keys + h * key_head + t * n, *value = values + h * value_head + t * n;
-      const float *key_centre = key_centres + row * n, *value_centre = value_centres + row * n;
-      read_token(n, bits, from_keys, t, key);
-      for (int c = 0; c < n; c++) key[c] = key[c] * spread[c] + key_centre[c];
-      read_token(n, bits, from_values, t, value);
-      for (int c = 0; c < n; c++) value[c] += value_centre[c];
+      if (l.rows[t] != known) {
+        known = l.rows[t];
+        widen(4 * n, l.statistics + h * l.tables + known * 4 * n, statistics);
+      }
+      read_token(n, bits, l.key_payload + h * l.payloads + t * bytes,
+                 wide(l.key_scale[h * l.halves + t]), statistics, statistics + n,
+                 keys + h * key_head + t * n);
+      read_token(n, bits, l.value_payload + h * l.payloads + t * bytes,
+                 wide(l.value_scale[h * l.halves + t]), statistics + 2 * n, statistics + 3 * n,
+                 values + h * value_head + t * n);
     }
   });
 }

@@ -21,7 +21,7 @@ from torch import nn, Tensor
 
 import xsvggt_ros
 
-VERSION = 3  # of the functions in native.cpp
+VERSION = 4  # of the functions in native.cpp
 # Files for a processor, the quickest first, by what PyTorch calls it; others have the plain one.
 FILES = {'AVX512': ('native_x86-64-v4.so', 'native_x86-64-v3.so'),
          'AVX2': ('native_x86-64-v3.so',)}
@@ -41,7 +41,7 @@ _ARGUMENTS: dict[str, list[Any]] = {
     + [_POINTER],
     'row': [_LONG] * 2 + [_POINTER] * 4 + [ctypes.c_int, _POINTER],
     'insert': [_POINTER, _LONG, _LONG] + [_POINTER] * 2 + [_POINTER, _LONG, _LONG] * 2,
-    'decode': [_POINTER, _LONG, _LONG, _POINTER, _LONG, _LONG] + [_POINTER, _LONG] * 2,
+    'decode': [_POINTER, _LONG, _LONG] + [_POINTER, _LONG] * 2,
     'dense': [_LONG] * 4 + [_POINTER, _LONG] + [_POINTER] * 2 + [_FLOAT, _POINTER],
     'products': [_LONG] * 4 + [_POINTER, _LONG, _LONG] * 2 + [_POINTER],
 }

@@ -1,11 +1,10 @@
 """
-Triton kernels for keys and values that are packed by the scheme `token` (see `quantization`).
+Triton kernels for keys and values that are packed by the scheme `token` (see `packing`).
 
-`insert`, `decode` and `attend` do what `Centres.encode` and an index copy, `dequantise` and
-`Centres.uncentre`, and these with an attention behind them do in PyTorch. Importing this module
-needs Triton; `availability.why_not` tells whether it will do. The kernels are checked against
-PyTorch in Triton's interpreter and compiled for several GPUs, both on a CPU: none has run on a
-GPU yet.
+`insert` and `decode` do what those of `packing.TokenLayer` do in PyTorch, `attend` what `decode`
+does with an attention behind it. Importing this module needs Triton; `availability.why_not` tells
+whether it will do. The kernels are checked against PyTorch in Triton's interpreter and compiled
+for several GPUs, both on a CPU: none has run on a GPU yet.
 
 A head's channels are handled as two halves, as they are packed: the first half lies in the low
 bits of a byte, the second in the high ones, so that nothing is ever interleaved.
@@ -17,7 +16,7 @@ import triton
 import triton.language as tl
 
 from xsvggt_ros.kernels.availability import interpreted
-from xsvggt_ros.kernels.packing import Centres, PackedTensor
+from xsvggt_ros.kernels.packing import TokenLayer
 
 LOG2_E = 1.4426950408889634
 # A program of the interpreter costs much the same whatever its size.
@@ -27,91 +26,83 @@ TOKENS = 64 if interpreted() else 32  # of insert and decode, per program
 TILE, TILE_FP32 = (128, 32), (32, 16)
 
 
-def insert(
-    keys: PackedTensor, values: PackedTensor, centres: Centres, key: Tensor, value: Tensor,
-    rows: Tensor, slots: Tensor, bits: int,
-) -> None:
+def insert(layer: TokenLayer, key: Tensor, value: Tensor, slots: Tensor, row: Tensor) -> None:
     """
-    Quantise a step's tokens and write them into their slots.
+    Quantise a frame's tokens and write them into their slots; see `TokenLayer.insert`.
 
-    keys, values: one layer's, [heads, slots, ...] each. key, value: [heads, tokens, head_dim],
-    with contiguous channels. rows: [tokens] int64, of the tables in ``centres``. slots: [tokens]
-    int64.
+    key, value: [heads, tokens, head_dim], with contiguous channels. slots: [tokens] int64; row:
+    [1] int64.
     """
     heads, tokens, dim = key.shape
-    _check(keys, bits, dim, key, value)
+    _check(layer, key, value)
+    layer.check(len(slots), key, value)
+    where = layer.statistics, layer.statistics.stride(0), row
+    _fit[(heads,)](key, *key.stride()[:2], value, *value.stride()[:2], *where, tokens,
+                   DIM=dim, TOKENS=TOKENS, num_warps=4)
     grid = (triton.cdiv(tokens, TOKENS), heads)
     _insert[grid](
-        key, *key.stride()[:2], value, *value.stride()[:2], rows, slots,
-        centres.keys, centres.values, centres.keys.stride(0),
-        centres.spread, centres.spread.stride(0),
-        keys.payload, keys.scale, keys.minimum, values.payload, values.scale, values.minimum,
-        keys.payload.stride(0), keys.scale.stride(0), tokens,
-        HALF=dim // 2, BITS=bits, TOKENS=TOKENS, num_warps=4)
+        key, *key.stride()[:2], value, *value.stride()[:2], *where, slots, layer.rows,
+        *_stored(layer), tokens, HALF=dim // 2, BITS=layer.bits, TOKENS=TOKENS, num_warps=4)
 
 
-def decode(
-    keys: PackedTensor, values: PackedTensor, centres: Centres, token_ids: Tensor, per_step: int,
-    bits: int, out_keys: Tensor, out_values: Tensor,
-) -> None:
+def decode(layer: TokenLayer, out_keys: Tensor, out_values: Tensor) -> None:
     """
-    Write the floats of some heads' first slots, as many as there are token ids, to two tensors.
+    Write the floats of the first slots to two tensors; see `TokenLayer.decode`.
 
-    keys, values: [heads, slots, ...]; centres: of the same heads. token_ids: [used] int64, of the
-    slots; what is written for the negative ones means nothing. per_step: tokens of a frame.
-    out_keys, out_values: [heads, used, head_dim], with contiguous channels.
+    out_keys, out_values: [heads, used, head_dim], with contiguous channels. What is written for
+    slots without a token means nothing.
     """
     heads, used, dim = out_keys.shape
-    _check(keys, bits, dim, out_keys, out_values)
+    _check(layer, out_keys, out_values)
     grid = (triton.cdiv(used, TOKENS), heads)
     _decode[grid](
-        token_ids, per_step, centres.special_tokens,
-        centres.keys, centres.values, centres.keys.stride(0),
-        centres.spread, centres.spread.stride(0),
-        keys.payload, keys.scale, keys.minimum, values.payload, values.scale, values.minimum,
-        keys.payload.stride(0), keys.scale.stride(0),
+        layer.statistics, layer.statistics.stride(0), layer.rows, *_stored(layer),
         out_keys, *out_keys.stride()[:2], out_values, *out_values.stride()[:2], used,
-        HALF=dim // 2, BITS=bits, TOKENS=TOKENS, num_warps=4)
+        HALF=dim // 2, BITS=layer.bits, TOKENS=TOKENS, num_warps=4)
 
 
 def attend(
-    keys: PackedTensor, values: PackedTensor, centres: Centres, token_ids: Tensor, per_step: int,
-    bits: int, query: Tensor, key: Tensor, value: Tensor,
+    layer: TokenLayer, token_ids: Tensor, query: Tensor, key: Tensor, value: Tensor,
 ) -> Tensor:
     """
     Return attention over the packed tokens and, exactly as given, the current frame's own.
 
-    keys, values: one layer's, [heads, slots, ...]. token_ids: [used] int64; the slots of negative
-    ones (the current frame's) are passed over. query, key, value: [heads, tokens, head_dim], with
-    contiguous channels. Returns [heads, tokens, head_dim], scaled by head_dim ** -0.5.
+    token_ids: [used] int64; the slots of negative ones (the current frame's) are passed over.
+    query, key, value: [heads, tokens, head_dim], with contiguous channels. Returns [heads, tokens,
+    head_dim], scaled by head_dim ** -0.5.
 
     The packed tokens are decoded tile by tile in registers, again for every tile of queries; the
     products are taken in the type of the queries and summed in fp32.
     """
     heads, tokens, dim = query.shape
-    _check(keys, bits, dim, query, key, value)
+    _check(layer, query, key, value)
     out = torch.empty(heads, tokens, dim, dtype=query.dtype, device=query.device)
     queries, keys_at_once = TILE_FP32 if query.dtype == torch.float32 else TILE
     grid = (triton.cdiv(tokens, queries), heads)
     _attend[grid](
         query, *query.stride()[:2], key, *key.stride()[:2], value, *value.stride()[:2],
-        out, *out.stride()[:2], token_ids, per_step, centres.special_tokens,
-        centres.keys, centres.values, centres.keys.stride(0),
-        centres.spread, centres.spread.stride(0),
-        keys.payload, keys.scale, keys.minimum, values.payload, values.scale, values.minimum,
-        keys.payload.stride(0), keys.scale.stride(0),
+        out, *out.stride()[:2], token_ids,
+        layer.statistics, layer.statistics.stride(0), layer.rows, *_stored(layer),
         LOG2_E * dim ** -0.5, tokens, key.shape[1], len(token_ids),
-        HALF=dim // 2, BITS=bits, QUERIES=queries, KEYS=keys_at_once,
+        HALF=dim // 2, BITS=layer.bits, QUERIES=queries, KEYS=keys_at_once,
         # The interpreter multiplies the bits of bf16 numbers as if they were integers.
         WIDE=interpreted() and query.dtype == torch.bfloat16, num_warps=8)
     return out
 
 
-def _check(keys: PackedTensor, bits: int, dim: int, *tensors: Tensor) -> None:
+def _stored(layer: TokenLayer) -> tuple[Tensor | int, ...]:
+    """Return payloads, scales, and how far the heads of either are apart."""
+    return (layer.keys, layer.key_scale, layer.values, layer.value_scale, layer.keys.stride(0),
+            layer.key_scale.stride(0))
+
+
+def _check(layer: TokenLayer, *tensors: Tensor) -> None:
     """Raise ValueError where a kernel would read something else than was meant."""
-    if keys.payload.shape[-1] * 8 != dim * bits:
-        raise ValueError(f'a payload of {keys.payload.shape[-1]} bytes does not hold {dim} '
-                         f'channels in {bits} bits')
+    layer.check(tensors[0].shape[1])
+    if any(len(tensor) != len(layer.keys) or tensor.shape[2] != layer.head_dim
+           for tensor in tensors):
+        raise ValueError(f'queries, keys and values must have {len(layer.keys)} heads of '
+                         f'{layer.head_dim} channels')
     if any(tensor.stride(-1) != 1 for tensor in tensors):
         raise ValueError('the channels of a token must be contiguous')
 
@@ -120,25 +111,24 @@ def _check(keys: PackedTensor, bits: int, dim: int, *tensors: Tensor) -> None:
 
 
 @triton.jit
-def _quantised(x, minimum, scale, LEVELS: tl.constexpr):
-    """Return x [tokens, HALF] as integers, uint8, rounded half to even."""
-    levels = tl.div_rn(x - minimum.to(tl.float32)[:, None], scale.to(tl.float32)[:, None])
-    levels = tl.minimum(tl.maximum(levels, 0.0), LEVELS * 1.0)
+def _quantised(x, scale, MIDDLE: tl.constexpr):
+    """Return x [tokens, HALF] as integers about the middle, uint8, rounded half to even."""
+    levels = tl.div_rn(x, tl.broadcast_to(scale.to(tl.float32)[:, None], x.shape)) + MIDDLE
+    levels = tl.minimum(tl.maximum(levels, 0.0), 2 * MIDDLE)
     # Adding 1.5 * 2 ** 23 leaves no bits for a fraction.
     return (levels + 12582912.0 - 12582912.0).to(tl.uint8)
 
 
 @triton.jit
-def _store_tokens(low, high, payload, scale, minimum, slots, mask,
+def _store_tokens(low, high, payload, scale, slots, mask,
                   HALF: tl.constexpr, BITS: tl.constexpr):
-    """Quantise tokens [tokens, HALF] twice, and write them at their slots of a head."""
-    LEVELS: tl.constexpr = 2 ** BITS - 1
-    bottom = tl.minimum(tl.min(low, 1), tl.min(high, 1)).to(tl.float16)
-    top = tl.maximum(tl.max(low, 1), tl.max(high, 1))
-    step = tl.div_rn(top - bottom.to(tl.float32), tl.full(top.shape, LEVELS, tl.float32))
+    """Quantise the halves of tokens [tokens, HALF], and write them at their slots of a head."""
+    MIDDLE: tl.constexpr = (2 ** BITS - 1) / 2
+    top = tl.maximum(tl.max(tl.abs(low), 1), tl.max(tl.abs(high), 1))
+    step = tl.div_rn(top, tl.full(top.shape, MIDDLE, tl.float32))
     step = tl.maximum(step, 6.103515625e-05).to(tl.float16)  # the smallest normal fp16
-    q_low = _quantised(low, bottom, step, LEVELS)
-    q_high = _quantised(high, bottom, step, LEVELS)
+    q_low = _quantised(low, step, MIDDLE)
+    q_high = _quantised(high, step, MIDDLE)
     channel = tl.arange(0, HALF)[None, :]
     if BITS == 4:
         address = payload + slots[:, None] * HALF + channel
@@ -148,12 +138,13 @@ def _store_tokens(low, high, payload, scale, minimum, slots, mask,
         tl.store(address, q_low, mask=mask[:, None])
         tl.store(address + HALF, q_high, mask=mask[:, None])
     tl.store(scale + slots, step, mask=mask)
-    tl.store(minimum + slots, bottom, mask=mask)
 
 
 @triton.jit
-def _load_tokens(payload, scale, minimum, slots, mask, HALF: tl.constexpr, BITS: tl.constexpr):
-    """Return the two halves [tokens, HALF] of a head's tokens in fp32, still centred."""
+def _load_tokens(payload, scale, statistics, rows, slots, mask,
+                 HALF: tl.constexpr, BITS: tl.constexpr):
+    """Return the two halves [tokens, HALF] of a head's tokens in fp32; statistics: of the kind."""
+    MIDDLE: tl.constexpr = (2 ** BITS - 1) / 2
     channel = tl.arange(0, HALF)[None, :]
     if BITS == 4:
         both = tl.load(payload + slots[:, None] * HALF + channel, mask=mask[:, None], other=0)
@@ -163,8 +154,38 @@ def _load_tokens(payload, scale, minimum, slots, mask, HALF: tl.constexpr, BITS:
         low = tl.load(address, mask=mask[:, None], other=0)
         high = tl.load(address + HALF, mask=mask[:, None], other=0)
     step = tl.load(scale + slots, mask=mask, other=0.0).to(tl.float32)[:, None]
-    bottom = tl.load(minimum + slots, mask=mask, other=0.0).to(tl.float32)[:, None]
-    return low.to(tl.float32) * step + bottom, high.to(tl.float32) * step + bottom
+    centre_low, centre_high = _load_halves(statistics, rows, 8 * HALF, mask, HALF)
+    spread_low, spread_high = _load_halves(statistics + 2 * HALF, rows, 8 * HALF, mask, HALF)
+    low = (low.to(tl.float32) - MIDDLE) * step * spread_low + centre_low
+    high = (high.to(tl.float32) - MIDDLE) * step * spread_high + centre_high
+    return low, high
+
+
+@triton.jit
+def _range(base, token_stride, tokens, DIM: tl.constexpr, TOKENS: tl.constexpr):
+    """Return the least and the greatest [DIM] of each channel of a head's tokens, in fp32."""
+    channel = tl.arange(0, DIM)[None, :]
+    low = tl.full((DIM,), float('inf'), tl.float32)
+    high = tl.full((DIM,), float('-inf'), tl.float32)
+    for start in range(0, tokens, TOKENS):
+        token = start + tl.arange(0, TOKENS)
+        mask = (token < tokens)[:, None]
+        address = base + token[:, None] * token_stride + channel
+        x = tl.load(address, mask=mask, other=0.0).to(tl.float32)
+        low = tl.minimum(low, tl.min(tl.where(mask, x, float('inf')), 0))
+        high = tl.maximum(high, tl.max(tl.where(mask, x, float('-inf')), 0))
+    return low, high
+
+
+@triton.jit
+def _store_statistics(target, low, high, DIM: tl.constexpr):
+    """Write centre and spread of channels, see `packing.frame_statistics`."""
+    channel = tl.arange(0, DIM)
+    centre = ((low + high) * 0.5).to(tl.float16)
+    rounded = centre.to(tl.float32)
+    spread = tl.maximum(tl.maximum(high - rounded, rounded - low), 6.103515625e-05)
+    tl.store(target + channel, centre)
+    tl.store(target + DIM + channel, spread.to(tl.float16))
 
 
 @triton.jit
@@ -174,22 +195,6 @@ def _load_halves(base, rows, stride, mask, HALF: tl.constexpr):
     low = tl.load(address, mask=mask[:, None], other=0.0).to(tl.float32)
     high = tl.load(address + HALF, mask=mask[:, None], other=0.0).to(tl.float32)
     return low, high
-
-
-@triton.jit
-def _centre_rows(token_ids, per_step, special):
-    """Return each token's row of the centres, see `Centres.rows_of`; 0 for negative ids."""
-    index = token_ids % per_step
-    later = (token_ids >= per_step).to(tl.int64)
-    return tl.where((token_ids >= 0) & (index < special), 1 + index + later * special, 0)
-
-
-@triton.jit
-def _spread(spread, HALF: tl.constexpr):
-    """Return the two halves [1, HALF] of a head's spread."""
-    channel = tl.arange(0, HALF)[None, :]
-    return (tl.load(spread + channel).to(tl.float32),
-            tl.load(spread + HALF + channel).to(tl.float32))
 
 
 @triton.jit
@@ -205,73 +210,86 @@ def _operand(x, kind: tl.constexpr, WIDE: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=['tokens'])
+def _fit(
+    key, key_head, key_token, value, value_head, value_token, statistics, statistics_head, row_of,
+    tokens, DIM: tl.constexpr, TOKENS: tl.constexpr,
+):
+    head = tl.program_id(0).to(tl.int64)
+    target = statistics + head * statistics_head + tl.load(row_of) * (4 * DIM)
+    low, high = _range(key + head * key_head, key_token, tokens, DIM, TOKENS)
+    _store_statistics(target, low, high, DIM)
+    low, high = _range(value + head * value_head, value_token, tokens, DIM, TOKENS)
+    _store_statistics(target + 2 * DIM, low, high, DIM)
+
+
+@triton.jit
+def _store_normalised(source, token_stride, token, statistics, payload, scale, slots, mask,
+                      HALF: tl.constexpr, BITS: tl.constexpr):
+    """Quantise a head's tokens about the statistics of their frame, and write them."""
+    low, high = _load_halves(source, token, token_stride, mask, HALF)
+    channel = tl.arange(0, HALF)[None, :]
+    centre_low = tl.load(statistics + channel).to(tl.float32)
+    centre_high = tl.load(statistics + HALF + channel).to(tl.float32)
+    spread_low = tl.load(statistics + 2 * HALF + channel).to(tl.float32)
+    spread_high = tl.load(statistics + 3 * HALF + channel).to(tl.float32)
+    low = tl.div_rn(low - centre_low, tl.broadcast_to(spread_low, low.shape))
+    high = tl.div_rn(high - centre_high, tl.broadcast_to(spread_high, high.shape))
+    _store_tokens(low, high, payload, scale, slots, mask, HALF, BITS)
+
+
+@triton.jit(do_not_specialize=['tokens'])
 def _insert(
-    key, key_head, key_token, value, value_head, value_token, row_of, slot_of,
-    key_centres, value_centres, centres_head, spread, spread_head,
-    key_payload, key_scale, key_minimum, value_payload, value_scale, value_minimum,
-    payload_head, side_head, tokens,
-    HALF: tl.constexpr, BITS: tl.constexpr, TOKENS: tl.constexpr,
+    key, key_head, key_token, value, value_head, value_token, statistics, statistics_head, row_of,
+    slot_of, rows, key_payload, key_scale, value_payload, value_scale, payload_head, side_head,
+    tokens, HALF: tl.constexpr, BITS: tl.constexpr, TOKENS: tl.constexpr,
 ):
     token = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
     head = tl.program_id(1).to(tl.int64)
     mask = token < tokens
-    rows = tl.load(row_of + token, mask=mask, other=0)
+    row = tl.load(row_of)
     slots = tl.load(slot_of + token, mask=mask, other=0)
-
-    low, high = _load_halves(key + head * key_head, token, key_token, mask, HALF)
-    centre_low, centre_high = _load_halves(
-        key_centres + head * centres_head, rows, 2 * HALF, mask, HALF)
-    spread_low, spread_high = _spread(spread + head * spread_head, HALF)
-    low = tl.div_rn(low - centre_low, tl.broadcast_to(spread_low, low.shape))
-    high = tl.div_rn(high - centre_high, tl.broadcast_to(spread_high, high.shape))
-    _store_tokens(low, high, key_payload + head * payload_head, key_scale + head * side_head,
-                  key_minimum + head * side_head, slots, mask, HALF, BITS)
-
-    low, high = _load_halves(value + head * value_head, token, value_token, mask, HALF)
-    centre_low, centre_high = _load_halves(
-        value_centres + head * centres_head, rows, 2 * HALF, mask, HALF)
-    _store_tokens(low - centre_low, high - centre_high, value_payload + head * payload_head,
-                  value_scale + head * side_head, value_minimum + head * side_head,
-                  slots, mask, HALF, BITS)
+    # Every head writes the same here.
+    tl.store(rows + slots, tl.zeros((TOKENS,), tl.int32) + row.to(tl.int32), mask=mask)
+    of_row = statistics + head * statistics_head + row * (8 * HALF)
+    _store_normalised(key + head * key_head, key_token, token, of_row,
+                      key_payload + head * payload_head, key_scale + head * side_head, slots, mask,
+                      HALF, BITS)
+    _store_normalised(value + head * value_head, value_token, token, of_row + 4 * HALF,
+                      value_payload + head * payload_head, value_scale + head * side_head, slots,
+                      mask, HALF, BITS)
 
 
 @triton.jit(do_not_specialize=['used'])
 def _decode(
-    id_of, per_step, special, key_centres, value_centres, centres_head, spread, spread_head,
-    key_payload, key_scale, key_minimum, value_payload, value_scale, value_minimum,
+    statistics, statistics_head, row_of_slot, key_payload, key_scale, value_payload, value_scale,
     payload_head, side_head, keys, keys_head, keys_token, values, values_head, values_token, used,
     HALF: tl.constexpr, BITS: tl.constexpr, TOKENS: tl.constexpr,
 ):
     slots = (tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)).to(tl.int64)
     head = tl.program_id(1).to(tl.int64)
     mask = slots < used
-    rows = _centre_rows(tl.load(id_of + slots, mask=mask, other=-1), per_step, special)
+    rows = tl.load(row_of_slot + slots, mask=mask, other=0).to(tl.int64)
     channel = tl.arange(0, HALF)[None, :]
-
-    low, high = _load_tokens(key_payload + head * payload_head, key_scale + head * side_head,
-                             key_minimum + head * side_head, slots, mask, HALF, BITS)
-    centre_low, centre_high = _load_halves(
-        key_centres + head * centres_head, rows, 2 * HALF, mask, HALF)
-    spread_low, spread_high = _spread(spread + head * spread_head, HALF)
-    address = keys + head * keys_head + slots[:, None] * keys_token + channel
+    own = statistics + head * statistics_head
     kind = keys.dtype.element_ty
-    tl.store(address, (low * spread_low + centre_low).to(kind), mask=mask[:, None])
-    tl.store(address + HALF, (high * spread_high + centre_high).to(kind), mask=mask[:, None])
+
+    low, high = _load_tokens(key_payload + head * payload_head, key_scale + head * side_head, own,
+                             rows, slots, mask, HALF, BITS)
+    address = keys + head * keys_head + slots[:, None] * keys_token + channel
+    tl.store(address, low.to(kind), mask=mask[:, None])
+    tl.store(address + HALF, high.to(kind), mask=mask[:, None])
 
     low, high = _load_tokens(value_payload + head * payload_head, value_scale + head * side_head,
-                             value_minimum + head * side_head, slots, mask, HALF, BITS)
-    centre_low, centre_high = _load_halves(
-        value_centres + head * centres_head, rows, 2 * HALF, mask, HALF)
+                             own + 4 * HALF, rows, slots, mask, HALF, BITS)
     address = values + head * values_head + slots[:, None] * values_token + channel
-    tl.store(address, (low + centre_low).to(kind), mask=mask[:, None])
-    tl.store(address + HALF, (high + centre_high).to(kind), mask=mask[:, None])
+    tl.store(address, low.to(kind), mask=mask[:, None])
+    tl.store(address + HALF, high.to(kind), mask=mask[:, None])
 
 
 @triton.jit
-def _attend_tile(q_low, q_high, k_low, k_high, v_low, v_high, valid,
-                 top, total, sum_low, sum_high, factor,
-                 kind: tl.constexpr, WIDE: tl.constexpr):
-    """Add a tile of keys and values to an attention so far; see FlashAttention."""
+def _weigh_tile(q_low, q_high, k_low, k_high, valid, top, total, factor,
+                kind: tl.constexpr, WIDE: tl.constexpr):
+    """Return a tile's weights, and how earlier ones shrink by it; see FlashAttention."""
     logits = tl.dot(q_low, tl.trans(k_low), input_precision='ieee')
     logits = tl.dot(q_high, tl.trans(k_high), logits, input_precision='ieee') * factor
     logits = tl.where(valid[None, :], logits, float('-inf'))
@@ -279,18 +297,22 @@ def _attend_tile(q_low, q_high, k_low, k_high, v_low, v_high, valid,
     weights = tl.exp2(logits - new_top[:, None])
     shrink = tl.exp2(top - new_top)
     total = total * shrink + tl.sum(weights, 1)
-    weights = _operand(weights, kind, WIDE)
+    return _operand(weights, kind, WIDE), shrink, new_top, total
+
+
+@triton.jit
+def _add_tile(weights, shrink, v_low, v_high, sum_low, sum_high):
+    """Add a tile's values to an attention so far."""
     sum_low = tl.dot(weights, v_low, sum_low * shrink[:, None], input_precision='ieee')
     sum_high = tl.dot(weights, v_high, sum_high * shrink[:, None], input_precision='ieee')
-    return new_top, total, sum_low, sum_high
+    return sum_low, sum_high
 
 
 @triton.jit(do_not_specialize=['tokens', 'own', 'used'])
 def _attend(
     query, query_head, query_token, key, key_head, key_token, value, value_head, value_token,
-    out, out_head, out_token, id_of, per_step, special,
-    key_centres, value_centres, centres_head, spread, spread_head,
-    key_payload, key_scale, key_minimum, value_payload, value_scale, value_minimum,
+    out, out_head, out_token, id_of, statistics, statistics_head, row_of_slot,
+    key_payload, key_scale, value_payload, value_scale,
     payload_head, side_head, factor, tokens, own, used,
     HALF: tl.constexpr, BITS: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
     WIDE: tl.constexpr,
@@ -311,33 +333,30 @@ def _attend(
         token = start + tl.arange(0, KEYS)
         mask = token < own
         k_low, k_high = _load_halves(key + head * key_head, token, key_token, mask, HALF)
+        weights, shrink, top, total = _weigh_tile(
+            q_low, q_high, _operand(k_low, kind, WIDE), _operand(k_high, kind, WIDE), mask,
+            top, total, factor, kind, WIDE)
         v_low, v_high = _load_halves(value + head * value_head, token, value_token, mask, HALF)
-        top, total, sum_low, sum_high = _attend_tile(
-            q_low, q_high, _operand(k_low, kind, WIDE), _operand(k_high, kind, WIDE),
-            _operand(v_low, kind, WIDE), _operand(v_high, kind, WIDE), mask,
-            top, total, sum_low, sum_high, factor, kind, WIDE)
+        sum_low, sum_high = _add_tile(weights, shrink, _operand(v_low, kind, WIDE),
+                                      _operand(v_high, kind, WIDE), sum_low, sum_high)
 
-    spread_low, spread_high = _spread(spread + head * spread_head, HALF)
+    described = statistics + head * statistics_head
     for start in range(0, used, KEYS):
         slots = (start + tl.arange(0, KEYS)).to(tl.int64)
         ids = tl.load(id_of + slots, mask=slots < used, other=-1)
         mask = ids >= 0
-        rows = _centre_rows(ids, per_step, special)
-        low, high = _load_tokens(key_payload + head * payload_head, key_scale + head * side_head,
-                                 key_minimum + head * side_head, slots, mask, HALF, BITS)
-        centre_low, centre_high = _load_halves(
-            key_centres + head * centres_head, rows, 2 * HALF, mask, HALF)
-        k_low = _operand(low * spread_low + centre_low, kind, WIDE)
-        k_high = _operand(high * spread_high + centre_high, kind, WIDE)
-        low, high = _load_tokens(
+        rows = tl.load(row_of_slot + slots, mask=mask, other=0).to(tl.int64)
+        k_low, k_high = _load_tokens(
+            key_payload + head * payload_head, key_scale + head * side_head, described, rows,
+            slots, mask, HALF, BITS)
+        weights, shrink, top, total = _weigh_tile(
+            q_low, q_high, _operand(k_low, kind, WIDE), _operand(k_high, kind, WIDE), mask,
+            top, total, factor, kind, WIDE)
+        v_low, v_high = _load_tokens(
             value_payload + head * payload_head, value_scale + head * side_head,
-            value_minimum + head * side_head, slots, mask, HALF, BITS)
-        centre_low, centre_high = _load_halves(
-            value_centres + head * centres_head, rows, 2 * HALF, mask, HALF)
-        top, total, sum_low, sum_high = _attend_tile(
-            q_low, q_high, k_low, k_high, _operand(low + centre_low, kind, WIDE),
-            _operand(high + centre_high, kind, WIDE), mask,
-            top, total, sum_low, sum_high, factor, kind, WIDE)
+            described + 4 * HALF, rows, slots, mask, HALF, BITS)
+        sum_low, sum_high = _add_tile(weights, shrink, _operand(v_low, kind, WIDE),
+                                      _operand(v_high, kind, WIDE), sum_low, sum_high)
 
     address = out + head * out_head + row[:, None] * out_token + tl.arange(0, HALF)[None, :]
     mask = (row < tokens)[:, None]

@@ -5,11 +5,12 @@ A block of values x is stored as integers q with a scale and a minimum: x ~ q * 
 q = round((x - minimum) / scale) within 0..2^bits - 1. The minimum is a float, no integer zero
 point, so that a block need not contain zero. 4-bit integers lie two in a byte.
 
-Two schemes share this. `token`: every token of a head is one block, keys first centred and scaled
-per channel by the first frame's statistics, frozen. A frame's special tokens are unlike its
-patches but much the same in every frame; keys and values of each are centred on its own earliest
-ones. `kcvt`: the XStreamVGGT paper's, keys per channel over a group of at most 64 tokens of one
-frame, values per token; the special tokens are a group of their own.
+Two schemes share this. `token`: every token of a head has one scale of its own, symmetric about
+zero, once each channel of its frame is moved and stretched to between -1 and 1. Centre and spread
+of the channels, the middle and half of the range of the frame's own tokens, are kept for as long
+as any token of the frame is: nothing is described by what another frame was like. `kcvt`: the
+XStreamVGGT paper's, keys per channel over a group of at most 64 tokens of one frame, values per
+token; the special tokens are a group of their own.
 """
 
 from dataclasses import dataclass, fields
@@ -20,9 +21,7 @@ from torch import Tensor
 SCHEMES = ('token', 'kcvt')
 BITS = {'int8': 8, 'int4': 4}
 GROUP = 64  # tokens, at most, that share a key channel's scale in the scheme kcvt
-# A channel that hardly varied in the first frame may do so later: its scale is not trusted below
-# this share of the head's mean one.
-MIN_RELATIVE_SPREAD = 0.1
+SMALLEST = torch.finfo(torch.half).tiny  # of scales and spreads: the smallest normal number
 
 
 @dataclass(frozen=True)
@@ -37,19 +36,6 @@ class PackedTensor:
     def nbytes(self) -> int:
         """Return the bytes of payload and side data."""
         return sum(getattr(self, field.name).nbytes for field in fields(self))
-
-
-@dataclass(frozen=True)
-class PackedKV:
-    """Keys and values of some tokens, [heads, tokens, ...] each, as they are stored."""
-
-    keys: PackedTensor
-    values: PackedTensor
-
-    @property
-    def nbytes(self) -> int:
-        """Return the bytes of everything."""
-        return self.keys.nbytes + self.values.nbytes
 
 
 def group_sizes(tokens: int, special_tokens: int) -> list[int]:
@@ -70,11 +56,7 @@ def group_index(sizes: list[int], device: torch.device) -> Tensor:
 
 def quantise(x: Tensor, bits: int, dim: int) -> PackedTensor:
     """Return x [..., n] quantised with one scale and minimum along ``dim``; n must be even."""
-    return quantise_(x.to(torch.float32, copy=True), bits, dim)
-
-
-def quantise_(x: Tensor, bits: int, dim: int) -> PackedTensor:
-    """As `quantise`, for fp32 that is not needed any more: new memory costs a CPU most of it."""
+    x = x.to(torch.float32, copy=True)
     levels = 2 ** bits - 1
     minimum = x.amin(dim, keepdim=True).half()
     scale = (x.amax(dim, keepdim=True) - minimum.float()) / levels
@@ -109,146 +91,97 @@ def unpack(payload: Tensor, bits: int, out: Tensor) -> None:
     out[..., half:].copy_(payload >> 4)
 
 
-class KVQuantizer:
-    """Encode keys and values of one layer once, decode them as often as needed."""
-
-    def __init__(self, bits: int, scheme: str = 'token', special_tokens: int = 0) -> None:
-        """
-        Choose 8 or 4 bits and a scheme, 'token' or 'kcvt'.
-
-        special_tokens: how many tokens at the beginning of a frame are no patches.
-        """
-        if bits not in BITS.values():
-            raise ValueError(f'bits must be 4 or 8, got {bits}')
-        if scheme not in SCHEMES:
-            raise ValueError(f"scheme must be one of {', '.join(SCHEMES)}; got '{scheme}'")
-        self.bits = bits
-        self.scheme = scheme
-        self._special_tokens = special_tokens
-        self._centres: Centres | None = None
-
-    def fit(self, keys: Tensor, values: Tensor) -> None:
-        """Freeze the statistics of the first frame, [heads, tokens, head_dim] each."""
-        if self.scheme == 'token':
-            special = min(self._special_tokens, keys.shape[1])
-            self._centres = Centres.empty(keys.shape[0], special, keys.shape[2], keys.device)
-            self._centres.fit_patches(keys)
-            self._centres.fit_special(keys, values, 0)
-
-    def encode(self, keys: Tensor, values: Tensor) -> PackedKV:
-        """Return the tokens of one frame, [heads, tokens, head_dim] each, packed."""
-        if self.scheme == 'kcvt':
-            sizes = group_sizes(keys.shape[1], self._special_tokens)
-            return PackedKV(
-                quantise_groups(keys, self.bits, sizes), quantise(values, self.bits, -1))
-        centres = self._fitted()
-        return centres.encode(keys, values, centres.rows(keys.shape[1], 0), self.bits)
-
-    def decode(self, packed: PackedKV) -> tuple[Tensor, Tensor]:
-        """Return keys and values, [heads, tokens, head_dim] fp32 each."""
-        values = dequantise(packed.values, self.bits)
-        if self.scheme == 'kcvt':
-            sizes = group_sizes(values.shape[1], self._special_tokens)
-            group = group_index(sizes, values.device)
-            block = PackedTensor(packed.keys.payload, packed.keys.scale[:, group],
-                          packed.keys.minimum[:, group])
-            return dequantise(block, self.bits), values
-        centres = self._fitted()
-        keys = dequantise(packed.keys, self.bits)
-        centres.uncentre(keys, values, centres.rows(keys.shape[1], 0))
-        return keys, values
-
-    def _fitted(self) -> 'Centres':
-        if self._centres is None:
-            raise RuntimeError('fit the quantiser to the first frame before it encodes or decodes')
-        return self._centres
-
-
 @dataclass(frozen=True)
-class Centres:
+class TokenLayer:
     """
-    What the scheme `token` takes off keys and values before they are quantised; fp16.
+    One layer of keys and values of the scheme `token`, or some heads of it; all are views.
 
-    Row 0 of the tables is for patches, then one row for each special token of the first frame,
-    then one for each of the later frames, which begin as other learnt vectors.
+    Kernels elsewhere do what `insert` and `decode` do here in PyTorch.
     """
 
-    keys: Tensor  # [heads, 1 + 2 * special_tokens, head_dim]
-    values: Tensor  # the same
-    spread: Tensor  # [heads, 1, head_dim], of the keys
-
-    @classmethod
-    def empty(
-        cls, heads: int, special_tokens: int, head_dim: int, device: torch.device,
-    ) -> 'Centres':
-        """Allocate the tables."""
-        table = torch.zeros(
-            heads, 1 + 2 * special_tokens, head_dim, dtype=torch.half, device=device)
-        return cls(table, table.clone(), table[:, :1].clone())
+    keys: Tensor  # payload, uint8 [heads, slots, head_dim * bits / 8]
+    values: Tensor
+    key_scale: Tensor  # fp16 [heads, slots, 1]
+    value_scale: Tensor
+    # fp16 [heads, rows, 4, head_dim]: a frame's centres and spreads of keys, then of values
+    statistics: Tensor
+    rows: Tensor  # int32 [slots]: where the statistics of each slot's token are
+    bits: int
 
     @property
-    def special_tokens(self) -> int:
-        """Return the number of special tokens of a frame."""
-        return self.keys.shape[1] // 2
+    def head_dim(self) -> int:
+        """Return the channels of a head."""
+        return self.statistics.shape[-1]
 
-    @property
-    def nbytes(self) -> int:
-        """Return the bytes of the tables."""
-        return self.keys.nbytes + self.values.nbytes + self.spread.nbytes
+    def of_heads(self, heads: slice) -> 'TokenLayer':
+        """Return some heads."""
+        return TokenLayer(self.keys[heads], self.values[heads], self.key_scale[heads],
+                          self.value_scale[heads], self.statistics[heads], self.rows, self.bits)
 
-    def of_heads(self, heads: slice) -> 'Centres':
-        """Return the tables of some heads, as views."""
-        return Centres(self.keys[heads], self.values[heads], self.spread[heads])
+    def check(self, tokens: int, *tensors: Tensor) -> None:
+        """Raise ValueError unless tensors are [heads, tokens, head_dim]; kernels check nothing."""
+        heads, dim = len(self.keys), self.head_dim
+        if self.keys.shape[-1] * 8 != dim * self.bits:
+            raise ValueError(f'a payload of {self.keys.shape[-1]} bytes does not hold {dim} '
+                             f'channels in {self.bits} bits')
+        if any(tensor.shape != (heads, tokens, dim) for tensor in tensors):
+            raise ValueError(f'keys and values must be {[heads, tokens, dim]}, got '
+                             f'{[list(tensor.shape) for tensor in tensors]}')
 
-    def fit_patches(self, keys: Tensor) -> None:
-        """Take mean and spread of the first frame's patch keys, [heads, tokens, head_dim]."""
-        patches = keys[:, self.special_tokens:] if keys.shape[1] > self.special_tokens else keys
-        centre, spread = key_statistics(patches)
-        self.keys[:, :1].copy_(centre)
-        self.spread.copy_(spread)
+    def insert(self, key: Tensor, value: Tensor, slots: Tensor, row: Tensor) -> None:
+        """
+        Quantise the tokens of a frame, [heads, tokens, head_dim], and write them into their slots.
 
-    def fit_special(self, keys: Tensor, values: Tensor, step: int) -> None:
-        """Take the special tokens of the first (step 0) or second frame (step 1)."""
-        count = self.special_tokens
-        rows = slice(1 + count * step, 1 + count * (step + 1))
-        self.keys[:, rows].copy_(keys[:, :count])
-        self.values[:, rows].copy_(values[:, :count])
+        slots: [tokens] int64; row: [1] int64, of the statistics, which no other token refers to.
+        """
+        both = torch.stack([key, value]).float()
+        centre, spread = frame_statistics(both)  # [2, heads, 1, head_dim]
+        both.sub_(centre.float()).div_(spread.float())
+        statistics = torch.stack([centre, spread], dim=3).movedim(0, 2).flatten(2, 3)
+        self.statistics.index_copy_(1, row, statistics)
+        payload, scale = quantise_symmetric_(both, self.bits)
+        for target, part in ((self.keys, payload[0]), (self.values, payload[1]),
+                             (self.key_scale, scale[0]), (self.value_scale, scale[1])):
+            target.index_copy_(1, slots, part)
+        self.rows.index_copy_(0, slots, row.int().expand(len(slots)))
 
-    def rows(self, tokens: int, step: int) -> Tensor:
-        """Return the row of each token of a frame, [tokens] int64."""
-        return self.rows_of(torch.arange(tokens, device=self.keys.device), step > 0)
-
-    def rows_of(self, index: Tensor, later: Tensor | bool) -> Tensor:
-        """Return the rows of tokens by their index in the frame, and whether it is a later one."""
-        count = self.special_tokens
-        return torch.where(index < count, 1 + index + later * count, 0)
-
-    def encode(self, keys: Tensor, values: Tensor, rows: Tensor, bits: int) -> PackedKV:
-        """Return tokens [heads, tokens, head_dim] centred, scaled and packed."""
-        key_centres, value_centres = self._at(rows)
-        keys = torch.sub(keys.float(), key_centres, out=key_centres).div_(self.spread)
-        values = torch.sub(values.float(), value_centres, out=value_centres)
-        return PackedKV(quantise_(keys, bits, -1), quantise_(values, bits, -1))
-
-    def uncentre(self, keys: Tensor, values: Tensor, rows: Tensor) -> None:
-        """Undo, in place, what `encode` did before it packed."""
-        key_centres, value_centres = self._at(rows)
-        keys.mul_(self.spread).add_(key_centres)
-        values.add_(value_centres)
-
-    def _at(self, rows: Tensor) -> list[Tensor]:
-        """Return the rows of both tables, as floats: mixed types make a CPU many times slower."""
-        return [table.float().index_select(1, rows) for table in (self.keys, self.values)]
+    def decode(self, out_keys: Tensor, out_values: Tensor) -> None:
+        """Write the floats of the first slots to tensors [heads, used, head_dim]."""
+        used = out_keys.shape[1]
+        rows = self.rows[:used]
+        for kind, (out, payload, scale) in enumerate((
+                (out_keys, self.keys, self.key_scale),
+                (out_values, self.values, self.value_scale))):
+            unpack(payload[:, :used], self.bits, out)
+            # As floats: mixed types make a CPU many times slower.
+            centre, spread = (self.statistics[:, :, 2 * kind + part].float().index_select(1, rows)
+                              for part in (0, 1))
+            out.sub_(middle(self.bits)).mul_(scale[:, :used].float()).mul_(spread).add_(centre)
 
 
-def key_statistics(keys: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and spread of each channel, [heads, 1, head_dim] fp32, over the tokens."""
-    keys = keys.float()
-    centre = keys.mean(dim=1, keepdim=True)
-    spread = (keys - centre).square().mean(dim=1, keepdim=True).sqrt()
-    floor = MIN_RELATIVE_SPREAD * spread.square().mean(dim=-1, keepdim=True).sqrt()
-    spread = spread.maximum(floor)
-    return centre, torch.where(spread > 0, spread, 1.0)
+def middle(bits: int) -> float:
+    """Return the integer, half a one, that stands for zero in the scheme `token`."""
+    return (2 ** bits - 1) / 2
+
+
+def frame_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """
+    Return centre and spread of channels, fp16 [..., 1, head_dim], of tokens [..., n, head_dim].
+
+    The middle of their range and half of it, which no order of summing changes.
+    """
+    low, high = x.amin(-2, keepdim=True), x.amax(-2, keepdim=True)
+    centre = ((low + high) * 0.5).half()
+    spread = torch.maximum(high - centre.float(), centre.float() - low)
+    return centre, spread.clamp_min(SMALLEST).half()
+
+
+def quantise_symmetric_(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """Return payload and scale, fp16 [..., 1], of fp32 [..., n] that is not needed any more."""
+    half = middle(bits)
+    scale = (x.abs().amax(-1, keepdim=True) / half).clamp_min(SMALLEST).half()
+    q = x.div_(scale.float()).add_(half).round_().clamp_(0, 2 * half).byte()
+    return pack(q) if bits == 4 else q, scale
 
 
 def quantise_groups(keys: Tensor, bits: int, sizes: list[int]) -> PackedTensor:

@@ -45,24 +45,28 @@ def build_cache(
         store = DenseStore(layout, slots, config.storage_dtype(dtype), device)
     elif config.scheme == 'kcvt':
         store = GroupedStore(
-            layout, slots, BITS[quantization], max_groups(layout, policy, slots), dtype, device)
+            layout, slots, BITS[quantization],
+            max_rows(layout, policy, slots, len(group_sizes(step, layout.special_tokens))),
+            dtype, device)
     else:
-        store = TokenStore(layout, slots, BITS[quantization], dtype, device, module)
+        store = TokenStore(
+            layout, slots, BITS[quantization], max_rows(layout, policy, slots, 1), dtype, device,
+            module)
     return KVCache(layout, policy, budget, store, track_health)
 
 
-def max_groups(layout: CacheLayout, policy: RetentionPolicy, slots: int) -> int:
+def max_rows(
+    layout: CacheLayout, policy: RetentionPolicy, slots: int, rows_per_step: int,
+) -> int:
     """
-    Return the rows of the table of key groups (scheme kcvt), per layer.
+    Return the rows of the table of what describes several packed tokens, per layer.
 
     Enough for whole steps in every slot, and one more where a window may cut a step in two. A
-    policy that takes tokens here and there leaves groups with few tokens: twice the rows, and a
-    step's eviction is larger than what the emptiest groups hold, of which the next step needs the
-    rows.
+    policy that takes tokens here and there leaves rows with few tokens: twice the rows, and a
+    step's eviction is larger than what the emptiest rows hold, of which the next step needs some.
     """
     step = layout.tokens_per_step
-    groups = len(group_sizes(step, layout.special_tokens))
     if policy.evicts == 'steps':
-        return slots // step * groups + policy.partial_steps(slots)
-    rows = (slots // step + 2) * groups
+        return slots // step * rows_per_step + policy.partial_steps(slots)
+    rows = (slots // step + 2) * rows_per_step
     return rows if policy.evicts == 'oldest' else 2 * rows

@@ -86,6 +86,7 @@ class KVCache:
             self._grow()
         if layer == 0:
             self._save_evicted()
+            self._store.begin_step(self._token_ids)
         if self._range is not None:
             self._range.record(layer, key, value)
         if self.budget is not None:

@@ -54,6 +54,9 @@ class DenseStore:
         for tensor in (self.keys, self.values):
             copy_slots(tensor, sources, targets)
 
+    def begin_step(self, token_ids: Tensor) -> None:
+        """Do nothing: tokens need their slots only."""
+
     def attend(
         self, layer: int, step: Step, query: Tensor, key: Tensor, value: Tensor,
         observe: Observer | None,

@@ -43,6 +43,13 @@ class KVStore(Protocol):
     def bytes_used(self, tokens: int, token_ids: Tensor) -> int:
         """Return the bytes that belong to the tokens remembered, ``tokens`` in each layer."""
 
+    def begin_step(self, token_ids: Tensor) -> None:
+        """
+        Get ready for the tokens of a step, before the first layer stores its own.
+
+        token_ids: [layers, slots] int64 of all slots, -1 in free ones.
+        """
+
     def attend(
         self, layer: int, step: Step, query: Tensor, key: Tensor, value: Tensor,
         observe: Observer | None,

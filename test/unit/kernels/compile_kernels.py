@@ -21,9 +21,8 @@ from xsvggt_ros.kernels import gemv, packed, qkv
 SHARED_BYTES = {80: 163 << 10, 87: 163 << 10, 89: 99 << 10, 90: 227 << 10}
 POINTERS = {
     'row_of': 'i64', 'slot_of': 'i64', 'id_of': 'i64',
-    'key_centres': 'fp16', 'value_centres': 'fp16', 'spread': 'fp16',
-    'key_payload': 'u8', 'key_scale': 'fp16', 'key_minimum': 'fp16',
-    'value_payload': 'u8', 'value_scale': 'fp16', 'value_minimum': 'fp16',
+    'statistics': 'fp16', 'rows': 'i32', 'row_of_slot': 'i32',
+    'key_payload': 'u8', 'key_scale': 'fp16', 'value_payload': 'u8', 'value_scale': 'fp16',
     'query_weight': 'fp32', 'query_bias': 'fp32', 'key_weight': 'fp32', 'key_bias': 'fp32',
     'cosines': 'fp32', 'sines': 'fp32', 'weights': 'i8'}
 # In the precision that is computed in.
@@ -70,6 +69,7 @@ def main():
         block = {'HALF': 32, 'BITS': 4, 'TOKENS': packed.TOKENS}
         queries, keys = packed.TILE_FP32 if kind == 'fp32' else packed.TILE
         tile = {'HALF': 32, 'BITS': 4, 'QUERIES': queries, 'KEYS': keys, 'WIDE': False}
+        build(packed._fit, {'DIM': 64, 'TOKENS': packed.TOKENS}, kind, capability, 4)
         build(packed._insert, block, kind, capability, 4)
         build(packed._decode, block, kind, capability, 4)
         build(packed._attend, tile, kind, capability, 8)

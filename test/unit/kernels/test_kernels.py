@@ -5,6 +5,7 @@ Without a GPU they run in Triton's interpreter (TRITON_INTERPRET, set in conftes
 same tests run them compiled.
 """
 
+import dataclasses
 import os
 from pathlib import Path
 import subprocess
@@ -16,8 +17,8 @@ import torch
 from xsvggt_ros.engine.config import EngineConfig
 from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.kernels.availability import interpreted, load, why_not
-from xsvggt_ros.kernels.packing import Centres, dequantise, PackedTensor
-from xsvggt_ros.kv_cache import store
+from xsvggt_ros.kernels.packing import TokenLayer
+from xsvggt_ros.kv_cache import token_store
 from xsvggt_ros.kv_cache.build import build_cache
 from xsvggt_ros.kv_cache.config import CacheConfig, CacheLayout
 from xsvggt_ros.model.checkpoint import load_model
@@ -40,23 +41,24 @@ HEADS, DIM, SPECIAL, TOKENS, FRAMES = 2, 64, 5, 28, 5
 class Layer:
     """One layer of a packed cache, filled by PyTorch and, beside it, by the kernel."""
 
-    def __init__(self, bits, dim=DIM, dtype=torch.float32, special=SPECIAL, seed=0):
+    def __init__(self, bits, dim=DIM, dtype=torch.float32, seed=0):
         self.bits, self.dim, self.dtype = bits, dim, dtype
         self.generator = torch.Generator().manual_seed(seed)
         self.slots = (FRAMES + 1) * TOKENS
-        self.centres = Centres.empty(HEADS, special, dim, DEVICE)
-        self.keys, self.values = self.empty(), self.empty()
-        self.kernel_keys, self.kernel_values = self.empty(), self.empty()
+        self.stored, self.by_kernel = self.empty(), self.empty()
         self.token_ids = torch.full((self.slots,), -1, device=DEVICE)
         order = torch.randperm(self.slots, generator=self.generator).to(DEVICE)
         self.slots_of = order.split(TOKENS)
 
     def empty(self):
-        shape = HEADS, self.slots
-        return PackedTensor(torch.zeros(*shape, self.dim * self.bits // 8, dtype=torch.uint8,
-                                 device=DEVICE),
-                     torch.zeros(*shape, 1, dtype=torch.half, device=DEVICE),
-                     torch.zeros(*shape, 1, dtype=torch.half, device=DEVICE))
+        def zeros(*shape, dtype=torch.half):
+            return torch.zeros(HEADS, *shape, dtype=dtype, device=DEVICE)
+
+        payload = self.slots, self.dim * self.bits // 8
+        return TokenLayer(
+            zeros(*payload, dtype=torch.uint8), zeros(*payload, dtype=torch.uint8),
+            zeros(self.slots, 1), zeros(self.slots, 1), zeros(FRAMES + 1, 4, self.dim),
+            torch.zeros(self.slots, dtype=torch.int32, device=DEVICE), self.bits)
 
     def random(self):
         """Return [HEADS, TOKENS, dim] as the network gives it: not contiguous, off zero."""
@@ -65,28 +67,16 @@ class Layer:
         return x.to(DEVICE, self.dtype).transpose(0, 1)
 
     def insert(self, step):
-        key, value = self.random(), self.random()
-        if step == 0:
-            self.centres.fit_patches(key)
-        if step <= 1:
-            self.centres.fit_special(key, value, step)
-        rows, slots = self.centres.rows(TOKENS, step), self.slots_of[step]
-        encoded = self.centres.encode(key, value, rows, self.bits)
-        for target, block in ((self.keys, encoded.keys), (self.values, encoded.values)):
-            target.payload.index_copy_(1, slots, block.payload)
-            target.scale.index_copy_(1, slots, block.scale)
-            target.minimum.index_copy_(1, slots, block.minimum)
-        kernels.insert(self.kernel_keys, self.kernel_values, self.centres, key, value, rows,
-                       slots, self.bits)
+        key, value, slots = self.random(), self.random(), self.slots_of[step]
+        row = torch.tensor([FRAMES - step], device=DEVICE)
+        self.stored.insert(key, value, slots, row)
+        kernels.insert(self.by_kernel, key, value, slots, row)
         self.token_ids[slots] = step * TOKENS + torch.arange(TOKENS, device=DEVICE)
 
     def decoded(self, used):
         """Return keys and values [HEADS, used, dim] fp32 as PyTorch decodes them."""
-        ids = self.token_ids[:used]
-        keys, values = (dequantise(PackedTensor(block.payload[:, :used], block.scale[:, :used],
-                                         block.minimum[:, :used]), self.bits)
-                        for block in (self.keys, self.values))
-        self.centres.uncentre(keys, values, self.centres.rows_of(ids % TOKENS, ids >= TOKENS))
+        keys, values = torch.empty(2, HEADS, used, self.dim, device=DEVICE)
+        self.stored.decode(keys, values)
         return keys, values
 
 
@@ -97,24 +87,23 @@ def filled(frames=FRAMES, **settings):
     return layer
 
 
-def same_bytes(block, expected):
-    """Return whether two blocks are equal; a GPU divides by 15 in another way than the kernel."""
-    if not interpreted():
-        for part in ('scale', 'minimum'):
-            torch.testing.assert_close(getattr(block, part), getattr(expected, part),
-                                       rtol=2e-3, atol=1e-6)
-        return (block.payload != expected.payload).float().mean() < 1e-3
-    return all(torch.equal(getattr(block, part), getattr(expected, part))
-               for part in ('payload', 'scale', 'minimum'))
+def same_bytes(layer):
+    """Return whether both are equal; a GPU divides in another way than the kernel."""
+    pairs = [(getattr(layer.by_kernel, name), getattr(layer.stored, name)) for name in (
+        'statistics', 'rows', 'key_scale', 'value_scale', 'keys', 'values')]
+    if interpreted():
+        return all(torch.equal(*pair) for pair in pairs)
+    for found, expected in pairs[:4]:
+        torch.testing.assert_close(found, expected, rtol=2e-3, atol=1e-6)
+    return all((found != expected).float().mean() < 1e-3 for found, expected in pairs[4:])
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize('bits, dim', [(4, 64), (8, 64), (4, 32)])
 def test_insert_writes_the_same_bytes(bits, dim, dtype):
     layer = filled(bits=bits, dim=dim, dtype=dtype)
-    assert layer.keys.payload.any() and layer.values.payload.any()
-    assert same_bytes(layer.kernel_keys, layer.keys)
-    assert same_bytes(layer.kernel_values, layer.values)
+    assert layer.stored.keys.any() and layer.stored.values.any()
+    assert same_bytes(layer)
 
 
 def test_insert_of_constant_and_of_tied_values():
@@ -124,26 +113,24 @@ def test_insert_of_constant_and_of_tied_values():
     layer.insert(0)
     layer.random = lambda: torch.full((HEADS, TOKENS, DIM), -3.25, device=DEVICE)
     layer.insert(1)
-    assert same_bytes(layer.kernel_keys, layer.keys)
-    assert same_bytes(layer.kernel_values, layer.values)
+    assert same_bytes(layer)
 
 
 def test_insert_leaves_other_slots_alone():
     layer = filled(frames=1, bits=4)
-    before = layer.kernel_keys.payload.clone()
+    before = layer.by_kernel.keys.clone()
     layer.insert(1)
     untouched = layer.slots_of[0]
-    assert torch.equal(layer.kernel_keys.payload[:, untouched], before[:, untouched])
+    assert torch.equal(layer.by_kernel.keys[:, untouched], before[:, untouched])
 
 
-@pytest.mark.parametrize('bits, special', [(4, SPECIAL), (8, SPECIAL), (4, 0)])
-def test_decode_is_the_portable_one(bits, special):
-    layer = filled(bits=bits, special=special)
+@pytest.mark.parametrize('bits', [4, 8])
+def test_decode_is_the_portable_one(bits):
+    layer = filled(bits=bits)
     used = layer.slots - 3
     keys, values = layer.decoded(used)
     scratch = torch.zeros(2, HEADS, layer.slots, DIM, device=DEVICE)
-    kernels.decode(layer.keys, layer.values, layer.centres, layer.token_ids[:used], TOKENS, bits,
-                   scratch[0, :, :used], scratch[1, :, :used])
+    kernels.decode(layer.stored, scratch[0, :, :used], scratch[1, :, :used])
     live = layer.token_ids[:used] >= 0
     torch.testing.assert_close(scratch[0, :, :used][:, live], keys[:, live], rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(
@@ -156,9 +143,7 @@ def test_decode_of_some_heads():
     keys, values = layer.decoded(layer.slots)
     out = torch.zeros(2, 1, layer.slots, DIM, device=DEVICE)
     last = slice(HEADS - 1, HEADS)
-    blocks = [PackedTensor(block.payload[last], block.scale[last], block.minimum[last])
-              for block in (layer.keys, layer.values)]
-    kernels.decode(*blocks, layer.centres.of_heads(last), layer.token_ids, TOKENS, 4, *out)
+    kernels.decode(layer.stored.of_heads(last), *out)
     live = layer.token_ids >= 0
     torch.testing.assert_close(out[0][:, live], keys[last][:, live], rtol=1e-6, atol=1e-6)
 
@@ -177,8 +162,7 @@ def reference_attention(layer, query, key, value):
 def test_attention_over_packed_tokens(bits, dim):
     layer = filled(bits=bits, dim=dim)
     query, key, value = layer.random() / 8, layer.random(), layer.random()
-    out = kernels.attend(layer.keys, layer.values, layer.centres, layer.token_ids, TOKENS, bits,
-                         query, key, value)
+    out = kernels.attend(layer.stored, layer.token_ids, query, key, value)
     expected = reference_attention(layer, query, key, value)
     torch.testing.assert_close(out.double(), expected, rtol=1e-5, atol=1e-5)
     # The test has teeth: the history counts, and so do the frame's own tokens.
@@ -192,8 +176,7 @@ def test_attention_in_half_precision(dtype):
     tolerance = 8 * torch.finfo(dtype).eps / 2
     layer = filled(bits=4, dtype=dtype)
     query, key, value = layer.random() / 8, layer.random(), layer.random()
-    out = kernels.attend(layer.keys, layer.values, layer.centres, layer.token_ids, TOKENS, 4,
-                         query, key, value)
+    out = kernels.attend(layer.stored, layer.token_ids, query, key, value)
     assert out.dtype == dtype
     expected = reference_attention(layer, query, key, value)
     torch.testing.assert_close(out.double(), expected, rtol=tolerance, atol=tolerance)
@@ -202,8 +185,7 @@ def test_attention_in_half_precision(dtype):
 def test_attention_with_an_empty_history_is_self_attention():
     layer = Layer(bits=4)
     query, key, value = layer.random() / 8, layer.random(), layer.random()
-    out = kernels.attend(layer.keys, layer.values, layer.centres, layer.token_ids, TOKENS, 4,
-                         query, key, value)
+    out = kernels.attend(layer.stored, layer.token_ids, query, key, value)
     alone = torch.nn.functional.scaled_dot_product_attention(query, key, value)
     torch.testing.assert_close(out, alone, rtol=1e-5, atol=1e-5)
 
@@ -212,11 +194,12 @@ def test_wrong_shapes_are_refused():
     layer = Layer(bits=4)
     key = layer.random()
     with pytest.raises(ValueError, match='does not hold'):
-        kernels.attend(layer.keys, layer.values, layer.centres, layer.token_ids, TOKENS, 8,
-                       key, key, key)
+        kernels.attend(dataclasses.replace(layer.stored, bits=8), layer.token_ids, key, key, key)
     with pytest.raises(ValueError, match='contiguous'):
-        kernels.attend(layer.keys, layer.values, layer.centres, layer.token_ids, TOKENS, 4,
+        kernels.attend(layer.stored, layer.token_ids,
                        key.transpose(1, 2).contiguous().transpose(1, 2), key, key)
+    with pytest.raises(ValueError, match='heads'):
+        kernels.attend(layer.stored, layer.token_ids, key[:1], key[:1], key[:1])
 
 
 # fp32 is added in another order; fewer bits then round the result, half a unit to either side.
@@ -297,7 +280,7 @@ LAYOUT = CacheLayout(layers=2, heads=HEADS, head_dim=DIM, tokens_per_step=TOKENS
 @pytest.mark.parametrize('fused_from', [0, 10 ** 6])
 @pytest.mark.parametrize('policy', ['full', 'xstream', 'sliding_window'])
 def test_a_cache_of_kernels_is_the_portable_one(policy, fused_from, monkeypatch):
-    monkeypatch.setattr(store, 'FUSED_FROM', fused_from)
+    monkeypatch.setattr(token_store, 'FUSED_FROM', fused_from)
     caches = [build_cache(LAYOUT, CacheConfig(policy=policy), 3 * TOKENS, torch.float32, DEVICE,
                           'int4', kernels) for kernels in ('portable', 'triton')]
     generator = torch.Generator().manual_seed(0)
@@ -316,7 +299,7 @@ def test_the_fused_kernel_is_used_for_large_caches_only(monkeypatch):
     calls = []
     fused = kernels.attend
     monkeypatch.setattr(kernels, 'attend', lambda *args: calls.append(1) or fused(*args))
-    monkeypatch.setattr(store, 'FUSED_FROM', 2 * TOKENS)
+    monkeypatch.setattr(token_store, 'FUSED_FROM', 2 * TOKENS)
     cache = build_cache(LAYOUT, CacheConfig(policy='full'), None, torch.float32, DEVICE, 'int4',
                         'triton')
     counts = []

@@ -314,8 +314,8 @@ def test_reserved_bytes_are_all_tensors_there_are(policy):
         elif isinstance(thing, (list, tuple)):
             for part in thing:
                 tensors(part, seen)
-        elif hasattr(thing, '__dict__'):
-            for part in vars(thing).values():
+        elif isinstance(thing, dict) or hasattr(thing, '__dict__'):
+            for part in (thing if isinstance(thing, dict) else vars(thing)).values():
                 tensors(part, seen)
         return seen
 
