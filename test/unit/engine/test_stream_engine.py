@@ -290,7 +290,7 @@ def test_a_memory_budget_that_is_too_small_names_one_that_is_not(model):
     make_engine(model, memory_budget_mb=enough).step(frames()[0])
 
 
-@pytest.mark.parametrize('policy', ['xstream', 'frame_coverage', 'value_aware'])
+@pytest.mark.parametrize('policy', ['xstream', 'frame_coverage', 'value_aware', 'lingbot'])
 def test_a_packed_stream_is_close_and_tells_its_health(model, policy):
     exact, unbounded = make_engine(model, policy=policy), make_engine(model, policy='full')
     packed = make_engine(model, policy=policy, quantization='int8')
@@ -423,7 +423,7 @@ def test_an_organised_cloud_has_the_same_points_in_their_places(model, source):
                        whole.view(19, 19, 5)[..., 3:].view(torch.int32))
 
 
-@pytest.mark.parametrize('policy', ['xstream', 'frame_coverage', 'sliding_window'])
+@pytest.mark.parametrize('policy', ['xstream', 'frame_coverage', 'sliding_window', 'lingbot'])
 @pytest.mark.parametrize('quantization', ['none', 'int4'])
 def test_a_frame_that_is_not_remembered_leaves_no_trace(model, policy, quantization):
     settings = {'max_tokens': 40, 'policy': policy, 'quantization': quantization}

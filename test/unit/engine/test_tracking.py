@@ -219,7 +219,7 @@ make_engine = partial(tiny_stream.make_engine, image_size=56)  # a patch is 14 p
 
 
 @pytest.mark.parametrize('policy', ['xstream', 'value_aware', 'frame_coverage', 'random',
-                                    'sliding_window', 'full'])
+                                    'sliding_window', 'full', 'lingbot'])
 @pytest.mark.parametrize('quantization, scheme', [('none', 'token'), ('int4', 'token'),
                                                   ('int4', 'kcvt')])
 def test_small_frames_between_leave_no_trace(model, policy, quantization, scheme):
@@ -318,13 +318,14 @@ def test_a_tracking_size_that_cannot_be_is_refused(model, width, words):
 
 
 @pytest.mark.parametrize('policy, quantization', [('xstream', 'none'), ('random', 'int4'),
-                                                  ('frame_coverage', 'int4')])
+                                                  ('frame_coverage', 'int4'),
+                                                  ('lingbot', 'int4')])
 def test_both_kinds_of_frames_are_replayed_from_graphs_of_their_own(model, policy, quantization):
     settings = {'policy': policy, 'quantization': quantization, 'tracking_size': 28}
     graphs, lines = TapeGraphs(), []
     eager = make_engine(model, **settings)
     replayed = make_engine(model, graphs=graphs, report=lines.append, **settings)
-    for index, frame in enumerate(stream(20)):
+    for index, frame in enumerate(stream(24)):
         one, other = (engine.step(frame, remember=index % 2 == 0)
                       for engine in (eager, replayed))
         assert (one.points is None) == (other.points is None)

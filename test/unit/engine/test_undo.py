@@ -78,7 +78,7 @@ def test_frames_that_are_undone_leave_every_bit(model, policy, quantization, sch
 
 
 @pytest.mark.parametrize('tracking_size', [None, 28])
-@pytest.mark.parametrize('policy', ['xstream', 'frame_coverage'])
+@pytest.mark.parametrize('policy', ['xstream', 'frame_coverage', 'lingbot'])
 def test_a_frame_that_is_not_remembered_is_undone_in_the_camera_head_too(
         model, policy, tracking_size):
     settings = {'policy': policy, 'image_size': 56, 'tracking_size': tracking_size}
