@@ -8,6 +8,7 @@ import sys
 from xsvggt_ros.console.arguments import add_network_arguments, add_source_arguments, WORLD_FRAMES
 from xsvggt_ros.console.errors import ToolError
 from xsvggt_ros.console.processes import interrupt_on_signals
+from xsvggt_ros.trajectory.config import MODES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,6 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='folder for map, trajectory, cache table and picture '
                              '(default: out/demo)')
     add_network_arguments(parser)
+    parser.add_argument('--trajectory', default='optimized', choices=MODES,
+                        help='source of the poses: of the network, tracked corners, or these '
+                             'with bundle adjustment (default: optimized)')
     parser.add_argument('--parameter', action='append', default=[], metavar='NAME:=VALUE',
                         help='any other parameter of the node; may be given several times')
 

@@ -323,7 +323,8 @@ def _node_arguments(options: argparse.Namespace) -> list[str]:
         f'model.checkpoint:={options.checkpoint}',
         f'model.image_size:={network_image_size(options)}',
         f'cache.max_tokens:={options.max_tokens}', f'cache.policy:={options.policy}',
-        f'cache.quantization:={options.quantization}', *options.parameter]
+        f'cache.quantization:={options.quantization}',
+        f'trajectory.mode:={options.trajectory}', *options.parameter]
     arguments = ['--ros-args', '--params-file', str(config_file('stream.yaml'))]
     for parameter in parameters:
         arguments += ['-p', parameter]
