@@ -55,11 +55,19 @@ class FramePrediction:
     points_confidence: Tensor | None  # [H, W], 1 and more
 
 
+class CountingMemory(AttentionMemory, Protocol):
+    """A memory that knows how many frames it has remembered."""
+
+    @property
+    def steps(self) -> int:
+        """Return the frames remembered so far, those that were evicted included."""
+
+
 class StreamMemory(Protocol):
     """What a stream remembers of its earlier frames."""
 
     @property
-    def tokens(self) -> AttentionMemory:
+    def tokens(self) -> CountingMemory:
         """Return what the global blocks remember."""
 
     @property
@@ -82,6 +90,23 @@ class StreamNetwork(nn.Module):
     def dense_heads(self) -> list[DPTHead]:
         """Return the heads that predict maps."""
         return [self.depth_head]
+
+    def cache_layout(self, height: int, width: int) -> StreamLayout:
+        """Return the shapes of the memory for frames of height x width pixels."""
+        raise NotImplementedError
+
+    def first_frame(
+        self, image: Tensor, memory: StreamMemory, points: bool = True,
+    ) -> FramePrediction:
+        """Start a stream with `image` [3, H, W], RGB in [0, 1]; `memory` must be empty."""
+        raise NotImplementedError
+
+    def step(
+        self, image: Tensor, memory: StreamMemory, points: bool = True, run: Run = run_plainly,
+        stream_size: tuple[int, int] | None = None,
+    ) -> FramePrediction:
+        """Go on with `image` [3, H, W], RGB in [0, 1], of the size of the first frame."""
+        raise NotImplementedError
 
     @property
     def patch_size(self) -> int:

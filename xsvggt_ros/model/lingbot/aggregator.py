@@ -54,7 +54,8 @@ class LingBotAggregator(Aggregator):
         their channels in our order, see `positions`. Returns layers [S, tokens, 2 dim] and camera
         tokens [S, 2 dim]. stream_size: see `Aggregator.forward`.
         """
-        tables = self.frame_tables(*images.shape[-2:], stream_size)
+        height, width = images.shape[-2:]
+        tables = self.frame_tables(height, width, stream_size)
         rope = self._global_table(images, time, stream_size)
         frames = len(images)
         x = torch.cat([special, self.patch_embed(tables.normalise(images))], dim=1)
@@ -76,15 +77,17 @@ class LingBotAggregator(Aggregator):
         height, width = images.shape[-2:]
         if not config.time_rope:
             tables = self.frame_tables(height, width, stream_size)
-            return tuple(part.repeat(len(images), 1) for part in tables.rope)
-        extent = None
+            cosines, sines = (part.repeat(len(images), 1) for part in tables.rope)
+            return cosines, sines
+        extent: tuple[int, int] | None = None
         if stream_size is not None:
-            extent = tuple(side // config.patch_size for side in stream_size)
+            rows, columns = (side // config.patch_size for side in stream_size)
+            extent = rows, columns
 
         def compute() -> RotaryTable:
             table = space_table(height // config.patch_size, width // config.patch_size,
                                 config.special_tokens, extent)
-            return tuple(part.to(like) for part in table)
+            return table[0].to(like), table[1].to(like)
 
         space = self._spaces.get((height, width, extent, like.device, like.dtype), compute)
         return combined(space, time)

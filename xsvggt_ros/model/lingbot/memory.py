@@ -1,19 +1,9 @@
 """What LingBot-Map's attention stacks hand to the caches of a stream."""
 
-from typing import Protocol
-
 from torch import Tensor
 
 from xsvggt_ros.kernels.attention import attention
 from xsvggt_ros.model.camera_head import AttentionMemory
-
-
-class CountingMemory(AttentionMemory, Protocol):
-    """A memory that knows how many frames it has remembered."""
-
-    @property
-    def steps(self) -> int:
-        """Return the frames remembered so far, those that were evicted included."""
 
 
 class FirstCall:

@@ -10,7 +10,6 @@ remembered before it, so the memory alone says where a stream stands.
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -20,27 +19,16 @@ from xsvggt_ros.model.camera_head import AttentionMemory, CameraHead
 from xsvggt_ros.model.dpt_head import DPTHead
 from xsvggt_ros.model.lingbot.aggregator import LingBotAggregator
 from xsvggt_ros.model.lingbot.config import LingBotConfig, MAX_KEYFRAMES, TRAINED_KEYFRAMES
-from xsvggt_ros.model.lingbot.memory import CountingMemory, FirstCall, PerIteration
+from xsvggt_ros.model.lingbot.memory import FirstCall, PerIteration
 from xsvggt_ros.model.network import (
     FramePrediction,
     Run,
     run_plainly,
     StreamLayout,
+    StreamMemory,
     StreamNetwork,
 )
 from xsvggt_ros.model.side_stream import side_by_side
-
-
-class LingBotMemory(Protocol):
-    """What a stream remembers of its earlier frames."""
-
-    @property
-    def tokens(self) -> CountingMemory:
-        """Return the memory of the global blocks."""
-
-    @property
-    def camera(self) -> AttentionMemory:
-        """Return the memory of the camera head's trunk."""
 
 
 class LingBotMap(StreamNetwork):
@@ -72,13 +60,13 @@ class LingBotMap(StreamNetwork):
             max_steps=MAX_KEYFRAMES, trained_steps=TRAINED_KEYFRAMES, camera_follows=True)
 
     def first_frame(
-        self, image: Tensor, memory: LingBotMemory, points: bool = True,
+        self, image: Tensor, memory: StreamMemory, points: bool = True,
     ) -> FramePrediction:
         """Start a stream with `image` [3, H, W], RGB in [0, 1]; `memory` must be empty."""
         return self.step(image, memory, points)
 
     @torch.no_grad()
-    def first_frames(self, images: Tensor, memory: LingBotMemory) -> list[FramePrediction]:
+    def first_frames(self, images: Tensor, memory: StreamMemory) -> list[FramePrediction]:
         """
         Start a stream with images [S, 3, H, W] that all see each other; `memory` must be empty.
 
@@ -98,7 +86,7 @@ class LingBotMap(StreamNetwork):
 
     @torch.no_grad()
     def step(
-        self, image: Tensor, memory: LingBotMemory, points: bool = True, run: Run = run_plainly,
+        self, image: Tensor, memory: StreamMemory, points: bool = True, run: Run = run_plainly,
         stream_size: tuple[int, int] | None = None,
     ) -> FramePrediction:
         """

@@ -57,8 +57,9 @@ def space_table(
 def combined(space: RotaryTable, time: Tensor) -> RotaryTable:
     """Return the tables [S * tokens, head_dim] of S frames, time [S, 2, head_dim]."""
     is_time = _interleaved(torch.arange(_pairs()) < TIME_CHANNELS // 2).to(time.device)
-    return tuple(torch.where(is_time, time[:, None, part], table).flatten(0, 1)
-                 for part, table in enumerate(space))
+    cosines, sines = (torch.where(is_time, time[:, None, part], table).flatten(0, 1)
+                      for part, table in enumerate(space))
+    return cosines, sines
 
 
 def reorder_pairs(attention: Attention) -> None:
