@@ -22,7 +22,8 @@ def follow(predicted: Prediction, stream: EvalStream, mode: str,
     Without a known focal length it begins with the network's of the first frame. Raises
     ToolError for a stream whose camera is not known though it should be.
     """
-    model_from_source = stream.model_from_source
+    model_from_source, confidences = stream.model_from_source, predicted.confidences
+    assert model_from_source is not None and confidences is not None   # prepared for tracking
     cameras = np.linalg.inv(model_from_source) @ (
         stream.intrinsics[0] if focal_known else predicted.intrinsics[0].astype(np.float64))
     if not np.isfinite(cameras).all():
@@ -35,7 +36,7 @@ def follow(predicted: Prediction, stream: EvalStream, mode: str,
     depths = np.empty_like(predicted.depths)
     for index, grey in enumerate(stream.greys):
         start = time.perf_counter()
-        frame = Frame(grey, predicted.depths[index], predicted.confidences[index],
+        frame = Frame(grey, predicted.depths[index], confidences[index],
                       predicted.world_from_camera[index], model_from_source)
         estimate = odometry.step(frame)
         depths[index] = frame.depth * odometry.depth_factors(frame)

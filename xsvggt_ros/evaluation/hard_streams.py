@@ -83,7 +83,7 @@ class HardSource:
         self._hard = hard
         self._world = SyntheticWorld(seed, *DEFAULT_SIZE)
         self._world.path = _Way(self._world.path, hard)
-        self._other = None
+        self._other: np.ndarray | None = None
         if hard.moving:
             others = SPLITS['test']
             self._other = SyntheticWorld(others[-1 - seed % 7], *DEFAULT_SIZE).frame(0.0).image
@@ -106,20 +106,20 @@ class HardSource:
             others = [self._world.frame(time + shift).image for shift in (-_BLUR / 2, _BLUR / 2)]
             image = np.mean([image, *others], axis=0).round().astype(np.uint8)
         if self._other is not None:
-            image, depth = self._covered(image, depth, time)
+            image, depth = _covered(image, depth, time, self._other)
         return TrueFrame(image, depth, seen.world_from_camera, self._world.intrinsics.matrix())
 
-    def _covered(self, image: np.ndarray, depth: np.ndarray,
-                 time: float) -> tuple[np.ndarray, np.ndarray]:
-        """Return the frame with a third of it covered by something that goes its own way."""
-        height, width = depth.shape
-        wide = width // 3
-        left = round((width - wide) * (0.5 + 0.5 * np.sin(0.9 * time)))
-        strip = self._other[:, :wide]
-        up = round(20 * np.sin(1.7 * time))
-        image, depth = image.copy(), depth.copy()
-        image[:, left:left + wide] = cv2.warpAffine(
-            strip, np.float64([[1, 0, 0], [0, 1, up]]), (wide, height),
-            borderMode=cv2.BORDER_REFLECT)
-        depth[:, left:left + wide] = 0
-        return image, depth
+
+def _covered(image: np.ndarray, depth: np.ndarray, time: float,
+             other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the frame with a third of it covered by `other`, which goes its own way."""
+    height, width = depth.shape
+    wide = width // 3
+    left = round((width - wide) * (0.5 + 0.5 * np.sin(0.9 * time)))
+    up = round(20 * np.sin(1.7 * time))
+    image, depth = image.copy(), depth.copy()
+    image[:, left:left + wide] = cv2.warpAffine(
+        other[:, :wide], np.array([[1.0, 0.0, 0.0], [0.0, 1.0, up]]), (wide, height),
+        borderMode=cv2.BORDER_REFLECT)
+    depth[:, left:left + wide] = 0
+    return image, depth

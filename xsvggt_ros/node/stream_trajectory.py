@@ -72,11 +72,13 @@ class StreamTrajectory:
         return self._changed(result, estimate), self._tracked(estimate, stamp_ns)
 
     def _take_window(self) -> None:
+        odometry = None if self._follower is None else self._follower.odometry
         solved = None if self._window is None else self._window.take()
-        if solved is not None and self._follower.odometry is not None:
-            self._follower.odometry.apply(*solved)
+        if solved is not None and odometry is not None:
+            odometry.apply(*solved)
 
     def _offer_window(self) -> None:
+        assert self._follower is not None and self._follower.odometry is not None
         odometry = self._follower.odometry
         if odometry.keyframes < 2 or not odometry.config.optimize:
             return
@@ -93,15 +95,17 @@ class StreamTrajectory:
                          f'{error}; poses go on without it', key=name)
 
     def _changed(self, result: FrameResult, estimate: Estimate) -> FrameResult:
+        follower = self._follower
+        assert follower is not None and follower.odometry is not None
         camera_from_world = _like(inverse(estimate.odom_from_camera), result)
         points = result.points
         if points is not None:
-            scale = estimate.scale if self._follower.odometry.corrects_depth else 1.0
+            scale = estimate.scale if follower.odometry.corrects_depth else 1.0
             local = transform_points(result.camera_from_world, points) * scale
             points = transform_points(_like(estimate.odom_from_camera, result), local)
         return replace(result, camera_from_world=camera_from_world, points=points,
-                       intrinsics=_like(self._follower.intrinsics(), result),
-                       depth=result.depth * _like(self._follower.depth_factors(), result))
+                       intrinsics=_like(follower.intrinsics(), result),
+                       depth=result.depth * _like(follower.depth_factors(), result))
 
     def _tracked(self, estimate: Estimate, stamp_ns: int) -> TrackedPose:
         velocity = covariance = None

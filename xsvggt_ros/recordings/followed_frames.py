@@ -30,6 +30,8 @@ class FollowedFrames:
     def __init__(self, mode: str, correct_depth: bool, held_bytes: int = HELD_BYTES) -> None:
         """Begin a stream; mode: 'tracked' or 'optimized'."""
         self._follower = Follower(mode, history=True, correct_depth=correct_depth)
+        assert self._follower.history is not None
+        self._history = self._follower.history
         self._held: deque[FrameOutput] = deque()
         self._bytes, self._held_bytes = 0, held_bytes
         self._sources: Counter[str] = Counter()
@@ -63,7 +65,7 @@ class FollowedFrames:
         self._held.append(output)
         self._bytes += _size(output)
         if self._bytes > self._held_bytes:
-            poses = self._follower.history.final()
+            poses = self._history.final()
             while self._held and self._bytes > self._held_bytes // 2:
                 give(self._finished(poses, metres))
 
@@ -72,8 +74,8 @@ class FollowedFrames:
         """Give the recording its final poses, and `give` all frames that are left."""
         if self._follower.odometry is None:
             return
-        self._follower.history.update(self._follower.odometry)
-        poses = self._follower.history.final()
+        self._history.update(self._follower.odometry)
+        poses = self._history.final()
         recording.poses[:] = [odom_pose(pose, live.stamp_ns, metres)
                               for pose, live in zip(poses, recording.poses)]
         while self._held:

@@ -73,10 +73,12 @@ class Follower:
 
     def depth_factors(self) -> np.ndarray:
         """Return factors, float32 [h, w], of the last frame's depth; see `Odometry`."""
+        assert self.odometry is not None and self._frame is not None   # there was a frame
         return self.odometry.depth_factors(self._frame)
 
     def intrinsics(self) -> np.ndarray:
         """Return the depth map's camera matrix [3, 3] as it is known now."""
+        assert self.odometry is not None   # there was a frame
         return self._model_from_source @ self.odometry.camera
 
 
@@ -97,8 +99,9 @@ class GreyView:
                 height, width = grey.shape
                 places = camera.for_images(width, height).rectification_map()
                 # Fixed-point maps: half the time of floating ones.
-                self._maps = cv2.convertMaps(
-                    np.nan_to_num(places, nan=-2.0).astype(np.float32), None, cv2.CV_16SC2)
+                across, down = np.nan_to_num(places, nan=-2.0).astype(np.float32).transpose(
+                    2, 0, 1).copy()
+                self._maps = cv2.convertMaps(across, down, cv2.CV_16SC2)
         if self._maps is None:
             return grey
         return cv2.remap(grey, *self._maps, cv2.INTER_LINEAR)

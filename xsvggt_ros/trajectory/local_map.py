@@ -42,20 +42,20 @@ class LocalMap:
         self._focal_known = focal_known
         self._log_focal = 0.0                                   # over the first guess
         self._focal_prior = FocalPrior(0.0, config.focal_sigma)
-        self.keyframes = np.empty(0, np.int64)
-        self.poses = np.empty((0, 4, 4))
-        self._ids = np.empty(0, np.int64)                       # of landmarks, ascending
+        self.keyframes: np.ndarray = np.empty(0, np.int64)
+        self.poses: np.ndarray = np.empty((0, 4, 4))
+        self._ids: np.ndarray = np.empty(0, np.int64)   # of landmarks, ascending
         self._next = 0
-        self._anchor = np.empty(0, np.int64)                    # keyframe numbers
-        self._rays = np.empty((0, 3))
-        self._depth = np.empty(0)                               # log-inverse
-        self._prior = np.empty(0)
-        self._prior_sigma = np.empty(0)
-        self._information = np.empty(0)
-        self._bad = np.empty(0, bool)
-        self._seen_by = np.empty(0, np.int64)
-        self._seen = np.empty(0, np.int64)
-        self._pixels = np.empty((0, 2))
+        self._anchor: np.ndarray = np.empty(0, np.int64)   # keyframe numbers
+        self._rays: np.ndarray = np.empty((0, 3))
+        self._depth: np.ndarray = np.empty(0)   # log-inverse
+        self._prior: np.ndarray = np.empty(0)
+        self._prior_sigma: np.ndarray = np.empty(0)
+        self._information: np.ndarray = np.empty(0)
+        self._bad: np.ndarray = np.empty(0, bool)
+        self._seen_by: np.ndarray = np.empty(0, np.int64)
+        self._seen: np.ndarray = np.empty(0, np.int64)
+        self._pixels: np.ndarray = np.empty((0, 2))
 
     # What is known -------------------------------------------------------------------------------
 

@@ -28,7 +28,8 @@ class Matcher:
 
     def __init__(self, keyframes: int) -> None:
         """Remember so many keyframes."""
-        self._orb = cv2.ORB_create(patchSize=_PATCH, edgeThreshold=_PATCH // 2 + 1, nlevels=1)
+        self._orb = cv2.ORB_create(  # type: ignore[attr-defined]
+            patchSize=_PATCH, edgeThreshold=_PATCH // 2 + 1, nlevels=1)
         self._pairs = cv2.BFMatcher(cv2.NORM_HAMMING)
         self.recent: deque[Features] = deque(maxlen=keyframes)
 

@@ -65,11 +65,13 @@ class Tracker:
         start = None if guess is None else np.ascontiguousarray(guess, np.float32)[:, None].copy()
         flags = 0 if guess is None else cv2.OPTFLOW_USE_INITIAL_FLOW
         there, found, _ = cv2.calcOpticalFlowPyrLK(
-            before, image, points, start, winSize=window, maxLevel=_LEVELS, flags=flags)
+            before, image, points, start,  # type: ignore[arg-type]
+            winSize=window, maxLevel=_LEVELS, flags=flags)
         # Back from there, beginning where it should end.
         back, found_back, _ = cv2.calcOpticalFlowPyrLK(
-            image, before, there, points.copy() if guess is not None else None, winSize=window,
-            maxLevel=_LEVELS, flags=flags)
+            image, before, there,
+            points.copy() if guess is not None else None,  # type: ignore[arg-type]
+            winSize=window, maxLevel=_LEVELS, flags=flags)
         there = there[:, 0]
         off = np.abs(back[:, 0] - self.tracks.pixels).max(1)
         limit = self._config.backward_error * self._config.scaled(width)

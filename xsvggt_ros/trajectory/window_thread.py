@@ -67,7 +67,8 @@ class WindowThread:
                     self._condition.notify_all()
                     return
                 asked = self._asked
-            solved = None
+            assert asked is not None
+            solved: tuple[WindowProblem, Solution] | None = None
             try:
                 solved = asked, solve(asked.problem)
             except Exception as error:
