@@ -53,6 +53,7 @@ train-small: env
 lint: env
 	$(VENV_PYTHON) -m ruff check --quiet .
 	$(CURDIR)/.venv/bin/lint-imports --cache-dir .venv/import_linter
+	$(VENV_PYTHON) -m mypy --cache-dir .venv/mypy
 	$(VENV_PYTHON) -m mkdocs build --quiet --strict
 
 env:

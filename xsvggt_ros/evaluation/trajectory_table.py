@@ -8,7 +8,7 @@ The network runs once over each stream; all trajectories are made of what it sai
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 import sys
@@ -45,7 +45,7 @@ class Group:
     """Streams whose scores are averaged into one line of the table."""
 
     name: str
-    sources: list[EvalSource]
+    sources: Sequence[EvalSource]
 
 
 def groups(sets: list[str], data: Path | None, streams: int | None) -> Iterator[Group]:

@@ -108,7 +108,7 @@ def decode_image(
             f'image data has {len(message.data)} bytes, but {size} {message.encoding} with step '
             f'{message.step} needs {needed}; the image is cut off')
     order = '>' if message.is_bigendian else '<'
-    samples = np.ndarray(
+    samples: np.ndarray = np.ndarray(
         (lines, message.width, layout.channels), f'{order}u{layout.sample_bytes}', message.data,
         strides=(message.step, layout.channels * layout.sample_bytes, layout.sample_bytes))
     return layout.to_rgb(samples, layout.places)

@@ -32,7 +32,7 @@ def opened_picture(
     picture of more than most_pixels is refused before it is decoded. Raises PictureError.
     """
     try:
-        picture = Image.open(source, formats=formats)
+        picture = Image.open(source, formats=tuple(formats))
     except Exception as error:  # of Pillow's readers, which meet bytes that nobody thought of
         raise PictureError(_told(error)) from error
     with picture:

@@ -214,8 +214,8 @@ def read_tum(path: Path) -> list[StampedPose]:
         try:
             if len(rest) != 7:
                 raise ValueError(f'a pose has 8 numbers, but this line {len(rest) + 1}')
-            x, y, z, *quaternion = (float(value) for value in rest)
-            poses.append(StampedPose(parse_stamp(stamp), (x, y, z), tuple(quaternion)))
+            x, y, z, qx, qy, qz, qw = (float(value) for value in rest)
+            poses.append(StampedPose(parse_stamp(stamp), (x, y, z), (qx, qy, qz, qw)))
         except ValueError as error:
             raise ValueError(f'{path}, line {line}: {error}') from error
     return poses
@@ -284,7 +284,7 @@ def _for_readers(cloud: np.ndarray) -> np.ndarray:
     fields = [(name, cloud.dtype[name].str) for name in names]
     fields.insert(at, ('quality', cloud.dtype['confidence'].str))
     result = np.empty(int(finite.sum()), fields)
-    for name in result.dtype.names:
+    for name, _ in fields:
         result[name] = cloud['confidence' if name == 'quality' else name][finite]
     return result
 
@@ -306,7 +306,7 @@ def read_ply(path: Path) -> np.ndarray:
         if there < count:
             raise ValueError(f'{path}: cut off after {there} of {count} points')
         points = np.frombuffer(file.read(count * dtype.itemsize), dtype)
-    names = [name for name in dtype.names if name != 'quality']
+    names = [name for name in dtype.names or () if name != 'quality']
     return repack_fields(points[names]) if 'confidence' in names else points
 
 

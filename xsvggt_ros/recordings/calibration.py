@@ -190,7 +190,8 @@ def _read(content: Any, source: str) -> Calibration:
 def _read_matrices(content: dict, source: str) -> Calibration:
     """Read the format of camera_calibration_parsers, or of OpenCV's samples."""
     width, height = (_side(content, name) for name in ('image_width', 'image_height'))
-    camera_matrix = _matrix(content, _name_of(content, _CAMERA_MATRIX), (3, 3))
+    name = _name_of(content, _CAMERA_MATRIX) or _CAMERA_MATRIX[0]
+    camera_matrix = _matrix(content, name, (3, 3))
     distortion = _name_of(content, _DISTORTION)
     if distortion is None:
         raise ValueError(f"'{_DISTORTION[0]}' is missing")

@@ -87,12 +87,12 @@ def draw_cloud(points: np.ndarray, colours: np.ndarray, view: Viewpoint, spacing
 
     order = np.argsort(-depth[owner].astype(np.float32), kind='stable')   # farthest first
     index, owner = index[order], owner[order]
-    image = np.full((height * width, 3), background, np.float32)
-    nearest = np.full(height * width, np.inf, np.float32)
-    image[index] = colours[owner]      # the last, nearest one stays
-    nearest[index] = depth[owner]
-    nearest = nearest.reshape(height, width)
-    image = image.reshape(height, width, 3)
+    flat = np.full((height * width, 3), background, np.float32)
+    distance = np.full(height * width, np.inf, np.float32)
+    flat[index] = colours[owner]       # the last, nearest one stays
+    distance[index] = depth[owner]
+    nearest = distance.reshape(height, width)
+    image = flat.reshape(height, width, 3)
     drawn = np.isfinite(nearest)
     image[drawn] *= _edge_shade(nearest)[drawn][:, None]
     image = image.reshape(view.height, scale, view.width, scale, 3).mean(axis=(1, 3))

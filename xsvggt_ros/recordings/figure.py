@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 import warnings
 
 import matplotlib
@@ -88,12 +89,12 @@ class _Scene:
         colours = np.stack([cloud['red'], cloud['green'], cloud['blue']], axis=-1)
         poses = [pose for pose in recording.poses if np.isfinite(pose.position).all()]
         self.poses: list[StampedPose] = poses
-        self.way = np.array([pose.position for pose in poses], np.float64).reshape(-1, 3)
+        self.positions = np.array([pose.position for pose in poses], np.float64).reshape(-1, 3)
         self.errors = recording.errors()
-        keep = _without_outliers(points, self.way)
+        keep = _without_outliers(points, self.positions)
         self.points, self.colours = points[keep], colours[keep]
-        true_way = np.zeros((0, 3)) if self.errors is None else self.errors.true_way
-        everything = np.concatenate([self.points, self.way, true_way])
+        true_positions = np.zeros((0, 3)) if self.errors is None else self.errors.true_positions
+        everything = np.concatenate([self.points, self.positions, true_positions])
         if len(everything) == 0:
             everything = np.array([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
         self.low, self.high = everything.min(axis=0), everything.max(axis=0)
@@ -104,7 +105,7 @@ class _Scene:
         self.shaft = 0.05 * float(np.linalg.norm(extent[:2]))     # size of a drawn camera
         # What a view has to hold: lines to their last point, of the many points some.
         self.outline = np.concatenate([
-            self.points[::max(1, len(self.points) // 20_000)], self.way, true_way,
+            self.points[::max(1, len(self.points) // 20_000)], self.positions, true_positions,
             *(corners for _, corners in self.cameras())])
         if len(self.outline) == 0:
             self.outline = everything
@@ -156,12 +157,12 @@ def _draw_header(figure: Figure, recording: Recording, scene: _Scene) -> None:
 
 
 def _write_fitted(
-    figure: Figure, height: float, words: str, right: float, **style: object,
+    figure: Figure, height: float, words: str, right: float, **style: Any,
 ) -> None:
     """Write a line from the left margin; what does not fit is left out in its middle."""
     words = ' '.join(words.split())
     text = figure.text(_MARGIN, height, words, size=11.5, va='center', parse_math=False, **style)
-    renderer = figure.canvas.get_renderer()
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]  # FigureCanvasAgg
     room = (right - _MARGIN) * figure.bbox.width
     shown = len(words)
     while text.get_window_extent(renderer).width > room and shown > 2:
@@ -177,15 +178,17 @@ def _draw_view(axes: Axes, scene: _Scene) -> None:
     width = round(box.width * 16 * _DPI)
     height = round(box.height * 9 * _DPI)
     view = viewpoint_around(scene.outline, _azimuth(scene.outline), np.deg2rad(42), width, height)
-    panel = tuple(int(PANEL[start:start + 2], 16) for start in (1, 3, 5))
-    axes.imshow(draw_cloud(scene.points, scene.colours, view, scene.spacing, panel),
+    red, green, blue = (int(PANEL[start:start + 2], 16) for start in (1, 3, 5))
+    axes.imshow(draw_cloud(scene.points, scene.colours, view, scene.spacing,
+                           (red, green, blue)),
                 interpolation='nearest')
     axes.set_xlim(-0.5, width - 0.5)
     axes.set_ylim(height - 0.5, -0.5)
     if scene.errors is not None:
-        axes.plot(*view.project(scene.errors.true_way)[0].T, color=TRUTH, linewidth=1.4,
+        axes.plot(*view.project(scene.errors.true_positions)[0].T, color=TRUTH, linewidth=1.4,
                   linestyle=(0, (4, 2)), zorder=6, scalex=False, scaley=False)
-    _draw_way(axes, view.project(scene.way)[0] if len(scene.way) else scene.way[:, :2], 2.6)
+    _draw_trajectory(axes, view.project(scene.positions)[0] if len(scene.positions)
+                     else scene.positions[:, :2], 2.6)
     _draw_cameras(axes, scene, view)
 
 
@@ -200,11 +203,11 @@ def _azimuth(outline: np.ndarray) -> float:
     return -float(np.arctan2(across[1], across[0])) + np.deg2rad(18)
 
 
-def _draw_way(axes: Axes, places: np.ndarray, width: float) -> None:
-    """Draw the camera's way through `places` [n, 2], coloured by time, with a dark rim."""
-    if len(places) < 2:
+def _draw_trajectory(axes: Axes, positions: np.ndarray, width: float) -> None:
+    """Draw the trajectory through `positions` [n, 2], coloured by time, with a dark rim."""
+    if len(positions) < 2:
         return
-    segments = np.stack([places[:-1], places[1:]], axis=1)
+    segments = list(np.stack([positions[:-1], positions[1:]], axis=1))
     axes.add_collection(LineCollection(segments, colors=BACKGROUND, linewidths=width + 2.2,
                                        capstyle='round', zorder=3), autolim=False)
     axes.add_collection(LineCollection(
@@ -251,12 +254,13 @@ def _draw_top(axes: Axes, scene: _Scene) -> None:
     axes.set_ylabel(f'x, ahead ({scene.unit})')
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(6))
-    _draw_way(axes, scene.way[:, [1, 0]], 2.0)
+    _draw_trajectory(axes, scene.positions[:, [1, 0]], 2.0)
     if scene.errors is not None:
-        axes.plot(*scene.errors.true_way[:, [1, 0]].T, color=TRUTH, linewidth=1.4,
+        axes.plot(*scene.errors.true_positions[:, [1, 0]].T, color=TRUTH, linewidth=1.4,
                   linestyle=(0, (4, 2)), zorder=6, label='truth', scalex=False, scaley=False)
-    if len(scene.way):
-        axes.scatter(*scene.way[0, [1, 0]], s=46, color=ACCENT, edgecolor=BACKGROUND, zorder=6,
+    if len(scene.positions):
+        across, ahead = scene.positions[0, [1, 0]]
+        axes.scatter(across, ahead, s=46, color=ACCENT, edgecolor=BACKGROUND, zorder=6,
                      label='start')
         _put_legend(axes, axes.get_legend_handles_labels()[0])
 

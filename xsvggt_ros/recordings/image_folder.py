@@ -246,8 +246,9 @@ def _decimal_fractions(stems: list[str]) -> list[Decimal] | None:
     stems = [stem[len(before):] for stem in stems]
     after = os.path.commonprefix([stem[::-1] for stem in stems])[::-1]
     after = re.sub(r'^[0-9.]*[0-9]', '', after)
-    found = [_DECIMAL.fullmatch(stem.removesuffix(after)) for stem in stems]
-    if not all(found):
+    matches = [_DECIMAL.fullmatch(stem.removesuffix(after)) for stem in stems]
+    found = [match for match in matches if match is not None]
+    if len(found) < len(matches):
         return None
     fractions = [match['fraction'] for match in found if match['fraction']]
     if not fractions or (len(set(map(len, fractions))) > 1

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 import csv
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 
@@ -53,7 +53,8 @@ def read_cache_csv(path: Path) -> list[CacheRow]:
             len(line) != len(columns) for line in lines):
         raise ValueError(f'{path}: not a table of the columns '
                          f'{", ".join(column.name for column in columns)}')
-    return [CacheRow(*(column.type(text) for column, text in zip(columns, line)))
+    kinds: dict[str, type] = get_type_hints(CacheRow)
+    return [CacheRow(*(kinds[column.name](text) for column, text in zip(columns, line)))
             for line in lines]
 
 

@@ -197,9 +197,10 @@ class _Run:
         try:
             result = self.engine.step(pixels, self._camera, number % self._stride == 0)
             self.engine.accept([result])  # nothing that is not finite gets into the files
-            if self._followed is not None:
+            resize = self.engine.resize
+            if self._followed is not None and resize is not None:
                 result = self._followed.follow(pixels, self._camera, result,
-                                               self.engine.resize.model_from_source())
+                                               resize.model_from_source())
         except ResultError as error:
             raise ToolError(
                 f'frame {number}: this is no reconstruction: {error}. '

@@ -27,7 +27,7 @@ class TrajectoryErrors:
     ate: float                  # metres
     ate_ratio: float            # over the RMS spread of the true positions
     rotation_deg: float
-    true_way: np.ndarray        # [n, 3] true positions, brought into the reconstruction's world
+    true_positions: np.ndarray  # [n, 3], brought into the reconstruction's world
 
 
 @dataclass

@@ -104,7 +104,7 @@ def test_all_curves_lie_within_their_axes(page):
 
 def test_a_long_way_is_shown_to_its_ends():
     scene = _Scene(record(5000))
-    for line in (scene.way, scene.errors.true_way):
+    for line in (scene.positions, scene.errors.true_positions):
         assert (line.min(axis=0) >= scene.outline.min(axis=0) - 1e-9).all()
         assert (line.max(axis=0) <= scene.outline.max(axis=0) + 1e-9).all()
         assert (line.min(axis=0) >= scene.low).all() and (line.max(axis=0) <= scene.high).all()

@@ -221,10 +221,11 @@ def test_errors_are_those_of_frames_with_a_true_pose():
         run.poses.append(StampedPose.from_matrix(number, pose))
     errors = run.errors()
     assert errors.ate < 1e-9 and errors.ate_ratio < 1e-9 and errors.rotation_deg < 1e-6
-    np.testing.assert_allclose(errors.true_way, [pose.position for pose in run.poses], atol=1e-9)
+    np.testing.assert_allclose(
+        errors.true_positions, [pose.position for pose in run.poses], atol=1e-9)
     assert '0 % of the spread' in describe_errors(errors)
     run.poses[2] = StampedPose(4, (float('nan'),) * 3, (0.0, 0.0, 0.0, 1.0))
-    assert len(run.errors().true_way) == 5
+    assert len(run.errors().true_positions) == 5
     run.poses[1] = StampedPose(2, (9.0, 9.0, 9.0), (0.0, 0.0, 1.0, 0.0))
     assert run.errors().ate_ratio > 0.1 and run.errors().rotation_deg > 20
 
