@@ -76,8 +76,6 @@ class StreamEngine:
         self._limit: int | None = None
         self._points = True
 
-    # Public interface ----------------------------------------------------------------------------
-
     @property
     def resize(self) -> Resize | None:
         """Return how this stream's frames are resized; None before the first frame."""
@@ -353,8 +351,6 @@ class StreamEngine:
     def tokens_that_fit(self, height: int, width: int, megabytes: float) -> int:
         """Return the largest max_tokens that fits into so much memory; 0 if none does."""
         return tokens_for_bytes(self.config, self._layout(height, width), int(megabytes * 1e6))
-
-    # Parts ---------------------------------------------------------------------------------------
 
     def _settle(self) -> None:
         """Put in the graphs that are ready to be captured."""

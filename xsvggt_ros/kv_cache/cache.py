@@ -32,6 +32,9 @@ class KVCache:
     One step is: `attend` once for each layer, in order, then `end_step`. A step that fails before
     `end_step` leaves everything remembered as it was. Steps that have ended can be undone as well,
     if they come after a `mark`: `rewind` brings back every bit of what was remembered there.
+
+    A long class, as these four (attend, end, undo, report) share the slots; what can be told apart
+    is in the store, the policy, `scores`, `undo` and `health`.
     """
 
     def __init__(
@@ -70,8 +73,6 @@ class KVCache:
         self._mark: Mark | None = None
         self._next_slots = torch.zeros(layers, step, dtype=torch.int64, device=device)
         self.reset()
-
-    # Public interface ----------------------------------------------------------------------------
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """
@@ -314,8 +315,6 @@ class KVCache:
             raise ValueError(f'queries, keys and values must be [heads, tokens, channels] '
                              f'{list(shape)}, got {[list(tensor.shape) for tensor in tensors]}')
 
-    # Undoing -------------------------------------------------------------------------------------
-
     def _record_step(self, mark: Mark) -> None:
         """Note where a step's tokens go, and keep the identities there were at the mark."""
         if mark.token_ids is self._token_ids:
@@ -334,8 +333,6 @@ class KVCache:
         for change in self._mark.changes:
             if change.evicted is not None and change.content is None:
                 change.content = self._store.save(change.evicted)
-
-    # Slots ---------------------------------------------------------------------------------------
 
     def _free_slots(self, used: int, count: int) -> Tensor:
         """Evict ``count`` of the first ``used`` slots; return where the next step goes."""

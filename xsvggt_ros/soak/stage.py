@@ -42,7 +42,11 @@ DEFAULTS = {'scale.mode': 'none', 'base_frame': '', 'image_transport': 'raw'}
 
 
 class Stage:
-    """One run's node, camera and observer."""
+    """
+    One run's node, camera and observer.
+
+    A long class, as it is all that a fault may do and ask: faults are functions of a stage.
+    """
 
     def __init__(self, folder: Path, patience: float, parameters: list[str]) -> None:
         """
