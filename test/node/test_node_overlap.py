@@ -114,6 +114,9 @@ class FakeEngine:
     def limit_tokens(self, tokens):
         self.limits.append(tokens)
 
+    def exhausted(self, frames):
+        return None
+
     def reset(self):
         self.gates.pass_through('reset')
         self.frames = 0
