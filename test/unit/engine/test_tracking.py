@@ -270,7 +270,8 @@ def test_the_network_sees_the_small_image_in_its_place_in_the_large_one(model):
     engine = make_engine(model, tracking_size=28)
     for index, frame in enumerate(stream(4)):
         engine.step(frame, remember=index % 2 == 0)
-    assert seen == [((3, 28, 28), (56, 56)), ((3, 56, 56), None), ((3, 28, 28), (56, 56))]
+    # LingBot-Map takes the first frame as the others, StreamVGGT by a function of its own.
+    assert seen[-3:] == [((3, 28, 28), (56, 56)), ((3, 56, 56), None), ((3, 28, 28), (56, 56))]
 
 
 def test_queries_and_keys_of_a_small_image_turn_by_its_places_in_the_large_one(model):
