@@ -220,7 +220,7 @@ def test_a_calibration_that_is_none_costs_no_image_and_is_said_while_it_lasts(
         assert (status.frames_processed, status.frames_rejected) == (count, 0)
         assert outputs['info'].k[2] == 35.0  # the network's
     robot.wait_for_diagnostic(node, 'Input', 'camera_info', 'singular')
-    calibration_value(robot, node, 'none: what comes on')
+    calibration_value(robot, node, 'none: messages on')
     calibrate(robot, node, info(k=[1, 0, 70, 0, 1, 56, 0, 0, 1]))
     see(robot, node, next(shots))
     calibration_value(robot, node, 'none: K is a placeholder')
