@@ -14,6 +14,7 @@ import numpy as np
 from rcl_interfaces.srv import GetParameters, SetParameters
 import rclpy
 from rclpy.duration import Duration
+from rclpy.exceptions import InvalidHandle
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
@@ -124,7 +125,10 @@ class Robot:
 
     def _spin(self):
         while not self._closing.is_set():
-            self.executor.spin_once(timeout_sec=0.1)
+            try:
+                self.executor.spin_once(timeout_sec=0.1)
+            except InvalidHandle:  # a subscription was destroyed while its events were waited for
+                pass
 
     def record(self, name, kind, topic):
         """Keep what is published on a topic as ``received[name]``."""

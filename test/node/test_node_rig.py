@@ -192,7 +192,8 @@ def test_a_silent_camera_is_named_and_the_stream_goes_on_without_it(rig):
     rig.process()   # the first image that fits brings the camera back
     images, status = rig.process()
     assert rig.cloud(images[0]).width == 2 * PIXELS and adds_up(status)
-    rig.robot.wait(lambda: 'all cameras of the rig send images again' in rig.node.output(), 'a log line')
+    rig.robot.wait(
+        lambda: 'all cameras of the rig send images again' in rig.node.output(), 'a log line')
 
 
 def test_the_scale_of_registered_depth_is_the_true_one(start):

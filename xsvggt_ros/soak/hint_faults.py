@@ -8,6 +8,7 @@ from nav_msgs.msg import Odometry
 import numpy as np
 from sensor_msgs.msg import Image
 
+from xsvggt_ros.msg import StreamStatus
 from xsvggt_ros.node.messages import byte_array
 from xsvggt_ros.soak.camera import fill, Shot
 from xsvggt_ros.soak.image_faults import each
@@ -98,7 +99,10 @@ def odometry_that_falls_silent(stage: Stage) -> None:
 def a_new_stream_without_odometry(stage: Stage) -> None:
     """Begin a new stream while no odometry comes, and say that there are no metres."""
     with stage.camera.playing(lambda shot, number: shot.pop('odometry')):
+        resets = stage.observer.status.reset_count
         stage.trigger('reset')
+        stage.until(lambda: stage.observer.status.reset_count > resets
+                    and stage.observer.status.state == StreamStatus.TRACKING, 'a new stream')
         stage.says('Input', 'odom')
         if stage.observer.status.metric:
             raise Failure('wrong', 'the new stream is called metric without odometry')

@@ -17,7 +17,7 @@ from typing import Any
 # What is patched: module, and name in it
 POINTS = {
     'decode': ('xsvggt_ros.node.frame_processor', 'decode_set'),
-    'prepare': ('xsvggt_ros.engine.stream_engine', 'StreamEngine.prepare'),
+    'prepare': ('xsvggt_ros.node.frame_processor', 'FrameProcessor._select_cameras'),
     'step': ('xsvggt_ros.engine.stream_engine', 'StreamEngine.step'),
     'network': ('xsvggt_ros.model.streamvggt', 'StreamVGGT.step'),
     'first frame': ('xsvggt_ros.model.streamvggt', 'StreamVGGT.first_frame'),
