@@ -68,3 +68,19 @@ def test_a_node_that_ends_leaves_nothing_in_shared_memory(tmp_path, number):
     for process in Path('/proc').glob('[0-9]*') if left else ():
         left -= mapped_files(process.name)  # of one that talked to the node and lives
     assert not left, node.output()
+
+
+def test_ctrl_c_within_what_a_library_executes_is_no_death_by_signal():
+    # CPython remembers an interrupt that left a text given to exec(), also if it was caught.
+    code = ('import sys, types\n'
+            'def run(args):\n'
+            '    try:\n'
+            '        exec("raise KeyboardInterrupt")\n'
+            '    except KeyboardInterrupt:\n'
+            '        return True\n'
+            'module = types.ModuleType("xsvggt_ros.node.run_node")\n'
+            'module.run = run\n'
+            'sys.modules[module.__name__] = module\n'
+            'from xsvggt_ros.node.stream_node import main\n'
+            'main()\n')
+    assert subprocess.run([sys.executable, '-c', code]).returncode == 0

@@ -17,6 +17,9 @@ def main(args: list[str] | None = None) -> None:
         finished = run(args)
     except KeyboardInterrupt:  # pressed again, while it ended
         finished = True
+    # CPython ends a process by SIGINT if a KeyboardInterrupt ever left code that exec() was given
+    # as a text, which libraries do, though it was caught further up. Another text clears that.
+    exec('')
     if not finished:
         # The network is in the middle of a frame that takes seconds, and nothing can wait for it.
         _leave()
