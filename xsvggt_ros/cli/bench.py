@@ -12,13 +12,11 @@ from xsvggt_ros.console.arguments import (
     positive_int,
     seed,
 )
-from xsvggt_ros.console.errors import ChoiceError, ToolError
-from xsvggt_ros.console.processes import interrupt_on_signals
+from xsvggt_ros.console.command import run_command, run_module
 from xsvggt_ros.world.synthetic_world import DEMO_SEED
 
 FRAMES = 300       # unless told otherwise
 CACHE_FRAMES = 120
-INTERRUPTED = 130  # exit code: no table was made
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -133,8 +131,7 @@ def _add_setting_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Measure and print; return the exit code: 2 for names that do not exist."""
-    interrupt_on_signals()
-    try:
+    def work() -> None:
         # Everything slow to import comes after the handlers, so that Ctrl-C is always quiet.
         if options.action is None:
             from xsvggt_ros.bench.frame_bench_run import run_bench
@@ -148,21 +145,14 @@ def run(options: argparse.Namespace) -> int:
             from xsvggt_ros.bench.bench_run import run_bench_cache
 
             run_bench_cache(options)
-    except KeyboardInterrupt:
-        print('\ninterrupted', file=sys.stderr)
-        return INTERRUPTED
-    except (ChoiceError, ToolError) as error:
-        command = ' '.join(filter(None, ('xsvggt bench', options.action)))
-        print(f'{command}: {error}', file=sys.stderr)
-        return 2 if isinstance(error, ChoiceError) else 1
-    return 0
+
+    name = ' '.join(filter(None, ('bench', options.action)))
+    return run_command(name, work, words='\ninterrupted')
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run `python -m xsvggt_ros.cli.bench`; return the exit code."""
-    parser = argparse.ArgumentParser(prog='xsvggt bench', description=__doc__)
-    add_arguments(parser)
-    return run(parser.parse_args(arguments))
+    return run_module('bench', __doc__, add_arguments, run, arguments)
 
 
 if __name__ == '__main__':

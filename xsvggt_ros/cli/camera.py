@@ -5,8 +5,7 @@ import logging
 import sys
 
 from xsvggt_ros.console.arguments import add_source_arguments
-from xsvggt_ros.console.errors import ToolError
-from xsvggt_ros.console.processes import interrupt_on_signals
+from xsvggt_ros.console.command import run_command, run_module
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,8 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Publish what the options say; return the exit code."""
-    interrupt_on_signals()
-    try:
+    def work() -> None:
         # Everything slow to import comes after the handlers, so that Ctrl-C is always quiet.
         from xsvggt_ros.demo.ros_environment import require_ros, use_middleware_profile
         require_ros()
@@ -45,19 +43,13 @@ def run(options: argparse.Namespace) -> int:
             reliable=options.reliability == 'reliable', loop=options.loop,
             restamp=options.restamp, wait_for_subscribers=options.wait_for_subscriber)
         run_camera(source, how, options.ros_args)
-    except KeyboardInterrupt:
-        return 0
-    except ToolError as error:
-        print(f'xsvggt camera: {error}', file=sys.stderr)
-        return 1
-    return 0
+
+    return run_command('camera', work, interrupted=0)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run `python -m xsvggt_ros.cli.camera`; return the exit code."""
-    parser = argparse.ArgumentParser(prog='xsvggt camera', description=__doc__)
-    add_arguments(parser)
-    return run(parser.parse_args(arguments))
+    return run_module('camera', __doc__, add_arguments, run, arguments)
 
 
 if __name__ == '__main__':

@@ -6,8 +6,7 @@ from pathlib import Path
 import sys
 
 from xsvggt_ros.console.arguments import add_network_arguments, add_source_arguments, WORLD_FRAMES
-from xsvggt_ros.console.errors import ToolError
-from xsvggt_ros.console.processes import interrupt_on_signals
+from xsvggt_ros.console.command import run_command, run_module
 from xsvggt_ros.trajectory.config import MODES
 
 
@@ -27,8 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the demo that the options describe; return the exit code."""
-    interrupt_on_signals()
-    try:
+    def work() -> None:
         # Everything slow to import comes after the handlers, so that Ctrl-C is always quiet.
         from xsvggt_ros.demo.ros_environment import require_ros, use_middleware_profile
         require_ros()
@@ -39,19 +37,13 @@ def run(options: argparse.Namespace) -> int:
         if options.input is None and options.frames is None:
             options.frames = WORLD_FRAMES
         run_demo(options)
-    except KeyboardInterrupt:
-        return 0
-    except ToolError as error:
-        print(f'xsvggt demo: {error}', file=sys.stderr)
-        return 1
-    return 0
+
+    return run_command('demo', work, interrupted=0)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run `python -m xsvggt_ros.cli.demo`; return the exit code."""
-    parser = argparse.ArgumentParser(prog='xsvggt demo', description=__doc__)
-    add_arguments(parser)
-    return run(parser.parse_args(arguments))
+    return run_module('demo', __doc__, add_arguments, run, arguments)
 
 
 if __name__ == '__main__':

@@ -2,11 +2,9 @@
 
 import argparse
 from pathlib import Path
-import sys
 
 from xsvggt_ros.console.arguments import add_device_arguments, image_size, positive_int
-from xsvggt_ros.console.errors import ToolError
-from xsvggt_ros.console.processes import interrupt_on_signals, INTERRUPTED
+from xsvggt_ros.console.command import run_command
 
 EPILOG = """\
 example: xsvggt doctor --checkpoint checkpoints.pth --image 1280x720
@@ -35,8 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Look at what the options say; return the exit code."""
-    interrupt_on_signals()
-    try:
+    def work() -> int:
         # Everything slow to import comes after the handlers, so that Ctrl-C is always quiet.
         from xsvggt_ros.console.measurement import check_writable, write_json
         from xsvggt_ros.doctor.finding import lines_of, worst
@@ -53,8 +50,5 @@ def run(options: argparse.Namespace) -> int:
             write_json(options.json, {'worst': level, 'findings': [
                 finding.as_json() for finding in findings]})
         return int(level == 'error' or (options.strict and level == 'warning'))
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except ToolError as error:
-        print(f'xsvggt doctor: {error}', file=sys.stderr)
-        return 1
+
+    return run_command('doctor', work)

@@ -2,7 +2,6 @@
 
 import argparse
 from pathlib import Path
-import sys
 
 from xsvggt_ros.console.arguments import (
     add_device_arguments,
@@ -12,10 +11,8 @@ from xsvggt_ros.console.arguments import (
     positive_float,
     positive_int,
 )
-from xsvggt_ros.console.errors import ChoiceError, ToolError
-from xsvggt_ros.console.processes import interrupt_on_signals
+from xsvggt_ros.console.command import run_command
 
-INTERRUPTED = 130  # exit code: no table was made
 WORLD_RATE = 5.0   # images a second of a synthetic world, so that 100 of them go about a room
 STREAMS = 8
 
@@ -76,19 +73,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Evaluate and print the table; return the exit code: 2 for names that do not exist."""
-    interrupt_on_signals()
-    try:
+    def work() -> None:
         # Everything slow to import comes after the handlers, so that Ctrl-C is always quiet.
         from xsvggt_ros.evaluation.eval_run import run_eval
 
         run_eval(options)
-    except KeyboardInterrupt:
-        print('\ninterrupted', file=sys.stderr)
-        return INTERRUPTED
-    except ChoiceError as error:
-        print(f'xsvggt eval: {error}', file=sys.stderr)
-        return 2
-    except ToolError as error:
-        print(f'xsvggt eval: {error}', file=sys.stderr)
-        return 1
-    return 0
+
+    return run_command('eval', work, words='\ninterrupted')

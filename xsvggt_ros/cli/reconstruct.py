@@ -14,8 +14,7 @@ from xsvggt_ros.console.arguments import (
     positive_float,
     WORLD_FRAMES,
 )
-from xsvggt_ros.console.errors import ToolError
-from xsvggt_ros.console.processes import interrupt_on_signals, INTERRUPTED
+from xsvggt_ros.console.command import run_command, run_module
 
 EPILOG = """\
 example: xsvggt reconstruct drive.mcap --topic /front/image_raw --export colmap,grid --out drive
@@ -59,8 +58,7 @@ def add_result_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Reconstruct what the options say; return the exit code."""
-    interrupt_on_signals()
-    try:
+    def work() -> None:
         # Everything slow to import comes after the handlers, so that Ctrl-C is always quiet.
         from xsvggt_ros.recordings.reconstruct_run import run_reconstruct
 
@@ -68,19 +66,13 @@ def run(options: argparse.Namespace) -> int:
         if options.input is None and options.frames is None:
             options.frames = WORLD_FRAMES
         run_reconstruct(options)
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except ToolError as error:
-        print(f'xsvggt reconstruct: {error}', file=sys.stderr)
-        return 1
-    return 0
+
+    return run_command('reconstruct', work)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run `python -m xsvggt_ros.cli.reconstruct`; return the exit code."""
-    parser = argparse.ArgumentParser(prog='xsvggt reconstruct', description=__doc__)
-    add_arguments(parser)
-    return run(parser.parse_args(arguments))
+    return run_module('reconstruct', __doc__, add_arguments, run, arguments)
 
 
 if __name__ == '__main__':

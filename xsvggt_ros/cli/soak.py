@@ -5,8 +5,7 @@ from pathlib import Path
 import sys
 
 from xsvggt_ros.console.arguments import positive_float, positive_int
-from xsvggt_ros.console.errors import ToolError
-from xsvggt_ros.console.processes import interrupt_on_signals
+from xsvggt_ros.console.command import run_command, run_module
 
 PATIENCE = 60.0  # seconds
 
@@ -39,8 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run what the options say; return 0 if all was well, 1 if not, 130 after Ctrl-C."""
-    interrupt_on_signals()
-    try:
+    def work() -> int:
         # Everything slow to import comes after the handlers, so that Ctrl-C is always quiet.
         from xsvggt_ros.demo.ros_environment import require_ros, use_middleware_profile
         require_ros()
@@ -48,18 +46,13 @@ def run(options: argparse.Namespace) -> int:
         from xsvggt_ros.soak.main import soak
 
         return soak(options)
-    except KeyboardInterrupt:
-        return 130
-    except ToolError as error:
-        print(f'xsvggt soak: {error}', file=sys.stderr)
-        return 1
+
+    return run_command('soak', work)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run `python -m xsvggt_ros.cli.soak`; return the exit code."""
-    parser = argparse.ArgumentParser(prog='xsvggt soak', description=__doc__)
-    add_arguments(parser)
-    return run(parser.parse_args(arguments))
+    return run_module('soak', __doc__, add_arguments, run, arguments)
 
 
 if __name__ == '__main__':

@@ -57,7 +57,7 @@ class ProgressBar:
         self._shown = text
 
 
-class Pace:
+class ProgressRate:
     """How quickly something goes on, over its last half minute, and how long it will take."""
 
     def __init__(self, total: int | None) -> None:

@@ -14,7 +14,7 @@ from xsvggt_ros.console.environment import device_name
 from xsvggt_ros.console.errors import ToolError
 from xsvggt_ros.console.measurement import choose_device, load_network
 from xsvggt_ros.console.processes import ignore_signals, OutOfTime, time_limit
-from xsvggt_ros.console.progress import Pace, ProgressBar
+from xsvggt_ros.console.progress import ProgressBar, ProgressRate
 from xsvggt_ros.engine.cache_stats import CacheStats
 from xsvggt_ros.engine.factory import build_engine, EngineOptions
 from xsvggt_ros.engine.frame_result import ResultError
@@ -132,7 +132,7 @@ class _Run:
     def reconstruct_all(self, frames: Iterable[SourceFrame]) -> None:
         """Take all frames, and show how it goes on."""
         count = self.source.count
-        bar, pace = ProgressBar('reconstructing', count), Pace(count)
+        bar, pace = ProgressBar('reconstructing', count), ProgressRate(count)
         start = time.perf_counter()
         for frame in frames:
             output = self.reconstruct(frame)

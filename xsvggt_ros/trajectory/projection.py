@@ -7,6 +7,8 @@ translation in the camera's own axes, applied from the right: pose @ motion(x).
 
 import numpy as np
 
+from xsvggt_ros.geometry.quaternions import quaternion_from_matrix
+
 NEAREST = 1e-3   # depth below which a point is taken to be behind the camera
 _BEHIND = 1e3    # pixels of error of such a point
 
@@ -35,25 +37,10 @@ def rotation(vectors: np.ndarray) -> np.ndarray:
 
 def rotation_vector(matrix: np.ndarray) -> np.ndarray:
     """Return axis times angle [3] of a rotation [3, 3]; the angle is at most pi."""
-    # By the quaternion of the largest component, which is exact at any angle.
-    trace = np.trace(matrix)
-    numbers = np.array([trace, *np.diag(matrix)])
-    which = int(np.argmax(numbers))
-    if which == 0:
-        quaternion = np.array([1 + trace, matrix[2, 1] - matrix[1, 2],
-                               matrix[0, 2] - matrix[2, 0], matrix[1, 0] - matrix[0, 1]])
-    else:
-        i, j, k = which - 1, which % 3, (which + 1) % 3
-        quaternion = np.zeros(4)
-        quaternion[0] = matrix[k, j] - matrix[j, k]
-        quaternion[1 + i] = 1 + matrix[i, i] - matrix[j, j] - matrix[k, k]
-        quaternion[1 + j] = matrix[j, i] + matrix[i, j]
-        quaternion[1 + k] = matrix[k, i] + matrix[i, k]
-    quaternion /= np.linalg.norm(quaternion) * (-1 if quaternion[0] < 0 else 1)
-    length = np.linalg.norm(quaternion[1:])
-    if length < 1e-12:
-        return 2 * quaternion[1:]
-    return quaternion[1:] * (2 * np.arctan2(length, quaternion[0]) / length)
+    x, y, z, w = quaternion_from_matrix(matrix)
+    axis = np.array([x, y, z])
+    length = np.linalg.norm(axis)
+    return axis * (2.0 if length < 1e-12 else 2 * np.arctan2(length, w) / length)
 
 
 def motion(small: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from xsvggt_ros.recordings.calibration import Calibration, load_calibration
 from xsvggt_ros.recordings.inputs.bag import Bag
 from xsvggt_ros.recordings.inputs.bag_images import base_topic, choose_topic, read_images
 from xsvggt_ros.recordings.inputs.bag_types import BagError
-from xsvggt_ros.recordings.inputs.pace import Pace
+from xsvggt_ros.recordings.inputs.pace import paced_frames
 from xsvggt_ros.recordings.inputs.skipped import Skipped
 from xsvggt_ros.recordings.source_frame import SourceFrame
 
@@ -56,21 +56,8 @@ class BagSource:
     def frames(self) -> Iterator[SourceFrame]:
         """Yield the frames of one pass."""
         self.skipped.clear()
-        start: int | None = None
-        number = 0
-        pace = Pace(self._wanted_rate)
-        for stamp, pixels in self._images():
-            if (pixels.shape[1], pixels.shape[0]) != self._size:
-                self.skipped.add(f'{pixels.shape[1]}x{pixels.shape[0]}, but the first image is '
-                                 f'{self._size[0]}x{self._size[1]}')
-                continue
-            if not pace.takes(stamp):
-                continue
-            start = stamp if start is None else start
-            yield SourceFrame(pixels, stamp - start, stamp)
-            number += 1
-            if number == self._limit:
-                return
+        yield from paced_frames(self._images(), self._size, self._wanted_rate, self._limit,
+                                self.skipped)
 
     def describe_skipped(self) -> str:
         """Return what was left out so far, and what is wrong with the files; or nothing."""

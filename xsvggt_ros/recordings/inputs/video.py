@@ -9,7 +9,7 @@ import numpy as np
 
 from xsvggt_ros.console.errors import ToolError
 from xsvggt_ros.recordings.calibration import Calibration, FILE_NAMES, load_calibration
-from xsvggt_ros.recordings.inputs.pace import Pace
+from xsvggt_ros.recordings.inputs.pace import paced_frames
 from xsvggt_ros.recordings.inputs.skipped import Skipped
 from xsvggt_ros.recordings.inputs.video_decoder import need_av, rgb_of
 from xsvggt_ros.recordings.source_frame import SourceFrame
@@ -50,21 +50,8 @@ class VideoSource:
     def frames(self) -> Iterator[SourceFrame]:
         """Yield the frames of one pass."""
         self.skipped.clear()
-        start: int | None = None
-        number = 0
-        pace = Pace(self._wanted_rate)
-        for stamp, pixels in self._pictures():
-            if (pixels.shape[1], pixels.shape[0]) != self._size:
-                self.skipped.add(f'{pixels.shape[1]}x{pixels.shape[0]}, but the first frame is '
-                                 f'{self._size[0]}x{self._size[1]}')
-                continue
-            if not pace.takes(stamp):
-                continue
-            start = stamp if start is None else start
-            yield SourceFrame(pixels, stamp - start, stamp)
-            number += 1
-            if number == self._limit:
-                return
+        yield from paced_frames(self._pictures(), self._size, self._wanted_rate, self._limit,
+                                self.skipped)
 
     def describe_skipped(self) -> str:
         """Return how many frames were left out so far, and why; or nothing."""
