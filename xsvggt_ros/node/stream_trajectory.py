@@ -4,8 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 from rclpy.impl.rcutils_logger import RcutilsLogger
-import torch
-from torch import Tensor
 
 from xsvggt_ros.engine.frame_result import FrameResult
 from xsvggt_ros.geometry.camera_model import CameraModel
@@ -14,9 +12,10 @@ from xsvggt_ros.images.preprocess import Resize
 from xsvggt_ros.node.settings import DepthSettings, TrajectorySettings
 from xsvggt_ros.node.status.fault_log import FaultLog
 from xsvggt_ros.node.tracked_pose import TrackedPose
-from xsvggt_ros.trajectory.follower import Follower, NetworkFrame
+from xsvggt_ros.trajectory.follower import Follower
 from xsvggt_ros.trajectory.odometry import Estimate
 from xsvggt_ros.trajectory.projection import inverse, rotation_vector
+from xsvggt_ros.trajectory.results import network_frame, tensor_like
 from xsvggt_ros.trajectory.window_thread import WindowThread
 
 _LONGEST = 5.0   # seconds between two images from which a velocity is still told
@@ -62,11 +61,8 @@ class StreamTrajectory:
         if self._follower is None:
             self._follower = Follower(self.mode, correct_depth=self._correct_depth)
         self._take_window()
-        network_pose = torch.linalg.inv(result.camera_from_world.double().cpu()).numpy()
-        estimate = self._follower.follow(pixels, camera, NetworkFrame(
-            result.depth.cpu().numpy(), result.depth_confidence.cpu().numpy(), network_pose,
-            result.intrinsics.double().cpu().numpy(), resize.model_from_source().numpy()),
-            adjust_now=False)
+        estimate = self._follower.follow(
+            pixels, camera, network_frame(result, resize.model_from_source()), adjust_now=False)
         if estimate.is_keyframe:
             self._offer_window()
         return self._changed(result, estimate), self._tracked(estimate, stamp_ns)
@@ -97,15 +93,15 @@ class StreamTrajectory:
     def _changed(self, result: FrameResult, estimate: Estimate) -> FrameResult:
         follower = self._follower
         assert follower is not None and follower.odometry is not None
-        camera_from_world = _like(inverse(estimate.odom_from_camera), result)
+        camera_from_world = tensor_like(inverse(estimate.odom_from_camera), result)
         points = result.points
         if points is not None:
             scale = estimate.scale if follower.odometry.corrects_depth else 1.0
             local = transform_points(result.camera_from_world, points) * scale
-            points = transform_points(_like(estimate.odom_from_camera, result), local)
+            points = transform_points(tensor_like(estimate.odom_from_camera, result), local)
         return replace(result, camera_from_world=camera_from_world, points=points,
-                       intrinsics=_like(follower.intrinsics(), result),
-                       depth=result.depth * _like(follower.depth_factors(), result))
+                       intrinsics=tensor_like(follower.intrinsics(), result),
+                       depth=result.depth * tensor_like(follower.depth_factors(), result))
 
     def _tracked(self, estimate: Estimate, stamp_ns: int) -> TrackedPose:
         velocity = covariance = None
@@ -122,7 +118,3 @@ class StreamTrajectory:
         self._last = stamp_ns, estimate.odom_from_camera
         return TrackedPose(estimate.source, estimate.inliers, estimate.error,
                            estimate.covariance, velocity, covariance)
-
-
-def _like(values: np.ndarray, result: FrameResult) -> Tensor:
-    return torch.from_numpy(values).to(result.depth)

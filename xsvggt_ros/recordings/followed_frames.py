@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from xsvggt_ros.engine.frame_result import FrameResult
@@ -14,7 +13,9 @@ from xsvggt_ros.geometry.se3 import flu_from_optical
 from xsvggt_ros.mapping.trajectory import StampedPose
 from xsvggt_ros.recordings.exports.export import FrameOutput
 from xsvggt_ros.recordings.recording import Recording
-from xsvggt_ros.trajectory.follower import Follower, NetworkFrame
+from xsvggt_ros.trajectory.follower import Follower
+from xsvggt_ros.trajectory.projection import inverse
+from xsvggt_ros.trajectory.results import network_frame, tensor_like
 
 HELD_BYTES = 2 ** 29     # of frames that wait for their final pose
 
@@ -44,16 +45,13 @@ class FollowedFrames:
     def follow(self, pixels: np.ndarray, camera: CameraModel | None, result: FrameResult,
                model_from_source: Tensor) -> FrameResult:
         """Return a frame's result with the trajectory's pose, camera and depth."""
-        pose = torch.linalg.inv(result.camera_from_world.double().cpu()).numpy()
-        seen = NetworkFrame(
-            result.depth.cpu().numpy(), result.depth_confidence.cpu().numpy(), pose,
-            result.intrinsics.double().cpu().numpy(), model_from_source.numpy())
-        estimate = self._follower.follow(pixels, camera, seen)
+        estimate = self._follower.follow(
+            pixels, camera, network_frame(result, model_from_source))
         self._sources[estimate.source] += 1
         return replace(
-            result, camera_from_world=_tensor(np.linalg.inv(estimate.world_from_camera), result),
-            intrinsics=_tensor(self._follower.intrinsics(), result),
-            depth=result.depth * _tensor(self._follower.depth_factors(), result))
+            result, camera_from_world=tensor_like(inverse(estimate.world_from_camera), result),
+            intrinsics=tensor_like(self._follower.intrinsics(), result),
+            depth=result.depth * tensor_like(self._follower.depth_factors(), result))
 
     def hold(self, output: FrameOutput, give: Callable[[FrameOutput], None],
              metres: float) -> None:
@@ -87,7 +85,7 @@ class FollowedFrames:
         self._bytes -= _size(output)
         camera_from_world = np.linalg.inv(poses[output.number])
         camera_from_world[:3, 3] *= metres
-        intrinsics = _tensor(self._follower.intrinsics(), output.result)
+        intrinsics = tensor_like(self._follower.intrinsics(), output.result)
         # What was seen beside the axis moves with the focal length that is known by now.
         bend = (output.result.intrinsics / intrinsics)[(0, 1), (0, 1)].to(output.cloud)
         cloud = output.cloud
@@ -95,7 +93,7 @@ class FollowedFrames:
             cloud = cloud.clone()
             cloud[:, :2] *= bend
         result = replace(output.result, intrinsics=intrinsics,
-                         camera_from_world=_tensor(camera_from_world, output.result))
+                         camera_from_world=tensor_like(camera_from_world, output.result))
         return replace(output, result=result, cloud=cloud,
                        pose=odom_pose(poses[output.number], output.stamp_ns, metres))
 
@@ -111,10 +109,6 @@ def odom_pose(world_from_camera: np.ndarray, stamp_ns: int, metres: float = 1.0)
     pose = odom_from_world @ world_from_camera
     pose[:3, 3] *= metres
     return StampedPose.from_matrix(stamp_ns, pose)
-
-
-def _tensor(values: np.ndarray, result: FrameResult) -> Tensor:
-    return torch.from_numpy(values).to(result.depth)
 
 
 def _size(output: FrameOutput) -> int:
