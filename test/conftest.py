@@ -1,6 +1,7 @@
 """Middleware settings for all tests; they must stand before rclpy is imported."""
 
 from importlib.util import find_spec
+import logging
 import os
 from pathlib import Path
 import re
@@ -46,3 +47,12 @@ def one_thread():
     """
     import torch  # not before the tests are: what PyTorch chooses itself is noted with them
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def logging_as_found():
+    """Fail a test that leaves loggers quieter than it found them: others would hear nothing."""
+    loggers = logging.getLogger(), logging.getLogger('xsvggt_ros')
+    before = logging.root.manager.disable, *(logger.level for logger in loggers)
+    yield
+    assert (logging.root.manager.disable, *(logger.level for logger in loggers)) == before

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import logging
 from pathlib import Path
 import shutil
 import sqlite3
@@ -30,7 +29,6 @@ MEMORY = 1024 * MEGABYTE   # decoders have threads and buffers of their own
 
 def read_recording(name: str, data: bytes) -> bool:
     """Read a file as a recording, all of its frames."""
-    logging.getLogger('xsvggt_ros').setLevel(logging.ERROR)
     path = file_with(f'recordings/{name}', data)
     with contextlib.suppress(ToolError):
         source = open_source(path)

@@ -13,7 +13,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
-from xsvggt_ros.console.processes import ignore_signals
+from xsvggt_ros.console.processes import deferred_interrupts, ignore_signals
 from xsvggt_ros.demo.ros_messages import camera_info_message, image_message, to_stamp, TRUTH_TOPIC
 from xsvggt_ros.mapping.map_files import format_stamp
 from xsvggt_ros.mapping.trajectory import StampedPose
@@ -114,7 +114,8 @@ def run_camera(source: FrameSource, options: CameraOptions, ros_args: list[str])
         camera.wait_for_subscribers()
         for frame in ahead:
             stamp_ns = schedule.wait(frame, options.restamp, 1.0 / source.rate)
-            camera.publish(frame, stamp_ns)
+            with deferred_interrupts():   # a message goes out whole
+                camera.publish(frame, stamp_ns)
             schedule.sent(stamp_ns)
         time.sleep(_LINGER_TIME)
     except KeyboardInterrupt:

@@ -236,7 +236,8 @@ class _Demo:
 
     def _spin(self) -> None:
         """Let the recorder take what has arrived, and see that the node is alive."""
-        self._executor.spin_once(timeout_sec=0.05)
+        with deferred_interrupts():   # C++ would make a RuntimeError of it
+            self._executor.spin_once(timeout_sec=0.05)
         if self._node.exit_code is not None:
             raise ToolError(f'the node ended with exit code {self._node.exit_code}. The end of '
                             f'{self._node.log}:\n{self._node.tail()}')
