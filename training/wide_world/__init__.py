@@ -1,0 +1,1 @@
+"""Synthetic rooms as varied as real ones, for training only; needs embreex and numba."""

@@ -1,0 +1,62 @@
+"""Shows the wide world: `python -m training.wide_world --out FILE.png [--textures DIR]`."""
+
+import argparse
+from pathlib import Path
+import time
+
+import matplotlib
+import numpy as np
+from PIL import Image
+
+from training.wide_world.textures import load_textures
+from training.wide_world.world import WideClip, WideRoom
+
+_COLUMNS, _SHOWN = 3, 3     # rooms beside each other, frames of a room
+_NEAREST, _RANGE = 0.3, 30.0    # metres, and how many times as far the coldest colour is
+
+
+def main() -> None:
+    """Render rooms, write a picture of them, and say how long it took."""
+    parser = argparse.ArgumentParser(prog='python -m training.wide_world', description=__doc__)
+    parser.add_argument('--out', type=Path, required=True, help='the picture to write')
+    parser.add_argument('--textures', type=Path, metavar='DIR',
+                        help='photographs of surfaces (without: procedural textures)')
+    parser.add_argument('--first', type=int, default=0, help='number of the first room')
+    parser.add_argument('--rooms', type=int, default=12)
+    parser.add_argument('--frames', type=int, default=24, help='of each room')
+    options = parser.parse_args()
+    try:
+        textures = load_textures(options.textures)
+    except (OSError, ValueError) as error:
+        parser.exit(1, f'{error}\n')
+    WideRoom(options.first, textures).clip(1)      # compiles the loops
+    tiles, building, rendering = [], 0.0, 0.0
+    for seed in range(options.first, options.first + options.rooms):
+        start = time.process_time()
+        room = WideRoom(seed, textures)
+        middle = time.process_time()
+        clip = room.clip(options.frames, (112, 84))
+        building += middle - start
+        rendering += time.process_time() - middle
+        tiles.append(_tile(clip))
+    print(f'{1000 * building / options.rooms:.0f} ms to build a room, '
+          f'{options.rooms * options.frames / rendering:.0f} frames of 112x84 a second '
+          '(processor time of one core)')
+    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % _COLUMNS)
+    rows = [np.concatenate(tiles[start:start + _COLUMNS], axis=1)
+            for start in range(0, len(tiles), _COLUMNS)]
+    Image.fromarray(np.concatenate(rows)).save(options.out)
+
+
+def _tile(clip: WideClip) -> np.ndarray:
+    """Return some frames of a clip beside each other, their depths below."""
+    shown = np.linspace(0, len(clip.images) - 1, _SHOWN).round().astype(int)
+    near = 1 - np.log(clip.depths[shown] / _NEAREST) / np.log(_RANGE)
+    colours = matplotlib.colormaps['turbo'](np.clip(near, 0, 1))[..., :3]
+    pairs = [np.concatenate([image, (255 * depth).astype(np.uint8)])
+             for image, depth in zip(clip.images[shown], colours)]
+    return np.concatenate(pairs, axis=1)
+
+
+if __name__ == '__main__':
+    main()

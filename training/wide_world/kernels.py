@@ -1,0 +1,245 @@
+"""
+The inner loops of the renderer, compiled by numba.
+
+`patch` is always the number of a patch of the scene, -1 where nothing was met. Rays are those of
+pixels: origin + depth * direction, where direction has length 1 along the optical axis.
+"""
+
+import math
+from typing import Any
+
+from numba import njit
+
+from training.wide_world.textures import LEVEL_OFFSETS, LEVELS, SIDE, TEXELS
+
+_OFFSETS = LEVEL_OFFSETS
+_OPTIONS: dict[str, Any] = {'cache': True, 'nogil': True, 'fastmath': True}
+
+
+@njit(**_OPTIONS)
+def directions(frame, row, column, turn, lens, out):
+    """Write the directions out [n, 3] of pixels; turn [F, H, 3, 3], lens fx, fy, cx, cy."""
+    fx, fy, cx, cy = lens[0], lens[1], lens[2], lens[3]
+    height = turn.shape[1]
+    for i in range(len(frame)):
+        x, y = (column[i] - cx) / fx, (row[i] - cy) / fy
+        line = min(max(int(row[i] + 0.5), 0), height - 1)
+        m = turn[frame[i], line]
+        for axis in range(3):
+            out[i, axis] = m[axis, 0] * x + m[axis, 1] * y + m[axis, 2]
+
+
+@njit(**_OPTIONS)
+def fill_between(patch, flat):
+    """
+    Fill pixels between those that were traced, every second of rows and columns, in place.
+
+    Returns flat indices of those that must be traced themselves: not all of the traced pixels
+    around them show the same patch. patch [F, H, W]; flat [F * H * W] int64 is scratch.
+    """
+    frames, height, width = patch.shape
+    count = 0
+    for f in range(frames):
+        for y in range(height):
+            y0, y1 = y - (y & 1), y + (y & 1)
+            if y1 >= height:
+                y1 = y0
+            for x in range(width):
+                if not (y & 1 or x & 1):
+                    continue
+                x0, x1 = x - (x & 1), x + (x & 1)
+                if x1 >= width:
+                    x1 = x0
+                one = patch[f, y0, x0]
+                if one == patch[f, y0, x1] and one == patch[f, y1, x0] and one == patch[f, y1, x1]:
+                    patch[f, y, x] = one
+                else:
+                    flat[count] = (f * height + y) * width + x
+                    count += 1
+    return count
+
+
+@njit(**_OPTIONS)
+def depths(frame, patch, origin, direction, row, plane, out):
+    """Write the depths out [n] at which rays meet the planes of their patches."""
+    height = origin.shape[1]
+    for i in range(len(patch)):
+        if patch[i] < 0:
+            out[i] = 0.0
+            continue
+        p = plane[patch[i]]
+        line = min(max(int(row[i] + 0.5), 0), height - 1)
+        o = origin[frame[i], line]
+        down = p[0] * direction[i, 0] + p[1] * direction[i, 1] + p[2] * direction[i, 2]
+        if abs(down) < 1e-9:
+            down = 1e-9
+        out[i] = (p[3] - p[0] * o[0] - p[1] * o[1] - p[2] * o[2]) / down
+
+
+@njit(**_OPTIONS)
+def find_edges(patch, depth, plane, material, flat):
+    """Write flat indices of pixels at edges of what is seen; returns how many there are."""
+    frames, height, width = patch.shape
+    count = 0
+    for f in range(frames):
+        for y in range(height):
+            for x in range(width):
+                one = patch[f, y, x]
+                edge = False
+                for way in range(4):
+                    y1 = y + (way == 0) - (way == 1)
+                    x1 = x + (way == 2) - (way == 3)
+                    if y1 < 0 or x1 < 0 or y1 >= height or x1 >= width:
+                        continue
+                    other = patch[f, y1, x1]
+                    if other == one:
+                        continue
+                    if other < 0 or one < 0 or material[other] != material[one]:
+                        edge = True
+                        break
+                    cos = (plane[one, 0] * plane[other, 0] + plane[one, 1] * plane[other, 1]
+                           + plane[one, 2] * plane[other, 2])
+                    ratio = depth[f, y1, x1] / max(depth[f, y, x], 1e-6)
+                    if cos < 0.85 or ratio > 1.05 or ratio < 0.95:
+                        edge = True
+                        break
+                if edge:
+                    flat[count] = (f * height + y) * width + x
+                    count += 1
+    return count
+
+
+@njit(**_OPTIONS)
+def shade(frame, row, patch, depth, direction, origin, corner, axes, plane, mapping, material,
+          light, light_start, light_shape, look, texture, texels, means, lamp, pixel, out):
+    """
+    Write the colours out [n, 3] (1: white) that rays see at `depth` on their patches.
+
+    axes [P, 2, 3]: dual vectors, which tell where on a patch a point is. mapping [P, 7]: texture
+    coordinates in repeats, and repeats per metre. light [L, 3]: grids of baked light. look
+    [M, 6]: contrast, tint, gloss, emission; texture [M]. lamp [4]: position of what is mirrored,
+    and its strength. pixel: the angle that one pixel sees, rad.
+    """
+    height = origin.shape[1]
+    for i in range(len(patch)):
+        p = patch[i]
+        if p < 0:
+            out[i, 0] = out[i, 1] = out[i, 2] = 0.0
+            continue
+        z = depth[i]
+        o = origin[frame[i], min(max(int(row[i] + 0.5), 0), height - 1)]
+        dx, dy, dz = direction[i, 0], direction[i, 1], direction[i, 2]
+        px, py, pz = o[0] + z * dx, o[1] + z * dy, o[2] + z * dz
+        qx, qy, qz = px - corner[p, 0], py - corner[p, 1], pz - corner[p, 2]
+        a = axes[p]
+        s = a[0, 0] * qx + a[0, 1] * qy + a[0, 2] * qz
+        t = a[1, 0] * qx + a[1, 1] * qy + a[1, 2] * qz
+        s, t = min(max(s, 0.0), 1.0), min(max(t, 0.0), 1.0)
+        m = mapping[p]
+        u, v = m[0] + s * m[1] + t * m[2], m[3] + s * m[4] + t * m[5]
+        # The light, between the four nearest points of the patch's grid.
+        ns, nt = light_shape[p, 0], light_shape[p, 1]
+        gs, gt = s * (ns - 1), t * (nt - 1)
+        ks, kt = min(int(gs), ns - 2), min(int(gt), nt - 2)
+        gs, gt = gs - ks, gt - kt
+        at = light_start[p] + ks * nt + kt
+        w00, w01, w10, w11 = (1 - gs) * (1 - gt), (1 - gs) * gt, gs * (1 - gt), gs * gt
+        # The texture: the level whose texels are about as large as the pixel.
+        k = material[p]
+        norm = math.sqrt(dx * dx + dy * dy + dz * dz)
+        cos = (plane[p, 0] * dx + plane[p, 1] * dy + plane[p, 2] * dz) / norm
+        spread = z * pixel * SIDE * mapping[p, 6] / math.sqrt(max(abs(cos), 0.05))
+        level = 0
+        while level < LEVELS - 1 and spread > 1.5:
+            spread *= 0.5
+            level += 1
+        side = SIDE >> level
+        base = texture[k] * TEXELS + _OFFSETS[level]
+        tu, tv = u * side - 0.5, v * side - 0.5
+        cu, cv = math.floor(tu), math.floor(tv)
+        fu, fv = tu - cu, tv - cv
+        iu, iv = int(cu) & (side - 1), int(cv) & (side - 1)
+        ju, jv = (iu + 1) & (side - 1), (iv + 1) & (side - 1)
+        t00, t01 = base + iv * side + iu, base + iv * side + ju
+        t10, t11 = base + jv * side + iu, base + jv * side + ju
+        b00, b01, b10, b11 = (1 - fv) * (1 - fu), (1 - fv) * fu, fv * (1 - fu), fv * fu
+        # A lamp's mirror image, wide and weak.
+        shine = 0.0
+        gloss = look[k, 4]
+        if gloss > 0.01:
+            rx = dx / norm - 2 * cos * plane[p, 0]
+            ry = dy / norm - 2 * cos * plane[p, 1]
+            rz = dz / norm - 2 * cos * plane[p, 2]
+            lx, ly, lz = lamp[0] - px, lamp[1] - py, lamp[2] - pz
+            far = math.sqrt(lx * lx + ly * ly + lz * lz) + 1e-6
+            toward = (rx * lx + ry * ly + rz * lz) / far
+            if toward > 0.0:
+                shine = gloss * lamp[3] * toward ** 24
+        for c in range(3):
+            texel = (b00 * texels[t00, c] + b01 * texels[t01, c] + b10 * texels[t10, c]
+                     + b11 * texels[t11, c])
+            mean = means[texture[k], c]
+            albedo = look[k, 1 + c] * (mean + look[k, 0] * (texel - mean)) * (1.0 / 255.0)
+            bright = (w00 * light[at, c] + w01 * light[at + 1, c] + w10 * light[at + nt, c]
+                      + w11 * light[at + nt + 1, c])
+            out[i, c] = albedo * bright + look[k, 5] * (0.4 + albedo) + shine * bright
+
+
+@njit(**_OPTIONS)
+def smear(picture, flow, out):
+    """Write pictures out [F, H, W, 3], each pixel the mean along its flow [F, H, W, 2], pixels."""
+    frames, height, width = picture.shape[:3]
+    for f in range(frames):
+        for y in range(height):
+            for x in range(width):
+                dx, dy = flow[f, y, x, 0], flow[f, y, x, 1]
+                long = max(abs(dx), abs(dy))
+                taps = min(int(long * 1.5) + 1, 11)
+                r = g = b = 0.0
+                for tap in range(taps):
+                    at = (tap + 0.5) / taps - 0.5
+                    sx = min(max(x + dx * at, 0.0), width - 1.001)
+                    sy = min(max(y + dy * at, 0.0), height - 1.001)
+                    ix, iy = int(sx), int(sy)
+                    fx, fy = sx - ix, sy - iy
+                    w00, w01, w10, w11 = ((1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx),
+                                          fy * fx)
+                    here = picture[f]
+                    r += (w00 * here[iy, ix, 0] + w01 * here[iy, ix + 1, 0]
+                          + w10 * here[iy + 1, ix, 0] + w11 * here[iy + 1, ix + 1, 0])
+                    g += (w00 * here[iy, ix, 1] + w01 * here[iy, ix + 1, 1]
+                          + w10 * here[iy + 1, ix, 1] + w11 * here[iy + 1, ix + 1, 1])
+                    b += (w00 * here[iy, ix, 2] + w01 * here[iy, ix + 1, 2]
+                          + w10 * here[iy + 1, ix, 2] + w11 * here[iy + 1, ix + 1, 2])
+                out[f, y, x, 0], out[f, y, x, 1], out[f, y, x, 2] = r / taps, g / taps, b / taps
+
+
+
+
+@njit(**_OPTIONS)
+def develop(picture, gain, vignette, curve, saturation, noise, strength, shift, out):
+    """
+    Write what a sensor makes of light, out [F, H, W, 3] uint8.
+
+    picture [F, H, W, 3]; gain [F, 3]: exposure and white balance; vignette [H, W]; curve [n]:
+    grey levels in [0, 1] of light from 0 to 2; saturation: 1 leaves colours as they are; noise
+    [m]: a field that is shifted by shift [F] texels and is strength times as strong.
+    """
+    frames, height, width = picture.shape[:3]
+    last, long = len(curve) - 1.001, len(noise)
+    for f in range(frames):
+        number = shift[f]
+        for y in range(height):
+            for x in range(width):
+                dim = vignette[y, x] * 0.5 * (len(curve) - 1)
+                r = curve[int(min(picture[f, y, x, 0] * gain[f, 0] * dim, last))]
+                g = curve[int(min(picture[f, y, x, 1] * gain[f, 1] * dim, last))]
+                b = curve[int(min(picture[f, y, x, 2] * gain[f, 2] * dim, last))]
+                grey = 0.3 * r + 0.59 * g + 0.11 * b
+                rough = strength * math.sqrt(0.15 + grey)
+                for c, value in ((0, r), (1, g), (2, b)):
+                    number += 1
+                    if number >= long:
+                        number -= long
+                    value = grey + saturation * (value - grey) + rough * noise[number]
+                    out[f, y, x, c] = int(min(max(value, 0.0), 1.0) * 255.0 + 0.5)
