@@ -26,11 +26,12 @@ class PatchEmbed(nn.Module):
         weight, side = self.proj.weight, self.proj.kernel_size[0]
         image = image.to(weight.dtype)
         height, width = image.shape[-2:]
-        if image.dim() == 3 and not (height % side or width % side) and onednn.suits(image):
+        if not (height % side or width % side) and onednn.suits(image):
             # half of a convolution's time
-            cut = image.unflatten(2, (-1, side)).unflatten(1, (-1, side))
-            cut = cut.permute(1, 3, 0, 2, 4).reshape(-1, weight[0].numel())
-            return onednn.linear(cut, weight.flatten(1), self.proj.bias)
+            cut = image.unflatten(-1, (-1, side)).unflatten(-3, (-1, side))
+            cut = cut.movedim((-4, -2), (-5, -4)).reshape(-1, weight[0].numel())
+            tokens = onednn.linear(cut, weight.flatten(1), self.proj.bias)
+            return tokens.unflatten(0, (*image.shape[:-3], -1))
         images = image.reshape(-1, *image.shape[-3:])
         patches = self.proj(images).flatten(2).transpose(1, 2)  # [images, patches, dim]
         return patches.reshape(*image.shape[:-3], *patches.shape[1:])

@@ -102,10 +102,10 @@ class Attention(nn.Module):
             return rope or ()
         if (rope is None or self.fused is not None or rope[0].device.type != 'cpu'
                 or torch.is_grad_enabled() or is_traced()):
-            return self._norms() + (rope or ())
+            return self.norms() + (rope or ())
         dtype = self._attention_dtype(self.qkv.dtype, len(rope[0]))
-        key = *map(version, (*self._norm_weights(), *rope)), dtype
-        return self._tables.get(key, lambda: fold_norm_into_rope(self._norms(), rope, dtype))
+        key = *map(version, (*self.norm_weights(), *rope)), dtype
+        return self._tables.get(key, lambda: fold_norm_into_rope(self.norms(), rope, dtype))
 
     def project_qkv(self, x: Tensor, *tables: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values [..., heads, tokens, head_dim] of x."""
@@ -163,9 +163,9 @@ class Attention(nn.Module):
             x = apply_rope(x, (cosines[:, None, None], sines[:, None, None]))
         return x.to(packed.dtype)
 
-    def _norms(self) -> tuple[Tensor, Tensor]:
+    def norms(self) -> tuple[Tensor, Tensor]:
         """Return weight and bias of the norms, [2, 1, head_dim] each: queries', then keys'."""
-        parts = self._norm_weights()
+        parts = self.norm_weights()
 
         def compute() -> tuple[Tensor, Tensor]:
             return torch.stack(parts[:2])[:, None], torch.stack(parts[2:])[:, None]
@@ -174,7 +174,8 @@ class Attention(nn.Module):
             return compute()
         return self._tables.get(tuple(map(version, parts)), compute)
 
-    def _norm_weights(self) -> tuple[Tensor, ...]:
+    def norm_weights(self) -> tuple[Tensor, ...]:
+        """Return the weights of the queries' and the keys' norm, then the biases, if any."""
         if self.q_norm is None or self.k_norm is None:
             return ()
         return self.q_norm.weight, self.k_norm.weight, self.q_norm.bias, self.k_norm.bias
@@ -243,19 +244,37 @@ class Block(nn.Module):
                 and self._qkv_weights.pointers(self) is not None
                 and self._mlp_weights.pointers(self) is not None)
 
-    def forward(self, x: Tensor, attend: Attend = self_attention,
-                rope: RotaryTable | None = None) -> Tensor:
-        """Return [..., tokens, dim] for x of the same shape."""
-        return self.proj_mlp(x, attend(*self.norm_qkv(x, *self.attn.tables(rope))))
+    def forward(
+        self, x: Tensor, attend: Attend = self_attention, rope: RotaryTable | None = None,
+        lanes: Tensor | None = None,
+    ) -> Tensor:
+        """
+        Return [..., tokens, dim] for x of the same shape.
+
+        lanes: norms and positions in one, as `native.lanes` gives them, if they are known.
+        """
+        parts = None if lanes is None else self._native_qkv(x, lambda: lanes)
+        if parts is None:
+            parts = self.norm_qkv(x, *self.attn.tables(rope))
+        return self.proj_mlp(x, attend(*parts))
 
     def norm_qkv(self, x: Tensor, *tables: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values; tables: `Attention.tables`. A function of tensors."""
-        if self._suits(x) and (not tables or len(tables) == 3 and len(tables[0]) == len(x)):
-            weights = self._qkv_weights.pointers(self)
-            if weights is not None:
-                lanes = self._lanes.get(tables, lambda: native.lanes(*tables)) if tables else None
-                return native.norm_qkv(x, self.attn.heads, weights, self.norm1.eps, lanes, QK_EPS)
+        if not tables or len(tables) == 3 and len(tables[0]) == len(x):
+            parts = self._native_qkv(x, lambda: self._lanes.get(
+                tables, lambda: native.lanes(*tables)) if tables else None)
+            if parts is not None:
+                return parts
         return self.attn.project_qkv(self.norm1(x).to(self.attn.qkv.dtype), *tables)
+
+    def _native_qkv(
+        self, x: Tensor, lanes: Callable[[], Tensor | None],
+    ) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Return queries, keys and values if `native` takes x and the weights."""
+        weights = self._qkv_weights.pointers(self) if self._suits(x) else None
+        if weights is None:
+            return None
+        return native.norm_qkv(x, self.attn.heads, weights, self.norm1.eps, lanes(), QK_EPS)
 
     def proj_mlp(self, x: Tensor, attended: Tensor) -> Tensor:
         """Return the block's output of x and the attention output. A function of tensors."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 Table = TypeVar('Table')
+_NONE = object()
 
 
 def is_traced() -> bool:
@@ -38,14 +39,19 @@ class TableCache:
         """Keep at most `limit` tables; a stream has one frame size."""
         self._limit = limit
         self._tables: OrderedDict[Hashable, Any] = OrderedDict()
+        self._newest: Any = _NONE  # the table used last
 
     def get(self, key: Hashable, compute: Callable[[], Table]) -> Table:
         """Return the table for `key`, computing it if it is not there."""
-        if key not in self._tables:
+        # A key is full of tensors, whose hashes take as long as an operator: one look is enough.
+        table = self._tables.get(key, _NONE)
+        if table is _NONE:
             # A table made in inference mode could never be part of a training step.
             with torch.inference_mode(False), torch.no_grad():
-                self._tables[key] = compute()
+                table = self._tables[key] = compute()
             if len(self._tables) > self._limit:
                 self._tables.popitem(last=False)
-        self._tables.move_to_end(key)
-        return self._tables[key]
+        elif table is not self._newest:
+            self._tables.move_to_end(key)
+        self._newest = table
+        return table

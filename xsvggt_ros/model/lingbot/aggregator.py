@@ -1,17 +1,19 @@
 """The backbone of LingBot-Map: one more special token, and positions in time."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Hashable, Sequence
 from functools import partial
 
 import torch
 from torch import nn, Tensor
 
+from xsvggt_ros.kernels import native
 from xsvggt_ros.model.aggregator import AggregatedTokens, Aggregator
 from xsvggt_ros.model.layers import residual_stream
-from xsvggt_ros.model.lingbot.config import LingBotConfig
+from xsvggt_ros.model.lingbot.block_tables import BlockTables
+from xsvggt_ros.model.lingbot.config import LingBotConfig, MAX_KEYFRAMES
 from xsvggt_ros.model.lingbot.positions import combined, reorder_pairs, space_table, time_table
 from xsvggt_ros.model.positions import RotaryTable
-from xsvggt_ros.model.tables import TableCache
+from xsvggt_ros.model.tables import is_traced, TableCache, version
 
 
 class LingBotAggregator(Aggregator):
@@ -24,6 +26,9 @@ class LingBotAggregator(Aggregator):
         super().__init__(config)
         self.scale_token = nn.Parameter(torch.zeros(1, 2, 1, config.embed_dim))
         self._spaces = TableCache()
+        self._times = TableCache(limit=1)
+        self._specials = TableCache()
+        self._block_tables = TableCache(limit=2)
         for block in self.global_blocks:
             # Their tables change with every frame: the norms' and the newest are enough.
             block.attn._tables = TableCache(limit=2)
@@ -32,14 +37,26 @@ class LingBotAggregator(Aggregator):
 
     def special(self, first: int, count: int, scale_frames: int) -> Tensor:
         """Return the special tokens [count, special, dim] of the frames from ``first`` on."""
-        begins = [min(frame, 1) for frame in range(first, first + count)]
-        later = [int(frame >= scale_frames) for frame in range(first, first + count)]
-        return torch.cat([self.camera_token[0, begins], self.register_token[0, begins],
-                          self.scale_token[0, later]], dim=1)
+        begins = tuple(min(frame, 1) for frame in range(first, first + count))
+        later = tuple(int(frame >= scale_frames) for frame in range(first, first + count))
+        weights = self.camera_token, self.register_token, self.scale_token
+
+        def compute() -> Tensor:
+            camera, register, scale = weights
+            return torch.cat([camera[0, begins, :], register[0, begins, :],
+                              scale[0, later, :]], dim=1)
+
+        if torch.is_grad_enabled() or is_traced():
+            return compute()
+        return self._specials.get((begins, later, *map(version, weights)), compute)
 
     def time(self, first: int, count: int) -> Tensor:
         """Return what `forward` takes as the time of the frames from ``first`` on."""
-        return time_table(torch.arange(first, first + count)).to(self.camera_token)
+        end, like = first + count, self.camera_token
+        known = max(MAX_KEYFRAMES + 1, end)
+        table = self._times.get((known, like.device, like.dtype), lambda: time_table(
+            torch.arange(known)).to(like))
+        return table[first:end]
 
     def forward(  # type: ignore[override]
         self, images: Tensor, remember: Callable[..., Tensor], special: Tensor, time: Tensor,
@@ -57,6 +74,7 @@ class LingBotAggregator(Aggregator):
         height, width = images.shape[-2:]
         tables = self.frame_tables(height, width, stream_size)
         rope = self._global_table(images, time, stream_size)
+        lanes = self._lanes(images, time, stream_size)
         frames = len(images)
         x = torch.cat([special, self.patch_embed(tables.normalise(images))], dim=1)
         x = residual_stream(x.flatten(0, 1), self.frame_blocks[0].attn.qkv.dtype)
@@ -64,7 +82,7 @@ class LingBotAggregator(Aggregator):
         for layer, (frame_block, global_block) in enumerate(
                 zip(self.frame_blocks, self.global_blocks)):
             frame_out = frame_block(_by_frame(x, frames), rope=tables.rope).flatten(0, -2)
-            x = global_block(frame_out, partial(remember, layer), rope)
+            x = global_block(frame_out, partial(remember, layer), rope, lanes[layer])
             if layer in layers:
                 kept[layer] = torch.cat([frame_out, x], dim=-1).unflatten(0, (frames, -1))
         first = [part.unflatten(0, (frames, -1))[:, 0] for part in (frame_out, x)]
@@ -73,24 +91,44 @@ class LingBotAggregator(Aggregator):
     def _global_table(
         self, images: Tensor, time: Tensor, stream_size: tuple[int, int] | None,
     ) -> RotaryTable:
-        config, like = self.config, self.camera_token
+        if self.config.time_rope:
+            return combined(self._space(images, stream_size)[1], time)
         height, width = images.shape[-2:]
-        if not config.time_rope:
-            tables = self.frame_tables(height, width, stream_size)
-            cosines, sines = (part.repeat(len(images), 1) for part in tables.rope)
-            return cosines, sines
+        tables = self.frame_tables(height, width, stream_size)
+        cosines, sines = (part.repeat(len(images), 1) for part in tables.rope)
+        return cosines, sines
+
+    def _lanes(
+        self, images: Tensor, time: Tensor, stream_size: tuple[int, int] | None,
+    ) -> Sequence[Tensor | None]:
+        """Return what the C++ kernels take of norms and positions, by block; None elsewhere."""
+        blocks = self.global_blocks
+        if not (self.config.time_rope and len(images) == 1 and native.suits(time)
+                and blocks[0].is_native):
+            return [None] * len(blocks)
+        size, space = self._space(images, stream_size)
+        norms = [parameter for block in blocks for parameter in block.attn.norm_weights()]
+        tables = self._block_tables.get(
+            (size, *map(version, norms)), lambda: BlockTables(blocks, space))
+        return tables.at(time[0])
+
+    def _space(
+        self, images: Tensor, stream_size: tuple[int, int] | None,
+    ) -> tuple[Hashable, RotaryTable]:
+        """Return a frame's rows and columns as `positions.space_table` has them, and a key."""
+        config, like = self.config, self.camera_token
         extent: tuple[int, int] | None = None
         if stream_size is not None:
             rows, columns = (side // config.patch_size for side in stream_size)
             extent = rows, columns
+        height, width = (side // config.patch_size for side in images.shape[-2:])
 
         def compute() -> RotaryTable:
-            table = space_table(height // config.patch_size, width // config.patch_size,
-                                config.special_tokens, extent)
+            table = space_table(height, width, config.special_tokens, extent)
             return table[0].to(like), table[1].to(like)
 
-        space = self._spaces.get((height, width, extent, like.device, like.dtype), compute)
-        return combined(space, time)
+        key = height, width, extent, like.device, like.dtype
+        return key, self._spaces.get(key, compute)
 
 
 def _by_frame(x: Tensor, frames: int) -> Tensor:

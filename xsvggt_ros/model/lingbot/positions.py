@@ -56,10 +56,8 @@ def space_table(
 
 def combined(space: RotaryTable, time: Tensor) -> RotaryTable:
     """Return the tables [S * tokens, head_dim] of S frames, time [S, 2, head_dim]."""
-    is_time = _interleaved(torch.arange(_pairs()) < TIME_CHANNELS // 2).to(time.device)
-    cosines, sines = (torch.where(is_time, time[:, None, part], table).flatten(0, 1)
-                      for part, table in enumerate(space))
-    return cosines, sines
+    cosines, sines = space
+    return ((cosines * time[:, None, 0]).flatten(0, 1), (sines + time[:, None, 1]).flatten(0, 1))
 
 
 def reorder_pairs(attention: Attention) -> None:
