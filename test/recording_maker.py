@@ -87,7 +87,8 @@ def rotate_video(path, degrees):
 def typestore(ros1=False):
     from rosbags.typesys import get_types_from_msg, get_typestore, Stores
     store = get_typestore(Stores.ROS1_NOETIC if ros1 else Stores.ROS2_JAZZY)
-    for name, text in DEFINITIONS.items():
+    known = {'tf2_msgs/msg/TFMessage': 'geometry_msgs/TransformStamped[] transforms\n'}
+    for name, text in (DEFINITIONS | (known if ros1 else {})).items():
         store.register(get_types_from_msg(text, name))
     return store
 
@@ -222,3 +223,54 @@ def image_items(messages, images, stamps, encoding='rgb8', padding=0, delay=2_00
         items.append((TOPIC, IMAGE, stamp + delay,
                       messages.image(pixels, stamp, encoding, padding)))
     return items
+
+
+# What else a robot records -----------------------------------------------------------------------
+
+def pose_numbers(matrix):
+    """Return position and quaternion x, y, z, w of a transform [4, 4]."""
+    from xsvggt_ros.geometry.quaternions import quaternion_from_matrix
+    return matrix[:3, 3].tolist(), quaternion_from_matrix(matrix[:3, :3])
+
+
+def odometry_message(messages, stamp, matrix, child='base_link', frame='odom'):
+    """Return nav_msgs/Odometry of a body at odom_from_body [4, 4]."""
+    (x, y, z), turn = pose_numbers(matrix)
+    make = messages.make
+    zero = make('geometry_msgs/msg/Vector3', x=0.0, y=0.0, z=0.0)
+    pose = make('geometry_msgs/msg/Pose', position=make('geometry_msgs/msg/Point', x=x, y=y, z=z),
+                orientation=make('geometry_msgs/msg/Quaternion', **dict(zip('xyzw', turn))))
+    return make(
+        'nav_msgs/msg/Odometry', header=messages.header(stamp, frame), child_frame_id=child,
+        pose=make('geometry_msgs/msg/PoseWithCovariance', pose=pose, covariance=np.zeros(36)),
+        twist=make('geometry_msgs/msg/TwistWithCovariance', covariance=np.zeros(36),
+                   twist=make('geometry_msgs/msg/Twist', linear=zero, angular=zero)))
+
+
+def tf_message(messages, stamp, parent, child, matrix):
+    """Return tf2_msgs/TFMessage with one edge, parent_from_child [4, 4]."""
+    (x, y, z), turn = pose_numbers(matrix)
+    make = messages.make
+    edge = make('geometry_msgs/msg/TransformStamped', header=messages.header(stamp, parent),
+                child_frame_id=child, transform=make(
+                    'geometry_msgs/msg/Transform',
+                    translation=make('geometry_msgs/msg/Vector3', x=x, y=y, z=z),
+                    rotation=make('geometry_msgs/msg/Quaternion', **dict(zip('xyzw', turn)))))
+    return make('tf2_msgs/msg/TFMessage', transforms=[edge])
+
+
+def depth_picture(messages, depth, stamp, kind='16UC1'):
+    """Return depth in metres as image_transport's compressedDepth packs it."""
+    import struct
+    if kind == '16UC1':
+        a = b = 0.0
+        values = np.rint(np.nan_to_num(depth) * 1000).astype(np.uint16)
+    else:   # inverse depth, quantized
+        a, b = 10000.0, -99.0
+        values = np.where(np.isfinite(depth), a / np.nan_to_num(depth, nan=1.0) + b, 0)
+        values = np.rint(values).astype(np.uint16)
+    file = io.BytesIO()
+    Image.fromarray(values).save(file, 'PNG')
+    data = np.frombuffer(struct.pack('<iff', 0, a, b) + file.getvalue(), np.uint8)
+    return messages.make(PICTURE, header=messages.header(stamp), data=data,
+                         format=f'{kind}; compressedDepth png')

@@ -9,10 +9,10 @@ from sensor_msgs.msg import CompressedImage, Image
 from fuzz.pictures import check_pixels, picture_bytes, TOKENS
 from fuzz.source import Source
 from fuzz.target import Target
+from xsvggt_ros.images.depth_codec import decode_depth
 from xsvggt_ros.images.image_codec import _LAYOUTS
 from xsvggt_ros.images.image_codec import ENCODINGS as KNOWN_ENCODINGS
 from xsvggt_ros.node.inputs import image_codec
-from xsvggt_ros.node.inputs.depth_hint import decode_depth
 from xsvggt_ros.node.inputs.image_codec import ImageError
 
 ENCODINGS = (*KNOWN_ENCODINGS, '32FC1', '64FC1', '', 'jpeg', 'RGB8')

@@ -10,8 +10,8 @@ from sensor_msgs.msg import PointCloud2, PointField
 
 from fuzz.source import Source
 from fuzz.target import Target
+from xsvggt_ros.mapping.transform_tree import LookupError_, TransformTree
 from xsvggt_ros.node import parameters
-from xsvggt_ros.node.inputs.tf_listener import LookupError_, TransformTree
 from xsvggt_ros.recordings import outputs
 
 NAMES = ('x', 'y', 'z', 'rgb', 'confidence', 'intensity', '')

@@ -12,6 +12,7 @@ from xsvggt_ros.console.arguments import (
     add_trajectory_arguments,
     export_list,
     positive_float,
+    scale_choice,
     WORLD_FRAMES,
 )
 from xsvggt_ros.console.command import run_command, run_module
@@ -40,9 +41,7 @@ def add_result_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--export', type=export_list, default='ply,tum', metavar='NAMES',
                         help='what is written, with commas between: ply and tum (always), mcap, '
                              'rerun, colmap, depth, grid')
-    parser.add_argument('--scale', type=positive_float, metavar='METRES',
-                        help="metres for one unit of the network, if you know it; all files are "
-                             "then in metres (default: the network's own unit)")
+    add_metric_arguments(parser)
     add_trajectory_arguments(parser, 'optimized')
     parser.add_argument('--grid-resolution', type=positive_float, metavar='LENGTH',
                         help='edge of a cell of the occupancy grid, in metres with --scale, else '
@@ -54,6 +53,23 @@ def add_result_arguments(parser: argparse.ArgumentParser) -> None:
                         help="greatest height of an obstacle (default: 1.1 times the camera's)")
     add_network_arguments(parser)
     add_device_arguments(parser)
+
+
+def add_metric_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add where metres come from, and whose poses are written."""
+    parser.add_argument('--scale', type=scale_choice, default='auto', metavar='METRES',
+                        help="metres for one unit of the network, or what tells them: 'depth' or "
+                             "'odometry' of the bag, 'none' for the network's own unit "
+                             "(default: 'auto', depth before odometry, if the bag has one)")
+    parser.add_argument('--depth-topic', metavar='TOPIC',
+                        help='depth images of the bag in metres, registered to the images '
+                             '(default: the only ones of their frame)')
+    parser.add_argument('--odometry-topic', metavar='TOPIC',
+                        help="the bag's nav_msgs/Odometry to compare with (default: the only one)")
+    parser.add_argument('--base-frame', metavar='FRAME',
+                        help='frame of the robot whose poses are written, such as base_link; '
+                             "where the camera is on it says the bag's TF (default: the camera's "
+                             'own poses)')
 
 
 def run(options: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ from xsvggt_ros.world.synthetic_world import DEMO_SEED
 
 RANDOM_IMAGE_SIZE = 224    # pixels: quick on two cores, and random weights lose nothing by it
 WORLD_FRAMES = 200         # of a run that has to end, unless told otherwise: about a lap
+SCALES = ('auto', 'depth', 'odometry', 'none')   # where metres come from
 EXPORTS = ('ply', 'tum', 'mcap', 'rerun', 'colmap', 'depth', 'grid')   # of a reconstruction
 
 
@@ -47,6 +48,17 @@ def positive_float(text: str) -> float:
     if not 0.0 < value < float('inf'):
         raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0")
     return value
+
+
+def scale_choice(text: str) -> float | str:
+    """Return metres for one unit, or where they come from."""
+    if text in SCALES:
+        return text
+    try:
+        return positive_float(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is neither a number of metres nor one of {', '.join(SCALES)}") from error
 
 
 def export_list(text: str) -> str:

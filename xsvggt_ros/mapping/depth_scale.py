@@ -36,12 +36,12 @@ class DepthScale(ScaleEstimator):
     rise and fall together are not of the same things: they give no scale, however many they are.
     """
 
-    def __init__(self) -> None:
-        """Begin without any image."""
+    def __init__(self, window: int = DEPTH_WINDOW) -> None:
+        """Begin without any image; window: how many count, the newest."""
         super().__init__(0.005)
-        self._logs: deque[float] = deque(maxlen=DEPTH_WINDOW)
-        self._errors: deque[float] = deque(maxlen=DEPTH_WINDOW)
-        self._likeness: deque[float] = deque(maxlen=DEPTH_WINDOW)  # correlations that can be told
+        self._logs: deque[float] = deque(maxlen=window)
+        self._errors: deque[float] = deque(maxlen=window)
+        self._likeness: deque[float] = deque(maxlen=window)  # correlations that can be told
 
     def forget(self) -> None:
         """Begin anew: the network's unit is another one."""

@@ -42,11 +42,6 @@ def level_from_optical() -> np.ndarray:
     return make_transform(rotation, torch.zeros(3, dtype=rotation.dtype)).numpy()
 
 
-def frame_name(frame_id: str) -> str:
-    """Return a frame's name as TF knows it: tf2 has none with a slash at its front."""
-    return frame_id.lstrip('/')
-
-
 class OdometryFrame:
     """
     Where the network's world is in the odometry frame, whatever happens to the stream.

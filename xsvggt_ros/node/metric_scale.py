@@ -17,18 +17,19 @@ from sensor_msgs.msg import Image
 
 from xsvggt_ros.engine.stream_engine import FrameResult
 from xsvggt_ros.geometry.camera_model import CameraModel
+from xsvggt_ros.geometry.frame_names import frame_name
 from xsvggt_ros.geometry.se3 import invert_transform
+from xsvggt_ros.images.depth_codec import decode_depth
 from xsvggt_ros.images.preprocess import Resize
 from xsvggt_ros.images.rectify import DepthViews
 from xsvggt_ros.mapping.baseline_scale import BaselineScale
+from xsvggt_ros.mapping.depth_hint import DepthHint
 from xsvggt_ros.mapping.depth_scale import DepthScale, MIN_PIXELS
+from xsvggt_ros.mapping.odometry_hint import MAX_GAP, OdometryHint
 from xsvggt_ros.mapping.scale import Scale
 from xsvggt_ros.mapping.trajectory_scale import TrajectoryScale
-from xsvggt_ros.node.frames import frame_name
-from xsvggt_ros.node.inputs.depth_hint import decode_depth, DepthHint
 from xsvggt_ros.node.inputs.hint_topic import HintFault, HintTopic
 from xsvggt_ros.node.inputs.image_codec import ImageError
-from xsvggt_ros.node.inputs.odometry_hint import MAX_GAP, OdometryHint
 from xsvggt_ros.node.inputs.rig import seen_transforms
 from xsvggt_ros.node.messages import nanoseconds
 from xsvggt_ros.node.settings import ScaleSettings

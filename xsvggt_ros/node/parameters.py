@@ -23,6 +23,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 from rclpy.validate_topic_name import validate_topic_name
 
+from xsvggt_ros.geometry.frame_names import frame_name
 from xsvggt_ros.kernels.availability import CHOICES as KERNELS
 from xsvggt_ros.kernels.packing import SCHEMES
 from xsvggt_ros.kv_cache.config import QUANTIZATIONS, STORAGE_DTYPES
@@ -31,7 +32,6 @@ from xsvggt_ros.mapping.point_cloud import SOURCES
 from xsvggt_ros.mapping.scale import MAX_UNCERTAINTY, METRES
 from xsvggt_ros.model.kinds import SIZES
 from xsvggt_ros.model.weight_quantization import WEIGHTS
-from xsvggt_ros.node.frames import frame_name
 from xsvggt_ros.trajectory.config import MODES
 
 Value = str | int | float | bool | list[str]

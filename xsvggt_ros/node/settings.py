@@ -6,8 +6,8 @@ from typing import Any, get_type_hints
 
 from rclpy.node import Node
 
+from xsvggt_ros.geometry.frame_names import frame_name
 from xsvggt_ros.kv_cache.config import CacheConfig
-from xsvggt_ros.node.frames import frame_name
 from xsvggt_ros.node.parameters import BY_NAME, FRAMES, listed, Value
 
 

@@ -37,6 +37,11 @@ class FollowedFrames:
         self._bytes, self._held_bytes = 0, held_bytes
         self._sources: Counter[str] = Counter()
 
+    @property
+    def sources(self) -> dict[str, int]:
+        """Return how many poses are from where."""
+        return dict(self._sources)
+
     def describe(self) -> str:
         """Return in words where the poses are from."""
         return 'poses from: ' + ', '.join(
@@ -53,38 +58,37 @@ class FollowedFrames:
             intrinsics=tensor_like(self._follower.intrinsics(), result),
             depth=result.depth * tensor_like(self._follower.depth_factors(), result))
 
-    def hold(self, output: FrameOutput, give: Callable[[FrameOutput], None],
-             metres: float) -> None:
-        """
-        Keep a frame until its pose is final; `give` takes those that are.
+    def positions(self) -> np.ndarray:
+        """Return where all frames are, as it is known by now, [N, 3] in the first camera's."""
+        if self._follower.odometry is not None:
+            self._history.update(self._follower.odometry)
+        return self._history.final().reshape(-1, 4, 4)[:, :3, 3]
 
-        metres: for one unit of the network, as in the output.
-        """
+    def hold(self, output: FrameOutput, give: Callable[[FrameOutput], None]) -> None:
+        """Keep a frame until its pose is final; `give` takes those that are."""
         self._held.append(output)
-        self._bytes += _size(output)
+        self._bytes += output_bytes(output)
         if self._bytes > self._held_bytes:
             poses = self._history.final()
             while self._held and self._bytes > self._held_bytes // 2:
-                give(self._finished(poses, metres))
+                give(self._finished(poses))
 
-    def finish(self, recording: Recording, give: Callable[[FrameOutput], None],
-               metres: float) -> None:
+    def finish(self, recording: Recording, give: Callable[[FrameOutput], None]) -> None:
         """Give the recording its final poses, and `give` all frames that are left."""
         if self._follower.odometry is None:
             return
         self._history.update(self._follower.odometry)
         poses = self._history.final()
-        recording.poses[:] = [odom_pose(pose, live.stamp_ns, metres)
+        recording.poses[:] = [odom_pose(pose, live.stamp_ns)
                               for pose, live in zip(poses, recording.poses)]
         while self._held:
-            give(self._finished(poses, metres))
+            give(self._finished(poses))
 
-    def _finished(self, poses: np.ndarray, metres: float) -> FrameOutput:
+    def _finished(self, poses: np.ndarray) -> FrameOutput:
         """Return the oldest frame with its final pose and camera."""
         output = self._held.popleft()
-        self._bytes -= _size(output)
+        self._bytes -= output_bytes(output)
         camera_from_world = np.linalg.inv(poses[output.number])
-        camera_from_world[:3, 3] *= metres
         intrinsics = tensor_like(self._follower.intrinsics(), output.result)
         # What was seen beside the axis moves with the focal length that is known by now.
         bend = (output.result.intrinsics / intrinsics)[(0, 1), (0, 1)].to(output.cloud)
@@ -95,23 +99,18 @@ class FollowedFrames:
         result = replace(output.result, intrinsics=intrinsics,
                          camera_from_world=tensor_like(camera_from_world, output.result))
         return replace(output, result=result, cloud=cloud,
-                       pose=odom_pose(poses[output.number], output.stamp_ns, metres))
+                       pose=odom_pose(poses[output.number], output.stamp_ns))
 
 
-def odom_pose(world_from_camera: np.ndarray, stamp_ns: int, metres: float = 1.0) -> StampedPose:
-    """
-    Return a pose [4, 4] in the odometry frame: forward-left-up at the first camera.
-
-    metres: by which its position is multiplied.
-    """
+def odom_pose(world_from_camera: np.ndarray, stamp_ns: int) -> StampedPose:
+    """Return a pose [4, 4] in the odometry frame: forward-left-up at the first camera."""
     odom_from_world = np.eye(4)
     odom_from_world[:3, :3] = flu_from_optical().numpy()
-    pose = odom_from_world @ world_from_camera
-    pose[:3, 3] *= metres
-    return StampedPose.from_matrix(stamp_ns, pose)
+    return StampedPose.from_matrix(stamp_ns, odom_from_world @ world_from_camera)
 
 
-def _size(output: FrameOutput) -> int:
+def output_bytes(output: FrameOutput) -> int:
+    """Return what a frame that waits takes of memory."""
     result = output.result
     return int(output.source.nbytes + output.cloud.nbytes + result.image.nbytes
                + 2 * result.depth.nbytes)

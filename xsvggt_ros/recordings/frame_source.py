@@ -5,13 +5,16 @@ from collections.abc import Iterator
 from pathlib import Path
 import threading
 import time
-from typing import Protocol
+from typing import Protocol, TYPE_CHECKING
 
 from xsvggt_ros.console.errors import ToolError
 from xsvggt_ros.recordings.calibration import Calibration
 from xsvggt_ros.recordings.image_folder import ImageFolder, SUFFIXES
 from xsvggt_ros.recordings.source_frame import Motion, SourceFrame
 from xsvggt_ros.world.synthetic_world import DEMO_SEED, SyntheticWorld
+
+if TYPE_CHECKING:
+    from xsvggt_ros.recordings.inputs.bag_hints import HintChoice
 
 DEFAULT_SIZE = (320, 240)
 WORLD_RATE = 10.0       # Hz
@@ -88,12 +91,14 @@ class FolderSource:
 
 def open_source(path: Path | None = None, seed: int = DEMO_SEED, rate: float | None = None,
                 count: int | None = None, size: tuple[int, int] | None = None,
-                calibration: Path | None = None, topic: str | None = None) -> FrameSource:
+                calibration: Path | None = None, topic: str | None = None,
+                hints: 'HintChoice | None' = None) -> FrameSource:
     """
     Return the frames of a folder, a video, a bag or a camera, or the world number `seed`.
 
     rate: of folders without times of their own; of the others, how many a second are used at
-    most. topic: of a bag. size: of the world, or asked of a camera. Raises ToolError.
+    most. topic: of a bag; hints: what else of it comes with its images. size: of the world, or
+    asked of a camera. Raises ToolError.
     """
     if path is None:
         return WorldSource(seed, size or DEFAULT_SIZE, rate, count)
@@ -106,7 +111,7 @@ def open_source(path: Path | None = None, seed: int = DEMO_SEED, rate: float | N
 
     if path.exists() and is_bag(path):
         from xsvggt_ros.recordings.inputs.bag_source import BagSource
-        return BagSource(path, topic, rate, count, calibration)
+        return BagSource(path, topic, rate, count, calibration, hints)
     if topic is not None:
         raise ToolError(f'--topic {topic}: {path} is no bag; only bags have topics')
     if not path.is_file():
@@ -165,7 +170,7 @@ class FramesAhead:
                 if not self._ready:
                     break
                 frame = self._ready.popleft()
-                self._bytes -= frame.pixels.nbytes
+                self._bytes -= _size(frame)
                 self._changed.notify_all()
             yield frame
         if self._error is not None:
@@ -188,7 +193,7 @@ class FramesAhead:
                     if frame is None or self._stopped:
                         break
                     self._ready.append(frame)
-                    self._bytes += frame.pixels.nbytes
+                    self._bytes += _size(frame)
                     self._made += 1
                     self._seconds += seconds
                     self._changed.notify_all()
@@ -200,3 +205,8 @@ class FramesAhead:
             with self._changed:
                 self._finished = True
                 self._changed.notify_all()
+
+
+def _size(frame: SourceFrame) -> int:
+    depth = None if frame.hints is None else frame.hints.depth
+    return frame.pixels.nbytes + (0 if depth is None else depth.nbytes)

@@ -35,6 +35,7 @@ class Recording:
     """The map, the camera's way, the cache's occupancy and one input image of a stream."""
 
     poses: list[StampedPose] = field(default_factory=list)
+    base_poses: list[StampedPose] | None = None   # of the robot's base, if they are wanted
     truth: list[StampedPose] = field(default_factory=list)   # in the true world, if it is known
     cache: list[CacheRow] = field(default_factory=list)
     map: PointMap = field(default_factory=PointMap)
@@ -88,7 +89,8 @@ class Recording:
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             write_ply(folder / MAP_FILE, self.cloud(), comment)
-            write_tum(folder / TRAJECTORY_FILE, self.poses)
+            write_tum(folder / TRAJECTORY_FILE,
+                      self.poses if self.base_poses is None else self.base_poses)
             write_cache_csv(folder / CACHE_FILE, self.cache)
         return [folder / name for name in (MAP_FILE, TRAJECTORY_FILE, CACHE_FILE)]
 

@@ -1,11 +1,13 @@
 """report.json: what a run read, what it made of it, and which files it wrote."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 import json
 import math
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from xsvggt_ros.console.environment import package_version
 from xsvggt_ros.mapping.map_files import format_stamp
@@ -21,7 +23,7 @@ class RunReport:
 
     source: str                          # the input, in words
     calibration: Calibration | None = None
-    metres_per_unit: float | None = None
+    scale: dict[str, Any] = field(default_factory=dict)     # see `Metres.as_json`
     cache: dict[str, Any] = field(default_factory=dict)     # its settings
     device: str = ''
     seconds: float = 0.0
@@ -29,6 +31,9 @@ class RunReport:
     complete: bool = False               # False: interrupted, or ended by an error
     exports: dict[str, Any] = field(default_factory=dict)   # by name: files and notes
     trajectory: str = 'network'          # whose poses
+    poses_from: dict[str, int] = field(default_factory=dict)   # source: how many frames
+    against_odometry: dict[str, Any] | None = None   # see `Metres.compared`
+    base_frame: str = ''                 # whose poses trajectory.tum has; '': the camera's
 
 
 def write_report(folder: Path, run: RunReport, recording: Recording) -> Path:
@@ -58,14 +63,17 @@ def _content(run: RunReport, recording: Recording) -> dict[str, Any]:
                    'last_ns': stamps[-1] if stamps else None},
         'skipped': run.skipped.splitlines(),
         'calibration': _calibration(run.calibration),
-        'scale': {'metric': run.metres_per_unit is not None,
-                  'metres_per_unit': run.metres_per_unit},
+        'scale': run.scale,
+        'base_frame': run.base_frame or None,
+        'poses_from': run.poses_from,
+        'length': _length(stamped.position for stamped in recording.poses),
         'weights': recording.model,
         'device': run.device,
         'cache': run.cache | _last_cache(recording),
         'errors': None if errors is None else {
             'ate': errors.ate, 'ate_ratio': errors.ate_ratio,
             'rotation_deg': errors.rotation_deg},
+        'against_odometry': run.against_odometry,
         'exports': run.exports,
     }
 
@@ -90,6 +98,12 @@ def _last_cache(recording: Recording) -> dict[str, Any]:
             'occupancy': last.occupancy, 'bytes_used': last.bytes_used,
             'bytes_budget': last.bytes_budget,
             'evicted': sum(row.evicted for row in recording.cache)}
+
+
+def _length(positions: Iterable[tuple[float, float, float]]) -> float | None:
+    """Return the length of a path in the run's unit."""
+    steps = np.diff(np.array(list(positions)).reshape(-1, 3), axis=0)
+    return _finite(float(np.linalg.norm(steps, axis=1).sum()))
 
 
 def _finite(value: float) -> float | None:

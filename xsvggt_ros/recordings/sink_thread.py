@@ -23,6 +23,7 @@ class SinkThread(Generic[Item]):
         self._take = take
         self._queue: queue.Queue[Item | None] = queue.Queue(AHEAD)
         self._error: BaseException | None = None
+        self._has_failed = False
         self._thread: threading.Thread | None = None
 
     def put(self, item: Item) -> None:
@@ -32,6 +33,11 @@ class SinkThread(Generic[Item]):
             self._thread.start()
         self._queue.put(item)
         self._raise()
+
+    @property
+    def has_failed(self) -> bool:
+        """Return whether something was raised for an item, told already or not."""
+        return self._has_failed
 
     def finish(self) -> None:
         """Wait until all items are taken, and end the thread."""
@@ -51,4 +57,4 @@ class SinkThread(Generic[Item]):
             try:
                 self._take(item)
             except BaseException as error:  # handed to the thread that gives the items
-                self._error = self._error or error
+                self._error, self._has_failed = self._error or error, True

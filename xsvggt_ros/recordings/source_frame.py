@@ -15,6 +15,21 @@ class Motion:
 
 
 @dataclass(frozen=True)
+class FrameHints:
+    """
+    What else a recording knows at the time of a picture, each None if it does not.
+
+    depth: metres, float32 [h, w], of the picture's camera at any size, NaN where unknown. place:
+    the camera's position [3] in metres in a frame of its own, and the number of the piece within
+    which that is continuous. base_from_camera: [4, 4], lengths in metres.
+    """
+
+    depth: np.ndarray | None = None
+    place: tuple[np.ndarray, int] | None = None
+    base_from_camera: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
 class SourceFrame:
     """One picture and when it is due."""
 
@@ -22,3 +37,4 @@ class SourceFrame:
     offset_ns: int                  # after the first frame
     stamp_ns: int | None = None     # its own time, if it has one
     motion: Motion | None = None
+    hints: FrameHints | None = None

@@ -95,7 +95,7 @@ def test_the_node_refuses_huge_images(huge):
     from sensor_msgs.msg import CompressedImage
     from sensor_msgs.msg import Image as ImageMsg
 
-    from xsvggt_ros.node.inputs.depth_hint import decode_depth
+    from xsvggt_ros.images.depth_codec import decode_depth
     from xsvggt_ros.node.inputs.image_codec import decode_compressed, decode_image, ImageError
     for data in huge:
         with pytest.raises(ImageError, match='more than the|decompression bomb'):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import Image
 
-from xsvggt_ros.node.inputs.depth_hint import decode_depth, DepthHint, MAX_IMAGES
+from xsvggt_ros.images.depth_codec import decode_depth
+from xsvggt_ros.mapping.depth_hint import DepthHint, MAX_IMAGES
 from xsvggt_ros.node.inputs.image_codec import ImageError
 
 MILLI = 10 ** 6

@@ -7,7 +7,7 @@ from nav_msgs.msg import Odometry
 import numpy as np
 import pytest
 
-from xsvggt_ros.node.inputs.odometry_hint import (
+from xsvggt_ros.mapping.odometry_hint import (
     LOST_VARIANCE,
     MAX_MESSAGES,
     OdometryHint,

@@ -13,9 +13,9 @@ import torch
 from xsvggt_ros.engine.stream_engine import FrameResult
 from xsvggt_ros.images.preprocess import Resize
 from xsvggt_ros.mapping.scale import MIN_OBSERVATIONS
+from xsvggt_ros.mapping.transform_tree import LookupError_
 from xsvggt_ros.node.inputs.hint_topic import HintFault
 from xsvggt_ros.node.inputs.rig import RigGeometry, seen_transforms
-from xsvggt_ros.node.inputs.tf_listener import LookupError_
 from xsvggt_ros.node.metric_scale import MetricScale, UNMATCHED, UNMATCHED_DEPTH
 from xsvggt_ros.node.settings import DEFAULTS
 

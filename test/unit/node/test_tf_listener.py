@@ -6,7 +6,7 @@ import pytest
 from transforms3d import quaternions
 
 from xsvggt_ros.geometry.quaternions import matrix_from_quaternion, quaternion_from_matrix
-from xsvggt_ros.node.inputs.tf_listener import (
+from xsvggt_ros.mapping.transform_tree import (
     LookupError_,
     MAX_ASKED,
     MAX_FRAMES,

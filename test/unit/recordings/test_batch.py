@@ -16,10 +16,11 @@ from xsvggt_ros.cli.main import build_parser, main
 from xsvggt_ros.console.errors import ToolError
 from xsvggt_ros.mapping.map_files import read_tum
 from xsvggt_ros.recordings.batch.plan import find_recordings, make_tasks
-from xsvggt_ros.recordings.batch.runner import batch_folder
+from xsvggt_ros.recordings.batch.runner import batch_folder, BatchRunner
 
 pytestmark = pytest.mark.slow
 SMALL = ['--image-size', '56', '--max-tokens', '60']
+HERE = [*SMALL, '--on', 'processes']
 
 
 def write_images(folder, count=2, size=(56, 42)):
@@ -75,7 +76,7 @@ def test_what_is_the_same_for_all_is_handed_on():
     line = run_command_line(build_parser('batch').parse_args(words))
     again = build_parser('reconstruct').parse_args(['reconstruct', 'in', *line])
     assert (again.export, again.frames, again.rate, again.input_topic) == ('colmap', 7, 2.5, '/a')
-    assert (again.threads, again.policy, again.scale) == (1, 'xstream', None)
+    assert (again.threads, again.policy, again.scale) == (1, 'xstream', 'auto')
 
 
 # Runs --------------------------------------------------------------------------------------------
@@ -87,7 +88,7 @@ def test_a_batch_is_done_once_and_failures_are_tried_again(tmp_path, capsys):
     bad.write_bytes(b'no video')
     out, table = tmp_path / 'out', tmp_path / 'all.json'
     command = ['batch', str(tmp_path / 'in' / '*'), '--out', str(out), '--workers', '2',
-               '--json', str(table), *SMALL]
+               '--json', str(table), *HERE]
     assert main(command) == 1
     report = json.loads(table.read_text())
     assert (report['done'], report['skipped'], report['failed'], report['frames']) == (2, 0, 1, 5)
@@ -119,7 +120,7 @@ def test_a_batch_is_done_once_and_failures_are_tried_again(tmp_path, capsys):
 
 def test_another_export_is_done_anew(tmp_path):
     write_images(tmp_path / 'a')
-    command = ['batch', str(tmp_path / 'a'), '--out', str(tmp_path / 'out'), *SMALL]
+    command = ['batch', str(tmp_path / 'a'), '--out', str(tmp_path / 'out'), *HERE]
     assert main(command) == 0
     assert main([*command, '--export', 'depth']) == 0
     assert len(list((tmp_path / 'out' / 'a' / 'depth').glob('*.png'))) == 2
@@ -131,7 +132,7 @@ def test_a_batch_that_is_killed_goes_on_where_it_was(tmp_path, number, code):
         write_images(tmp_path / 'in' / name, 2 if name == 'a' else 400)
     out = tmp_path / 'out'
     command = [sys.executable, '-m', 'xsvggt_ros.cli.main', 'batch', str(tmp_path / 'in'),
-               '--out', str(out), '--workers', '1', *SMALL]
+               '--out', str(out), '--workers', '1', *HERE]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
@@ -172,3 +173,71 @@ def test_one_folder_belongs_to_one_batch(tmp_path):
     (tmp_path / '.mine').mkdir()
     with batch_folder(tmp_path):
         assert sorted(entry.name for entry in tmp_path.iterdir()) == ['.batch.lock', '.mine']
+
+
+# Ray ---------------------------------------------------------------------------------------------
+
+def test_ray_is_asked_for_where_it_is_not_installed(tmp_path, capsys, monkeypatch):
+    write_images(tmp_path / 'a')
+    monkeypatch.setitem(sys.modules, 'ray', None)
+    command = ['batch', str(tmp_path / 'a'), '--out', str(tmp_path / 'out'), *SMALL]
+    assert main([*command, '--on', 'ray']) == 1
+    assert 'xsvggt batch on Ray needs ray: pip install ray' in capsys.readouterr().err
+    assert main([*command, '--address', 'auto', '--on', 'processes']) == 1
+    assert '--address is of a Ray cluster' in capsys.readouterr().err
+
+
+def test_a_task_that_ray_loses_has_failed(tmp_path):
+    """The machine of a task may go: what it wrote stays under its temporary name, and goes."""
+    class Lost:
+        def run(self, arguments, log):
+            log.write_text('xsvggt batch: Ray lost the task: the node died\n')
+            return 1
+
+        def stop(self):
+            pass
+
+    task, = make_tasks([write_images(tmp_path / 'a')], tmp_path / 'out')
+    (tmp_path / 'out').mkdir()
+    outcome, = BatchRunner(Lost(), [], ['ply', 'tum'], False).run([task], 1)
+    assert (outcome.state, outcome.reason) == ('failed', 'Ray lost the task: the node died')
+    assert task.failure.exists() and not task.out.exists() and not task.partial.exists()
+
+
+def test_forty_recordings_on_ray_killed_twice_lose_nothing_and_are_done_once(tmp_path):
+    pytest.importorskip('ray', reason='ray is 240 MB')
+    for number in range(40):
+        write_images(tmp_path / 'in' / f'r{number:02d}', 2 + number % 2)
+    out, table = tmp_path / 'out', tmp_path / 'all.json'
+    command = [sys.executable, '-m', 'xsvggt_ros.cli.main', 'batch', str(tmp_path / 'in' / '*'),
+               '--out', str(out), '--workers', '2', '--on', 'ray', '--json', str(table), *SMALL]
+    done = {}
+    for _ in range(2):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                   text=True)
+        told = 0
+        while told < 8:
+            line = process.stdout.readline()
+            assert line, 'it ended too early'
+            told += ' frames in ' in line
+        process.kill()
+        process.communicate(timeout=600)
+        while _writes_to(out):
+            time.sleep(0.1)
+        for entry in out.glob('r??'):   # complete, or not there
+            report = json.loads((entry / 'report.json').read_text())
+            assert report['complete'] and len(read_tum(entry / 'trajectory.tum')) > 1
+            changed = (entry / 'report.json').stat().st_mtime_ns
+            assert done.setdefault(entry.name, changed) == changed
+        assert not table.exists()
+    before = dict(done)
+    assert 16 <= len(before) < 40
+    assert subprocess.run(command, stdout=subprocess.DEVNULL).returncode == 0
+    report = json.loads(table.read_text())
+    assert (report['done'], report['skipped'], report['failed']) == (
+        40 - len(before), len(before), 0)
+    assert report['frames'] == 20 * 2 + 20 * 3
+    assert [entry['frames'] for entry in report['recordings']] == [2, 3] * 20
+    for name, changed in before.items():
+        assert (out / name / 'report.json').stat().st_mtime_ns == changed
+    assert len(list(out.glob('r??'))) == 40 and not list(out.glob('.*.partial'))

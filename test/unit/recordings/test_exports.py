@@ -83,9 +83,9 @@ def frame_of(number, pose, depth=None, source=None, matrix=K, camera=None):
                        row, SourcePictures(camera, resize))
 
 
-def run(export, poses, **settings):
+def run(export, poses, metric=False, **settings):
     """Put frames of the room through an export; return its files and the recording."""
-    recording = Recording()
+    recording = Recording(metric=metric)
     for number, pose in enumerate(poses):
         frame = frame_of(number, pose, **settings)
         recording.poses.append(frame.pose)
@@ -176,7 +176,7 @@ def test_images_are_rectified(tmp_path):
 def test_depth_is_millimetres_and_floats(tmp_path):
     depth = np.full((HEIGHT, WIDTH), 1.2344, np.float32)
     depth[0, :4] = np.nan, 70.0, 0.0001, 65.535
-    run(DepthExport(ExportOptions(tmp_path, metric=True)), [turned(0)], depth=depth)
+    run(DepthExport(ExportOptions(tmp_path)), [turned(0)], metric=True, depth=depth)
     folder = tmp_path / 'depth'
     png = np.asarray(Image.open(folder / '1000000000000000000.png'))
     assert png.dtype == np.uint16 and png.shape == depth.shape
@@ -206,7 +206,7 @@ def test_the_map_is_the_room_however_the_camera_is_tilted(tmp_path, tilt):
     """The odometry frame of a tilted camera is tilted: the floor says where up is."""
     poses = [turned(12.0 * step, (0.3 * np.cos(step), 0.3 * np.sin(step), 0), 15.0)
              for step in range(30)]
-    export = GridExport(ExportOptions(tmp_path, metric=True, grid={'resolution': 0.1}))
+    export = GridExport(ExportOptions(tmp_path, grid={'resolution': 0.1}))
     recording = Recording()
     for number, pose in enumerate(poses):
         tilted = turned(0, tilt=-tilt) @ np.linalg.inv(turned(0)) @ pose
@@ -313,7 +313,8 @@ def test_a_bag_becomes_everything_that_was_asked_for(tmp_path):
     assert report['frames'] == 5 and report['complete'] and report['seconds'] > 0
     assert (report['stamps']['first_ns'], report['stamps']['last_ns']) == (stamps[0], stamps[-1])
     assert report['calibration']['source'] == '/camera/camera_info'
-    assert report['scale'] == {'metric': True, 'metres_per_unit': 2.5}
+    assert report['scale']['metric'] and report['scale']['metres_per_unit'] == 2.5
+    assert report['scale']['source'] == '--scale'
     with open(out / 'cache.csv') as file:
         last = list(csv.DictReader(file))[-1]
     assert report['cache']['tokens_used'] == int(last['tokens_used'])

@@ -85,5 +85,5 @@ def test_nothing_was_seen_nothing_is_finished():
     class Untouched:
         poses = []
 
-    FollowedFrames('optimized', True).finish(Untouched(), None, 1.0)
+    FollowedFrames('optimized', True).finish(Untouched(), None)
     assert Untouched.poses == []

@@ -21,6 +21,7 @@ from xsvggt_ros.engine.stream_engine import StreamEngine  # noqa: E402
 from xsvggt_ros.mapping.map_files import read_ply, read_tum  # noqa: E402
 from xsvggt_ros.recordings import (
     figure,  # noqa: E402
+    pipeline,  # noqa: E402
     reconstruct_run,  # noqa: E402
 )
 from xsvggt_ros.recordings.frame_source import WorldSource  # noqa: E402
@@ -115,7 +116,7 @@ def test_a_picture_that_takes_too_long_is_left_out(tmp_path, monkeypatch, capsys
     monkeypatch.setattr(figure, 'draw_reconstruction', slow)
     monkeypatch.setattr(reconstruct_run, 'PICTURE_PATIENCE', 0.05)
     source = WorldSource(count=5)
-    run = reconstruct_run._Run(None, source, record(5))
+    run = pipeline.Pipeline(None, source, record(5))
     reconstruct_run._save_so_far(run, RunReport('a world'), tmp_path)
     assert 'reconstruction.png is left out' in capsys.readouterr().out
     assert sorted(file.name for file in tmp_path.iterdir()) == [

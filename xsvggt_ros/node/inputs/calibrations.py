@@ -6,7 +6,7 @@ from rclpy.impl.rcutils_logger import RcutilsLogger
 from sensor_msgs.msg import CameraInfo
 
 from xsvggt_ros.geometry.camera_model import CameraModel
-from xsvggt_ros.node.frames import frame_name
+from xsvggt_ros.geometry.frame_names import frame_name
 from xsvggt_ros.node.inputs.camera_calibration import CameraCalibration
 from xsvggt_ros.node.inputs.camera_sets import CameraImage
 from xsvggt_ros.node.inputs.rig import RigGeometry

@@ -8,7 +8,7 @@ from rclpy.impl.rcutils_logger import RcutilsLogger
 from sensor_msgs.msg import CompressedImage, Image
 
 from xsvggt_ros.engine.stream_engine import StreamEngine
-from xsvggt_ros.node.frames import frame_name
+from xsvggt_ros.geometry.frame_names import frame_name
 from xsvggt_ros.node.inputs.camera_sets import CameraImage, CameraSets
 from xsvggt_ros.node.inputs.sender_watch import SenderWatch
 from xsvggt_ros.node.messages import nanoseconds

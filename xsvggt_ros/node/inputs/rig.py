@@ -8,7 +8,8 @@ from std_msgs.msg import Header
 
 from xsvggt_ros.engine.stream_engine import FrameResult
 from xsvggt_ros.geometry.se3 import invert_transform
-from xsvggt_ros.node.inputs.tf_listener import LookupError_, TfListener
+from xsvggt_ros.mapping.transform_tree import LookupError_
+from xsvggt_ros.node.inputs.tf_listener import TfListener
 
 REMEMBERED = 64  # calibrations; a driver that counts its frame_id up must not fill the memory
 

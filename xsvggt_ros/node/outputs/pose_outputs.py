@@ -7,9 +7,10 @@ from geometry_msgs.msg import PoseStamped
 import numpy as np
 from std_msgs.msg import Header
 
+from xsvggt_ros.mapping.transform_tree import LookupError_
 from xsvggt_ros.node import messages
 from xsvggt_ros.node.frames import level_from_optical, OdometryFrame, Pose
-from xsvggt_ros.node.inputs.tf_listener import LookupError_, TfListener
+from xsvggt_ros.node.inputs.tf_listener import TfListener
 from xsvggt_ros.node.message_fields import fill_xyz
 from xsvggt_ros.node.outputs.motion import fill_motion
 from xsvggt_ros.node.outputs.publishers import Publishers

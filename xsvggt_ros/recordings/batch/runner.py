@@ -10,19 +10,16 @@ import os
 from pathlib import Path
 import re
 import shutil
-import subprocess
-import sys
-import threading
 import time
 from typing import Any
 
 from xsvggt_ros.console.errors import ToolError
 from xsvggt_ros.console.progress import ProgressBar
+from xsvggt_ros.recordings.batch.executors import Executor
 from xsvggt_ros.recordings.batch.plan import completed, failure_of, PARTIAL, Task
 from xsvggt_ros.recordings.report import REPORT_FILE
 
 LOG_FILE, LOCK_FILE = 'reconstruct.log', '.batch.lock'
-_MODULE = 'xsvggt_ros.cli.batch_process'   # ends when its input closes: with the batch
 _OF_PROCESS = re.compile(r'\..+\.(\d+)' + re.escape(PARTIAL))
 
 
@@ -38,25 +35,28 @@ class Outcome:
     def as_json(self) -> dict[str, Any]:
         """Return what the batch's report says of it."""
         report = self.report or {}
-        errors = report.get('errors') or {}
+        errors, against = report.get('errors') or {}, report.get('against_odometry')
         return {'input': str(self.task.source), 'out': str(self.task.out), 'state': self.state,
                 'reason': self.reason, 'frames': report.get('frames', 0),
-                'seconds': report.get('seconds', 0.0), 'ate': errors.get('ate'),
+                'seconds': report.get('seconds', 0.0),
+                'metric': (report.get('scale') or {}).get('metric', False),
+                'length': report.get('length'), 'poses_from': report.get('poses_from', {}),
+                'ate': errors.get('ate'), 'drift': (against or {}).get('ate'),
                 'skipped_images': report.get('skipped', [])}
 
 
 class BatchRunner:
     """Runs `xsvggt reconstruct` for each task; what is complete gets its name by renaming."""
 
-    def __init__(self, arguments: Sequence[str], exports: Sequence[str], retry: bool) -> None:
+    def __init__(self, executor: Executor, arguments: Sequence[str], exports: Sequence[str],
+                 retry: bool) -> None:
         """
-        Remember what each process is given beside its input.
+        Remember what each process is given beside its input, and where it runs.
 
         retry: tasks that failed in an earlier run are tried again.
         """
+        self._executor = executor
         self._arguments, self._exports, self._retry = list(arguments), exports, retry
-        self._processes: set[subprocess.Popen] = set()
-        self._lock = threading.Lock()
         self._stopped = False
 
     def run(self, tasks: Sequence[Task], workers: int) -> list[Outcome]:
@@ -85,12 +85,10 @@ class BatchRunner:
         return [outcomes[task] for task in tasks]
 
     def _stop(self, futures: dict[Future, Task]) -> None:
-        with self._lock:
-            self._stopped = True
-            for future in futures:
-                future.cancel()
-            for process in self._processes:
-                process.kill()
+        self._stopped = True
+        for future in futures:
+            future.cancel()
+        self._executor.stop()
 
     def _earlier(self, task: Task) -> Outcome | None:
         """Return what is known of a task that need not be run."""
@@ -135,26 +133,15 @@ class BatchRunner:
 
     def _reconstruct(self, task: Task, folder: Path) -> tuple[int, str]:
         """Run the process; return its exit code, and the last thing that it said."""
-        command = [sys.executable, '-u', '-m', _MODULE, str(task.source), '--out', str(folder),
-                   *self._arguments]
-        with open(folder / LOG_FILE, 'wb') as log:
-            with self._lock:
-                if self._stopped:
-                    return 1, 'not begun'
-                process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log,
-                                           stderr=subprocess.STDOUT, start_new_session=True)
-                self._processes.add(process)
-            try:
-                code = process.wait()
-            finally:
-                with self._lock:
-                    self._processes.discard(process)
-        lines = (folder / LOG_FILE).read_text('utf-8', 'replace').strip().splitlines()
+        log = folder / LOG_FILE
+        code = self._executor.run(
+            [str(task.source), '--out', str(folder.absolute()), *self._arguments], log.absolute())
+        lines = log.read_text('utf-8', 'replace').strip().splitlines() if log.exists() else []
         said = next((line for line in reversed(lines) if line.startswith('xsvggt ')), '')
         if not said:
             said = lines[-1] if lines else ''
         words = f'ended by signal {-code}' if code < 0 else f'exit code {code}'
-        return code, said.removeprefix('xsvggt reconstruct: ') or words
+        return code, re.sub(r'^xsvggt \w+: ', '', said) or words
 
 
 @contextmanager

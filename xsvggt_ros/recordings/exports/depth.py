@@ -30,7 +30,6 @@ class DepthExport:
         """Write below the run's folder."""
         self._folder = options.folder / FOLDER
         self.notes: dict[str, Any] = {
-            'unit': 'metre' if options.metric else "the network's own, not metres",
             'png': 'uint16, thousandths of the unit; 0: unknown, or beyond 65.535 units',
             'npz': 'depth float32 in the unit, NaN: unknown; confidence float32; intrinsics',
             'intrinsics': 'of the depth images, in their pixels (integers at pixel centres)'}
@@ -52,6 +51,8 @@ class DepthExport:
 
     def finish(self, recording: Recording) -> list[Path]:
         """Write what the files mean."""
+        self.notes = {'unit': 'metre' if recording.metric else "the network's own, not metres",
+                      **self.notes}
         self._folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.notes, indent=2) + '\n'
         (self._folder / 'depth.json').write_text(text, encoding='utf-8')

@@ -62,6 +62,8 @@ class FrameOutput:
     cloud: torch.Tensor         # packed [N, 5], in the camera's frame, on the CPU
     cache: CacheRow
     pictures: SourcePictures
+    base_from_camera: np.ndarray | None = None   # [4, 4], metres; of the robot, if that is asked
+    is_metric: bool = False     # lengths are metres, not the network's unit
 
     @cached_property
     def image(self) -> np.ndarray:
@@ -106,9 +108,9 @@ class ExportOptions:
     """Where and how exports are written."""
 
     folder: Path
-    metric: bool = False            # lengths are metres, else the network's own unit
     source: str = ''                # the recording's name
     grid: dict[str, float] = field(default_factory=dict)   # fields of `GridOptions`
+    base_frame: str = ''            # of the robot, whose poses are published; '': the camera's
 
 
 def make_exports(names: Sequence[str], options: ExportOptions) -> list[Export]:

@@ -79,7 +79,7 @@ class GridExport:
         """Write into the run's folder."""
         self._folder = options.folder
         self._options = GridOptions(**options.grid)
-        self._unit = 'm' if options.metric else 'network units'
+        self._unit = 'network units'
         self._scans: Keyframes[_Scan] = Keyframes(MOST_SCANS)
         self.notes: dict[str, Any] = {}
 
@@ -91,6 +91,7 @@ class GridExport:
 
     def finish(self, recording: Recording) -> list[Path]:
         """Cast all rays with the final poses, and write the map."""
+        self._unit = 'm' if recording.metric else self._unit
         poses = [recording.poses[scan.number].matrix() for scan in self._scans.items]
         floor = Floor.find(recording.cloud(), poses)
         rays = []

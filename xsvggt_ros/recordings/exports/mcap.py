@@ -35,7 +35,7 @@ class McapExport:
         """Take the libraries; raises ToolError if one lacks. The file comes with a frame."""
         need('mcap.writer', '--export mcap', 'mcap', 'recordings')
         need_rosbags()
-        self._path = options.folder / FILE
+        self._path, self._base_frame = options.folder / FILE, options.base_frame
         self._messages = _Messages()
         self._file: BinaryIO | None = None
         self._writer: Any = None
@@ -52,9 +52,17 @@ class McapExport:
         optical, odom = make.header(stamp, CAMERA), make.header(stamp, ODOM)
         height, width = frame.depth.shape
         info = make.camera_info(optical, width, height, frame.intrinsics)
-        self._write('/tf', 'tf2_msgs/msg/TFMessage', make.transform(odom, CAMERA, frame.pose))
+        body, pose = CAMERA, frame.pose
+        edges = [make.transform(odom, body, pose)]
+        if self._base_frame and frame.base_from_camera is not None:
+            on_base = StampedPose.from_matrix(stamp, frame.base_from_camera)
+            body, pose = self._base_frame, StampedPose.from_matrix(
+                stamp, frame.pose.matrix() @ np.linalg.inv(frame.base_from_camera))
+            edges = [make.transform(odom, body, pose),
+                     make.transform(make.header(stamp, body), CAMERA, on_base)]
+        self._write('/tf', 'tf2_msgs/msg/TFMessage', make.transforms(edges))
         self._write(f'{PREFIX}odometry', 'nav_msgs/msg/Odometry',
-                    make.odometry(odom, CAMERA, frame.pose))
+                    make.odometry(odom, body, pose))
         self._write(f'{PREFIX}rgb/image_rect_color', 'sensor_msgs/msg/Image',
                     make.image(optical, frame.image, 'rgb8'))
         self._write(f'{PREFIX}rgb/camera_info', 'sensor_msgs/msg/CameraInfo', info)
@@ -73,7 +81,8 @@ class McapExport:
         self._write(f'{PREFIX}map_points', 'sensor_msgs/msg/PointCloud2',
                     self._messages.cloud(odom, pack(recording.cloud())))
         self._write(f'{PREFIX}path', 'nav_msgs/msg/Path',
-                    self._messages.path(odom, recording.poses))
+                    self._messages.path(odom, recording.poses if recording.base_poses is None
+                                        else recording.base_poses))
         self._writer.finish()
         assert self._file is not None
         self._file.close()
@@ -161,12 +170,15 @@ class _Messages:
     def transform(self, header: Any, child: str, pose: StampedPose) -> Any:
         """Return the child's pose in the header's frame as an edge of TF."""
         translation = self._make('geometry_msgs', 'Vector3', **_xyz(pose.position))
-        edge = self._make('geometry_msgs', 'TransformStamped', header=header,
+        return self._make('geometry_msgs', 'TransformStamped', header=header,
                           child_frame_id=child,
                           transform=self._make('geometry_msgs', 'Transform',
                                                translation=translation,
                                                rotation=self._rotation(pose)))
-        return self._make('tf2_msgs', 'TFMessage', transforms=[edge])
+
+    def transforms(self, edges: list[Any]) -> Any:
+        """Return edges of TF as one message."""
+        return self._make('tf2_msgs', 'TFMessage', transforms=edges)
 
     def odometry(self, header: Any, child: str, pose: StampedPose) -> Any:
         """Return the child's pose; covariance and twist are not known."""

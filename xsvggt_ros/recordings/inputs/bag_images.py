@@ -54,7 +54,7 @@ def choose_topic(bag: Bag, wanted: str | None) -> BagTopic:
             raise BagError(f'--topic {wanted}: {topic.fault}')
         return topic
     usable = [topic for topic in images.values() if topic.count and not topic.fault]
-    colour = [topic for topic in usable if not _is_depth(bag, topic)]
+    colour = [topic for topic in usable if not is_depth(bag, topic)]
     cameras: dict[str, BagTopic] = {}
     for topic in sorted(colour, key=lambda topic: (topic.type not in RAW, topic.name)):
         cameras.setdefault(base_topic(topic.name), topic)
@@ -73,7 +73,8 @@ def base_topic(name: str) -> str:
     return head if tail in TRANSPORTS and head else name
 
 
-def _is_depth(bag: Bag, topic: BagTopic) -> bool:
+def is_depth(bag: Bag, topic: BagTopic) -> bool:
+    """Return whether a topic's images are depth, by its name and its first message."""
     if 'compressedDepth' in topic.name:
         return True
     message = bag.first(topic.name) if topic.type in (*RAW, *COMPRESSED) else None

@@ -9,6 +9,7 @@ import numpy as np
 from xsvggt_ros.geometry.camera_model import CameraError, CameraModel, PlaceholderError
 from xsvggt_ros.recordings.calibration import Calibration, load_calibration
 from xsvggt_ros.recordings.inputs.bag import Bag
+from xsvggt_ros.recordings.inputs.bag_hints import BagHints, HintChoice
 from xsvggt_ros.recordings.inputs.bag_images import base_topic, choose_topic, read_images
 from xsvggt_ros.recordings.inputs.bag_types import BagError
 from xsvggt_ros.recordings.inputs.pace import paced_frames
@@ -30,8 +31,13 @@ class BagSource:
     """
 
     def __init__(self, path: Path, topic: str | None = None, rate: float | None = None,
-                 count: int | None = None, calibration: Path | None = None) -> None:
-        """Open a bag and look at its first image; raises ToolError."""
+                 count: int | None = None, calibration: Path | None = None,
+                 hints: HintChoice | None = None) -> None:
+        """
+        Open a bag and look at its first image; raises ToolError.
+
+        hints: what else is wanted with each image.
+        """
         self._bag = Bag(path)
         self.topic = choose_topic(self._bag, topic)
         self.skipped = Skipped(f'{path.name} {self.topic.name}')
@@ -45,6 +51,7 @@ class BagSource:
             _log.warning('%s', fault)
         self._size = first[1].shape[1], first[1].shape[0]
         self.calibration = self._calibrate(calibration)
+        self.hints = None if hints is None else BagHints(self._bag, self.topic.name, hints)
         span_ns = max(self._bag.span[1] - self._bag.span[0], 1)
         there = self.topic.count
         own = (there - 1) / span_ns * 1e9 if there > 1 else DEFAULT_RATE
@@ -56,8 +63,9 @@ class BagSource:
     def frames(self) -> Iterator[SourceFrame]:
         """Yield the frames of one pass."""
         self.skipped.clear()
-        yield from paced_frames(self._images(), self._size, self._wanted_rate, self._limit,
-                                self.skipped)
+        frames = paced_frames(self._images(), self._size, self._wanted_rate, self._limit,
+                              self.skipped)
+        yield from frames if self.hints is None else self.hints.attached(frames)
 
     def describe_skipped(self) -> str:
         """Return what was left out so far, and what is wrong with the files; or nothing."""

@@ -1,4 +1,4 @@
-"""What another odometry says of the camera's position, at the time of an image."""
+"""What another odometry (nav_msgs/Odometry) says of positions at the times of images. No ROS."""
 
 from bisect import bisect_left
 from collections import Counter, deque
@@ -6,12 +6,11 @@ from collections.abc import Callable
 import math
 import threading
 import time
+from typing import Any
 
-from nav_msgs.msg import Odometry
 import numpy as np
 
-from xsvggt_ros.node.frames import frame_name
-from xsvggt_ros.node.messages import nanoseconds
+from xsvggt_ros.geometry.frame_names import frame_name, nanoseconds
 
 MAX_MESSAGES = 2000  # messages remembered: ten seconds of a fast odometry
 MAX_GAP = 0.5  # seconds between two messages across which a position is interpolated
@@ -25,7 +24,7 @@ RECENT = 5.0  # seconds for which a message that was refused is worth telling
 TURNED_BACK = 10  # messages in a row that are older than one before: time has begun anew
 
 
-def refusal(message: Odometry) -> str:
+def refusal(message: Any) -> str:
     """
     Return why a pose is none, as its sender declares or as its numbers show; empty if it is one.
 
@@ -75,7 +74,7 @@ class OdometryHint:
         self.refused: Counter[str] = Counter()  # kind: how often
         self.heard: float | None = None  # when a message came last, seconds of the clock
 
-    def take(self, message: Odometry) -> None:
+    def take(self, message: Any) -> None:
         """Remember where a message says that the camera is, unless it says nothing."""
         self.heard = self._now()
         frames = frame_name(message.header.frame_id), frame_name(message.child_frame_id)

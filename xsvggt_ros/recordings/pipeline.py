@@ -1,0 +1,330 @@
+"""The stages of a run, each in a thread of its own: frames in, map and exports out."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+import time
+from typing import Any
+
+import numpy as np
+import torch
+
+from xsvggt_ros.console.errors import ToolError
+from xsvggt_ros.console.progress import ProgressBar, ProgressRate
+from xsvggt_ros.engine.cache_stats import CacheStats
+from xsvggt_ros.engine.frame_result import ResultError
+from xsvggt_ros.engine.stream_engine import FrameResult, StreamEngine
+from xsvggt_ros.geometry.se3 import flu_from_optical, invert_transform
+from xsvggt_ros.mapping.map_files import format_stamp
+from xsvggt_ros.mapping.point_cloud import CloudOptions, pack_cloud
+from xsvggt_ros.mapping.trajectory import StampedPose
+from xsvggt_ros.recordings.exports.export import Export, FrameOutput, SourcePictures
+from xsvggt_ros.recordings.followed_frames import (
+    FollowedFrames,
+    HELD_BYTES,
+    odom_pose,
+    output_bytes,
+)
+from xsvggt_ros.recordings.frame_source import FrameSource
+from xsvggt_ros.recordings.metres import Metres, scaled_cloud
+from xsvggt_ros.recordings.outputs import CacheRow
+from xsvggt_ros.recordings.recording import Recording
+from xsvggt_ros.recordings.sink_thread import SinkThread
+from xsvggt_ros.recordings.source_frame import SourceFrame
+
+CLOUD = CloudOptions(confidence_percentile=20.0)    # as the node does by default
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A frame and what the network said of it, in the network's unit."""
+
+    frame: SourceFrame
+    pixels: np.ndarray
+    result: FrameResult
+    stats: CacheStats
+    seconds: float
+
+
+class Pipeline:
+    """
+    One run: each frame goes through the engine, is located, and gets into map and exports.
+
+    The caller's thread has the network; a second one locates frames by tracks, a third one makes
+    map and exports. Frames are decoded by whoever gives them, in a thread of its own, too.
+    """
+
+    def __init__(self, engine: StreamEngine, source: FrameSource, recording: Recording,
+                 exports: Sequence[Export] = (), metres: Metres | None = None,
+                 followed: FollowedFrames | None = None) -> None:
+        """
+        Begin before the first frame.
+
+        followed: locates the frames; None: the network does.
+        """
+        self.engine, self.source, self.recording = engine, source, recording
+        self.exports = exports
+        self.metres = metres or Metres()
+        self.seconds = 0.0
+        self.frames = 0           # that the network has seen
+        self._stride = 1          # of the frames that are remembered
+        self._followed = followed
+        self._failed: set[str] = set()   # exports, which get no more frames
+        self._waiting: deque[FrameOutput] = deque()   # for the scale, without `followed`
+        self._waiting_bytes = 0
+        self._locating, self._writing = SinkThread(self._locate), SinkThread(self._write)
+        self._camera = source.calibration.camera() if source.calibration is not None else None
+        self._pictures: SourcePictures | None = None
+        self._base = Base()
+        self._is_finished = False
+        self.against_odometry: dict[str, Any] | None = None
+
+    def reconstruct_all(self, frames: Iterable[SourceFrame]) -> None:
+        """Take all frames, and show how it goes on."""
+        count = self.source.count
+        bar, pace = ProgressBar('reconstructing', count), ProgressRate(count)
+        start = time.perf_counter()
+        for frame in frames:
+            cache = self.reconstruct(frame)
+            self.seconds = time.perf_counter() - start
+            bar.update(self.frames,
+                       f'{pace.words(self.frames)}, {_cache_words(cache)}'.lstrip(', '))
+        bar.close(self.frames)
+        self.finish()
+
+    @property
+    def poses_from(self) -> dict[str, int]:
+        """Return how many poses are from where."""
+        if self._followed is None:
+            return {'network': len(self.recording.poses)}
+        return self._followed.sources
+
+    def finish(self) -> None:
+        """Give on what waits for its final pose, and wait until all is taken."""
+        if self._is_finished:
+            return
+        self._is_finished = True
+        try:
+            self._locating.finish()
+        finally:
+            try:
+                if self._followed is not None:
+                    self._followed.finish(self.recording, self.give)
+                self._settle()
+            finally:
+                self._writing.finish()
+                self._place_poses()
+
+    def _place_poses(self) -> None:
+        """Bring the recording's poses, which are final, into the odometry frame and the unit."""
+        recording = self.recording
+        self.against_odometry = self.metres.compared(
+            np.array([pose.position for pose in recording.poses]).reshape(-1, 3)
+            * self.metres.factor)
+        recording.poses[:] = [
+            self._base.placed(pose, self.metres.factor) for pose in recording.poses]
+        recording.base_poses = self._base.poses(recording.poses)
+        recording.metric = self.metres.value is not None
+
+    # The caller's thread -------------------------------------------------------------------------
+
+    def reconstruct(self, frame: SourceFrame) -> CacheStats:
+        """Put one frame through the engine, and hand on what comes out; raises ToolError."""
+        pixels = frame.pixels
+        if pixels.ndim == 2:
+            pixels = np.repeat(pixels[:, :, None], 3, axis=2)
+        start = time.perf_counter()
+        result = self._step(pixels)
+        stats = self.engine.cache_stats()
+        self.frames += 1
+        self._locating.put(_Seen(frame, pixels, result, stats, time.perf_counter() - start))
+        return stats
+
+    def _step(self, pixels: np.ndarray) -> FrameResult:
+        """Return what the network makes of a frame; raises ToolError."""
+        number = self.frames
+        if number == 1 and self.source.count is not None:
+            self._stride = self.engine.caches.keyframe_stride(self.source.count)
+        with _telling(number):
+            result = self.engine.step(pixels, self._camera, number % self._stride == 0)
+            self.engine.accept([result])  # nothing that is not finite gets into the files
+        return result
+
+    # The thread that locates ---------------------------------------------------------------------
+
+    def _locate(self, seen: _Seen) -> None:
+        """Locate a frame, and hold it until its pose and the scale are final."""
+        if self._locating.has_failed:   # frames after a gap would be located wrongly
+            return
+        start = time.perf_counter()
+        recording, resize, number = self.recording, self.engine.resize, len(self.recording.poses)
+        assert resize is not None   # there was a frame
+        result, hints = seen.result, seen.frame.hints
+        with _telling(number):
+            if self._followed is not None:
+                result = self._followed.follow(seen.pixels, self._camera, result,
+                                               resize.model_from_source())
+            self.metres.observe(number, hints, result, resize, self._camera)
+            cloud = pack_cloud(result, CLOUD)
+        # Without stamps of their own, frames count from 0.
+        frame = seen.frame
+        stamp_ns = frame.offset_ns if frame.stamp_ns is None else frame.stamp_ns
+        self._base.take(stamp_ns, None if hints is None else hints.base_from_camera)
+        pose = _pose(result, stamp_ns)
+        row = _cache_row(seen.stats, stamp_ns, seen.seconds + time.perf_counter() - start)
+        recording.poses.append(pose)
+        if frame.motion is not None:
+            recording.truth.append(
+                StampedPose.from_matrix(stamp_ns, frame.motion.world_from_camera))
+        recording.cache.append(row)
+        recording.image = seen.pixels
+        output = FrameOutput(number, stamp_ns, seen.pixels, result, pose, cloud, row,
+                             self._source_pictures(), self._base.base_from_camera)
+        if self._followed is not None:
+            self._followed.hold(output, self.give)
+        else:
+            self._wait(output)
+
+    def _wait(self, output: FrameOutput) -> None:
+        """Hold a frame that the network has located until the scale is settled."""
+        self._waiting.append(output)
+        self._waiting_bytes += output_bytes(output)
+        if self.metres.is_decided or self._waiting_bytes > HELD_BYTES:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Settle the scale, and give on what has waited for it."""
+        self._decide()
+        while self._waiting:
+            self.give(self._waiting.popleft())
+        self._waiting_bytes = 0
+
+    def _decide(self) -> None:
+        if not self.metres.is_decided:
+            self.metres.decide(self._positions())
+
+    def _positions(self) -> np.ndarray:
+        """Return where all frames are in the network's unit, [N, 3]."""
+        if self._followed is not None:
+            return self._followed.positions()
+        return np.array([pose.position for pose in self.recording.poses]).reshape(-1, 3)
+
+    def give(self, output: FrameOutput) -> None:
+        """Put a frame whose pose is final into the map and the exports, in the run's unit."""
+        self._decide()
+        metres = self.metres.factor
+        if metres != 1.0:
+            output = replace(output, result=output.result.scaled(metres),
+                             cloud=scaled_cloud(output.cloud, metres))
+        output = replace(output, pose=self._base.placed(output.pose, metres),
+                         is_metric=self.metres.value is not None)
+        self._writing.put(output)
+
+    def _source_pictures(self) -> SourcePictures:
+        if self._pictures is None:
+            assert self.engine.resize is not None   # there was a frame
+            self._pictures = SourcePictures(self._camera, self.engine.resize)
+        return self._pictures
+
+    # The thread that writes ----------------------------------------------------------------------
+
+    def _write(self, output: FrameOutput) -> None:
+        self.recording.map.add(output.cloud, torch.from_numpy(output.pose.matrix()))
+        for export in self.exports:
+            if export.name not in self._failed:
+                self._failed.add(export.name)
+                with writing_export(export.name):
+                    export.add(output)
+                self._failed.remove(export.name)
+
+
+class Base:
+    """Where the camera sits on the robot, and what that makes of the odometry frame."""
+
+    def __init__(self) -> None:
+        """Begin without a robot: the odometry frame is at the first camera."""
+        self.base_from_camera: np.ndarray | None = None   # of the newest frame, in metres
+        self._by_stamp: dict[int, np.ndarray] = {}
+        self._first: np.ndarray | None = None
+
+    def take(self, stamp_ns: int, base_from_camera: np.ndarray | None) -> None:
+        """Take where the camera is at a frame; None: where it was before."""
+        if base_from_camera is None:
+            return
+        if self._first is None:
+            self._first = base_from_camera
+        if self.base_from_camera is None or not np.array_equal(
+                self.base_from_camera, base_from_camera):
+            self._by_stamp[stamp_ns] = base_from_camera   # where it changes
+        self.base_from_camera = base_from_camera
+
+    def placed(self, pose: StampedPose, metres: float) -> StampedPose:
+        """
+        Return a camera's pose in the odometry frame, which begins at the base if there is one.
+
+        pose: in the network's unit, in the frame that is level at the first camera.
+        """
+        matrix = pose.matrix()
+        matrix[:3, 3] *= metres
+        if self._first is not None:
+            optical_from_flu = np.eye(4)
+            optical_from_flu[:3, :3] = flu_from_optical().numpy().T
+            matrix = self._first @ optical_from_flu @ matrix
+        elif metres == 1.0:
+            return pose
+        return StampedPose.from_matrix(pose.stamp_ns, matrix)
+
+    def poses(self, cameras: Sequence[StampedPose]) -> list[StampedPose] | None:
+        """Return the base's poses for those of the camera; None without a base."""
+        if self._first is None:
+            return None
+        found, there = [], self._first
+        for pose in cameras:
+            there = self._by_stamp.get(pose.stamp_ns, there)
+            found.append(StampedPose.from_matrix(
+                pose.stamp_ns, pose.matrix() @ np.linalg.inv(there)))
+        return found
+
+
+@contextmanager
+def _telling(number: int) -> Iterator[None]:
+    """Raise ToolError with a frame's number for what goes wrong with it."""
+    try:
+        yield
+    except ResultError as error:
+        raise ToolError(
+            f'frame {number}: this is no reconstruction: {error}. '
+            'The weights are damaged, or too coarse for this number type') from error
+    except (ValueError, RuntimeError, MemoryError) as error:
+        words = str(error) or type(error).__name__
+        raise ToolError(f'frame {number}: {words}') from error
+
+
+@contextmanager
+def writing_export(name: str) -> Iterator[None]:
+    """Raise ToolError for what goes wrong while an export is written."""
+    try:
+        yield
+    except OSError as error:
+        raise ToolError(f'--export {name}: cannot be written: {error}') from error
+
+
+def _cache_words(stats: CacheStats) -> str:
+    """Return in words how full the cache is."""
+    share = f' ({100 * stats.occupancy:.0f} %)' if stats.budget else ''
+    return f'cache {max(stats.tokens_per_layer, default=0)} tokens{share}'
+
+
+def _pose(result: FrameResult, stamp_ns: int) -> StampedPose:
+    """Return the camera's pose in the odometry frame: forward-left-up at the first camera."""
+    world_from_camera = invert_transform(result.camera_from_world.cpu().to(torch.float64))
+    return odom_pose(world_from_camera.numpy(), stamp_ns)
+
+
+def _cache_row(stats: CacheStats, stamp_ns: int, latency: float) -> CacheRow:
+    return CacheRow(
+        stamp=format_stamp(stamp_ns), frame_index=stats.frames - 1,
+        tokens_used=max(stats.tokens_per_layer, default=0), tokens_budget=stats.budget or 0,
+        occupancy=stats.occupancy, evicted=stats.evicted_this_frame, bytes_used=stats.bytes_used,
+        bytes_budget=stats.bytes_reserved, latency=latency)
