@@ -29,10 +29,9 @@ def follow(predicted: Prediction, stream: EvalStream, mode: str,
     if not np.isfinite(cameras).all():
         raise ToolError(f'{stream.name}: its focal length is not known; add --focal unknown')
     height, width = stream.greys[0].shape
-    odometry = Odometry(cameras, (width, height), focal_known,
-                        TrajectoryConfig(
-                            optimize=mode == 'optimized', correct_depth=correct_depth))
-    history, seconds, live_cameras = History(), predicted.seconds.copy(), []
+    config = TrajectoryConfig(optimize=mode == 'optimized', correct_depth=correct_depth)
+    odometry = Odometry(cameras, (width, height), focal_known, config)
+    history, seconds, live_cameras = History(config), predicted.seconds.copy(), []
     depths = np.empty_like(predicted.depths)
     for index, grey in enumerate(stream.greys):
         start = time.perf_counter()
@@ -40,12 +39,13 @@ def follow(predicted: Prediction, stream: EvalStream, mode: str,
                       predicted.world_from_camera[index], model_from_source)
         estimate = odometry.step(frame)
         depths[index] = frame.depth * odometry.depth_factors(frame)
-        seconds[index] += time.perf_counter() - start
         history.add(estimate, odometry)
+        seconds[index] += time.perf_counter() - start
         live_cameras.append(model_from_source @ odometry.camera)
-    history.update(odometry)
+    history.finish(odometry)
     live = replace(predicted, depths=depths, world_from_camera=np.array(history.live),
                    intrinsics=np.array(live_cameras), seconds=seconds)
-    final = replace(live, world_from_camera=history.final(), intrinsics=np.tile(
+    scaled = depths * history.scales().astype(depths.dtype)[:, None, None]
+    final = replace(live, depths=scaled, world_from_camera=history.final(), intrinsics=np.tile(
         live_cameras[-1], (len(live_cameras), 1, 1)))
     return final, live

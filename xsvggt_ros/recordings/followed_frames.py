@@ -25,7 +25,7 @@ class FollowedFrames:
     The frames of a recording, located by tracks and given on when their poses are final.
 
     When they take more than `held_bytes`, the oldest are given on with what is known of their
-    poses by then, which the window does not change any more.
+    poses by then: loops that are closed later move them in the trajectory alone.
     """
 
     def __init__(self, mode: str, correct_depth: bool, held_bytes: int = HELD_BYTES) -> None:
@@ -44,8 +44,12 @@ class FollowedFrames:
 
     def describe(self) -> str:
         """Return in words where the poses are from."""
-        return 'poses from: ' + ', '.join(
+        words = 'poses from: ' + ', '.join(
             f'{source} {count}' for source, count in self._sources.items())
+        report = self._history.loops.report
+        if report.found or report.refused:
+            words += f'; loops: {report.found} closed, {sum(report.refused.values())} refused'
+        return words
 
     def follow(self, pixels: np.ndarray, camera: CameraModel | None, result: FrameResult,
                model_from_source: Tensor) -> FrameResult:
@@ -61,7 +65,7 @@ class FollowedFrames:
     def positions(self) -> np.ndarray:
         """Return where all frames are, as it is known by now, [N, 3] in the first camera's."""
         if self._follower.odometry is not None:
-            self._history.update(self._follower.odometry)
+            self._history.finish(self._follower.odometry)
         return self._history.final().reshape(-1, 4, 4)[:, :3, 3]
 
     def hold(self, output: FrameOutput, give: Callable[[FrameOutput], None]) -> None:
@@ -69,34 +73,35 @@ class FollowedFrames:
         self._held.append(output)
         self._bytes += output_bytes(output)
         if self._bytes > self._held_bytes:
-            poses = self._history.final()
+            poses, scales = self._history.final(), self._history.scales()
             while self._held and self._bytes > self._held_bytes // 2:
-                give(self._finished(poses))
+                give(self._finished(poses, scales))
 
     def finish(self, recording: Recording, give: Callable[[FrameOutput], None]) -> None:
         """Give the recording its final poses, and `give` all frames that are left."""
         if self._follower.odometry is None:
             return
-        self._history.update(self._follower.odometry)
-        poses = self._history.final()
+        self._history.finish(self._follower.odometry)
+        poses, scales = self._history.final(), self._history.scales()
         recording.poses[:] = [odom_pose(pose, live.stamp_ns)
                               for pose, live in zip(poses, recording.poses)]
         while self._held:
-            give(self._finished(poses))
+            give(self._finished(poses, scales))
 
-    def _finished(self, poses: np.ndarray) -> FrameOutput:
-        """Return the oldest frame with its final pose and camera."""
+    def _finished(self, poses: np.ndarray, scales: np.ndarray) -> FrameOutput:
+        """Return the oldest frame with its final pose, size and camera."""
         output = self._held.popleft()
         self._bytes -= output_bytes(output)
         camera_from_world = np.linalg.inv(poses[output.number])
         intrinsics = tensor_like(self._follower.intrinsics(), output.result)
         # What was seen beside the axis moves with the focal length that is known by now.
         bend = (output.result.intrinsics / intrinsics)[(0, 1), (0, 1)].to(output.cloud)
-        cloud = output.cloud
-        if not bool((bend == 1).all()):
+        cloud, scale = output.cloud, float(scales[output.number])
+        if scale != 1.0 or not bool((bend == 1).all()):
             cloud = cloud.clone()
             cloud[:, :2] *= bend
-        result = replace(output.result, intrinsics=intrinsics,
+            cloud[:, :3] *= scale
+        result = replace(output.result, intrinsics=intrinsics, depth=output.result.depth * scale,
                          camera_from_world=tensor_like(camera_from_world, output.result))
         return replace(output, result=result, cloud=cloud,
                        pose=odom_pose(poses[output.number], output.stamp_ns))

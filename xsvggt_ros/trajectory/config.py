@@ -45,6 +45,16 @@ class TrajectoryConfig:
     matching_inliers: int = 20
     fallback_frames: int = 60        # that tell which fallback was better
     dark: float = 4.0                # grey levels of contrast below which an image shows nothing
+    # Loops.
+    close_loops: bool = True         # where it is optimized
+    loop_alike: float = 0.5          # of thumbnails, 1: the same
+    loop_candidates: int = 5         # keyframes that a new one is compared with
+    loop_inliers: int = 25
+    loop_share: float = 0.4          # of the matches
+    loop_gate: float = 5.0           # sigmas of the way between, beyond which it is none
+    loop_cauchy: float = 3.0         # sigmas from which a loop counts less
+    loop_iterations: int = 5         # of the graph, at each loop
+    keyframes: int = 400             # that are kept for loops, at most
     # Covariance.
     inflation: float = 4.0           # of variances, so that they hold the errors measured
 

@@ -44,7 +44,7 @@ class Follower:
         """
         self._config = TrajectoryConfig(optimize=mode == 'optimized',
                                         correct_depth=correct_depth)
-        self.history = History() if history else None
+        self.history = History(self._config) if history else None
         self.odometry: Odometry | None = None
         self._view = GreyView()
         self._frame: Frame | None = None

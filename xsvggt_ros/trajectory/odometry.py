@@ -11,6 +11,7 @@ from xsvggt_ros.trajectory.fallback import Fallback, Located
 from xsvggt_ros.trajectory.keyframes import KeyframeRule
 from xsvggt_ros.trajectory.local_map import LocalMap, WindowProblem
 from xsvggt_ros.trajectory.locate import Fix, Locator
+from xsvggt_ros.trajectory.places import PlaceMaker, Snapshot
 from xsvggt_ros.trajectory.projection import inverse, nearest_pose, to_camera
 from xsvggt_ros.trajectory.tracker import sample_depth, Tracks
 from xsvggt_ros.trajectory.uncertainty import frame_covariance, UNKNOWN
@@ -87,6 +88,8 @@ class Odometry:
         self._locator = Locator(config, self._pixel_scale)
         self._rule = KeyframeRule(config)
         self._fallback = Fallback(config.fallback_frames)
+        self._places = PlaceMaker(config.window)
+        self._snapshot: Snapshot | None = None
         self._frames = 0
         self._keyframes = 0
         self._log_scale = 0.0
@@ -136,6 +139,17 @@ class Odometry:
     def corrects_depth(self) -> bool:
         """Return whether `depth_factors` is anything but ones."""
         return self.config.optimize and self.config.correct_depth
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """Return what the newest keyframe changes; with `closes_loops`."""
+        assert self._snapshot is not None   # there was a keyframe
+        return self._snapshot
+
+    @property
+    def closes_loops(self) -> bool:
+        """Return whether there are snapshots."""
+        return self.config.optimize and self.config.close_loops
 
     def window_problem(self) -> WindowProblem | None:
         """Return what is to be adjusted; None if there is nothing."""
@@ -203,7 +217,11 @@ class Odometry:
             corners = corners[good]
             ids = self.map.add_landmarks(keyframe, corners, depths[good], sigmas[good])
             tracks = tracks.joined(Tracks(ids, corners))
-        self._locator.begin_keyframe(frame.grey, tracks, keyframe)
+        features = self._locator.begin_keyframe(frame.grey, tracks, keyframe)
+        if self.closes_loops:
+            self._snapshot = self._places.snapshot(
+                frame.grey, frame.depth * np.exp(self._log_scale), frame.depth_from_image,
+                features, self.map, fix.information is None and keyframe > 0)
         self._rule.begin(tracks, pose)
         self.map.prune(tracks.ids)
 

@@ -49,7 +49,7 @@ def follow(odometry, frames):
     for frame in frames:
         estimates.append(odometry.step(frame))
         history.add(estimates[-1], odometry)
-    history.update(odometry)
+    history.finish(odometry)
     return estimates, history
 
 
@@ -208,7 +208,7 @@ def test_a_window_that_is_solved_late_moves_later_keyframes_along():
         if estimate.is_keyframe and waiting is None and index:
             problem = odometry.window_problem()
             waiting = None if problem is None else (problem, odometry.keyframes)
-    history.update(odometry)
+    history.finish(odometry)
     assert errors(history.final(), truth)[0] < 0.08
 
 

@@ -1,0 +1,170 @@
+"""Closes loops: looks for places that are seen again, and keeps a graph of all keyframes."""
+
+from collections import Counter
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from xsvggt_ros.trajectory.config import TrajectoryConfig
+from xsvggt_ros.trajectory.corrections import Corrections
+from xsvggt_ros.trajectory.keyframe_chain import KeyframeChain
+from xsvggt_ros.trajectory.loop_check import Loop, LoopCheck
+from xsvggt_ros.trajectory.loop_gate import is_plausible
+from xsvggt_ros.trajectory.places import Album, Place, Snapshot
+from xsvggt_ros.trajectory.pose_graph import Edges, scales, solve_graph
+
+_LOOPS_A_KEYFRAME = 2    # that are taken
+_MOST_LOOPS = 3          # for each keyframe of the budget, kept
+_SHARED = 12             # landmarks with which two keyframes are joined anyway
+
+
+@dataclass(frozen=True)
+class LoopReport:
+    """
+    What became of the loops.
+
+    found: loops in the graph. refused: how many pairs of places that look alike were refused, by
+    reason. moved: by how far the newest keyframe was moved in all, in the trajectory's unit;
+    turned: in rad.
+    """
+
+    found: int
+    refused: dict[str, int]
+    moved: float
+    turned: float
+
+
+class LoopCloser:
+    """
+    Snapshots of keyframes in, corrections out, in bounded memory.
+
+    All is called by one thread at a time; `corrections` and `report` are replaced as a whole, so
+    that others may read them.
+    """
+
+    def __init__(self, config: TrajectoryConfig) -> None:
+        """Begin without keyframes."""
+        self._config = config
+        self._album = Album()
+        self._check = LoopCheck(config)
+        self._chain = KeyframeChain()
+        self._loops: list[Loop] = []
+        self._refused: Counter[str] = Counter()
+        self._found = 0
+        self.corrections = Corrections.none()
+        self.report = LoopReport(0, {}, 0.0, 0.0)
+
+    def add(self, snapshot: Snapshot) -> bool:
+        """Take a new keyframe; return whether a loop was closed."""
+        self._chain.update(snapshot, self.corrections)
+        for place in snapshot.settled:
+            if place.keyframe in self._chain:
+                self._album.add(place)
+        loops = self._search(snapshot.place)
+        self._loops += loops
+        self._found += len(loops)
+        if loops:
+            self.close(self._config.loop_iterations)
+        self._thin()
+        return bool(loops)
+
+    def update(self, keyframes: np.ndarray, poses: np.ndarray) -> None:
+        """Take over where keyframes [K] are now, world_from_camera [K, 4, 4]."""
+        self._chain.move(keyframes, poses, self.corrections)
+
+    def close(self, iterations: int) -> None:
+        """Bring all keyframes into agreement with the loops."""
+        if not self._loops and not self._chain.has_gaps:
+            return
+        edges = self._edges()
+        solution = solve_graph(self._chain.nodes, edges, iterations)
+        self._chain.nodes = solution.nodes
+        self._publish()
+
+    # Parts ---------------------------------------------------------------------------------------
+
+    def _search(self, new: Place) -> list[Loop]:
+        """Return the loops that a new place closes; count those that are refused."""
+        found: list[Loop] = []
+        for keyframe in self._candidates(new):
+            loop = self._check.loop(self._album.place(keyframe), new)
+            if isinstance(loop, Loop) and not is_plausible(loop, self._chain, self._edges(found),
+                                                           self._config.loop_gate):
+                loop = 'implausible'
+            if isinstance(loop, str):
+                self._refused[loop] += 1
+                self._report()
+                continue
+            found.append(loop)
+            if len(found) == _LOOPS_A_KEYFRAME:
+                break
+        return found
+
+    def _candidates(self, new: Place) -> list[int]:
+        """Return the keyframes that a place is compared with: those that look like it most."""
+        config = self._config
+        keyframes, alike = self._album.alike(new.thumbnail)
+        alike = np.where(keyframes <= new.keyframe - 2 * config.window, alike, -1.0)
+        order = np.argsort(-alike, kind='stable')
+        chosen: list[int] = []
+        for row in order[alike[order] > config.loop_alike].tolist():
+            keyframe = int(keyframes[row])
+            shared = np.isin(self._album.place(keyframe).features.ids, new.features.ids).sum()
+            if shared < _SHARED and all(abs(keyframe - one) > 1 for one in chosen):
+                chosen.append(keyframe)
+            if len(chosen) == config.loop_candidates:
+                break
+        return chosen
+
+    def _edges(self, more: list[Loop] | None = None) -> Edges:
+        loops = self._loops + (more or [])
+        edges = self._chain.edges()
+        if not loops:
+            return edges
+        return edges.joined(Edges(
+            self._chain.rows([loop.first for loop in loops]),
+            self._chain.rows([loop.second for loop in loops]),
+            np.array([loop.first_from_second for loop in loops]),
+            1 / np.array([loop.sigma for loop in loops]),
+            np.full(len(loops), self._config.loop_cauchy)))
+
+    def _publish(self) -> None:
+        self.corrections = self._chain.corrections()
+        self._report()
+
+    def _report(self) -> None:
+        newest, pose = self.corrections.similarities[-1], self._chain.newest_pose
+        turn = newest[:3, :3] / scales(newest)
+        moved = np.linalg.norm((newest @ pose)[:3, 3] - pose[:3, 3])
+        angle = np.arccos(np.clip((np.trace(turn) - 1) / 2, -1, 1))
+        self.report = LoopReport(self._found, dict(self._refused), float(moved), float(angle))
+
+    # Memory --------------------------------------------------------------------------------------
+
+    def _thin(self) -> None:
+        """Drop keyframes beyond the budget: what joins them is joined to the ones before."""
+        while len(self._chain) > self._config.keyframes:
+            gone = self._chain.most_crowded(2 * self._config.window)
+            before = self._chain.before(gone)
+            joint, variance = self._chain.joint(gone)
+            self._loops = [_rejoined(loop, gone, before, joint, variance) for loop in self._loops]
+            self._loops = [loop for loop in self._loops if loop.first != loop.second]
+            self._chain.remove(gone)
+            if gone in self._album:
+                self._album.remove(gone)
+        most = _MOST_LOOPS * self._config.keyframes
+        if len(self._loops) > most:
+            best = sorted(range(len(self._loops)), key=lambda row: -self._loops[row].inliers)
+            self._loops = [self._loops[row] for row in sorted(best[:most])]
+
+
+def _rejoined(loop: Loop, gone: int, before: int, joint: np.ndarray,
+              variance: np.ndarray) -> Loop:
+    """Return a loop of keyframe `before` where it was of `gone`; joint: before_from_gone."""
+    if loop.first == gone:
+        loop = replace(loop, first=before, first_from_second=joint @ loop.first_from_second,
+                       sigma=np.sqrt(loop.sigma ** 2 + variance))
+    if loop.second == gone:
+        loop = replace(loop, second=before, first_from_second=loop.first_from_second
+                       @ np.linalg.inv(joint), sigma=np.sqrt(loop.sigma ** 2 + variance))
+    return loop
