@@ -109,14 +109,15 @@ def fill_caches(engine: StreamEngine, image: np.ndarray) -> None:
 def run_frames(
     runs: Sequence[Steps], images: Sequence[np.ndarray], frames: int, device: torch.device,
     frame_done: Callable[[int], None],
-) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, int]]:
     """
     Send frames through all runs, one after the other in each frame.
 
-    Returns ms until the result is on the host and ms of the whole frame, [runs, frames] each, and
-    bytes that memory grew over the frames that count.
+    Returns ms until the result is on the host, ms of the whole frame and seconds of processor time
+    of it, all threads together, [runs, frames] each, and bytes that memory grew over the frames
+    that count.
     """
-    results, wholes = (np.zeros((len(runs), frames)) for _ in range(2))
+    results, wholes, spent = (np.zeros((len(runs), frames)) for _ in range(3))
     steady = Windows.of(frames).steady[0]
     before: dict[str, int] = {}
     gc.collect()
@@ -128,17 +129,18 @@ def run_frames(
             gc.freeze()
         image = images[number % len(images)]
         for run, steps in enumerate(runs):
-            start = time.perf_counter()
+            start, processor = time.perf_counter(), time.process_time()
             publish(steps.step(image))
             results[run, number] = 1e3 * (time.perf_counter() - start)
             getattr(steps, 'finish_frame', int)()
             if device.type == 'cuda':
                 torch.cuda.synchronize(device)
             wholes[run, number] = 1e3 * (time.perf_counter() - start)
+            spent[run, number] = time.process_time() - processor
         frame_done(number + 1)
     gc.unfreeze()
     after = memory_in_use(device)
-    return results, wholes, {name: after[name] - before[name] for name in after}
+    return results, wholes, spent, {name: after[name] - before[name] for name in after}
 
 
 def publish(result: Any) -> None:

@@ -135,7 +135,7 @@ def _measure(
         bar.update(done)
         loads.append(os.getloadavg()[0])
 
-    results, frames, grown = frame_bench.run_frames(
+    results, frames, spent, grown = frame_bench.run_frames(
         runs, images, options.frames, device, progress)
     bar.close(options.frames)
     windows = frame_bench.Windows.of(options.frames)
@@ -148,6 +148,7 @@ def _measure(
         'latency_ms': frame_bench.summary(frames[0][windows.steady[0]:]),
         'result_ms': frame_bench.summary(results[0][windows.steady[0]:]),
         'latency_first_ms': round(float(first), 3), 'latency_last_ms': round(float(last), 3),
+        'cpu_seconds': round(float(spent[0][windows.steady[0]:].mean()), 6),
         'windows': {'steady': windows.steady, 'first': windows.first, 'last': windows.last},
         'ops_per_frame': count.operators, 'syncs_per_frame': count.waits,
         'allocator_growth_bytes': grown['tensors'], 'process_growth_bytes': grown['process'],
@@ -163,7 +164,8 @@ def _measure(
         ratios = other / frames[0][windows.steady[0]:]
         content['compare'] = {
             'with': options.compare, 'latency_ms': frame_bench.summary(other),
-            'ratio': round(float(np.median(ratios)), 3)}
+            'ratio': round(float(np.median(ratios)), 3),
+            'cpu_seconds': round(float(spent[1][windows.steady[0]:].mean()), 6)}
     return content
 
 
@@ -184,6 +186,7 @@ def _table(content: dict[str, Any]) -> str:
         f"flatness    frames {windows['first'][0]}-{windows['first'][1]}: "
         f"{content['latency_first_ms']:.2f} ms, {windows['last'][0]}-{windows['last'][1]}: "
         f"{content['latency_last_ms']:.2f} ms; p99/p50 {latency['p99'] / latency['p50']:.2f}",
+        f"processor   {1e3 * content['cpu_seconds']:.2f} ms a frame, all threads together",
         f"host        {content['ops_per_frame']} operators and {content['syncs_per_frame']} waits "
         'a frame',
         f"memory      peak {content['peak_bytes'] / 1e6:.0f} MB; grown by "
@@ -204,7 +207,8 @@ def _table(content: dict[str, Any]) -> str:
     if 'compare' in content:
         other = content['compare']
         lines.append(f"compared    {other['with']}: p50 {other['latency_ms']['p50']:.2f} ms, "
-                     f"{other['ratio']:.2f} times as long (median of the frames' ratios)")
+                     f"{other['ratio']:.2f} times as long (median of the frames' ratios), "
+                     f"{1e3 * other['cpu_seconds']:.2f} ms of the processor")
     if content['load_average'] > machine['cores'] + BUSY:
         lines.append('the machine was busy with other work too: trust ratios, not ms')
     return '\n'.join(lines)

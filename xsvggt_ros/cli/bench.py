@@ -9,6 +9,7 @@ from xsvggt_ros.console.arguments import (
     add_keyframe_arguments,
     add_tradeoff_arguments,
     image_size,
+    positive_float,
     positive_int,
     seed,
 )
@@ -17,12 +18,13 @@ from xsvggt_ros.world.synthetic_world import DEMO_SEED
 
 FRAMES = 300       # unless told otherwise
 CACHE_FRAMES = 120
+NODE_FRAMES = 150
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to `parser`."""
     _add_frame_arguments(parser)
-    actions = parser.add_subparsers(dest='action', metavar='cache|keys')
+    actions = parser.add_subparsers(dest='action', metavar='cache|keys|node')
     cache = actions.add_parser(
         'cache', help='compare retention policies and precisions at equal bytes',
         description='Runs one stream under every policy and precision of the KV cache, all '
@@ -38,6 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         description='Runs a stream of the synthetic world and prints how far keys and values are '
                     'from what the network gave, as relative RMS error over everything that is '
                     'remembered, mean and worst of the layers.'))
+    _add_node_arguments(actions.add_parser(
+        'node', help='latency of the real node beside a camera, and how long it takes to start',
+        description='Starts the node beside a camera of the synthetic world that streams already, '
+                    'and prints the time to the first pose, the latency of each stage, what the '
+                    'node adds to the engine, and the rate it holds.'))
 
 
 def _add_frame_arguments(parser: argparse.ArgumentParser) -> None:
@@ -107,6 +114,24 @@ def _add_key_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--markdown', action='store_true', help='print the table as Markdown')
 
 
+def _add_node_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--world', type=seed, default=DEMO_SEED, metavar='SEED',
+                        help=f'the synthetic world of this number (default: {DEMO_SEED})')
+    parser.add_argument('--image', type=image_size, default=(640, 480), metavar='WxH',
+                        help="size of the camera's images (default: 640x480)")
+    parser.add_argument('--rate', type=positive_float, default=10.0, metavar='HZ',
+                        help='images a second (default: 10)')
+    parser.add_argument('--frames', type=positive_int, default=NODE_FRAMES, metavar='N',
+                        help=f'end after so many, the first third to warm up '
+                             f'(default: {NODE_FRAMES})')
+    _add_network_arguments(parser)
+    parser.add_argument('--device', default='auto',
+                        help='cpu, cuda or cuda:N (default: a GPU if there is one)')
+    parser.add_argument('--parameter', action='append', default=[], metavar='NAME:=VALUE',
+                        help='a parameter of the node; may be given several times')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write the results there too')
+
+
 def _add_network_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--checkpoint', default='small', metavar='FILE',
                         help="weights of the network (default: 'small', which comes with the "
@@ -141,6 +166,14 @@ def run(options: argparse.Namespace) -> int:
             from xsvggt_ros.bench.key_error import run_bench_keys
 
             run_bench_keys(options)
+        elif options.action == 'node':
+            from xsvggt_ros.demo.ros_environment import require_ros, use_middleware_profile
+
+            require_ros()
+            use_middleware_profile()
+            from xsvggt_ros.demo.node_bench import run_bench_node
+
+            run_bench_node(options)
         else:
             from xsvggt_ros.bench.bench_run import run_bench_cache
 

@@ -119,6 +119,15 @@ class ChildProcess:
                 self._peak = max(self._peak, self._memory)
         return self._memory
 
+    def cpu_seconds(self) -> float:
+        """Return the processor time that the process has used; 0 once it has ended."""
+        try:
+            text = Path(f'/proc/{self._process.pid}/stat').read_text(encoding='ascii')
+        except OSError:   # ended, or not Linux
+            return 0.0
+        user, system = text.rpartition(')')[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf('SC_CLK_TCK')
+
     @property
     def peak_bytes(self) -> int:
         """Return the most that `resident_bytes` has seen."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import time
 from typing import TypeVar
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import Odometry
 import numpy as np
 from rclpy.node import Node
@@ -14,6 +14,7 @@ from sensor_msgs.msg import Image, PointCloud2
 from tf2_msgs.msg import TFMessage
 import torch
 
+from xsvggt_ros.demo.node_faults import NodeFaults
 from xsvggt_ros.demo.ros_messages import from_stamp, image_pixels, TRUTH_TOPIC
 from xsvggt_ros.mapping.map_files import format_stamp, pack
 from xsvggt_ros.mapping.trajectory import StampedPose
@@ -47,7 +48,7 @@ class StreamRecorder(Node):
         self.last_stamp = 0                           # of the newest finished frame, ns
         self.messages_received = 0
         self._finished: list[tuple[float, int]] = []  # when the first and the last frame was, nth
-        self._faults: OrderedDict[str, str] = OrderedDict()
+        self._faults = NodeFaults(node_name)
         self._clouds: OrderedDict[int, PointCloud2] = OrderedDict()
         self._poses: OrderedDict[int, Odometry] = OrderedDict()
         self._rows: OrderedDict[int, CacheStatus] = OrderedDict()
@@ -59,7 +60,7 @@ class StreamRecorder(Node):
                 (Odometry, TRUTH_TOPIC, self._on_truth),
                 (CacheStatus, f'/{node_name}/cache_status', self._on_cache_status),
                 (StreamStatus, f'/{node_name}/status', self._on_status),
-                (DiagnosticArray, '/diagnostics', self._on_diagnostics),
+                (DiagnosticArray, '/diagnostics', self._faults.take),
                 (TFMessage, '/tf', self._on_tf)):
             self.create_subscription(message_type, topic, self._counted(callback), reliable)
 
@@ -99,7 +100,7 @@ class StreamRecorder(Node):
     @property
     def fault(self) -> str | None:
         """Return what the node's diagnostics call an error at the moment, or None."""
-        return next(iter(self._faults.values()), None)
+        return self._faults.first
 
     # Callbacks -----------------------------------------------------------------------------------
 
@@ -173,15 +174,6 @@ class StreamRecorder(Node):
                 format_stamp(stamp), cache.frame_index, cache.tokens_used, cache.tokens_budget,
                 cache.occupancy, cache.tokens_evicted, cache.bytes_used, cache.bytes_budget,
                 status.latency_total))
-
-    def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        for status in message.status:
-            if not status.name.startswith(f'{self._node_name}:'):
-                continue
-            if status.level == DiagnosticStatus.ERROR:
-                self._faults[status.name] = status.message
-            else:
-                self._faults.pop(status.name, None)
 
     def _on_tf(self, message: TFMessage) -> None:
         for edge in message.transforms:

@@ -130,7 +130,8 @@ def test_the_command_writes_all_it_measured(tmp_path, capsys, monkeypatch):
     shown = capsys.readouterr().out
     written = json.loads(file.read_text())
     assert set(written['latency_ms']) == {'mean', 'p50', 'p95', 'p99'}
-    for name in ('latency_first_ms', 'latency_last_ms', 'ops_per_frame', 'peak_bytes'):
+    for name in ('latency_first_ms', 'latency_last_ms', 'ops_per_frame', 'peak_bytes',
+                 'cpu_seconds'):
         assert written[name] > 0
     assert written['windows'] == {'steady': [3, 9], 'first': [3, 6], 'last': [6, 9]}
     assert written['weights'] == 'int8' and 5e6 < written['weight_bytes'] < 8e6
@@ -145,6 +146,7 @@ def test_the_command_writes_all_it_measured(tmp_path, capsys, monkeypatch):
     assert parts == pytest.approx(stages['frame'], abs=0.02)
     assert written['hardware']['torch'] == torch.__version__
     assert written['compare']['ratio'] < 1
+    assert written['compare']['cpu_seconds'] < written['cpu_seconds']
     assert 'operators and 0 waits a frame' in shown and 'until the result is there' in shown
 
 

@@ -1,0 +1,47 @@
+"""`xsvggt bench node` as a person runs it: the real node, a camera, and what is written."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip('rclpy')
+pytest.importorskip('torch')
+
+PATIENCE = 600  # seconds until a test gives up; only one that fails ever waits so long
+SMALL = ['--image', '160x120', '--image-size', '56', '--rate', '5']
+
+
+def bench_node(*arguments):
+    return subprocess.run(
+        [sys.executable, '-m', 'xsvggt_ros.cli.bench', 'node', *SMALL, *arguments],
+        capture_output=True, text=True, timeout=PATIENCE)
+
+
+def test_stages_start_and_rate_are_written(tmp_path):
+    done = bench_node('--frames', '9', '--json', str(tmp_path / 'node.json'),
+                      '--parameter', 'cloud.max_rate:=1.0')
+    assert done.returncode == 0, done.stdout + done.stderr
+    content = json.loads((tmp_path / 'node.json').read_text())
+    assert 0 < content['start_to_first_pose_s'] < PATIENCE
+    stages = content['stages_ms']
+    assert set(stages) == {'total', 'decode', 'upload', 'inference', 'pack', 'publish'}
+    parts = sum(stages[name]['mean'] for name in stages if name != 'total')
+    assert 0 < parts <= stages['total']['mean'] + 1e-3
+    # From sending to receiving is longer than what happens in the node until then.
+    assert content['odometry_ms']['mean'] > stages['inference']['mean'] > 0
+    difference = content['odometry_ms']['p50'] - content['engine_ms']['p50']
+    assert content['overhead_ms'] == pytest.approx(difference, abs=2e-3)
+    assert content['processed'] >= 9 and content['received'] >= content['processed']
+    assert content['sent'] >= 8 and 0 < content['rate_held'] and 0 < content['cpu_seconds']
+    assert content['memory_bytes'] > 2 ** 26
+    assert content['parameters'] == ['cloud.max_rate:=1.0']
+    assert f"{content['start_to_first_pose_s']:.1f} s after the node's start" in done.stdout
+
+
+def test_a_node_that_does_not_start_is_told_with_its_words():
+    done = bench_node('--frames', '9', '--parameter', 'cache.policy:=nonsense')
+    assert done.returncode == 1
+    assert 'the node does not start' in done.stderr and 'nonsense' in done.stderr
+    assert 'Traceback' not in done.stderr
