@@ -29,6 +29,7 @@ class KeyframeChain:
         self._variance: np.ndarray = np.empty((0, 7))    # of the step from the one before
         self._depth: np.ndarray = np.empty(0)
         self._guessed: np.ndarray = np.empty(0, bool)
+        self._joints: dict[int, np.ndarray] = {}   # over gaps: before_from_keyframe
 
     def __len__(self) -> int:
         """Return how many keyframes there are."""
@@ -72,6 +73,10 @@ class KeyframeChain:
         self._depth = np.append(self._depth, depth)
         self._guessed = np.append(self._guessed, place.guessed)
         self.move(snapshot.keyframes, snapshot.poses, corrections)
+        gap = snapshot.gap
+        if gap is not None and gap.keyframe in self:
+            self._joints[gap.keyframe] = gap.before_from_keyframe
+            self._variance[self.rows([gap.keyframe])[0]] = gap.sigma ** 2
 
     def move(self, keyframes: np.ndarray, poses: np.ndarray, corrections: Corrections) -> None:
         """Move keyframes to where the window says that they are; nodes follow."""
@@ -85,6 +90,8 @@ class KeyframeChain:
         """Return what joins each keyframe to the one before."""
         count = len(self.keyframes)
         measured = inverse_similarity(self.poses[:-1]) @ self.poses[1:]
+        for keyframe, joint in self._joints.items():
+            measured[self.rows([keyframe])[0] - 1] = joint
         rows = np.arange(max(0, count - 1))
         return Edges(rows, rows + 1, measured, self._variance[1:] ** -0.5,
                      np.full(len(rows), np.inf))
@@ -108,14 +115,20 @@ class KeyframeChain:
     def joint(self, keyframe: int) -> tuple[np.ndarray, np.ndarray]:
         """Return a keyframe in the frame of the one before [4, 4], and its variance [7]."""
         row = int(self.rows([keyframe])[0])
-        pair = self.poses[row - 1:row + 1]
-        return inverse_similarity(pair[0]) @ pair[1], self._variance[row]
+        joint = self._joints.get(keyframe)
+        if joint is None:
+            joint = inverse_similarity(self.poses[row - 1]) @ self.poses[row]
+        return joint, self._variance[row]
 
     def remove(self, keyframe: int) -> None:
         """Forget a keyframe; the one after it is joined to the one before it."""
         row = int(self.rows([keyframe])[0])
         if row + 1 < len(self.keyframes):
+            after = int(self.keyframes[row + 1])
+            if keyframe in self._joints or after in self._joints:
+                self._joints[after] = self.joint(keyframe)[0] @ self.joint(after)[0]
             self._variance[row + 1] += self._variance[row]
             self._guessed[row + 1] |= self._guessed[row]
         for name in ('keyframes', 'poses', 'nodes', '_variance', '_depth', '_guessed'):
             setattr(self, name, np.delete(getattr(self, name), row, 0))
+        self._joints.pop(keyframe, None)

@@ -15,6 +15,7 @@ from xsvggt_ros.trajectory.pose_graph import Edges, scales, solve_graph
 
 _LOOPS_A_KEYFRAME = 2    # that are taken
 _MOST_LOOPS = 3          # for each keyframe of the budget, kept
+_WIDTHS = (10.0, 1.0)     # of the kernel: what is far off is not given up at once
 _SHARED = 12             # landmarks with which two keyframes are joined anyway
 
 
@@ -63,7 +64,7 @@ class LoopCloser:
         loops = self._search(snapshot.place)
         self._loops += loops
         self._found += len(loops)
-        if loops:
+        if loops or snapshot.gap is not None:
             self.close(self._config.loop_iterations)
         self._thin()
         return bool(loops)
@@ -77,8 +78,9 @@ class LoopCloser:
         if not self._loops and not self._chain.has_gaps:
             return
         edges = self._edges()
-        solution = solve_graph(self._chain.nodes, edges, iterations)
-        self._chain.nodes = solution.nodes
+        for width in _WIDTHS:
+            self._chain.nodes = solve_graph(
+                self._chain.nodes, replace(edges, cauchy=width * edges.cauchy), iterations).nodes
         self._publish()
 
     # Parts ---------------------------------------------------------------------------------------

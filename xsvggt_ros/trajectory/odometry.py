@@ -1,6 +1,6 @@
 """Poses from tracks, and the window that is adjusted behind them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -8,6 +8,7 @@ from xsvggt_ros.trajectory.adjustment import Solution, solve
 from xsvggt_ros.trajectory.config import TrajectoryConfig
 from xsvggt_ros.trajectory.depth_field import correction, Seen
 from xsvggt_ros.trajectory.fallback import Fallback, Located
+from xsvggt_ros.trajectory.gaps import Gap, GapWatch
 from xsvggt_ros.trajectory.keyframes import KeyframeRule
 from xsvggt_ros.trajectory.local_map import LocalMap, WindowProblem
 from xsvggt_ros.trajectory.locate import Fix, Locator
@@ -90,6 +91,7 @@ class Odometry:
         self._fallback = Fallback(config.fallback_frames)
         self._places = PlaceMaker(config.window)
         self._snapshot: Snapshot | None = None
+        self._gaps = GapWatch()
         self._frames = 0
         self._keyframes = 0
         self._log_scale = 0.0
@@ -133,6 +135,7 @@ class Odometry:
         if fix.information is not None:
             self._fallback.add(Located(self._frames, pose, frame.world_from_camera,
                                        float(np.exp(self._log_scale))))
+        self._watch_gaps(frame, fix, wanted)
         return self._estimate(pose, fix, wanted)
 
     @property
@@ -194,6 +197,7 @@ class Odometry:
         fix = Fix(np.eye(4), Tracks.none(), 'first', float('nan'), None)
         self._add_keyframe(frame, fix, False)
         self._fallback.add(Located(0, np.eye(4), frame.world_from_camera, 1.0))
+        self._gaps.add(np.eye(4), frame.world_from_camera, 1.0)
         return self._estimate(np.eye(4), fix, True)
 
     def _network_guess(self, frame: Frame) -> np.ndarray:
@@ -222,8 +226,27 @@ class Odometry:
             self._snapshot = self._places.snapshot(
                 frame.grey, frame.depth * np.exp(self._log_scale), frame.depth_from_image,
                 features, self.map, fix.information is None and keyframe > 0)
+            self._snapshot = replace(self._snapshot, gap=self._gap())
         self._rule.begin(tracks, pose)
         self.map.prune(tracks.ids)
+
+    def _watch_gaps(self, frame: Frame, fix: Fix, is_keyframe: bool) -> None:
+        if fix.information is None and is_keyframe:
+            if fix.source != 'network':
+                self._gaps.forget()
+                return
+            self._gaps.begin(self._keyframes - 1)
+        elif fix.information is None:
+            return
+        pose = self.map.pose(self._keyframes - 1) @ self._keyframe_from_last
+        self._gaps.add(pose, frame.world_from_camera, float(np.exp(self._log_scale)))
+
+    def _gap(self) -> Gap | None:
+        """Return what is newly known of the last gap, as long as both of its sides are known."""
+        sides = np.array([self._gaps.keyframe - 1, self._gaps.keyframe])
+        if not np.isin(sides, self.map.keyframes).all():
+            return None
+        return self._gaps.gap(*(self.map.pose(side) for side in sides.tolist()))
 
     def _scale_here(self, frame: Frame, tracks: Tracks, pose: np.ndarray) -> float:
         """Return the logarithm of the trajectory's unit over the network's in this frame."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
+from xsvggt_ros.trajectory.gaps import Gap
 from xsvggt_ros.trajectory.local_map import LocalMap
 from xsvggt_ros.trajectory.matching import Features
 from xsvggt_ros.trajectory.projection import to_camera
@@ -43,13 +44,15 @@ class Snapshot:
     What a new keyframe changes, for another thread: nothing in it is changed any more.
 
     place: the new one. keyframes [K] and poses [K, 4, 4]: world_from_camera of all that may have
-    been moved. settled: places that have left the window, with landmarks as they stay.
+    been moved. settled: places that have left the window, with landmarks as they stay. gap: what
+    is newly known of a keyframe that nothing tracked joins to the one before.
     """
 
     place: Place
     keyframes: np.ndarray
     poses: np.ndarray
     settled: tuple[Place, ...]
+    gap: Gap | None = None
 
 
 class PlaceMaker:

@@ -11,6 +11,8 @@ SMALLEST = 32        # pixels of an image's shorter side; nothing is tracked in 
 _BORDER = 2          # pixels at the border that are not believed
 _LEVELS = 3          # of the pyramid
 _LARGEST_WINDOW = 21
+_CELLS = (8, 6)      # columns and rows of the image among which corners are spread
+_CHOICE = 4          # times as many corners are looked at as are taken
 _NO_POINTS = np.empty((0, 2), np.float32)
 
 
@@ -85,7 +87,11 @@ class Tracker:
         self.tracks = tracks
 
     def corners(self, image: np.ndarray, taken: np.ndarray, count: int) -> np.ndarray:
-        """Return at most `count` new corners [n, 2] float32, away from pixels `taken` [m, 2]."""
+        """
+        Return at most `count` new corners [n, 2] float32, away from pixels `taken` [m, 2].
+
+        Spread over the image: what is textured most, which may be what moves, is not all of them.
+        """
         if count <= 0 or min(image.shape) < SMALLEST:
             return _NO_POINTS
         config, width = self._config, image.shape[1]
@@ -93,13 +99,34 @@ class Tracker:
         mask = np.full(image.shape, 255, np.uint8)
         for x, y in np.floor(taken).astype(int).tolist():
             cv2.circle(mask, (x, y), round(distance), 0, -1)
-        corners = cv2.goodFeaturesToTrack(image, count, config.corner_quality, distance, mask=mask)
-        return _NO_POINTS if corners is None else corners[:, 0]
+        corners = cv2.goodFeaturesToTrack(image, _CHOICE * count, config.corner_quality, distance,
+                                          mask=mask)
+        if corners is None:
+            return _NO_POINTS
+        return corners[_spread(_cells(corners[:, 0], image.shape), _cells(taken, image.shape),
+                               count), 0]
 
     def _window(self, width: int) -> tuple[int, int]:
         side = min(round(self._config.flow_window * max(1, self._config.scaled(width))),
                    _LARGEST_WINDOW)
         return side, side
+
+
+def _cells(pixels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the numbers [n] of the image's cells in which pixels [n, 2] lie."""
+    size = np.array(shape[1::-1])
+    places = np.clip((pixels * _CELLS / size).astype(int), 0, np.array(_CELLS) - 1)
+    return places[:, 0] + _CELLS[0] * places[:, 1]
+
+
+def _spread(cells: np.ndarray, taken: np.ndarray, count: int) -> np.ndarray:
+    """Return which `count` of candidates to take, best first, from the emptiest cells first."""
+    filled = np.bincount(taken, minlength=_CELLS[0] * _CELLS[1])
+    order = np.argsort(cells, kind='stable')   # within a cell the best stay first
+    in_order = cells[order]
+    rank = np.empty(len(cells), int)
+    rank[order] = np.arange(len(cells)) - np.searchsorted(in_order, in_order) + filled[in_order]
+    return np.sort(np.argsort(rank, kind='stable')[:count])
 
 
 def grey_of(image: np.ndarray) -> np.ndarray:

@@ -1,10 +1,13 @@
 """The chain of keyframes: what joins them, what moves them, what is left when some go."""
 
+from dataclasses import replace
+
 from loop_scene import Room, round_way, snapshots
 import numpy as np
 import pytest
 
 from xsvggt_ros.trajectory.corrections import Corrections
+from xsvggt_ros.trajectory.gaps import Gap
 from xsvggt_ros.trajectory.keyframe_chain import KeyframeChain
 from xsvggt_ros.trajectory.loop_check import Loop
 from xsvggt_ros.trajectory.loop_gate import is_plausible
@@ -77,3 +80,20 @@ def test_a_guess_on_the_way_makes_more_plausible():
     chain._variance[10] = np.array([0.15] * 3 + [0.6] * 3 + [0.1]) ** 2
     assert is_plausible(loop_of(1, 19, true, 2.5), chain, chain.edges(), 5.0)
     assert not is_plausible(loop_of(1, 9, true, 2.5), chain, chain.edges(), 5.0)
+
+
+def test_what_is_known_of_a_gap_stays_when_keyframes_beside_it_go():
+    true, chain = round_way(20), KeyframeChain()
+    joint = np.eye(4)
+    joint[:3, 3] = 1, 2, 3
+    for snapshot in snapshots(Room(landmarks=100), true, true):
+        if snapshot.place.keyframe == 12:
+            snapshot = replace(snapshot, gap=Gap(10, joint, np.full(7, 0.5)))
+        chain.update(snapshot, Corrections.none())
+    edges = chain.edges()
+    assert np.array_equal(edges.measured[9], joint) and np.allclose(edges.weight[9], 2.0)
+    after = joint @ np.linalg.inv(true[10]) @ true[11]
+    chain.remove(10)
+    assert np.allclose(chain.edges().measured[9], after)
+    chain.remove(9)
+    assert np.allclose(chain.edges().measured[8], np.linalg.inv(true[8]) @ true[9] @ after)

@@ -105,3 +105,15 @@ def test_importing_the_package_leaves_the_threads_of_opencv_alone():
     code = ('import cv2; before = cv2.getNumThreads(); '
             'import xsvggt_ros.trajectory.odometry; assert cv2.getNumThreads() == before')
     subprocess.run([sys.executable, '-c', code], check=True)
+
+
+def test_corners_are_spread_though_most_texture_is_in_one_place():
+    image = picture()
+    image[:, 110:] = 110 + (image[:, 110:].astype(int) - 110) // 8
+    tracker = Tracker(TrajectoryConfig(corner_quality=1e-4))
+    corners = tracker.corners(image, np.empty((0, 2)), 100)
+    assert len(corners) == 100 and (corners[:, 0] > 110).sum() > 30
+    # Where there are some already, fewer are added.
+    left = corners[corners[:, 0] < 150]
+    more = tracker.corners(image, left, 40)
+    assert (more[:, 0] >= 150).mean() > 0.7
