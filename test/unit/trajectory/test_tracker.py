@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from xsvggt_ros.trajectory.config import TrajectoryConfig
-from xsvggt_ros.trajectory.tracker import sample_depth, Tracker, Tracks
+from xsvggt_ros.trajectory.tracker import _spread, sample_depth, Tracker, Tracks
 
 
 def picture(height=240, width=320, seed=0):
@@ -113,7 +113,11 @@ def test_corners_are_spread_though_most_texture_is_in_one_place():
     tracker = Tracker(TrajectoryConfig(corner_quality=1e-4))
     corners = tracker.corners(image, np.empty((0, 2)), 100)
     assert len(corners) == 100 and (corners[:, 0] > 110).sum() > 30
-    # Where there are some already, fewer are added.
-    left = corners[corners[:, 0] < 150]
-    more = tracker.corners(image, left, 40)
-    assert (more[:, 0] >= 150).mean() > 0.7
+    assert (cv2.goodFeaturesToTrack(image, 100, 1e-4, 6.0)[:, 0, 0] > 110).sum() < 5
+
+
+def test_cells_that_have_tracks_get_fewer_new_ones():
+    candidates, taken = np.array([0, 0, 0, 0, 1, 1, 5]), np.array([0, 0, 5])
+    assert _spread(candidates, taken, 3).tolist() == [4, 5, 6]
+    assert _spread(candidates, taken, 5).tolist() == [0, 1, 4, 5, 6]
+    assert _spread(candidates, taken, 99).tolist() == list(range(7))
