@@ -31,6 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--out', type=Path, default=Path('out/reconstruct'), metavar='DIR',
                         help='folder for map, trajectory, cache table, report and picture '
                              '(default: out/reconstruct)')
+    parser.add_argument('--viewer', action='store_true',
+                        help="show the run live in Rerun's viewer; without a display, on a page "
+                             'whose address is printed')
     parser.epilog = EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add_result_arguments(parser)

@@ -1,7 +1,7 @@
 """The stages of a run, each in a thread of its own: frames in, map and exports out."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 import time
@@ -57,11 +57,13 @@ class Pipeline:
 
     def __init__(self, engine: StreamEngine, source: FrameSource, recording: Recording,
                  exports: Sequence[Export] = (), metres: Metres | None = None,
-                 followed: FollowedFrames | None = None) -> None:
+                 followed: FollowedFrames | None = None,
+                 show: Callable[[FrameOutput], None] | None = None) -> None:
         """
         Begin before the first frame.
 
-        followed: locates the frames; None: the network does.
+        followed: locates the frames; None: the network does. show: is given each frame as soon as
+        it is located, with the pose of the moment.
         """
         self.engine, self.source, self.recording = engine, source, recording
         self.exports = exports
@@ -69,7 +71,7 @@ class Pipeline:
         self.seconds = 0.0
         self.frames = 0           # that the network has seen
         self._stride = 1          # of the frames that are remembered
-        self._followed = followed
+        self._followed, self._show = followed, show
         self._failed: set[str] = set()   # exports, which get no more frames
         self._waiting: deque[FrameOutput] = deque()   # for the scale, without `followed`
         self._waiting_bytes = 0
@@ -181,6 +183,8 @@ class Pipeline:
         recording.image = seen.pixels
         output = FrameOutput(number, stamp_ns, seen.pixels, result, pose, cloud, row,
                              self._source_pictures(), self._base.base_from_camera)
+        if self._show is not None:
+            self._show(output)
         if self._followed is not None:
             self._followed.hold(output, self.give)
         else:

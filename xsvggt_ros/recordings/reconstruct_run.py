@@ -22,6 +22,7 @@ from xsvggt_ros.recordings.followed_frames import FollowedFrames
 from xsvggt_ros.recordings.frame_source import frames_ahead, FrameSource, open_source
 from xsvggt_ros.recordings.inputs.bag import is_bag
 from xsvggt_ros.recordings.inputs.bag_hints import HintChoice
+from xsvggt_ros.recordings.live_viewer import LiveViewer
 from xsvggt_ros.recordings.metres import Metres
 from xsvggt_ros.recordings.pipeline import CLOUD, Pipeline, writing_export
 from xsvggt_ros.recordings.recording import (
@@ -59,7 +60,12 @@ def run_reconstruct(options: argparse.Namespace) -> None:
     followed = None
     if options.trajectory != 'network':
         followed = FollowedFrames(options.trajectory, options.depth_correction == 'auto')
-    run = Pipeline(engine, source, recording, exports, metres, followed)
+    viewer = None
+    if options.viewer:
+        viewer = LiveViewer(report.source)
+        print(f'viewer: {viewer.place}', flush=True)
+    run = Pipeline(engine, source, recording, exports, metres, followed,
+                   None if viewer is None else viewer.show)
     ahead = frames_ahead(source)
     try:
         run.reconstruct_all(ahead)
@@ -68,6 +74,7 @@ def run_reconstruct(options: argparse.Namespace) -> None:
         told = [followed.describe() if followed is not None else '', metres.describe()]
         print('\n'.join(filter(None, told)))
         files = _write_all(run, report, options.out)
+        print('\n'.join(str(file) for file in files), flush=True)
     except (KeyboardInterrupt, ToolError) as error:
         ignore_signals()
         ahead.stop()
@@ -77,7 +84,8 @@ def run_reconstruct(options: argparse.Namespace) -> None:
             run.finish()
         _save_so_far(run, report, options.out)
         raise
-    print('\n'.join(str(file) for file in files))
+    if viewer is not None:
+        viewer.finish(recording)
 
 
 def _hints(options: argparse.Namespace) -> HintChoice | None:

@@ -7,13 +7,12 @@ import numpy as np
 
 from xsvggt_ros.console.optional import need
 from xsvggt_ros.recordings.exports.export import ExportOptions, FrameOutput
+from xsvggt_ros.recordings.exports.rerun_log import begin, log_frame
 from xsvggt_ros.recordings.recording import Recording
 
 FILE = 'recording.rrd'
-TIMELINE = 'stamp'
 _POINTS_EVERY = 10      # frames: how often the way so far is logged anew
 _MOST_POINTS = 500_000  # of the map
-_QUALITY = 85           # of the images' JPEG
 
 
 class RerunExport:
@@ -37,25 +36,11 @@ class RerunExport:
     def add(self, frame: FrameOutput) -> None:
         """Log a frame at its stamp."""
         stream = self._begun()
-        rr = self._rr
-        stream.set_time(TIMELINE, timestamp=np.datetime64(frame.stamp_ns, 'ns'))
-        stream.set_time('frame', sequence=frame.number)
-        matrix = frame.pose.matrix()
-        stream.log('odom/camera', rr.Transform3D(translation=matrix[:3, 3],
-                                                 mat3x3=matrix[:3, :3]))
-        height, width = frame.depth.shape
-        stream.log('odom/camera/image', rr.Pinhole(
-            image_from_camera=frame.intrinsics, width=width, height=height,
-            camera_xyz=rr.ViewCoordinates.RDF))
-        stream.log('odom/camera/image/rgb', rr.Image(frame.image).compress(_QUALITY))
-        stream.log('odom/camera/image/depth',
-                   rr.DepthImage(np.nan_to_num(frame.depth.astype(np.float32)), meter=1.0))
-        stream.log('plots/cache_occupancy', rr.Scalars(frame.cache.occupancy))
-        stream.log('plots/cache_tokens', rr.Scalars(frame.cache.tokens_used))
-        stream.log('plots/latency_ms', rr.Scalars(1e3 * frame.cache.latency))
+        log_frame(self._rr, stream, frame)
         self._way.append(frame.pose.position)
-        if len(self._way) % _POINTS_EVERY == 0:
-            stream.log('odom/trajectory', rr.LineStrips3D([self._way[-_POINTS_EVERY - 1:]]))
+        if len(self._way) == _POINTS_EVERY + 1:
+            stream.log('odom/trajectory', self._rr.LineStrips3D([self._way]))
+            self._way = self._way[-1:]
 
     def finish(self, recording: Recording) -> list[Path]:
         """Log the map and the final way, and end the file."""
@@ -70,13 +55,12 @@ class RerunExport:
             [[pose.position for pose in recording.poses]]), static=True)
         stream.flush()
         stream.disconnect()
-        self.notes = {'timelines': [TIMELINE, 'frame'], 'map_points': len(cloud)}
+        self.notes = {'timelines': ['stamp', 'frame'], 'map_points': len(cloud)}
         return [self._path]
 
     def _begun(self) -> Any:
         if self._stream is None:
             self._stream = self._rr.RecordingStream('xsvggt', recording_id=None)
             self._stream.save(str(self._path))
-            self._stream.log('odom', self._rr.ViewCoordinates.FLU, static=True)
-            self._stream.log('source', self._rr.TextDocument(self._source), static=True)
+            begin(self._rr, self._stream, self._source)
         return self._stream
