@@ -31,6 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--out', type=Path, default=Path('out/reconstruct'), metavar='DIR',
                         help='folder for map, trajectory, cache table, report and picture '
                              '(default: out/reconstruct)')
+    parser.add_argument('--resume', action='store_true',
+                        help='go on with the run in DIR that was interrupted, with the same '
+                             'options')
     parser.add_argument('--viewer', action='store_true',
                         help="show the run live in Rerun's viewer; without a display, on a page "
                              'whose address is printed')

@@ -15,6 +15,7 @@ from xsvggt_ros.console.progress import ProgressBar, ProgressRate
 from xsvggt_ros.engine.cache_stats import CacheStats
 from xsvggt_ros.engine.frame_result import ResultError
 from xsvggt_ros.engine.stream_engine import FrameResult, StreamEngine
+from xsvggt_ros.engine.stream_state import StreamState
 from xsvggt_ros.geometry.se3 import flu_from_optical, invert_transform
 from xsvggt_ros.mapping.map_files import format_stamp
 from xsvggt_ros.mapping.point_cloud import CloudOptions, pack_cloud
@@ -33,6 +34,10 @@ from xsvggt_ros.recordings.recording import Recording
 from xsvggt_ros.recordings.sink_thread import SinkThread
 from xsvggt_ros.recordings.source_frame import SourceFrame
 
+SAVE_PERIOD = 300.0   # seconds between states of a run, to go on from
+# What a state has of a pipeline, beside its engine and the number of frames.
+_STATE = ('recording', 'exports', 'metres', 'seconds', '_stride', 'followed', '_waiting',
+          '_waiting_bytes', '_base')
 CLOUD = CloudOptions(confidence_percentile=20.0)    # as the node does by default
 
 
@@ -71,7 +76,7 @@ class Pipeline:
         self.seconds = 0.0
         self.frames = 0           # that the network has seen
         self._stride = 1          # of the frames that are remembered
-        self._followed, self._show = followed, show
+        self.followed, self._show = followed, show
         self._failed: set[str] = set()   # exports, which get no more frames
         self._waiting: deque[FrameOutput] = deque()   # for the scale, without `followed`
         self._waiting_bytes = 0
@@ -82,25 +87,59 @@ class Pipeline:
         self._is_finished = False
         self.against_odometry: dict[str, Any] | None = None
 
-    def reconstruct_all(self, frames: Iterable[SourceFrame]) -> None:
-        """Take all frames, and show how it goes on."""
+    def reconstruct_all(self, frames: Iterable[SourceFrame],
+                        save: Callable[[], object] = lambda: None) -> None:
+        """Take all frames, and show how it goes on; save: is called now and then."""
         count = self.source.count
         bar, pace = ProgressBar('reconstructing', count), ProgressRate(count)
-        start = time.perf_counter()
-        for frame in frames:
+        start = saved = time.perf_counter()
+        earlier = self.seconds
+        for frame in self._those_left(frames):
             cache = self.reconstruct(frame)
-            self.seconds = time.perf_counter() - start
+            now = time.perf_counter()
+            self.seconds = earlier + now - start
             bar.update(self.frames,
                        f'{pace.words(self.frames)}, {_cache_words(cache)}'.lstrip(', '))
+            if now - saved > SAVE_PERIOD:
+                save()
+                saved = time.perf_counter()
         bar.close(self.frames)
         self.finish()
+
+    def _those_left(self, frames: Iterable[SourceFrame]) -> Iterator[SourceFrame]:
+        """Leave out the frames that an earlier run has had; raises ToolError for others."""
+        done = self.frames
+        for number, frame in enumerate(frames):
+            if number >= done:
+                yield frame
+            elif number == done - 1 and _stamp(frame) != self.recording.poses[-1].stamp_ns:
+                raise ToolError(f'--resume: image {number} has another stamp than in the run '
+                                'that was interrupted: the recording is another one')
+
+    def state(self) -> dict[str, Any] | None:
+        """Return what the run is after the frames so far; None if that cannot be told now."""
+        self._locating.drain()
+        self._writing.drain()
+        done = len(self.recording.poses)
+        stream = StreamState.of(self.engine, done)
+        if (stream is None or self._is_finished or self._locating.has_failed
+                or self._writing.has_failed):
+            return None
+        return {'stream': stream, **{name: getattr(self, name) for name in _STATE}}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on with an earlier run; raises ValueError if its caches do not fit."""
+        state['stream'].give_to(self.engine)
+        self.frames = state['stream'].frames
+        for name in _STATE:
+            setattr(self, name, state[name])
 
     @property
     def poses_from(self) -> dict[str, int]:
         """Return how many poses are from where."""
-        if self._followed is None:
+        if self.followed is None:
             return {'network': len(self.recording.poses)}
-        return self._followed.sources
+        return self.followed.sources
 
     def finish(self) -> None:
         """Give on what waits for its final pose, and wait until all is taken."""
@@ -111,8 +150,8 @@ class Pipeline:
             self._locating.finish()
         finally:
             try:
-                if self._followed is not None:
-                    self._followed.finish(self.recording, self.give)
+                if self.followed is not None:
+                    self.followed.finish(self.recording, self.give)
                 self._settle()
             finally:
                 self._writing.finish()
@@ -139,8 +178,8 @@ class Pipeline:
         start = time.perf_counter()
         result = self._step(pixels)
         stats = self.engine.cache_stats()
-        self.frames += 1
         self._locating.put(_Seen(frame, pixels, result, stats, time.perf_counter() - start))
+        self.frames += 1
         return stats
 
     def _step(self, pixels: np.ndarray) -> FrameResult:
@@ -164,14 +203,12 @@ class Pipeline:
         assert resize is not None   # there was a frame
         result, hints = seen.result, seen.frame.hints
         with _telling(number):
-            if self._followed is not None:
-                result = self._followed.follow(seen.pixels, self._camera, result,
+            if self.followed is not None:
+                result = self.followed.follow(seen.pixels, self._camera, result,
                                                resize.model_from_source())
             self.metres.observe(number, hints, result, resize, self._camera)
             cloud = pack_cloud(result, CLOUD)
-        # Without stamps of their own, frames count from 0.
-        frame = seen.frame
-        stamp_ns = frame.offset_ns if frame.stamp_ns is None else frame.stamp_ns
+        frame, stamp_ns = seen.frame, _stamp(seen.frame)
         self._base.take(stamp_ns, None if hints is None else hints.base_from_camera)
         pose = _pose(result, stamp_ns)
         row = _cache_row(seen.stats, stamp_ns, seen.seconds + time.perf_counter() - start)
@@ -185,8 +222,8 @@ class Pipeline:
                              self._source_pictures(), self._base.base_from_camera)
         if self._show is not None:
             self._show(output)
-        if self._followed is not None:
-            self._followed.hold(output, self.give)
+        if self.followed is not None:
+            self.followed.hold(output, self.give)
         else:
             self._wait(output)
 
@@ -210,8 +247,8 @@ class Pipeline:
 
     def _positions(self) -> np.ndarray:
         """Return where all frames are in the network's unit, [N, 3]."""
-        if self._followed is not None:
-            return self._followed.positions()
+        if self.followed is not None:
+            return self.followed.positions()
         return np.array([pose.position for pose in self.recording.poses]).reshape(-1, 3)
 
     def give(self, output: FrameOutput) -> None:
@@ -318,6 +355,11 @@ def _cache_words(stats: CacheStats) -> str:
     """Return in words how full the cache is."""
     share = f' ({100 * stats.occupancy:.0f} %)' if stats.budget else ''
     return f'cache {max(stats.tokens_per_layer, default=0)} tokens{share}'
+
+
+def _stamp(frame: SourceFrame) -> int:
+    """Return a frame's stamp in ns; without stamps of their own, frames count from 0."""
+    return frame.offset_ns if frame.stamp_ns is None else frame.stamp_ns
 
 
 def _pose(result: FrameResult, stamp_ns: int) -> StampedPose:

@@ -3,6 +3,7 @@
 import argparse
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from xsvggt_ros.console.arguments import network_image_size
 from xsvggt_ros.console.environment import device_name
@@ -33,6 +34,7 @@ from xsvggt_ros.recordings.recording import (
     TRAJECTORY_FILE,
 )
 from xsvggt_ros.recordings.report import relative, RunReport, write_report
+from xsvggt_ros.recordings.resume import forget_state, load_state, save_state
 
 PICTURE_PATIENCE = 2.0  # seconds after Ctrl-C
 
@@ -66,9 +68,13 @@ def run_reconstruct(options: argparse.Namespace) -> None:
         print(f'viewer: {viewer.place}', flush=True)
     run = Pipeline(engine, source, recording, exports, metres, followed,
                    None if viewer is None else viewer.show)
+    settings = _settings(options)
+    if options.resume:
+        _go_on(run, load_state(options.out, settings, choose_device(options.device)))
+        recording, metres, followed = run.recording, run.metres, run.followed
     ahead = frames_ahead(source)
     try:
-        run.reconstruct_all(ahead)
+        run.reconstruct_all(ahead, lambda: _save_state(run, settings, options.out))
         report.complete = True
         _tell_summary(recording, run.seconds, source)
         told = [followed.describe() if followed is not None else '', metres.describe()]
@@ -78,14 +84,49 @@ def run_reconstruct(options: argparse.Namespace) -> None:
     except (KeyboardInterrupt, ToolError) as error:
         ignore_signals()
         ahead.stop()
+        resumes = isinstance(error, KeyboardInterrupt) and _save_state(
+            run, settings, options.out)
         print('\ninterrupted' if isinstance(error, KeyboardInterrupt) else '\nended by an error')
         report.complete = False
         with suppress(ToolError):   # the first one is told
             run.finish()
         _save_so_far(run, report, options.out)
+        if resumes:
+            print('the same command with --resume goes on from here', flush=True)
         raise
+    forget_state(options.out)
     if viewer is not None:
         viewer.finish(recording)
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the options that a run has to have from its beginning to its end."""
+    free = {'out', 'resume', 'viewer', 'frames', 'device', 'threads', 'run', 'command'}
+    return {name: str(value) for name, value in vars(options).items() if name not in free}
+
+
+def _go_on(run: Pipeline, state: dict[str, Any]) -> None:
+    """Give a run the state of an earlier one; raises ToolError."""
+    if getattr(run.source, 'is_live', False):
+        raise ToolError('--resume: a camera cannot be played again')
+    try:
+        run.restore(state)
+    except (ValueError, KeyError, AttributeError) as error:
+        raise ToolError(f'--resume: the run cannot be gone on with: {error}') from error
+    print(f'going on after {run.frames} frames', flush=True)
+
+
+def _save_state(run: Pipeline, settings: dict[str, Any], folder: Path) -> bool:
+    """Save what `--resume` goes on from; return whether that could be done."""
+    state = None if getattr(run.source, 'is_live', False) else run.state()
+    if state is None:
+        return False
+    try:
+        save_state(folder, settings, state)
+    except OSError as error:
+        print(f'\nthe run cannot be saved for --resume: {error}', flush=True)
+        return False
+    return True
 
 
 def _hints(options: argparse.Namespace) -> HintChoice | None:

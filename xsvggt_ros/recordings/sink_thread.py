@@ -34,6 +34,11 @@ class SinkThread(Generic[Item]):
         self._queue.put(item)
         self._raise()
 
+    def drain(self) -> None:
+        """Wait until all items are taken."""
+        if self._thread is not None:
+            self._queue.join()
+
     @property
     def has_failed(self) -> bool:
         """Return whether something was raised for an item, told already or not."""
@@ -58,3 +63,5 @@ class SinkThread(Generic[Item]):
                 self._take(item)
             except BaseException as error:  # handed to the thread that gives the items
                 self._error, self._has_failed = self._error or error, True
+            finally:
+                self._queue.task_done()

@@ -28,10 +28,20 @@ class Matcher:
 
     def __init__(self, keyframes: int) -> None:
         """Remember so many keyframes."""
+        self._make()
+        self.recent: deque[Features] = deque(maxlen=keyframes)
+
+    def _make(self) -> None:
         self._orb = cv2.ORB_create(  # type: ignore[attr-defined]
             patchSize=_PATCH, edgeThreshold=_PATCH // 2 + 1, nlevels=1)
         self._pairs = cv2.BFMatcher(cv2.NORM_HAMMING)
-        self.recent: deque[Features] = deque(maxlen=keyframes)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {'recent': self.recent}   # OpenCV's objects cannot be saved, and remember nothing
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._make()
 
     def describe(self, image: np.ndarray, pixels: np.ndarray,
                  ids: np.ndarray | None = None, keyframe: int = -1) -> Features:

@@ -49,7 +49,7 @@ class ColmapExport:
     def __init__(self, options: ExportOptions) -> None:
         """Write below the run's folder."""
         self._folder = options.folder / FOLDER
-        self._keyframes: Keyframes[_Keyframe] = Keyframes(MOST_IMAGES, _forget)
+        self._keyframes: Keyframes[_Keyframe] = Keyframes(MOST_IMAGES, _Forget())
         self.notes: dict[str, Any] = {}
 
     def add(self, frame: FrameOutput) -> None:
@@ -91,8 +91,11 @@ class ColmapExport:
         return model
 
 
-def _forget(keyframe: _Keyframe) -> None:
-    keyframe.file.unlink(missing_ok=True)
+class _Forget:
+    """Removes the image of a keyframe; no function, so that a run's state can hold it."""
+
+    def __call__(self, keyframe: _Keyframe) -> None:
+        keyframe.file.unlink(missing_ok=True)
 
 
 def _camera_number(model: ColmapModel, keyframe: _Keyframe) -> int:

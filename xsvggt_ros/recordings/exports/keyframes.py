@@ -23,7 +23,7 @@ class Keyframes(Generic[Item]):
     taken: the whole way stays, ever more coarsely.
     """
 
-    def __init__(self, most: int, forget: Callable[[Item], None] = lambda item: None) -> None:
+    def __init__(self, most: int, forget: Callable[[Item], None] | None = None) -> None:
         """Begin with none; forget: is called with what is left out later."""
         self.items: list[Item] = []
         self._most, self._forget = most, forget
@@ -48,7 +48,8 @@ class Keyframes(Generic[Item]):
         self.items.append(item)
         if len(self.items) > self._most:
             for dropped in self.items[1::2]:
-                self._forget(dropped)
+                if self._forget is not None:
+                    self._forget(dropped)
             self.items = self.items[::2]
             self._stride *= 2
 

@@ -1,6 +1,7 @@
 """An MCAP with the node's topics, beside the recording's stamps, for RViz and Foxglove. No ROS."""
 
 from collections.abc import Iterable
+import os
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,6 +21,7 @@ PREFIX = '/xsvggt/'    # topics are those of the node
 UNKNOWN_VARIANCE = 1e4
 _FLOAT32 = 7           # of sensor_msgs/PointField
 _CHUNK = 4 * 2 ** 20   # bytes
+_AT_THE_END = (f'{PREFIX}map_points', f'{PREFIX}path')
 
 
 class McapExport:
@@ -35,6 +37,7 @@ class McapExport:
         """Take the libraries; raises ToolError if one lacks. The file comes with a frame."""
         need('mcap.writer', '--export mcap', 'mcap', 'recordings')
         need_rosbags()
+        self._options, self._copies = options, False
         self._path, self._base_frame = options.folder / FILE, options.base_frame
         self._messages = _Messages()
         self._file: BinaryIO | None = None
@@ -89,14 +92,44 @@ class McapExport:
         self.notes['topics'] = sorted(self._channels)
         return [self._path]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a run that goes on needs: the file so far is copied then."""
+        return {'options': self._options, 'last_ns': self._last_ns, 'has_file': bool(self._file)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state['options'])   # type: ignore[misc]
+        self._last_ns = state['last_ns']
+        self._copies = state['has_file']
+
+    def _copy(self, part: Path) -> None:
+        """Take over the messages of the frames that an interrupted run has written."""
+        from mcap.reader import NonSeekingReader
+        with open(part, 'rb') as stream:
+            for schema, channel, message in NonSeekingReader(stream).iter_messages(
+                    log_time_order=False):
+                if (schema is not None and message.log_time <= self._last_ns
+                        and channel.topic not in _AT_THE_END):
+                    self._writer.add_message(self._channel(channel.topic, schema.name),
+                                             message.log_time, message.data, message.log_time)
+
     def _begin(self) -> None:
         if self._file is None:
             from mcap.writer import CompressionType, Writer
+            part = self._path.with_suffix('.mcap.part')
+            if self._copies:
+                os.replace(self._path, part)
             self._file = open(self._path, 'wb')  # noqa: SIM115 is closed by `finish`
             self._writer = Writer(self._file, chunk_size=_CHUNK, compression=CompressionType.ZSTD)
             self._writer.start(profile='ros2', library='xsvggt_ros')
+            if self._copies:
+                self._copy(part)
+                part.unlink()
 
     def _write(self, topic: str, kind: str, message: Any) -> None:
+        data = self._messages.serialized(kind, message)
+        self._writer.add_message(self._channel(topic, kind), self._last_ns, data, self._last_ns)
+
+    def _channel(self, topic: str, kind: str) -> int:
         channel = self._channels.get(topic)
         if channel is None:
             schema = self._schemas.get(kind)
@@ -104,8 +137,7 @@ class McapExport:
                 schema = self._schemas[kind] = self._writer.register_schema(
                     kind, 'ros2msg', self._messages.definition(kind).encode())
             channel = self._channels[topic] = self._writer.register_channel(topic, 'cdr', schema)
-        data = self._messages.serialized(kind, message)
-        self._writer.add_message(channel, self._last_ns, data, self._last_ns)
+        return channel
 
 
 class _Messages:

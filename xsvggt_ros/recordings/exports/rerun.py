@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 
@@ -10,7 +11,6 @@ from xsvggt_ros.recordings.exports.export import ExportOptions, FrameOutput
 from xsvggt_ros.recordings.exports.rerun_log import begin, log_frame
 from xsvggt_ros.recordings.recording import Recording
 
-FILE = 'recording.rrd'
 _POINTS_EVERY = 10      # frames: how often the way so far is logged anew
 _MOST_POINTS = 500_000  # of the map
 
@@ -18,6 +18,8 @@ _MOST_POINTS = 500_000  # of the map
 class RerunExport:
     """
     Writes recording.rrd while the run goes on; the map comes at its end, for all times.
+
+    A run that was resumed has recording_1.rrd, too: both are one for the viewer.
 
     Times are those of the recording's stamps. Clouds have colours of their own, uint8.
     """
@@ -27,11 +29,20 @@ class RerunExport:
     def __init__(self, options: ExportOptions) -> None:
         """Take the library; raises ToolError if it lacks. The file comes with a frame."""
         self._rr = need('rerun', '--export rerun', 'rerun-sdk', 'rerun')
-        self._path = options.folder / FILE
-        self._source = options.source
+        self._options = options
+        self._id = str(uuid4())      # of the recording, however many files it has
+        self._files: list[Path] = []
         self._stream: Any = None
         self._way: list[tuple[float, float, float]] = []
         self.notes: dict[str, Any] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a run that goes on needs: a second file, of the same recording."""
+        return {'options': self._options, 'id': self._id, 'files': self._files}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state['options'])   # type: ignore[misc]
+        self._id, self._files = state['id'], list(state['files'])
 
     def add(self, frame: FrameOutput) -> None:
         """Log a frame at its stamp."""
@@ -56,11 +67,13 @@ class RerunExport:
         stream.flush()
         stream.disconnect()
         self.notes = {'timelines': ['stamp', 'frame'], 'map_points': len(cloud)}
-        return [self._path]
+        return list(self._files)
 
     def _begun(self) -> Any:
         if self._stream is None:
-            self._stream = self._rr.RecordingStream('xsvggt', recording_id=None)
-            self._stream.save(str(self._path))
-            begin(self._rr, self._stream, self._source)
+            number = f'_{len(self._files)}' if self._files else ''
+            self._files.append(self._options.folder / f'recording{number}.rrd')
+            self._stream = self._rr.RecordingStream('xsvggt', recording_id=self._id)
+            self._stream.save(str(self._files[-1]))
+            begin(self._rr, self._stream, self._options.source)
         return self._stream

@@ -1,0 +1,132 @@
+"""A run that was interrupted goes on as if it had not been: the same files, bit for bit."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from recording_maker import make_frames, write_folder
+
+from xsvggt_ros.cli.main import main
+from xsvggt_ros.engine.stream_engine import StreamEngine
+from xsvggt_ros.mapping.map_files import read_ply
+from xsvggt_ros.recordings import pipeline
+from xsvggt_ros.recordings.followed_frames import FollowedFrames
+from xsvggt_ros.recordings.resume import STATE_FILE
+
+COUNT = 8
+SMALL = ['--image-size', '56', '--max-tokens', '60', '--export', 'ply,tum,colmap,depth,grid,mcap']
+
+
+@pytest.fixture(scope='module')
+def images(tmp_path_factory):
+    return write_folder(tmp_path_factory.mktemp('in') / 'images', *make_frames(COUNT))
+
+
+def interrupt(monkeypatch, frame):
+    """Let Ctrl-C come while the network has this frame, once."""
+    predict, calls = StreamEngine._predict, []
+
+    def interrupted(engine, *arguments):
+        calls.append(1)
+        if len(calls) == frame + 1:
+            predict(engine, *arguments)   # what it has written into the caches is there
+            raise KeyboardInterrupt
+        return predict(engine, *arguments)
+
+    monkeypatch.setattr(StreamEngine, '_predict', interrupted)
+
+
+def messages(path):
+    reader = pytest.importorskip('mcap.reader')
+    with open(path, 'rb') as stream:
+        return sorted((channel.topic, message.log_time, message.data) for _, channel, message in
+                      reader.make_reader(stream).iter_messages())
+
+
+@pytest.mark.parametrize('mode, held', [
+    ('network', None), ('optimized', None), ('optimized', 100_000)])
+def test_what_was_interrupted_twice_is_as_if_it_had_not_been(
+        tmp_path, images, monkeypatch, capsys, mode, held):
+    """With little memory for frames that wait, exports have had some of them already."""
+    if held is not None:
+        monkeypatch.setattr(FollowedFrames.__init__, '__defaults__', (held,))
+    whole, out = tmp_path / 'whole', tmp_path / 'out'
+    command = ['reconstruct', str(images), '--trajectory', mode, *SMALL, '--out']
+    assert main([*command, str(whole)]) == 0
+    for after in (3, 2):
+        with monkeypatch.context() as patched:
+            interrupt(patched, after)
+            resume = ['--resume'] if (out / STATE_FILE).exists() else []
+            assert main([*command, str(out), *resume]) == 130
+        assert 'with --resume goes on from here' in capsys.readouterr().out
+    assert json.loads((out / 'report.json').read_text())['frames'] == 5
+    assert main([*command, str(out), '--resume']) == 0
+    assert 'going on after 5 frames' in capsys.readouterr().out
+    assert not (out / STATE_FILE).exists()
+    report, other = (json.loads((folder / 'report.json').read_text()) for folder in (out, whole))
+    assert report['complete'] and report['frames'] == COUNT
+    assert (out / 'trajectory.tum').read_bytes() == (whole / 'trajectory.tum').read_bytes()
+    for name in ('map.pgm', 'map.yaml', 'colmap/sparse/0/points3D.bin'):
+        assert (out / name).read_bytes() == (whole / name).read_bytes(), name
+    assert np.array_equal(read_ply(out / 'map.ply'), read_ply(whole / 'map.ply'))
+    assert sorted(os.listdir(out / 'depth')) == sorted(os.listdir(whole / 'depth'))
+    assert report['poses_from'] == other['poses_from']
+    assert messages(out / 'recording.mcap') == messages(whole / 'recording.mcap')
+
+
+def test_a_run_that_was_killed_goes_on_from_its_last_state(tmp_path, images, monkeypatch, capsys):
+    """States are saved now and then, too."""
+    monkeypatch.setattr(pipeline, 'SAVE_PERIOD', 0.0)
+    command = ['reconstruct', str(images), *SMALL, '--out', str(tmp_path)]
+
+    class Killed(BaseException):
+        pass
+
+    step, calls = StreamEngine.step, []
+
+    def killed(engine, *arguments, **named):
+        calls.append(1)
+        if len(calls) == 5:
+            raise Killed
+        return step(engine, *arguments, **named)
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(StreamEngine, 'step', killed)
+        main(command)
+    assert main([*command, '--resume']) == 0
+    assert 'going on after 4 frames' in capsys.readouterr().out
+    assert json.loads((tmp_path / 'report.json').read_text())['frames'] == COUNT
+
+
+def test_what_cannot_be_resumed_is_one_line(tmp_path, images, monkeypatch, capsys):
+    command = ['reconstruct', str(images), *SMALL, '--out', str(tmp_path), '--resume']
+    assert main(command) == 1
+    assert 'has no run that was interrupted' in capsys.readouterr().err
+    with monkeypatch.context() as patched:
+        interrupt(patched, 3)
+        assert main(command[:-1]) == 130
+    capsys.readouterr()
+    assert main([*command, '--quantization', 'none']) == 1
+    assert 'begun with other options: quantization was int4, now none' in capsys.readouterr().err
+    other = write_folder(tmp_path / 'other', *make_frames(COUNT, (56, 42)))
+    assert main(['reconstruct', str(other), *command[2:]]) == 1
+    assert 'input was' in capsys.readouterr().err
+    whole = (tmp_path / STATE_FILE).read_bytes()
+    for spoiled in (whole[:len(whole) // 2], b'', b'PK'):
+        (tmp_path / STATE_FILE).write_bytes(spoiled)
+        assert main(command) == 1
+        assert 'cannot be read' in capsys.readouterr().err
+
+
+def test_a_state_runs_no_code_of_others(tmp_path, images, capsys):
+    import torch
+
+    class Evil:
+        def __reduce__(self):
+            return os.system, (f'touch {tmp_path}/done',)
+
+    torch.save({'version': 1, 'settings': {}, 'state': Evil()}, tmp_path / STATE_FILE)
+    assert main(['reconstruct', str(images), '--resume', '--out', str(tmp_path)]) == 1
+    assert "it holds 'posix.system', which no state has" in capsys.readouterr().err
+    assert not (tmp_path / 'done').exists()
