@@ -6,7 +6,7 @@ camera head goes frame by frame here too: a frame's first iteration sees the las
 before.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,9 +14,12 @@ import torch
 from torch import Tensor
 import torch.nn.functional as F
 
-from xsvggt_ros.model.layers import self_attention
+from xsvggt_ros.model.layers import Attend, self_attention
 from xsvggt_ros.model.network import depth_map, point_map
 from xsvggt_ros.model.streamvggt import StreamVGGT
+
+# Of keys [B, heads, S, tokens of a frame, head_dim]: which frames each frame sees [B, S, S].
+Visible = Callable[[Tensor], Tensor]
 
 
 @dataclass
@@ -32,15 +35,18 @@ class ClipPrediction:
 
 
 def predict_clips(model: StreamVGGT, images: Tensor,
-                  dense_frames: Sequence[int] | None = None) -> ClipPrediction:
+                  dense_frames: Sequence[int] | None = None,
+                  visible: Visible | None = None) -> ClipPrediction:
     """
     Return what `model` would say of the clips `images` [B, S, 3, H, W], RGB in [0, 1].
 
     Dense maps are computed for `dense_frames` of each clip only (default: all). The camera head
-    runs without autocast: poses do not fit into bf16.
+    runs without autocast: poses do not fit into bf16. `visible` is asked once a global block
+    which frames each frame may see, as a cache that forgets would let it; without it, all earlier
+    ones and itself.
     """
     config = model.config
-    layers, camera_tokens = _aggregate(model, images)
+    layers, camera_tokens = _aggregate(model, images, visible)
     chosen = list(range(images.shape[1])) if dense_frames is None else list(dense_frames)
     patches = [layers[layer][:, chosen, config.special_tokens:].flatten(0, 1)
                for layer in config.dpt_head.intermediate_layer_idx]
@@ -56,7 +62,8 @@ def predict_clips(model: StreamVGGT, images: Tensor,
                           camera_tokens=[layer[:, :, 0] for layer in layers.values()])
 
 
-def _aggregate(model: StreamVGGT, images: Tensor) -> tuple[dict[int, Tensor], Tensor]:
+def _aggregate(model: StreamVGGT, images: Tensor,
+               visible: Visible | None) -> tuple[dict[int, Tensor], Tensor]:
     """Return the wanted layers' tokens [B, S, P, 2 dim] and the camera tokens [B, S, 2 dim]."""
     aggregator, config = model.aggregator, model.config
     batch, frames = images.shape[:2]
@@ -66,7 +73,11 @@ def _aggregate(model: StreamVGGT, images: Tensor) -> tuple[dict[int, Tensor], Te
     index = [0] + [1] * (frames - 1)
     x = torch.cat([special[index].expand(batch, -1, -1, -1), patches], dim=2)  # [B, S, P, dim]
     rope = tuple(part.repeat(frames, 1) for part in tables.rope)
-    attend = partial(_attend, mask=_causal_mask(frames, x.shape[2], x))
+    attend: Attend
+    if visible is None:
+        attend = partial(_attend, mask=_causal_mask(frames, x.shape[2], x))
+    else:
+        attend = partial(_attend_visible, visible=visible, frames=frames)
     kept = {}
     for layer, (frame_block, global_block) in enumerate(
             zip(aggregator.frame_blocks, aggregator.global_blocks)):
@@ -95,6 +106,15 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = Non
         if mask is not None:
             scores = scores.masked_fill(~mask, -torch.inf)
         return scores.softmax(dim=-1) @ value
+
+
+def _attend_visible(query: Tensor, key: Tensor, value: Tensor, visible: Visible,
+                    frames: int) -> Tensor:
+    """Return attention to the tokens of the frames that `visible` lets each frame see."""
+    tokens = key.shape[2] // frames
+    seen = visible(key.detach().unflatten(2, (frames, tokens)))
+    mask = seen.repeat_interleave(tokens, 1).repeat_interleave(tokens, 2)
+    return _attend(query, key, value, mask[:, None])
 
 
 class _ClipMemory:

@@ -14,6 +14,7 @@ from torch import nn, Tensor
 
 from xsvggt_ros.model import public_weights
 from xsvggt_ros.model.config import DPT_LEVELS, ModelConfig
+from xsvggt_ros.model.error_table import ErrorTable
 from xsvggt_ros.model.kinds import kind_of_config, kind_of_weights, sized, SIZES
 from xsvggt_ros.model.layers import Block
 from xsvggt_ros.model.network import StreamNetwork
@@ -48,6 +49,7 @@ class LoadedModel:
     config: ModelConfig
     description: str  # of the weights, for a person
     random_weights: bool  # nothing that this network says means anything
+    depth_errors: ErrorTable | None = None  # what its confidences mean, if that was measured
 
 
 def load_model(source: str, size: str = 'auto', device: torch.device | str = 'cpu',
@@ -77,7 +79,18 @@ def load_model(source: str, size: str = 'auto', device: torch.device | str = 'cp
     description = f'{opened.path.name} ({size_text})'
     if opened.training:
         description += f', trained in {short(opened.training)}'
-    return LoadedModel(model, config, description, False)
+    return LoadedModel(model, config, description, False, _error_table(opened))
+
+
+def _error_table(source: Source) -> ErrorTable | None:
+    """Return what a checkpoint says of its confidences; raise CheckpointError."""
+    if source.depth_errors is None:
+        return None
+    try:
+        return ErrorTable.from_json(parse_json(source.depth_errors))
+    except ValueError as error:
+        raise CheckpointError(f'{source.path}: its table of depth errors cannot be used: '
+                              f'{short(error)}') from error
 
 
 def _file_of(source: str) -> Path:

@@ -13,6 +13,8 @@ from safetensors import safe_open, SafetensorError
 import torch
 from torch import Tensor
 
+from xsvggt_ros.model import error_table
+
 CONFIG_KEY = 'xsvggt_config'  # metadata entry of a .safetensors file
 TRAINING_KEY = 'training'  # another one: in which scenes the weights were trained
 WRAPPERS = ('model', 'state_dict', 'model_state_dict')  # of training scripts
@@ -55,6 +57,7 @@ class Source:
     odd: Mapping[str, str]  # what tensors are that are not made of floats, by key
     config: str | None = None  # JSON that was stored with the weights
     training: str | None = None  # what the weights say of where they come from
+    depth_errors: str | None = None  # and of what their confidences mean, see `error_table`
 
 
 def short(text: object, longest: int = MAX_CHARACTERS) -> str:
@@ -109,7 +112,7 @@ def _open_safetensors(path: Path) -> Iterator[Source]:
                if part.get_dtype() not in FLOATS}
         notes = opened.metadata() or {}
         yield Source(path, shapes, opened.get_tensor, odd, notes.get(CONFIG_KEY),
-                     notes.get(TRAINING_KEY))
+                     notes.get(TRAINING_KEY), notes.get(error_table.KEY))
 
 
 def _open_pickled(path: Path) -> Source:

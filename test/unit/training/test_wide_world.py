@@ -19,6 +19,8 @@ from training.wide_world.solids import Solids, TEMPLATES  # noqa: E402
 from training.wide_world.textures import load_textures, SIDE  # noqa: E402
 from training.wide_world.world import WideRoom  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope='module')
 def textures():

@@ -1,0 +1,57 @@
+"""What confidences mean: a table that is fitted, stored with the weights, and read again."""
+
+import numpy as np
+import pytest
+
+from xsvggt_ros.model.checkpoint import load_model, save_checkpoint
+from xsvggt_ros.model.error_table import calibration, ErrorTable, fit_error_table, KEY
+from xsvggt_ros.model.weight_files import CheckpointError
+
+
+def seen(count=40000, seed=0):
+    """Return confidences and errors whose median is 0.3 / confidence."""
+    rng = np.random.default_rng(seed)
+    confidence = np.exp(rng.uniform(0, 3, count))
+    return confidence, 0.3 / confidence * np.abs(rng.laplace(size=count)) / np.log(2)
+
+
+def test_a_fitted_table_tells_the_median_error():
+    table = fit_error_table(*seen())
+    confidence, error = seen(seed=1)
+    for expected, true in calibration(table.relative_errors(confidence), error):
+        assert true == pytest.approx(expected, rel=0.1)
+    assert table.relative_errors(np.array([[1e-3, 1e6]])).shape == (1, 2)
+    low, high = table.relative_errors(np.array([1e6, 1.0]))
+    assert low == pytest.approx(table.errors[-1], rel=1e-5)
+    assert high == pytest.approx(table.errors[0], rel=1e-5)
+
+
+def test_a_confidence_that_misleads_gets_one_error():
+    rng = np.random.default_rng(0)
+    confidence = np.exp(rng.uniform(0, 3, 5000))
+    table = fit_error_table(confidence, 0.01 * confidence)    # the surer, the worse
+    assert len(table.errors) == 1
+    same = fit_error_table(np.ones(100), rng.uniform(0.1, 0.2, 100))
+    assert len(same.errors) == 1 and 0.1 < same.errors[0] < 0.2
+
+
+@pytest.mark.parametrize('values', [
+    [], [[1, 0.3], [1, 0.2]], [[1, 0.2], [2, 0.3]], [[1, 0]], [[1, -1]], [[1]], 'no', [[1, '2']],
+    [[1, 1e31]], [[True, 1]], [[1, float('nan')]], {}, None])
+def test_a_table_of_nonsense_is_refused(values):
+    with pytest.raises(ValueError, match='it |confidences'):
+        ErrorTable.from_json(values)
+
+
+def test_it_comes_with_the_weights(tmp_path):
+    loaded = load_model('random')
+    assert loaded.depth_errors is None
+    table = ErrorTable((1.0, 4.0), (0.25, 0.125))
+    save_checkpoint(loaded.model, tmp_path / 'a.safetensors', {KEY: table.to_json()})
+    assert load_model(str(tmp_path / 'a.safetensors')).depth_errors == table
+    save_checkpoint(loaded.model, tmp_path / 'b.safetensors', {KEY: '[[1, 0]]'})
+    with pytest.raises(CheckpointError, match='table of depth errors cannot be used: it needs'):
+        load_model(str(tmp_path / 'b.safetensors'))
+    save_checkpoint(loaded.model, tmp_path / 'c.safetensors', {KEY: '[['})
+    with pytest.raises(CheckpointError, match='table of depth errors'):
+        load_model(str(tmp_path / 'c.safetensors'))
