@@ -63,8 +63,9 @@ class FrameInput:
 
     def image(self, frame: Tensor, view: CameraView | None) -> Tensor:
         """Return the network's image, uint8 [H, W, 3] on the device, in memory of its own."""
-        pixels = frame.to(self._device, copy=True)
-        return self.resize(pixels if view is None else view.rectify(pixels))
+        if view is None:
+            return self.resize(frame.to(self._device, copy=True))
+        return view.model_image(frame)
 
 
 def as_tensor(frame: np.ndarray | Tensor) -> Tensor:

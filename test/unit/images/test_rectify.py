@@ -10,8 +10,15 @@ from xsvggt_ros.engine.config import EngineConfig
 from xsvggt_ros.engine.errors import FrameError
 from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.geometry.camera_model import CameraError, CameraModel, LENSES
+from xsvggt_ros.images import rectify
 from xsvggt_ros.images.preprocess import Resize
-from xsvggt_ros.images.rectify import CameraView, DepthViews, MOST_DEPTH_VIEWS
+from xsvggt_ros.images.rectify import (
+    CameraView,
+    DepthViews,
+    MAX_SAMPLES,
+    MOST_DEPTH_VIEWS,
+    Rectification,
+)
 from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.mapping.point_cloud import CloudOptions, pack_cloud
 from xsvggt_ros.model.config import ModelConfig
@@ -45,7 +52,7 @@ def test_a_distorted_picture_becomes_the_pinhole_cameras(lens, rectification):
     raw = paint(undistort(model, directions_of(model.camera_matrix, 376, 240)))
     pinhole = paint(directions_of(model.rectified_matrix, 376, 240, model.rectified_from_raw))
     view = view_of(model)
-    rectified = view.rectify(torch.from_numpy(raw)).numpy()
+    rectified = view.model_image(torch.from_numpy(raw)).numpy()
     seen = np.ones((240, 376), bool) if view.valid is None else view.valid.numpy()
     assert seen.mean() > 0.8
     error = np.abs(rectified.astype(int) - pinhole)[seen]
@@ -54,10 +61,38 @@ def test_a_distorted_picture_becomes_the_pinhole_cameras(lens, rectification):
     assert not rectified[np.isnan(model.rectification_map()).any(-1)].any()
 
 
+@pytest.mark.parametrize('lens', LENSES)
+def test_large_pictures_are_sampled_and_show_the_same(lens):
+    model = camera(lens).for_images(752, 480)
+    raw = torch.from_numpy(paint(undistort(model, directions_of(model.camera_matrix, 752, 480))))
+    resize = Resize.plan(480, 752, 28, 14)
+    view = CameraView(model, resize)
+    assert view._rectify.inside.shape == (round(480 / 752 * 28 * MAX_SAMPLES),
+                                          28 * MAX_SAMPLES)
+    sampled = view.model_image(raw).int()
+    whole = resize(Rectification(model, 752, 480)(raw)).int()
+    difference = (sampled - whole).abs()[2:-2, 2:-2]   # to others the outside contributes
+    assert difference.max() <= 4 and difference.float().mean() < 0.6
+
+
+def test_opencv_and_pytorch_rectify_alike(monkeypatch):
+    model = camera().for_images(376, 240)
+    raw = torch.randint(0, 256, (240, 376, 3), dtype=torch.uint8)
+    for width, height in ((376, 240), (188, 120)):
+        by_opencv = Rectification(model, width, height)
+        with monkeypatch.context() as patch:
+            patch.setattr(rectify, '_OPENCV_SIDE', 0)
+            by_pytorch = Rectification(model, width, height)
+        difference = (by_opencv(raw).int() - by_pytorch(raw).int()).abs()
+        # OpenCV interpolates in steps of 1/32 of a pixel.
+        assert difference.float().mean() < 2 and difference.max() <= 2 * 255 / 32 + 1
+        assert torch.equal(by_opencv.inside, by_pytorch.inside)
+
+
 def test_a_pinhole_cameras_pictures_stay_as_they_are():
     view = view_of(camera(d=()))
     frame = torch.randint(0, 256, (480, 752, 3), dtype=torch.uint8)
-    assert view.rectify(frame) is frame and view.valid is None
+    assert torch.equal(view.model_image(frame), frame) and view.valid is None
 
 
 def test_intrinsics_are_those_of_the_model_image():
@@ -157,7 +192,7 @@ def test_cameras_may_change_from_frame_to_frame():
     cameras = [small_camera(d=(0.01 * i,)) for i in range(1, 12)]
     for index, model in enumerate(cameras):
         result = engine.step(CASE.rgb(index % 4), model)
-        torch.testing.assert_close(result.image, view_of(model).rectify(CASE.rgb(index % 4)))
+        torch.testing.assert_close(result.image, view_of(model).model_image(CASE.rgb(index % 4)))
     assert len(engine._input._views) <= 8
 
 

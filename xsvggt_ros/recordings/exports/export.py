@@ -13,7 +13,7 @@ import torch
 from xsvggt_ros.engine.frame_result import FrameResult
 from xsvggt_ros.geometry.camera_model import CameraModel
 from xsvggt_ros.images.preprocess import Resize
-from xsvggt_ros.images.rectify import CameraView
+from xsvggt_ros.images.rectify import Rectification
 from xsvggt_ros.mapping.trajectory import StampedPose
 from xsvggt_ros.recordings.outputs import CacheRow
 from xsvggt_ros.recordings.recording import Recording
@@ -29,16 +29,17 @@ class SourcePictures:
         self._camera, self._resize = camera, resize
 
     @cached_property
-    def _view(self) -> CameraView | None:
-        if self._camera is None or not self._camera.needs_rectification:
+    def _rectify(self) -> Rectification | None:
+        camera = self._camera
+        if camera is None or not camera.needs_rectification:
             return None
-        return CameraView(self._camera, self._resize)
+        return Rectification(camera, camera.width, camera.height)
 
     def rectified(self, pixels: np.ndarray) -> np.ndarray:
         """Return uint8 [H, W, 3] without distortion; black where the lens shows nothing."""
-        if self._view is None:
+        if self._rectify is None:
             return pixels
-        return self._view.rectify(torch.from_numpy(np.ascontiguousarray(pixels))).numpy()
+        return self._rectify(torch.from_numpy(np.ascontiguousarray(pixels))).numpy()
 
     @cached_property
     def source_from_model(self) -> np.ndarray:
