@@ -46,9 +46,10 @@ class Rectification:
             sources[rows] = ((places + 0.5) * scale - 0.5).clip(0, corner)
         sources[~inside] = _OUTSIDE
         self.inside = torch.from_numpy(inside)
-        self._sources: np.ndarray | None = None   # for OpenCV
+        self._maps: tuple[np.ndarray, np.ndarray] | None = None   # for OpenCV
         if torch.device(device).type == 'cpu' and max(camera.width, camera.height) < _OPENCV_SIDE:
-            self._sources = sources
+            # Fixed-point maps: half the time of floating ones.
+            self._maps = cv2.convertMaps(sources[..., 0], sources[..., 1], cv2.CV_16SC2)
         else:   # grid_sample's coordinates, where the image spans -1..1
             grid = torch.from_numpy(sources * (2 / corner.clip(1)) - 1)
             grid[~self.inside] = _OUTSIDE
@@ -57,10 +58,8 @@ class Rectification:
     @torch.inference_mode()
     def __call__(self, image: Tensor) -> Tensor:
         """Return a raw image, uint8 [H, W, 3], rectified: bilinear, black outside."""
-        if self._sources is not None:
-            return torch.from_numpy(cv2.remap(
-                image.numpy(), self._sources, None, cv2.INTER_LINEAR,
-                borderMode=cv2.BORDER_CONSTANT))
+        if self._maps is not None:
+            return torch.from_numpy(cv2.remap(image.numpy(), *self._maps, cv2.INTER_LINEAR))
         planes = image.permute(2, 0, 1)[None].float()
         planes = grid_sample(planes, self._grid, mode='bilinear', padding_mode='zeros',
                              align_corners=True)

@@ -11,6 +11,8 @@ from xsvggt_ros.trajectory.history import History
 from xsvggt_ros.trajectory.odometry import Estimate, Frame, Odometry
 from xsvggt_ros.trajectory.tracker import grey_of
 
+MAX_WIDTH = 1280   # pixels in which corners are tracked: in more they are not found better
+
 
 @dataclass(frozen=True)
 class NetworkFrame:
@@ -48,7 +50,7 @@ class Follower:
         self.odometry: Odometry | None = None
         self._view = GreyView()
         self._frame: Frame | None = None
-        self._model_from_source = np.eye(3)
+        self._model_from_picture = np.eye(3)
 
     def follow(self, pixels: np.ndarray, camera: CameraModel | None, seen: NetworkFrame,
                adjust_now: bool = True) -> Estimate:
@@ -59,13 +61,13 @@ class Follower:
         `Odometry.step`.
         """
         grey = self._view.grey(pixels, camera)
-        self._model_from_source = seen.model_from_source
+        self._model_from_picture = seen.model_from_source @ _larger(grey.shape, pixels.shape)
         if self.odometry is None:
             height, width = grey.shape
-            matrix = np.linalg.inv(seen.model_from_source) @ seen.intrinsics
+            matrix = np.linalg.inv(self._model_from_picture) @ seen.intrinsics
             self.odometry = Odometry(matrix, (width, height), camera is not None, self._config)
         self._frame = Frame(grey, seen.depth, seen.confidence, seen.world_from_camera,
-                            seen.model_from_source)
+                            self._model_from_picture)
         estimate = self.odometry.step(self._frame, adjust_now)
         if self.history is not None:
             self.history.add(estimate, self.odometry)
@@ -79,11 +81,11 @@ class Follower:
     def intrinsics(self) -> np.ndarray:
         """Return the depth map's camera matrix [3, 3] as it is known now."""
         assert self.odometry is not None   # there was a frame
-        return self._model_from_source @ self.odometry.camera
+        return self._model_from_picture @ self.odometry.camera
 
 
 class GreyView:
-    """Pictures in grey, rectified where their lens asks for it."""
+    """Pictures in grey, rectified where their lens asks for it, at most MAX_WIDTH wide."""
 
     def __init__(self) -> None:
         """Begin without a camera."""
@@ -91,8 +93,8 @@ class GreyView:
         self._maps: tuple[np.ndarray, np.ndarray] | None = None
 
     def grey(self, pixels: np.ndarray, camera: CameraModel | None) -> np.ndarray:
-        """Return a picture in grey as the rectified camera sees it, uint8 [H, W]."""
-        grey = grey_of(pixels)
+        """Return a picture in grey as the rectified camera sees it, uint8 [h, w]."""
+        grey = grey_of(_shrunk(pixels))
         if camera is not self._camera:
             self._camera, self._maps = camera, None
             if camera is not None and camera.needs_rectification:
@@ -105,3 +107,21 @@ class GreyView:
         if self._maps is None:
             return grey
         return cv2.remap(grey, *self._maps, cv2.INTER_LINEAR)
+
+
+def _shrunk(pixels: np.ndarray) -> np.ndarray:
+    """Return a picture a whole number of times smaller, such that it is at most MAX_WIDTH wide."""
+    height, width = pixels.shape[:2]
+    times = -(-width // MAX_WIDTH)
+    if times > 3:   # four pixels of each block first: the time of all would be several times that
+        pixels = cv2.resize(pixels, (2 * width // times, 2 * height // times))
+    if times > 1:
+        pixels = cv2.resize(pixels, (max(1, width // times), max(1, height // times)),
+                            interpolation=cv2.INTER_AREA)
+    return pixels
+
+
+def _larger(small: tuple[int, ...], large: tuple[int, ...]) -> np.ndarray:
+    """Return the map from pixels of an image [h, w] to those of one of another size, [3, 3]."""
+    down, across = (there / here for there, here in zip(large, small))
+    return np.array(((across, 0, 0.5 * across - 0.5), (0, down, 0.5 * down - 0.5), (0, 0, 1.0)))

@@ -1,5 +1,7 @@
 """Streams of cameras with a lens, calibrated cameras, and those nobody knows."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -48,6 +50,24 @@ def test_a_lens_changes_nothing(mode):
     assert ratio < 0.1 and turn < 0.5
     np.testing.assert_allclose(follower.intrinsics(), network_frame(seen[0]).intrinsics)
     assert follower.depth_factors().shape == (84, 112)
+
+
+@pytest.mark.parametrize('times', [2, 5])
+def test_a_large_picture_is_tracked_smaller(times, monkeypatch):
+    monkeypatch.setattr('xsvggt_ros.trajectory.follower.MAX_WIDTH', 320)
+    _, seen = room()
+    follower = Follower('tracked', history=True)
+    for one in seen[:8]:
+        network = network_frame(one)
+        smaller = np.array(((1 / times, 0, 0.5 / times - 0.5), (0, 1 / times, 0.5 / times - 0.5),
+                            (0, 0, 1)))
+        large = cv2.resize(one.image, (320 * times, 240 * times), interpolation=cv2.INTER_CUBIC)
+        follower.follow(large, None, replace(
+            network, model_from_source=network.model_from_source @ smaller))
+    ratio, turn = errors(follower.history.final(), [one.world_from_camera for one in seen[:8]])
+    assert ratio < 0.15 and turn < 0.6
+    np.testing.assert_allclose(follower.intrinsics(), network_frame(seen[0]).intrinsics)
+    assert GreyView().grey(large, None).shape == (240, 320)
 
 
 def test_without_a_calibration_the_focal_length_is_found_on_the_way():
