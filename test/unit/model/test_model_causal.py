@@ -80,3 +80,15 @@ def test_every_weight_is_trained(case):
     # The bias of keys shifts all scores of a query alike, but not behind a norm.
     assert idle == []
     model.zero_grad()
+
+
+@pytest.mark.parametrize('frames', [8, 9, 13])
+def test_a_long_clip_in_parts_is_what_it_is_at_once(case, monkeypatch, frames):
+    model, golden = case
+    images = torch.stack([golden.image(index % FRAMES) for index in range(frames)])[None]
+    with torch.no_grad():
+        parts = predict_clips(model, images)
+        monkeypatch.setattr('xsvggt_ros.model.causal._PARTS', 100)
+        whole = predict_clips(model, images)
+    assert close(parts.poses, whole.poses)
+    assert close(parts.depth.log(), whole.depth.log())
