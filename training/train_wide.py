@@ -22,6 +22,7 @@ from torch import nn
 
 from training.bounded import BoundedHistory
 from training.clips import Clips
+from training.growth import grow
 from training.validation import open_real, open_validation, validate_real, validate_rooms
 from training.wide_losses import wide_losses, wide_total
 from training.wide_pool import FRAMES, RoomPool, WIDTH
@@ -294,6 +295,8 @@ def main() -> None:
     add('--out', type=Path, default=Path('out/training'), metavar='DIR',
         help='where rooms, state, curves and checkpoint go (out/training)')
     add('--start', default='small', help='the weights to start from (small)')
+    add('--grow', type=int, default=0, metavar='PAIRS',
+        help='more pairs of blocks than the first weights have; the result is the same at first')
     add('--textures', type=Path, metavar='DIR',
         help='photographs of surfaces, CATEGORY_NUMBER.jpg (without: procedural textures)')
     add('--real', type=Path, metavar='DIR',
@@ -322,6 +325,7 @@ def main() -> None:
     try:
         model = load_model(options.start).model
         assert isinstance(model, StreamVGGT)
+        model = grow(model, options.grow) if options.grow else model
         run = Run(WideTrainer(plan, model, torch.device(options.device)),
                   Sources(options.out, options.textures, options.real, options.layout, processes))
     except (OSError, ValueError, ToolError, CheckpointError) as error:
