@@ -1,6 +1,7 @@
 """The map of the node: gathered whatever anyone subscribes to, latched, in one unit, and saved."""
 
 from dataclasses import replace
+import math
 from pathlib import Path
 import re
 import time
@@ -8,6 +9,7 @@ from types import SimpleNamespace
 
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
+from nav_msgs.msg import OccupancyGrid
 import numpy as np
 import pytest
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
@@ -122,6 +124,34 @@ def test_a_late_subscriber_gets_all_that_was_gathered(robot, node):
     with MapSubscriber(robot) as second:          # latched now: the same message
         again = robot.wait(lambda: second.of(images[-1]), 'the latched map', node)[0]
         assert bytes(again.data) == bytes(cloud.data)
+
+
+def test_the_occupancy_grid_comes_to_late_subscribers_and_goes_with_the_stream(robot, node):
+    grids = []
+    subscription = robot.node.create_subscription(
+        OccupancyGrid, '/xsvggt/occupancy', grids.append, LATCHED)
+    try:
+        for i in range(12):   # keyframes are those that lie apart: not every image is one
+            robot.process(node, make_image(700 + i))
+        grid = robot.wait(lambda: [each for each in list(grids) if each.info.width],
+                          'a grid', node)[-1]
+        assert grid.header.frame_id == 'xsvggt_odom' and grid.info.resolution > 0
+        assert len(grid.data) == grid.info.width * grid.info.height
+        assert set(grid.data) <= {-1, 0, 100}
+        turn = grid.info.origin.orientation
+        assert math.hypot(turn.x, turn.y, turn.z, turn.w) == pytest.approx(1.0)
+        # The network of the tests sees no room: whatever its height, it is an obstacle.
+        assert robot.set_parameter('occupancy.max_height', 1e6).successful
+        assert robot.set_parameter('occupancy.min_height', 1e-6).successful
+        assert robot.set_parameter('occupancy.resolution', 0.5).successful
+        robot.wait(lambda: grids[-1].info.resolution == 0.5 and 100 in grids[-1].data,
+                   'coarser cells', node)
+        assert robot.call(Trigger, '/xsvggt/reset', Trigger.Request()).success
+        robot.wait(lambda: not grids[-1].info.width, 'an empty grid', node)
+    finally:
+        robot.node.destroy_subscription(subscription)
+        for name in ('resolution', 'min_height', 'max_height'):
+            assert robot.set_parameter(f'occupancy.{name}', 0.0).successful
 
 
 def test_maps_come_no_more_often_than_the_period_and_the_last_one_comes(robot, node):

@@ -26,7 +26,7 @@ from xsvggt_ros.node.worker import Worker
 HEIGHT, WIDTH = 56, 70
 PATIENCE = 100  # seconds; nothing takes that long
 TOPICS = ('points', 'depth', 'depth_info', 'rgb', 'rgb_info', 'confidence', 'odometry', 'pose',
-          'path', 'map_points', 'cache_status', 'status', 'tf')
+          'path', 'map_points', 'occupancy', 'cache_status', 'status', 'tf')
 
 
 class Gates:

@@ -201,7 +201,7 @@ class FrameProcessor:
         topics = wanted_topics(self._publishers, cloud_is_due)
         host = self._copies.start(host_makers(
             results, self._transforms(results, headers), settings.cloud, topics,
-            settings.map.enable))
+            settings.map.enable or self._publishers.occupancy.get_subscription_count() > 0))
         return Reconstruction(
             header=headers[0], ticket=ticket, begins=results[0].frame_index == 0,
             world_from_camera=world_from_camera, tracked=tracked,

@@ -211,6 +211,16 @@ TABLE: tuple[Parameter, ...] = (
               limits=(0.1, 3600.0), dynamic=True),
     Parameter('map.save_directory', '~/.ros/xsvggt', 'Directory for the files of ~/save_map; '
               'created if it does not exist.', dynamic=True),
+    Parameter('occupancy.resolution', 0.0, "Edge of the cells of ~/occupancy, in the stream's "
+              'unit. 0: about 200 cells across what the camera sees.', limits=(0.0, 1e6),
+              dynamic=True),
+    Parameter('occupancy.min_height', 0.0, 'Least height of an obstacle above the floor, in the '
+              "stream's unit. 0: a tenth of the camera's height.", limits=(0.0, 1e6),
+              dynamic=True),
+    Parameter('occupancy.max_height', 0.0, 'Greatest height of an obstacle above the floor. 0: '
+              "1.1 times the camera's height.", limits=(0.0, 1e6), dynamic=True),
+    Parameter('occupancy.publish_period', 2.0, 'Minimum period of ~/occupancy in seconds.',
+              limits=(0.1, 3600.0), dynamic=True),
     Parameter('odom_frame', 'xsvggt_odom', 'Frame in which the camera is tracked: x forward, y '
               'left, z up, origin at the first image.'),
     Parameter('map_frame', 'map', 'Parent of odom_frame, with publish_map_tf; its origin is '

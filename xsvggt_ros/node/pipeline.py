@@ -160,4 +160,4 @@ class Pipeline:
     def publish_map_if_due(self) -> None:
         """Publish the map if a subscriber waits for it."""
         self.stream.publishing.join()
-        self.outputs.map.publish_if_due(self._settings.map)
+        self.outputs.publish_maps(self._settings)

@@ -74,6 +74,16 @@ class MapSettings:
 
 
 @dataclass(frozen=True)
+class OccupancySettings:
+    """What is an obstacle in ~/occupancy, and how finely."""
+
+    resolution: float
+    min_height: float
+    max_height: float
+    publish_period: float
+
+
+@dataclass(frozen=True)
 class PoseSettings:
     """How poses are published: frames, TF and covariance."""
 
@@ -153,6 +163,7 @@ class Settings:
     input: InputSettings
     cloud: CloudSettings
     map: MapSettings
+    occupancy: OccupancySettings
     pose: PoseSettings
     path: PathSettings
     trajectory: TrajectorySettings

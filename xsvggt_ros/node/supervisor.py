@@ -130,7 +130,7 @@ class Supervisor:
         """Have the map published to those who subscribed after the newest image."""
         worker = self._current.worker
         if worker.current is not None and worker.work is None and (
-                pipeline.outputs.map.is_due(self._current.settings.map)):
+                pipeline.outputs.map_is_due(self._current.settings)):
             worker.current.mailbox.put_command(pipeline.publish_map_if_due)
 
     # The snapshot --------------------------------------------------------------------------------

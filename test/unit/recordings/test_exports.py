@@ -14,6 +14,8 @@ import yaml
 from xsvggt_ros.cli.main import main
 from xsvggt_ros.geometry.se3 import flu_from_optical
 from xsvggt_ros.images.preprocess import Resize
+from xsvggt_ros.mapping.floor import Floor
+from xsvggt_ros.mapping.keyframes import Keyframes
 from xsvggt_ros.mapping.map_files import make_cloud, pack, read_ply, read_tum
 from xsvggt_ros.mapping.trajectory import StampedPose
 from xsvggt_ros.recordings.exports.colmap import ColmapExport
@@ -24,9 +26,7 @@ from xsvggt_ros.recordings.exports.export import (
     make_exports,
     SourcePictures,
 )
-from xsvggt_ros.recordings.exports.floor import Floor
 from xsvggt_ros.recordings.exports.grid import FREE, GridExport, OCCUPIED, UNKNOWN
-from xsvggt_ros.recordings.exports.keyframes import Keyframes
 from xsvggt_ros.recordings.outputs import CacheRow
 from xsvggt_ros.recordings.recording import Recording
 

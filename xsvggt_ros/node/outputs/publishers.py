@@ -1,7 +1,7 @@
 """The topics the node publishes, and their QoS."""
 
 from geometry_msgs.msg import PoseStamped
-from nav_msgs.msg import Odometry, Path
+from nav_msgs.msg import OccupancyGrid, Odometry, Path
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -43,6 +43,8 @@ class Publishers:
         self.path = self._create(Path, '~/path', 1, DurabilityPolicy.TRANSIENT_LOCAL)
         self.map_points = self._create(
             PointCloud2, '~/map_points', 1, DurabilityPolicy.TRANSIENT_LOCAL)
+        self.occupancy = self._create(
+            OccupancyGrid, '~/occupancy', 1, DurabilityPolicy.TRANSIENT_LOCAL)
         self.cache_status = self._create(CacheStatus, '~/cache_status', 10)
         self.status = self._create(StreamStatus, '~/status', 10)
         self.tf = self._create(TFMessage, '/tf', 100)

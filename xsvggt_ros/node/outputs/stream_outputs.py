@@ -19,6 +19,7 @@ from xsvggt_ros.node.inputs.tf_listener import TfListener
 from xsvggt_ros.node.loading import LoadedEngine
 from xsvggt_ros.node.outputs.frame_outputs import cloud_of, frame_outputs, without_gaps
 from xsvggt_ros.node.outputs.map_output import MapOutput
+from xsvggt_ros.node.outputs.occupancy_output import OccupancyOutput
 from xsvggt_ros.node.outputs.pose_outputs import PoseOutputs
 from xsvggt_ros.node.outputs.publishers import Publishers
 from xsvggt_ros.node.settings import Settings
@@ -80,6 +81,7 @@ class StreamOutputs:
         """Begin without a stream; counts in ``statistics``, and tells ``deadline`` the times."""
         self.map = MapOutput(publishers, faults, loaded.device, loaded.description,
                              settings.map, settings.pose.odom_frame)
+        self._occupancy = OccupancyOutput(publishers, faults, settings.pose.odom_frame)
         self._poses = PoseOutputs(publishers, faults, tf, settings.path.max_poses)
         self._device = loaded.device
         self._publishers = publishers
@@ -104,6 +106,7 @@ class StreamOutputs:
         self._pose = self._centre = None
         self._poses.begin_stream()
         self.map.forget()
+        self._occupancy.forget()
 
     def publish(self, frame: Reconstruction) -> None:
         """Publish pose, clouds and maps."""
@@ -169,11 +172,23 @@ class StreamOutputs:
         factor, self._metres = metres / self._metres, metres
         return self._poses.rescale(factor)
 
+    def map_is_due(self, settings: Settings) -> bool:
+        """Return whether somebody waits for a newer map or grid; from any thread."""
+        return self.map.is_due(settings.map) or self._occupancy.is_due(settings.occupancy)
+
+    def publish_maps(self, settings: Settings) -> None:
+        """Publish the map and the occupancy grid if somebody waits for them."""
+        self.map.publish_if_due(settings.map)
+        self._occupancy.publish_if_due(settings.occupancy)
+
     def _fill_map(self, frame: Reconstruction) -> None:
         settings = frame.settings.map
         if self._pose is not None:
-            self.map.add(
-                frame.header, lambda: without_gaps(cloud_of(frame.host)), self._pose,
-                frame.scale.metres if frame.scale else None, settings, self._centre)
+            metres = frame.scale.metres if frame.scale else None
+            self.map.add(frame.header, lambda: without_gaps(cloud_of(frame.host)), self._pose,
+                         metres, settings, self._centre)
+            if 'cloud' in frame.host:   # it is not without a map and subscribers
+                self._occupancy.add(frame.header, without_gaps(cloud_of(frame.host)), self._pose,
+                                    metres, self._centre)
             self._centre = None
-        self.map.publish_if_due(settings)
+        self.publish_maps(frame.settings)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from xsvggt_ros.mapping.keyframes import Keyframes
 from xsvggt_ros.recordings.exports.colmap_files import (
     ColmapCamera,
     ColmapImage,
@@ -14,7 +15,7 @@ from xsvggt_ros.recordings.exports.colmap_files import (
     write_model,
 )
 from xsvggt_ros.recordings.exports.export import ExportOptions, FrameOutput, remove_old
-from xsvggt_ros.recordings.exports.keyframes import DepthGrid, Keyframes
+from xsvggt_ros.recordings.exports.keyframes import DepthGrid
 from xsvggt_ros.recordings.recording import Recording
 
 FOLDER = 'colmap'

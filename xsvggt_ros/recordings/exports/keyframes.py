@@ -1,58 +1,12 @@
-"""Frames that stand for a run in bounded memory: far enough apart, and thinned when too many."""
+"""A few depths of a frame, which is all that is kept of it."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 import numpy as np
 
 from xsvggt_ros.recordings.exports.export import FrameOutput
 
-STEP = 0.03      # of the median depth, between keyframes
-TURN = 3.0       # degrees, between keyframes
 _LEAST_SURE = 0.2   # share of a frame's depths that is left out, as in the map
-
-Item = TypeVar('Item')
-
-
-class Keyframes(Generic[Item]):
-    """
-    Items of frames that lie a step or a turn apart.
-
-    When there are more than `most`, every second is forgotten and from then on half as many are
-    taken: the whole way stays, ever more coarsely.
-    """
-
-    def __init__(self, most: int, forget: Callable[[Item], None] | None = None) -> None:
-        """Begin with none; forget: is called with what is left out later."""
-        self.items: list[Item] = []
-        self._most, self._forget = most, forget
-        self._last: np.ndarray | None = None
-        self._stride = 1
-        self._turn = 0
-
-    def takes(self, pose: np.ndarray, depth: float) -> bool:
-        """Return whether a frame at odom_from_camera [4, 4] that sees `depth` far is one."""
-        if self._last is not None:
-            moved = float(np.linalg.norm(pose[:3, 3] - self._last[:3, 3]))
-            cosine = (np.trace(pose[:3, :3].T @ self._last[:3, :3]) - 1) / 2
-            turned = float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
-            if moved < STEP * depth and turned < TURN:
-                return False
-        self._last = pose
-        self._turn += 1
-        return (self._turn - 1) % self._stride == 0
-
-    def add(self, item: Item) -> None:
-        """Keep an item of a frame that was taken."""
-        self.items.append(item)
-        if len(self.items) > self._most:
-            for dropped in self.items[1::2]:
-                if self._forget is not None:
-                    self._forget(dropped)
-            self.items = self.items[::2]
-            self._stride *= 2
-
 
 @dataclass(frozen=True)
 class DepthGrid:

@@ -1,6 +1,6 @@
 """Which way is up: the floor below the cameras, found in the map."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +25,8 @@ class Floor:
     words: str
 
     @staticmethod
-    def find(cloud: np.ndarray, odom_from_cameras: Sequence[np.ndarray]) -> 'Floor':
+    def find(cloud: np.ndarray | Mapping[str, np.ndarray],
+             odom_from_cameras: Sequence[np.ndarray]) -> 'Floor':
         """
         Return the floor of a cloud with fields x, y, z, seen by cameras [4, 4].
 
