@@ -30,6 +30,12 @@ if find_spec('rclpy') is None:  # the Python part alone: what needs ROS cannot b
                       if NEEDS_ROS.search(file.read_text(encoding='utf-8'))]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the tests of the node run with another network."""
+    parser.addoption('--network', default='streamvggt', choices=('streamvggt', 'lingbot'),
+                     help='the tiny network in tests of the node that run with one only')
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by the folder they are in."""
     for item in items:

@@ -31,10 +31,16 @@ DEADLINE = 240.0  # seconds after which a test gives up; only one that fails eve
 STALE = 3  # reports of the node that may have been made before what was sent had come
 
 
-def write_tiny_checkpoint(path, network='streamvggt'):
-    """Save a tiny golden network, a few milliseconds a frame, as a checkpoint file."""
+def write_tiny_checkpoint(folder, network):
+    """Save a tiny golden network, one of `tiny_stream.NETWORKS`; return its file in a folder."""
+    path = folder / f'{network}.safetensors'
     save_checkpoint(make_model(network), path)
     return path
+
+
+def frame_tokens(network, width=70, height=56):
+    """Return the tokens of an image of a tiny network."""
+    return make_model(network).cache_layout(height, width).tokens.tokens_per_step
 
 
 def qos(depth, reliable):

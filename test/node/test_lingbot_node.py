@@ -15,13 +15,14 @@ def robot():
 @pytest.mark.parametrize('settings', [
     {}, {'cache__policy': 'lingbot', 'input__keyframe_stride': 2, 'cloud__source': 'points'}])
 def test_poses_and_clouds_come_from_the_first_image_on(robot, tmp_path, settings):
-    checkpoint = write_tiny_checkpoint(tmp_path / 'lingbot-map.safetensors', 'lingbot')
+    checkpoint = write_tiny_checkpoint(tmp_path, 'lingbot')
     node = NodeProcess(tmp_path / 'node.log', model__checkpoint=checkpoint, model__image_size=70,
                        cache__max_tokens=130, **settings)
     robot.wait_until_subscribed(node)
     for index in range(12):
         status = robot.process(node, make_image(index))
         assert 'LingBot-Map, no point head' in status.model
+        assert 'one scale frame: poses from the first image on' in status.model
         assert status.frames_processed == index + 1
     received = robot.received
     robot.wait(lambda: all(len(received[name]) == 12 for name in (

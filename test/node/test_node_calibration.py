@@ -28,9 +28,9 @@ def robot():
 
 
 @pytest.fixture(scope='module')
-def start(tmp_path_factory, robot):
+def start(tmp_path_factory, robot, network):
     folder = tmp_path_factory.mktemp('calibration')
-    checkpoint = write_tiny_checkpoint(folder / 'tiny.safetensors')
+    checkpoint = write_tiny_checkpoint(folder, network)
     nodes = []
 
     def start_node(**parameters):
@@ -111,6 +111,7 @@ def calibration_value(robot, node, words, *keys):
     return robot.wait(found, f'the diagnostics to say "{words}"', node)
 
 
+@pytest.mark.both_networks
 def test_a_k_of_zeros_is_no_calibration(robot, node, shots):
     calibrate(robot, node, info(k=[0.0] * 9))
     status, outputs = see(robot, node, next(shots))
@@ -120,6 +121,7 @@ def test_a_k_of_zeros_is_no_calibration(robot, node, shots):
     assert status.reset_count == 0
 
 
+@pytest.mark.both_networks
 def test_a_late_calibration_begins_a_new_stream_once(robot, node, shots):
     calibrate(robot, node, info())
     status, outputs = see(robot, node, next(shots))
@@ -131,6 +133,7 @@ def test_a_late_calibration_begins_a_new_stream_once(robot, node, shots):
     assert values['calibrated focal fx, fy (px)'] == '150.0, 152.0'
 
 
+@pytest.mark.both_networks
 def test_the_calibrated_camera_is_published_and_unprojects(robot, node, shots):
     _, outputs = see(robot, node, next(shots))
     for name in ('info', 'rgb_info'):

@@ -9,8 +9,8 @@ from stream_harness import make_image, NodeProcess, qos, Robot, write_tiny_check
 
 
 @pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory):
-    return write_tiny_checkpoint(tmp_path_factory.mktemp('weights') / 'tiny.safetensors')
+def checkpoint(tmp_path_factory, network):
+    return write_tiny_checkpoint(tmp_path_factory.mktemp('weights'), network)
 
 
 @pytest.fixture

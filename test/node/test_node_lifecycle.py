@@ -50,8 +50,8 @@ class Gate:
 
 
 @pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory):
-    return write_tiny_checkpoint(tmp_path_factory.mktemp('weights') / 'tiny.safetensors')
+def checkpoint(tmp_path_factory, network):
+    return write_tiny_checkpoint(tmp_path_factory.mktemp('weights'), network)
 
 
 @pytest.fixture

@@ -50,8 +50,8 @@ def robot():
 
 
 @pytest.fixture(scope='module')
-def running(folder, robot):
-    checkpoint = write_tiny_checkpoint(folder / 'tiny.safetensors')
+def running(folder, robot, network):
+    checkpoint = write_tiny_checkpoint(folder, network)
     node = NodeProcess(
         folder / 'node.log', model__checkpoint=checkpoint, model__image_size=70,
         cache__max_tokens=100, map__publish_period=PERIOD, scale__mode='fixed',
@@ -109,6 +109,7 @@ class MapSubscriber:
                 if nanoseconds(cloud.header) == nanoseconds(image.header)]
 
 
+@pytest.mark.both_networks
 def test_a_late_subscriber_gets_all_that_was_gathered(robot, node):
     images = [make_image(100 + i) for i in range(5)]
     for image in images:
@@ -168,6 +169,7 @@ def test_maps_come_no_more_often_than_the_period_and_the_last_one_comes(robot, n
         assert len(subscriber.maps) <= elapsed / PERIOD + 3
 
 
+@pytest.mark.both_networks
 def test_saved_files_have_every_frame_and_names_of_their_own(robot, node):
     images = [make_image(300 + i) for i in range(7)]
     for image in images:

@@ -8,7 +8,7 @@ import pytest
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
-from stream_harness import make_image, NodeProcess, Robot, write_tiny_checkpoint
+from stream_harness import frame_tokens, make_image, NodeProcess, Robot, write_tiny_checkpoint
 
 from xsvggt_ros.msg import CacheStatus
 from xsvggt_ros.node.loading import load_engine, StartError
@@ -16,7 +16,7 @@ from xsvggt_ros.node.messages import point_cloud
 from xsvggt_ros.node.outputs.frame_outputs import without_gaps
 from xsvggt_ros.node.settings import DEFAULTS
 
-BUDGET, FRAME = 200, 25  # tokens
+TOKENS = 200  # of the cache, rounded down to whole frames
 WIDTH, HEIGHT = 70, 56
 
 
@@ -28,11 +28,11 @@ def robot():
 
 
 @pytest.fixture(scope='module')
-def running(tmp_path_factory, robot):
+def running(tmp_path_factory, robot, network):
     folder = tmp_path_factory.mktemp('node_pace')
     node = NodeProcess(
-        folder / 'node.log', model__checkpoint=write_tiny_checkpoint(folder / 'tiny.safetensors'),
-        model__image_size=WIDTH, cache__max_tokens=BUDGET, use_camera_info='false',
+        folder / 'node.log', model__checkpoint=write_tiny_checkpoint(folder, network),
+        model__image_size=WIDTH, cache__max_tokens=TOKENS, use_camera_info='false',
         input__tracking_size=28)
     robot.wait_until_subscribed(node)
     yield node
@@ -118,7 +118,9 @@ def test_clouds_come_at_their_own_rate_and_the_map_gets_all(robot, node):
     assert all(later.frames_skipped == statuses[0].frames_skipped for later in statuses)
 
 
-def test_a_deadline_that_is_too_short_shortens_the_history_and_is_said(robot, node):
+def test_a_deadline_that_is_too_short_shortens_the_history_and_is_said(robot, node, network):
+    frame = frame_tokens(network)
+    budget = TOKENS // frame * frame
     def limits():
         return [c.tokens_limit for c in list(robot.received['cache'])
                 if c.header.stamp.sec >= 1700003000]
@@ -126,24 +128,24 @@ def test_a_deadline_that_is_too_short_shortens_the_history_and_is_said(robot, no
     for i in range(10):
         robot.process(node, image_at(3000.0 + i, i))
     robot.wait(lambda: len(limits()) == 10, 'the cache statuses', node)
-    assert set(limits()) == {BUDGET}
+    assert set(limits()) == {budget}
     change(robot, 'deadline_ms', 1.0)       # the network takes some
     for i in range(10, 170):
         last = robot.process(node, image_at(3000.0 + i, i))
     robot.wait(lambda: len(limits()) == 170, 'the cache statuses', node)
     assert limits() == sorted(limits(), reverse=True)
-    assert len(set(limits())) > 2 and limits()[-1] == 2 * FRAME
-    assert robot.received['cache'][-1].tokens_used <= 2 * FRAME
+    assert len(set(limits())) > 2 and limits()[-1] == 2 * frame
+    assert robot.received['cache'][-1].tokens_used <= 2 * frame
     assert last.frames_skipped == robot.tracked()[-170].frames_skipped and adds_up(last)
     said = robot.wait_for_diagnostic(
         node, 'Inference', 'deadline_ms 1 is missed', 'shortest history', 'model.image_size')
     assert said.level == DiagnosticStatus.WARN
-    robot.wait_for_diagnostic(node, 'KV cache', f'{2 * FRAME} at most for deadline_ms')
+    robot.wait_for_diagnostic(node, 'KV cache', f'{2 * frame} at most for deadline_ms')
     change(robot, 'deadline_ms', 0.0)
     for i in range(170, 180):
         robot.process(node, image_at(3000.0 + i, i))
     robot.wait(lambda: len(limits()) == 180, 'the cache statuses', node)
-    assert limits()[-1] == BUDGET and robot.received['cache'][-1].tokens_used == BUDGET
+    assert limits()[-1] == budget and robot.received['cache'][-1].tokens_used == budget
     robot.wait(lambda: robot.diagnostic('Inference').level == DiagnosticStatus.OK,
                'the warning to go', node)
 
@@ -200,20 +202,22 @@ def test_the_map_gets_only_what_is_finite_of_an_organised_cloud():
     assert without_gaps(there) is there
 
 
-def test_a_tracking_size_that_cannot_be_is_named(tmp_path):
+def test_a_tracking_size_that_cannot_be_is_named(tmp_path, network):
     settings = DEFAULTS.changed({
-        'model.checkpoint': write_tiny_checkpoint(tmp_path / 'tiny.safetensors')})
+        'model.checkpoint': write_tiny_checkpoint(tmp_path, network)})
     for width, words in ((20, 'multiple of the patch size 14'), (2044, 'not be above image_size')):
         with pytest.raises(StartError, match=rf'^input\.tracking_size must .*{words}'):
             load_engine(settings.model, settings.cache, width)
 
 
-def test_every_second_image_is_remembered_by_a_warm_node_and_the_others_seen_small(tmp_path):
+@pytest.mark.both_networks
+def test_every_second_image_is_remembered_by_a_warm_node_and_the_others_seen_small(
+        tmp_path, network):
     robot = Robot()
     node = NodeProcess(
         tmp_path / 'node.log',
-        model__checkpoint=write_tiny_checkpoint(tmp_path / 'tiny.safetensors'),
-        cache__max_tokens=BUDGET, use_camera_info='false', input__keyframe_stride=2,
+        model__checkpoint=write_tiny_checkpoint(tmp_path, network),
+        cache__max_tokens=TOKENS, use_camera_info='false', input__keyframe_stride=2,
         input__tracking_size=28, model__warmup=True, namespace='/warm')
     try:
         robot.record('warm', CacheStatus, '/warm/xsvggt/cache_status')

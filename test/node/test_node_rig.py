@@ -21,8 +21,8 @@ TOPICS = ('/left/image_raw', '/right/image_raw')
 
 
 @pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory):
-    return write_tiny_checkpoint(tmp_path_factory.mktemp('weights') / 'tiny.safetensors')
+def checkpoint(tmp_path_factory, network):
+    return write_tiny_checkpoint(tmp_path_factory.mktemp('weights'), network)
 
 
 @pytest.fixture(scope='module')
@@ -108,6 +108,7 @@ def adds_up(status):
         + status.frames_skipped)
 
 
+@pytest.mark.both_networks
 @pytest.mark.parametrize('order', [(0, 1), (1, 0)])
 def test_both_cameras_enter_in_the_order_of_the_list(rig, order):
     images, status = rig.process(order)

@@ -14,8 +14,8 @@ ONE_CAMERA = 'come from more than one camera'
 
 
 @pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory):
-    return write_tiny_checkpoint(tmp_path_factory.mktemp('senders') / 'tiny.safetensors')
+def checkpoint(tmp_path_factory, network):
+    return write_tiny_checkpoint(tmp_path_factory.mktemp('senders'), network)
 
 
 @pytest.fixture

@@ -16,7 +16,14 @@ from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import DescribeParameters, SetParameters
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
-from stream_harness import FRAME_ID, make_image, NodeProcess, Robot, write_tiny_checkpoint
+from stream_harness import (
+    FRAME_ID,
+    frame_tokens,
+    make_image,
+    NodeProcess,
+    Robot,
+    write_tiny_checkpoint,
+)
 
 from xsvggt_ros.msg import StreamStatus
 
@@ -24,8 +31,8 @@ OK, WARN, ERROR = b'\x00', b'\x01', b'\x02'
 
 
 @pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory):
-    return write_tiny_checkpoint(tmp_path_factory.mktemp('weights') / 'tiny.safetensors')
+def checkpoint(tmp_path_factory, network):
+    return write_tiny_checkpoint(tmp_path_factory.mktemp('weights'), network)
 
 
 @pytest.fixture
@@ -71,6 +78,7 @@ def float_parameter(name, value):
         type=ParameterType.PARAMETER_DOUBLE, double_value=value))
 
 
+@pytest.mark.both_networks
 def test_every_output_carries_the_images_stamp_and_frame(robot, start):
     node = start()
     sent = [make_image(i) for i in range(6)]
@@ -93,6 +101,7 @@ def test_every_output_carries_the_images_stamp_and_frame(robot, start):
     assert all(cloud.header.frame_id == FRAME_ID for cloud in received['points'])
 
 
+@pytest.mark.both_networks
 def test_the_cloud_is_what_its_fields_say(robot, start):
     node = start(cloud__confidence_percentile=0.0)
     image = make_image(3)
@@ -110,7 +119,10 @@ def test_the_cloud_is_what_its_fields_say(robot, start):
         colours, (pixels[:, 0] << 16) | (pixels[:, 1] << 8) | pixels[:, 2])
 
 
-def test_three_hundred_frames_stay_within_bounds(robot, start):
+@pytest.mark.both_networks
+def test_three_hundred_frames_stay_within_bounds(robot, start, network):
+    tokens = frame_tokens(network)
+    budget = 100 // tokens * tokens  # in whole frames
     node = start()
     resident = {}
     for i in range(300):
@@ -122,11 +134,11 @@ def test_three_hundred_frames_stay_within_bounds(robot, start):
     assert status.frames_processed + status.frames_dropped == 300
     caches = robot.received['cache']
     assert len(caches) == status.frames_processed
-    assert all(cache.tokens_used <= cache.tokens_budget == 100 for cache in caches)
+    assert all(cache.tokens_used <= cache.tokens_budget == budget for cache in caches)
     assert all(cache.bytes_used <= cache.bytes_budget for cache in caches)
     assert caches[-1].occupancy == pytest.approx(1.0)
-    assert caches[-1].tokens_evicted == caches[-1].tokens_per_frame == 25
-    assert caches[-1].tokens_evicted_total == status.frames_processed * 25 - 100
+    assert caches[-1].tokens_evicted == caches[-1].tokens_per_frame == tokens
+    assert caches[-1].tokens_evicted_total == status.frames_processed * tokens - budget
     assert resident[300] <= 1.05 * resident[50], resident
 
 
@@ -211,6 +223,7 @@ def position(message):
     return np.array([place.x, place.y, place.z])
 
 
+@pytest.mark.both_networks
 def test_a_fixed_scale_scales_everything(robot, start):
     robot.record('depth', Image, '/xsvggt/depth/image_rect')
     statuses = []
@@ -348,6 +361,7 @@ def test_images_without_a_stamp_are_complained_about(robot, start):
     assert robot.process(node, make_image(1)).frames_rejected == 0
 
 
+@pytest.mark.both_networks
 def test_after_a_reset_another_size_is_welcome(robot, start):
     node = start()
     for i in range(5):
@@ -472,20 +486,25 @@ def test_a_parameter_that_does_not_exist_is_pointed_out(robot, start):
     robot.process(node, make_image(0))
 
 
-def test_a_budget_without_history_warns_with_the_numbers(robot, start):
+def test_a_budget_without_history_warns_with_the_numbers(robot, start, network):
+    least = 2 * frame_tokens(network)
     node = start(cache__max_tokens=40)
     for i in range(4):
         robot.process(node, make_image(i))
-    status = robot.wait_for_diagnostic(node, 'KV cache', '40', '50 tokens', 'cache.max_tokens')
+    status = robot.wait_for_diagnostic(
+        node, 'KV cache', '40', f'{least} tokens', 'cache.max_tokens')
     assert status.level == WARN
-    assert robot.received['cache'][-1].tokens_budget == 50
+    assert robot.received['cache'][-1].tokens_budget == least
 
 
-def test_a_full_cache_is_healthy(robot, start):
+def test_a_full_cache_is_healthy(robot, start, network):
+    tokens = frame_tokens(network)
+    budget = 100 // tokens * tokens  # in whole frames
     node = start()
     for i in range(8):
         robot.process(node, make_image(i))
-    status = robot.wait_for_diagnostic(node, 'KV cache', '100 of 100', 'full and steady')
+    status = robot.wait_for_diagnostic(
+        node, 'KV cache', f'{budget} of {budget}', 'full and steady')
     assert status.level == OK
 
 
@@ -549,6 +568,7 @@ def test_parameters_at_run_time(robot, start):
     assert after == pytest.approx(0.1 * 56 * 70, rel=0.05)
 
 
+@pytest.mark.both_networks
 def test_lifecycle_down_and_up_again(robot, start):
     node = start()
     for i in range(6):

@@ -64,6 +64,16 @@ def processor() -> Finding:
 
 def memory() -> Finding:
     """Look at the machine's memory, and at that of its control group."""
+    free, total = host_memory()
+    words = f'{free / 2 ** 30:.1f} GB free of {total / 2 ** 30:.1f} GB'
+    if free < LEAST_MEMORY:
+        return Finding('memory', 'warning', words,
+                       'small networks need about 1 GB, the full ones 6 GB; end other programs')
+    return Finding('memory', 'ok', words)
+
+
+def host_memory() -> tuple[int, int]:
+    """Return the bytes that this process may still take, and all that there are."""
     about = {}
     with open('/proc/meminfo', encoding='ascii') as file:
         for line in file:
@@ -73,11 +83,7 @@ def memory() -> Finding:
     limit = _group_limit()
     if limit is not None and limit < total:
         total, free = limit, min(free, limit)
-    words = f'{free / 2 ** 30:.1f} GB free of {total / 2 ** 30:.1f} GB'
-    if free < LEAST_MEMORY:
-        return Finding('memory', 'warning', words,
-                       'small networks need about 1 GB, the full one 6 GB; end other programs')
-    return Finding('memory', 'ok', words)
+    return free, total
 
 
 def _group_limit() -> int | None:

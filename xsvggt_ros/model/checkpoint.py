@@ -66,8 +66,7 @@ def load_model(source: str, size: str = 'auto', device: torch.device | str = 'cp
     device cannot have.
     """
     check_weights(weights, device)
-    if size != 'auto' and size not in SIZES:
-        raise CheckpointError(f'the model size must be auto, {", ".join(SIZES)}, got {size!r}')
+    _check_size(size)
     if source == RANDOM:
         return _random_model('small' if size == 'auto' else size, device, dtype, weights)
     with open_checkpoint(_file_of(source)) as opened:
@@ -91,6 +90,24 @@ def _error_table(source: Source) -> ErrorTable | None:
     except ValueError as error:
         raise CheckpointError(f'{source.path}: its table of depth errors cannot be used: '
                               f'{short(error)}') from error
+
+
+def plan_model(source: str, size: str = 'auto') -> StreamNetwork:
+    """
+    Return the network whose weights are at `source` without them: it lies on the device 'meta'.
+
+    source, size: as `load_model` takes them. Raises CheckpointError.
+    """
+    _check_size(size)
+    if size == 'auto' and source != RANDOM:
+        with open_checkpoint(_file_of(source)) as opened:
+            return _empty_model(_find_config(opened), torch.float32)
+    return _empty_model(sized('small' if size == 'auto' else size), torch.float32)
+
+
+def _check_size(size: str) -> None:
+    if size != 'auto' and size not in SIZES:
+        raise CheckpointError(f'the model size must be auto, {", ".join(SIZES)}, got {size!r}')
 
 
 def _file_of(source: str) -> Path:

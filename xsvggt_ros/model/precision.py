@@ -1,5 +1,7 @@
 """Which precision a network runs in, and on how many threads: one rule for node and commands."""
 
+import ctypes
+
 import torch
 
 from xsvggt_ros.kernels import onednn
@@ -48,9 +50,25 @@ def make_ready(
     network's layer scales are folded (`StreamNetwork.fold_scales`).
     """
     precision = choose_precision(dtype, device, model.config)
+    before = model.dtype
     model.fold_scales().set_dtype(*precision)
+    if device.type == 'cpu' and precision[0] != before:
+        give_back_memory()
     use_threads(threads, model)
     return precision
+
+
+def give_back_memory() -> None:
+    """
+    Have the C library give memory that nobody uses back to the system, if it can.
+
+    Of itself it keeps what many weights of a few megabytes have left: after the full network went
+    from fp32 to bf16, 1.9 of 4.2 GB.
+    """
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError):
+        pass  # another C library
 
 
 def cpu_multiplies_bf16() -> bool:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from xsvggt_ros.cli.main import main
-from xsvggt_ros.doctor import machine
+from xsvggt_ros.doctor import machine, speed
 from xsvggt_ros.doctor.finding import Finding, lines_of, worst
 
 
@@ -19,7 +19,7 @@ def test_this_machine_is_looked_at(tmp_path, capsys):
     report = json.loads(file.read_text())
     found = {finding['name']: finding for finding in report['findings']}
     assert {'python', 'processor', 'memory', 'shared memory', 'torch', 'GPU', 'kernels', 'ROS 2',
-            'middleware', 'libraries', 'checkpoint', 'speed'} <= set(found)
+            'middleware', 'libraries', 'checkpoint', 'network memory', 'speed'} <= set(found)
     assert found['checkpoint']['level'] == 'ok' and 'small' in found['checkpoint']['words']
     assert 'frames/s' in found['speed']['words'] and '112x84 at 112x84' in found['speed']['words']
     assert code == (report['worst'] == 'error')
@@ -32,6 +32,21 @@ def test_a_checkpoint_that_cannot_be_loaded_is_an_error(tmp_path, capsys):
     bad.write_bytes(b'nothing')
     assert main(['doctor', '--checkpoint', str(bad)]) == 1
     assert 'error    checkpoint' in capsys.readouterr().out
+
+
+def test_a_network_that_does_not_fit_is_not_loaded(monkeypatch, capsys):
+    monkeypatch.setattr(speed, 'host_memory', lambda: (10 ** 9, 2 * 10 ** 9))
+    monkeypatch.setattr(speed, 'load_network', lambda *a, **k: pytest.fail('it was loaded'))
+    assert main(['doctor', '--checkpoint', 'random', '--size', 'lingbot', '--device', 'cpu',
+                 '--image', '518x294']) == 1
+    words = capsys.readouterr().out
+    assert 'error    network memory' in words and '4.63 GB while weights are read' in words
+    assert '1.00 GB are free' in words and '--dtype bf16' in words
+
+
+def test_a_size_that_there_is_not_is_named(capsys):
+    assert main(['doctor', '--checkpoint', 'random', '--size', 'huge']) == 1
+    assert 'must be auto, small, full, lingbot' in capsys.readouterr().out
 
 
 def test_the_worst_finding_is_the_exit_code(monkeypatch):

@@ -1,5 +1,9 @@
 """Precision and threads: one rule for the node and all commands."""
 
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -98,3 +102,22 @@ def test_the_rule(multiplies, monkeypatch):
         assert choose_precision('auto', GPU, config) == (sixteen, torch.float32)
         assert choose_precision('fp16', GPU, config) == (torch.float16, torch.float32)
     assert loading_precision('auto', CPU) == torch.float32
+
+
+GIVEN_BACK = """
+import torch
+from xsvggt_ros.doctor.speed import _resident
+from xsvggt_ros.model.precision import give_back_memory
+pieces = [torch.ones(16_000) for _ in range(4000)]  # 64 kB each, which come from the heap
+del pieces[:-1]
+before = _resident()
+give_back_memory()
+print(before - _resident())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='needs malloc_trim')
+def test_memory_between_what_is_used_is_given_back():
+    ended = subprocess.run([sys.executable, '-c', GIVEN_BACK], capture_output=True, text=True,
+                           check=True)
+    assert int(ended.stdout) > 100e6

@@ -1,0 +1,17 @@
+"""Which tiny network the node has in these tests."""
+
+import pytest
+from tiny_stream import NETWORKS
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """
+    Give each test that asks for it, or whose fixtures do, the name of a tiny network.
+
+    Tests of what a network may make different are marked `both_networks`; the others have the one
+    of `--network`.
+    """
+    if 'network' in metafunc.fixturenames:
+        has_both = metafunc.definition.get_closest_marker('both_networks') is not None
+        names = NETWORKS if has_both else [metafunc.config.getoption('--network')]
+        metafunc.parametrize('network', names, scope='module')

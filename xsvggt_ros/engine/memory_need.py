@@ -1,0 +1,71 @@
+"""How much memory a network and its stream will take, told before anything is allocated."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from xsvggt_ros.engine.config import EngineConfig
+from xsvggt_ros.engine.stream_caches import META, StreamCaches, token_budget
+from xsvggt_ros.images.preprocess import Resize
+from xsvggt_ros.kernels import onednn
+from xsvggt_ros.model.network import StreamNetwork
+
+# Numbers that are there at once for each pixel of a map, beside one for each feature of a dense
+# head, and how often; for each channel of a token; and bytes that libraries take and memory that
+# is scattered, whatever the network. More than was measured.
+PER_PIXEL, AT_ONCE, PER_CHANNEL, LIBRARIES = 80, 1.5, 24, 384 << 20
+SCATTERED = 1.05  # of weights that are read one by one: what lies in memory for one that is read
+
+
+@dataclass(frozen=True)
+class MemoryNeed:
+    """
+    Bytes on the device, beside what the process has before.
+
+    loading: the weights as they are read, before their final precision; weights, caches: then;
+    working: at most, while a frame is in the network.
+    """
+
+    loading: int
+    weights: int
+    caches: int
+    working: int
+
+    @property
+    def peak(self) -> int:
+        """Return the most there will be."""
+        return LIBRARIES + max(
+            int(SCATTERED * self.loading), self.weights + self.caches + self.working)
+
+
+def memory_need(
+    network: StreamNetwork, config: EngineConfig, loading: torch.dtype, height: int, width: int,
+) -> MemoryNeed:
+    """
+    Return what a network takes for frames of a size, each with what `StreamEngine` does.
+
+    network: on the device 'meta', which gets the precision of ``config``; loading: the precision
+    in which its weights are read. Raises BudgetError and ValueError as the engine would.
+    """
+    config.check(network.patch_size)
+    network.set_dtype(loading)
+    read = parameter_bytes(network)
+    network.set_dtype(config.dtype, config.head_dtype)
+    resize = Resize.plan(height, width, config.image_size, network.patch_size)
+    layout = network.cache_layout(resize.height, resize.width)
+    caches = StreamCaches.build(config, layout, token_budget(config, layout), META)
+    tokens = layout.tokens.tokens_per_step
+    slots = (caches.tokens.budget or 0) + 2 * tokens
+    dim, heads = network.config.embed_dim, network.config.num_heads
+    maps = resize.height * resize.width * (network.config.dpt_head.features + PER_PIXEL)
+    working = int(AT_ONCE * maps) * config.head_dtype.itemsize + 4 * tokens * dim * PER_CHANNEL
+    working += 2 * 4 * slots * dim  # keys and values of a layer, unpacked
+    if torch.device(config.device).type == 'cpu' and tokens < onednn.FUSED_QUERIES:
+        working += 4 * heads * tokens * slots
+    return MemoryNeed(read, parameter_bytes(network), caches.bytes_reserved, working)
+
+
+def parameter_bytes(network: nn.Module) -> int:
+    """Return the bytes of all weights."""
+    return sum(weight.nbytes for weight in (*network.parameters(), *network.buffers()))
