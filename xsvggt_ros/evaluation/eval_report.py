@@ -1,7 +1,7 @@
 """An evaluation's results as a table for a terminal, as Markdown and as JSON."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from textwrap import fill
 from typing import Any
 
@@ -43,6 +43,8 @@ class EvalRow:
     trajectory: str = 'network'
     # Of poses as they were known when each frame came; `mean` and `streams` are the final ones.
     live: 'EvalRow | None' = None
+    # Median expected and true relative errors of depth, see `evaluation.error_tenths`.
+    tenths: list[tuple[float, float]] = field(default_factory=list)
 
 
 def make_row(setting: EvalSetting, frames: int, scores: list[Scores], trajectory: str = 'network',
@@ -66,10 +68,18 @@ def report(rows: Sequence[EvalRow], base: Sequence[EvalRow], streams: Sequence[E
              f'torch {torch.__version__}.')
     shown = [one for row in rows for one in (row, row.live) if one is not None]
     lines = [cells(row) for row in (*shown, *base)]
+    notes = [_NOTES] + ([_known_errors(rows[0])] if rows[0].tenths else [])
     if markdown:
-        return '\n\n'.join([about, markdown_table(COLUMNS, lines), _NOTES])
+        return '\n\n'.join([about, markdown_table(COLUMNS, lines), *notes])
     return '\n\n'.join([fill(about, TEXT_WIDTH), text_table(COLUMNS, lines),
-                        fill(_NOTES, TEXT_WIDTH)])
+                        *(fill(note, TEXT_WIDTH) for note in notes)])
+
+
+def _known_errors(row: EvalRow) -> str:
+    """Return how well the network knows its errors, in words."""
+    pairs = ', '.join(f'{expected:.3f} {true:.3f}' for expected, true in row.tenths)
+    return (f'Relative errors of depth ({row.setting}), expected by confidence and true, medians '
+            f'of tenths: {pairs}.')
 
 
 def cells(row: EvalRow) -> list[str]:
@@ -95,7 +105,7 @@ def to_json(rows: Sequence[EvalRow], base: Sequence[EvalRow], streams: Sequence[
     """Return what the JSON file holds: the first row's means on top, then all rows."""
     height, width = streams[0].images[0].shape[:2]
     return {
-        **to_dict(rows[0].mean), **_trajectory_json(rows[0]), 'baseline': to_dict(base[0].mean),
+        **to_dict(rows[0].mean), **_more_json(rows[0]), 'baseline': to_dict(base[0].mean),
         'command': command, 'version': version, 'torch': torch.__version__,
         'device': device_name(device), 'threads': torch.get_num_threads(),
         'model': loaded.description, 'weights': weights,
@@ -105,14 +115,14 @@ def to_json(rows: Sequence[EvalRow], base: Sequence[EvalRow], streams: Sequence[
                   'tokens': row.setting.tokens, 'removed': row.setting.removed,
                   'frames': row.frames, **to_dict(row.mean),
                   'of_streams': [to_dict(one) for one in row.streams],
-                  **_trajectory_json(row)}
+                  **_more_json(row)}
                  for row in (*rows, *base)]}
 
 
-def _trajectory_json(row: EvalRow) -> dict[str, Any]:
-    """Return what a row has more where poses are not the network's own."""
+def _more_json(row: EvalRow) -> dict[str, Any]:
+    """Return what a row has more: errors by confidence, and poses that are not the network's."""
     if row.live is None:
-        return {}
+        return {'depth_error_tenths': row.tenths} if row.tenths else {}
     return {'trajectory': row.trajectory,
             'live': {**to_dict(row.live.mean),
                      'of_streams': [to_dict(one) for one in row.live.streams]}}

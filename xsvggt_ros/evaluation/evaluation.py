@@ -17,6 +17,7 @@ from xsvggt_ros.geometry.se3 import invert_transform, pose_encoding_to_camera
 from xsvggt_ros.images.preprocess import to_network_input
 from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.model.checkpoint import LoadedModel
+from xsvggt_ros.model.error_table import calibration, ErrorTable
 from xsvggt_ros.model.layers import self_attention
 
 REMOVALS = ('first', 'history')
@@ -163,6 +164,24 @@ def score(predicted: Prediction, stream: EvalStream) -> Scores:
     used, reserved = predicted.cache_bytes[len(stream.images)]
     return Scores(**values | {'seconds_per_frame': float(predicted.seconds[1:].mean()),
                               'cache_bytes': used, 'cache_bytes_reserved': reserved})
+
+
+def error_tenths(table: ErrorTable, runs: Sequence[tuple[Prediction, EvalStream]],
+                 ) -> list[tuple[float, float]]:
+    """
+    Return how well a network knows its errors: median expected and true one, tenth by tenth.
+
+    Of all depths whose truth is known, sorted by the relative error that the checkpoint's table
+    expects of their confidence; one scale is taken out of each stream. Empty if none is known.
+    """
+    expected, errors = [], []
+    for predicted, stream in runs:
+        known = stream.depths > 0
+        if predicted.confidences is not None and known.any():
+            ratio = predicted.depths[known].astype(np.float64) / stream.depths[known]
+            errors.append(np.abs(ratio / np.median(ratio) - 1))
+            expected.append(table.relative_errors(predicted.confidences[known]))
+    return calibration(np.concatenate(expected), np.concatenate(errors)) if errors else []
 
 
 def mean(scores: list[Scores]) -> Scores:

@@ -1,6 +1,5 @@
 """What the confidence of a network's depths means: a table that comes with its weights."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 import json
 import math
@@ -80,7 +79,7 @@ def fit_error_table(confidence: np.ndarray, error: np.ndarray, entries: int = 20
 
 
 def calibration(expected: np.ndarray, error: np.ndarray,
-                shares: int = 10) -> Sequence[tuple[float, float]]:
+                shares: int = 10) -> list[tuple[float, float]]:
     """Return the median expected and true error in each of `shares` equal shares of depths."""
     order = np.argsort(expected.ravel(), kind='stable')
     expected, error = expected.ravel()[order], error.ravel()[order]

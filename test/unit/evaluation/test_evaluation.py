@@ -13,10 +13,18 @@ from xsvggt_ros.console.errors import ToolError
 from xsvggt_ros.evaluation import evaluation
 from xsvggt_ros.evaluation.datasets.sequence import TrueFrame
 from xsvggt_ros.evaluation.eval_streams import prepare, WorldSource
-from xsvggt_ros.evaluation.evaluation import baseline, EvalSetting, predict, Prediction, score
+from xsvggt_ros.evaluation.evaluation import (
+    baseline,
+    error_tenths,
+    EvalSetting,
+    predict,
+    Prediction,
+    score,
+)
 from xsvggt_ros.mapping.trajectory import StampedPose
 from xsvggt_ros.model.checkpoint import load_model, save_checkpoint
 from xsvggt_ros.model.config import ModelConfig
+from xsvggt_ros.model.error_table import ErrorTable, fit_error_table, KEY
 from xsvggt_ros.model.random_weights import random_weight
 from xsvggt_ros.model.streamvggt import StreamVGGT
 from xsvggt_ros.world.synthetic_world import SPLITS
@@ -259,3 +267,30 @@ def test_the_command_reads_a_data_set(weights, tmp_path, capsys):
 def test_what_is_wrong_is_named(weights, arguments, code, words, capsys):
     assert main(['eval', '--checkpoint', str(weights), *arguments]) == code
     assert words in capsys.readouterr().err
+
+
+def test_errors_that_are_known_beforehand_are_told(stream):
+    rng = np.random.default_rng(0)
+    confidence = np.exp(rng.uniform(0, 3, stream.depths.shape)).astype(np.float32)
+    error = 0.1 / confidence * rng.normal(size=confidence.shape)
+    table = fit_error_table(confidence, np.abs(error))
+    seen = truth_of(stream, depths=0.5 * stream.depths * (1 + error), confidences=confidence)
+    tenths = error_tenths(table, [(seen, stream)])
+    assert len(tenths) == 10 and tenths[0][0] < 0.3 * tenths[-1][0]
+    for expected, true in tenths:
+        assert true == pytest.approx(expected, rel=0.2)
+    blind = dataclasses.replace(stream, depths=np.zeros_like(stream.depths))
+    assert error_tenths(table, [(seen, blind), (baseline(stream), stream)]) == []
+
+
+def test_a_checkpoint_that_knows_its_errors_is_measured_by_them(weights, tmp_path, capsys):
+    model = load_model(str(weights)).model
+    file, path = tmp_path / 'eval.json', tmp_path / 'knows.safetensors'
+    save_checkpoint(model, path, {KEY: ErrorTable((1.0, 2.0), (0.3, 0.1)).to_json()})
+    assert main(['eval', '--checkpoint', str(path), '--frames', '4', '--streams', '1',
+                 '--image-size', '56', '--json', str(file)]) == 0
+    assert 'expected by confidence and true' in ' '.join(capsys.readouterr().out.split())
+    results = json.loads(file.read_text())
+    assert len(results['depth_error_tenths']) == 10
+    assert results['rows'][0]['depth_error_tenths'] == results['depth_error_tenths']
+    assert 'depth_error_tenths' not in results['rows'][-1]    # constant depth knows nothing
