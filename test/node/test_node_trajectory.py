@@ -1,5 +1,7 @@
 """trajectory.mode in the real node: poses, covariance, twist and diagnostics of tracked images."""
 
+from geometry_msgs.msg import PoseArray
+from nav_msgs.msg import Path
 import numpy as np
 import pytest
 from sensor_msgs.msg import Image
@@ -51,6 +53,8 @@ def odometry_of(robot, message):
 def test_a_camera_in_a_room_is_followed(node, robot):
     world = SyntheticWorld(SPLITS['test'][1], 320, 240)
     frames = [world.frame(index / RATE) for index in range(COUNT)]
+    robot.record('keyframes', PoseArray, '/xsvggt/keyframes')
+    robot.record('path', Path, '/xsvggt/path')
     found = []
     for index, frame in enumerate(frames):
         message = message_of(frame, index)
@@ -69,6 +73,16 @@ def test_a_camera_in_a_room_is_followed(node, robot):
     values = {value.key: value.value for value in diagnostic.values}
     assert values['pose from'] == 'tracks' and int(values['landmarks']) > 50
     assert values['reprojection error'].endswith('pixels')
+    assert values['loops closed'] == '0' and values['drift corrected'].endswith('degrees')
+    robot.wait(lambda: robot.received['path'] and len(robot.received['path'][-1].poses) == COUNT,
+               'the path')
+    keyframes = robot.wait(lambda: robot.received['keyframes'], 'keyframes')[-1]
+    assert keyframes.header.frame_id == found[0].header.frame_id
+    assert 2 <= len(keyframes.poses) < COUNT
+    # Each is where an image was.
+    places = np.array([[one.position.x, one.position.y, one.position.z]
+                       for one in keyframes.poses])
+    assert np.linalg.norm(places[:, None] - ways, axis=2).min(1).max() < 0.1
 
 
 def test_a_reset_goes_on_from_where_the_camera_was(node, robot):

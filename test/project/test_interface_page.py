@@ -42,7 +42,7 @@ def test_published_topics_are_on_the_page(topic, kind, depth, latched):
 
 
 def test_every_published_topic_was_found():
-    assert len(list(published())) == 13
+    assert len(list(published())) == 15
 
 
 def test_fields_constants_and_description_are_told_apart():

@@ -153,10 +153,10 @@ def test_rviz_shows_what_the_node_publishes():
               for display in config['Displays'] if 'Topic' in display}
     assert [display['Topic']['Value'] for display in config['Displays'] if 'Topic' in display
             and display['Topic']['Durability Policy'] == 'Transient Local'
-            ] == ['/xsvggt/map_points', '/xsvggt/occupancy']
+            ] == ['/xsvggt/map_points', '/xsvggt/occupancy', '/xsvggt/path', '/xsvggt/keyframes']
     assert topics == {'/xsvggt/points': 'Reliable', '/xsvggt/map_points': 'Reliable',
-                      '/xsvggt/occupancy': 'Reliable',
-                      '/xsvggt/odometry': 'Reliable',
+                      '/xsvggt/occupancy': 'Reliable', '/xsvggt/path': 'Reliable',
+                      '/xsvggt/odometry': 'Reliable', '/xsvggt/keyframes': 'Reliable',
                       launch_arguments.OTHERS['image_topic'].default: 'Best Effort'}
 
 

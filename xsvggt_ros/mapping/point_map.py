@@ -1,14 +1,16 @@
 """All clouds of a stream in one voxel map whose memory is allocated once."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from xsvggt_ros.geometry.se3 import transform_points
 
-MAX_POINTS = 2 ** 20  # 46 MB
+MAX_POINTS = 2 ** 20  # 50 MB
 _PROBES = 24          # places in which a voxel may lie: with 80 % of all taken 1 in 200 finds none
 _MOST_SEEN = 32       # frames a mean remembers: a map follows what has moved since
 _FULL = 0.75          # of the places; more, and voxels that the map chose itself are doubled
@@ -18,6 +20,7 @@ _LEAST_BITS = 6       # of the number of places
 _MAX_VOXEL = 2 ** (_BITS - 1)  # voxels from the origin: farther off is not a point but an error
 _FREE = -1
 _LEAST_WEIGHT = 1e-6
+_COLUMNS = 9          # of a voxel's row
 _CHUNK = 2 ** 16      # points that are inserted anew at a time
 _SAMPLE = 50_000      # points from which the voxel size is chosen
 # The odd constants of splitmix64, as signed numbers.
@@ -66,8 +69,8 @@ class PointMap:
         self._device = torch.device(device)
         places = 2 ** self._bits
         self._keys = torch.empty(places, dtype=torch.int64, device=self._device)
-        # Offset in the voxel (3), in voxels, colour (3), sum of weights, clouds.
-        self._rows = torch.empty(places, 8, device=self._device)
+        # Offset in the voxel (3), in voxels, colour (3), sum of weights, clouds, keyframe.
+        self._rows = torch.empty(places, _COLUMNS, device=self._device)
         self._scratch = torch.empty(places, dtype=torch.int32, device=self._device)
         self._scratch.zero_()  # all of the memory is taken now, not little by little
         self._wanted_size = voxel_size
@@ -89,10 +92,11 @@ class PointMap:
         return MapFill(self._taken, len(self._keys), self._lost, self._lost_total)
 
     @torch.inference_mode()
-    def add(self, cloud: Tensor, map_from_cloud: Tensor) -> None:
+    def add(self, cloud: Tensor, map_from_cloud: Tensor, keyframe: int = 0) -> None:
         """
         Add a packed cloud [N, 5] (see `point_cloud`), moved by `map_from_cloud` [4, 4].
 
+        keyframe: with which `move` is to move it; a voxel goes with the newest that saw it.
         Points that are not finite, or more than a million voxels off, are left out.
         """
         cloud = cloud.to(self._device)
@@ -109,7 +113,8 @@ class PointMap:
         bits = cloud[:, 3].contiguous().view(torch.int32)[:, None]
         colours = torch.cat([bits >> 16, bits >> 8, bits], dim=1).bitwise_and_(255)
         weights = cloud[:, 4:].clamp_min(_LEAST_WEIGHT)
-        values = torch.cat([points, colours, weights, torch.ones_like(weights)], dim=1)
+        values = torch.cat([points, colours, weights, torch.ones_like(weights),
+                            torch.full_like(weights, keyframe)], dim=1)
         place, values, self._lost = self._group(values)
         values[:, 6] /= values[:, 7]
         values[:, 7] = 1
@@ -141,6 +146,18 @@ class PointMap:
             self._refill(factor)
 
     @torch.inference_mode()
+    def move(self, similarities: Callable[[np.ndarray], np.ndarray]) -> None:
+        """Move all points; similarities: from the keyframes [K] there are to [K, 4, 4]."""
+        if not self._taken:
+            return
+        values = self._content()[1]
+        keyframes, which = values[:, 8].long().unique(return_inverse=True)
+        moves = torch.from_numpy(similarities(keyframes.cpu().numpy())).to(values)[which]
+        values[:, :3] = (moves[:, :3, :3] @ values[:, :3, None])[..., 0] + (
+            moves[:, :3, 3] / self._size)
+        self._insert_anew(values)
+
+    @torch.inference_mode()
     def resize_voxels(self, voxel_size: float) -> None:
         """Sort the points into voxels of another size; 0 keeps what is there as it is."""
         self._wanted_size = voxel_size
@@ -158,7 +175,7 @@ class PointMap:
         self._taken = 0
 
     def _content(self) -> tuple[Tensor, Tensor]:
-        """Return the slots that are occupied [N] and their rows [N, 8], positions in voxels."""
+        """Return the slots that are occupied [N] and their rows [N, 9], positions in voxels."""
         taken = (self._keys != _FREE).nonzero()[:, 0]
         keys, values = self._keys[taken], self._rows[taken]
         low = 2 ** _BITS - 1
@@ -170,6 +187,10 @@ class PointMap:
         """Insert all points anew at `factor` times their positions in voxels."""
         values = self._content()[1]
         values[:, :3] *= factor
+        self._insert_anew(values)
+
+    def _insert_anew(self, values: Tensor) -> None:
+        """Have these rows [N, 9], positions in voxels, in place of all there are."""
         values = values[(values[:, :3].abs() < _MAX_VOXEL).all(dim=1)]
         self._empty()
         for some in values.split(_CHUNK):  # little more memory, so that it does not end half-way
@@ -180,11 +201,11 @@ class PointMap:
 
     def _group(self, values: Tensor) -> tuple[Tensor, Tensor, int]:
         """
-        Find a place for each row of values [N, 8], and sum up those that share one.
+        Find a place for each row of values [N, 9], and sum up those that share one.
 
-        Columns: position in voxels (3), colour (3), weight, clouds. Returns the places [V], all
-        different, rows [V, 8] with weighted means and sums of weights and clouds, and how many
-        rows found none.
+        Columns: position in voxels (3), colour (3), weight, clouds, keyframe. Returns the places
+        [V], all different, rows [V, 9] with weighted means, sums of weights and clouds, and the
+        newest keyframe, and how many rows found none.
         """
         voxels = values[:, :3].floor()
         index = voxels.long() + _MAX_VOXEL
@@ -204,18 +225,20 @@ class PointMap:
         first = chosen == row
         group = (first.cumsum(0) - 1)[chosen]
         place = place[first]
-        sums = torch.zeros(len(place), 8, device=self._device).index_add_(0, group, values)
+        sums = torch.zeros(len(place), _COLUMNS, device=self._device).index_add_(0, group, values)
         sums[:, :6] /= sums[:, 6:7]
+        sums[:, 8] = torch.zeros_like(sums[:, 8]).scatter_reduce_(0, group, values[:, 8], 'amax')
         return place, sums, lost
 
     def _merge(self, place: Tensor, values: Tensor) -> None:
-        """Take rows [V, 8] into the means at the places [V], which are all different."""
+        """Take rows [V, 9] into the means at the places [V], which are all different."""
         rows = self._rows[place]
         self._taken += int((rows[:, 7] == 0).sum())
         share = values[:, 6:7] / (rows[:, 6:7] + values[:, 6:7])
         rows[:, :6] += share * (values[:, :6] - rows[:, :6])
-        rows[:, 6:] += values[:, 6:]
-        rows[:, 6:] *= (_MOST_SEEN / rows[:, 7:]).clamp_max(1)
+        rows[:, 6:8] += values[:, 6:8]
+        rows[:, 6:8] *= (_MOST_SEEN / rows[:, 7:8]).clamp_max(1)
+        rows[:, 8] = torch.maximum(rows[:, 8], values[:, 8])
         self._rows[place] = rows
 
     def _find_places(self, keys: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Where the camera was: poses with their times, and a way of bounded length. No torch."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +44,7 @@ class Trajectory:
         """Allocate an empty trajectory of at most `max_poses` poses, an even number."""
         self._stamps = np.zeros(max_poses, np.int64)
         self._numbers = np.zeros((max_poses, 7))  # position, quaternion
+        self._keyframes = np.zeros(max_poses, np.int64)
         self.clear()
 
     def clear(self) -> None:
@@ -60,10 +62,11 @@ class Trajectory:
         """Return how many frames there are to a pose: 1 until poses had to be forgotten."""
         return self._stride
 
-    def add(self, pose: StampedPose) -> None:
+    def add(self, pose: StampedPose, keyframe: int = 0) -> None:
         """
         Remember the newest frame's pose, or pass it over when its turn has not come.
 
+        keyframe: with which `move` is to move it.
         If time goes back behind the last pose alone, that one's stamp was wrong: it is forgotten,
         so that the way stays in the order of time.
         """
@@ -78,11 +81,24 @@ class Trajectory:
             half = self._count // 2
             self._stamps[:half] = self._stamps[::2]
             self._numbers[:half] = self._numbers[::2]
+            self._keyframes[:half] = self._keyframes[::2]
             self._count = half
             self._stride *= 2
         self._stamps[self._count] = pose.stamp_ns
         self._numbers[self._count] = (*pose.position, *pose.quaternion)
+        self._keyframes[self._count] = keyframe
         self._count += 1
+
+    def move(self, similarities: Callable[[np.ndarray], np.ndarray]) -> None:
+        """Move all poses; similarities: from keyframes [N] to transforms [N, 4, 4]."""
+        if not self._count:
+            return
+        moves = similarities(self._keyframes[:self._count])
+        for row, move in zip(self._numbers, moves):   # a view
+            scale = np.cbrt(np.linalg.det(move[:3, :3]))
+            row[:3] = move[:3, :3] @ row[:3] + move[:3, 3]
+            row[3:] = quaternion_from_matrix(
+                move[:3, :3] / scale @ matrix_from_quaternion(row[3:].tolist()))
 
     def rescale(self, factor: float) -> None:
         """Multiply all positions by `factor`, which another unit of length asks for."""

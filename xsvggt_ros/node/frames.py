@@ -97,9 +97,25 @@ class OdometryFrame:
             self._odom_from_world = moved
         return centre
 
-    def map_from_odom(self) -> np.ndarray:
-        """Return the odometry frame [4, 4] in a map frame that begins where the stream began."""
-        return self._placed(self._origin) @ np.linalg.inv(self._placed(self._odom_from_world))
+    def map_from_odom(self, correction: np.ndarray | None = None) -> np.ndarray:
+        """
+        Return the odometry frame [4, 4] in a map frame that begins where the stream began.
+
+        correction [4, 4]: of closed loops, in the network's world.
+        """
+        world_from_odom = np.linalg.inv(self._placed(self._odom_from_world))
+        if correction is not None:
+            world_from_odom = correction @ world_from_odom
+        return self._placed(self._origin) @ world_from_odom
+
+    def in_odom(self, transforms: np.ndarray) -> np.ndarray:
+        """Return what moves points of the network's world [..., 4, 4] as it moves odometry's."""
+        odom_from_world = self._placed(self._odom_from_world)
+        return odom_from_world @ transforms @ np.linalg.inv(odom_from_world)
+
+    def placed(self, poses: np.ndarray) -> np.ndarray:
+        """Return poses [..., 4, 4] in the network's world in the odometry frame."""
+        return self._placed(self._odom_from_world) @ poses
 
     def _placed(self, transform: np.ndarray | None) -> np.ndarray:
         if transform is None:

@@ -4,16 +4,18 @@ from array import array
 from collections.abc import Iterable
 
 from geometry_msgs.msg import Pose as PoseMsg
-from geometry_msgs.msg import PoseStamped, TransformStamped
+from geometry_msgs.msg import PoseArray, PoseStamped, TransformStamped
 from nav_msgs.msg import Odometry, Path
 import numpy as np
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
+from xsvggt_ros.geometry.quaternions import matrix_from_quaternion
 from xsvggt_ros.mapping.point_cloud import COLUMNS
 from xsvggt_ros.node.frames import Pose
 from xsvggt_ros.node.message_fields import fill, fill_xyz
+from xsvggt_ros.trajectory.pose_graph import apply_to_pose
 
 POINT_STEP = 4 * len(COLUMNS)
 UNKNOWN_VARIANCE = 1e4  # of a twist that is not estimated, (m/s)^2 and (rad/s)^2
@@ -94,6 +96,27 @@ def path(poses: Iterable[PoseStamped]) -> Path:
     message = Path(poses=list(poses))
     message.header = message.poses[-1].header
     return message
+
+
+def pose_array(header: Header, frame_id: str, poses: np.ndarray) -> PoseArray:
+    """Return rigid transforms [K, 4, 4] as poses in frame_id with the header's stamp."""
+    message = PoseArray()
+    message.header.stamp = header.stamp
+    message.header.frame_id = frame_id
+    for matrix in poses:
+        pose = PoseMsg()
+        _fill_pose(pose, Pose.from_matrix(matrix))
+        message.poses.append(pose)
+    return message
+
+
+def move_pose(message: PoseMsg, similarity: np.ndarray) -> None:
+    """Move a pose by a similarity [4, 4]: its position, and its axes without the scale."""
+    at, turn = message.position, message.orientation
+    pose = np.eye(4)
+    pose[:3, :3] = matrix_from_quaternion((turn.x, turn.y, turn.z, turn.w))
+    pose[:3, 3] = at.x, at.y, at.z
+    _fill_pose(message, Pose.from_matrix(apply_to_pose(similarity, pose)))
 
 
 def odometry(

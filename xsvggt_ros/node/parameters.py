@@ -206,7 +206,7 @@ TABLE: tuple[Parameter, ...] = (
               'the scale is metric. 0: chosen automatically, and doubled before the map is full.',
               limits=(0.0, 1e6), dynamic=True),
     Parameter('map.max_points', MILLION, 'Capacity of the map in points, rounded up to a power '
-              'of two; 44 bytes each, allocated once.', limits=(64, 100 * MILLION)),
+              'of two; 48 bytes each, allocated once.', limits=(64, 100 * MILLION)),
     Parameter('map.publish_period', 2.0, 'Minimum period of ~/map_points in seconds.',
               limits=(0.1, 3600.0), dynamic=True),
     Parameter('map.save_directory', '~/.ros/xsvggt', 'Directory for the files of ~/save_map; '
@@ -232,7 +232,8 @@ TABLE: tuple[Parameter, ...] = (
     Parameter('invert_tf', False, 'Publish that transform inverted, with odom_frame as child of '
               'the robot: for robots whose frames have a root already.'),
     Parameter('publish_map_tf', False, 'Publish the transform from map_frame to odom_frame, '
-              'which takes the jumps at new streams and changes of scale.', dynamic=True),
+              'which takes the jumps at new streams, changes of scale and closed loops.',
+              dynamic=True),
     Parameter('tf_timeout', 0.2, 'Seconds to wait for the transform from base_frame to the '
               'camera at the time of an image.', limits=(0.0, 10.0)),
     Parameter('position_covariance', 0.01, 'Variance of the position in ~/odometry, a constant, '

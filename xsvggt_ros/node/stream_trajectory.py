@@ -11,9 +11,13 @@ from xsvggt_ros.geometry.se3 import transform_points
 from xsvggt_ros.images.preprocess import Resize
 from xsvggt_ros.node.settings import DepthSettings, TrajectorySettings
 from xsvggt_ros.node.status.fault_log import FaultLog
-from xsvggt_ros.node.tracked_pose import TrackedPose
+from xsvggt_ros.node.tracked_pose import LoopState, TrackedPose
 from xsvggt_ros.trajectory.follower import Follower
+from xsvggt_ros.trajectory.loop_closer import LoopCloser
+from xsvggt_ros.trajectory.loop_thread import LoopThread
+from xsvggt_ros.trajectory.map_frame import MapFrame
 from xsvggt_ros.trajectory.odometry import Estimate
+from xsvggt_ros.trajectory.pose_graph import scales
 from xsvggt_ros.trajectory.projection import inverse, rotation_vector
 from xsvggt_ros.trajectory.results import network_frame, tensor_like
 from xsvggt_ros.trajectory.window_thread import WindowThread
@@ -36,6 +40,9 @@ class StreamTrajectory:
         self._correct_depth = depth.correction == 'auto'
         self._log = FaultLog(lambda text: logger.warning(text))
         self._window: WindowThread | None = None
+        self._closer: LoopCloser | None = None
+        self._loops: LoopThread | None = None
+        self._map = MapFrame.none()
         self._follower: Follower | None = None
         self._last: tuple[int, np.ndarray] | None = None   # stamp, odom_from_camera
 
@@ -51,9 +58,11 @@ class StreamTrajectory:
 
     def close(self) -> None:
         """End the thread, if there is one."""
-        if self._window is not None:
-            self._window.close()
-            self._window = None
+        for thread in (self._window, self._loops):
+            if thread is not None:
+                thread.close()
+        self._window = self._loops = self._closer = None
+        self._map = MapFrame.none()
 
     def follow(self, pixels: np.ndarray, camera: CameraModel | None, result: FrameResult,
                resize: Resize, stamp_ns: int) -> tuple[FrameResult, TrackedPose]:
@@ -65,6 +74,8 @@ class StreamTrajectory:
             pixels, camera, network_frame(result, resize.model_from_source()), adjust_now=False)
         if estimate.is_keyframe:
             self._offer_window()
+            self._offer_loops()
+        self._follow_loops(estimate)
         return self._changed(result, estimate), self._tracked(estimate, stamp_ns)
 
     def _take_window(self) -> None:
@@ -85,6 +96,32 @@ class StreamTrajectory:
             if problem is not None:
                 self._window.offer(problem)
 
+    def _offer_loops(self) -> None:
+        assert self._follower is not None and self._follower.odometry is not None
+        odometry = self._follower.odometry
+        if not odometry.closes_loops:
+            return
+        if self._loops is None:
+            self._closer = LoopCloser(odometry.config)
+            self._map = MapFrame(self._closer.corrections, np.eye(4))
+            self._loops = LoopThread(self._closer, self._report_loops)
+        self._loops.offer(odometry.snapshot)
+
+    def _follow_loops(self, estimate: Estimate) -> None:
+        """Let the map follow the loops; the odometry takes over its unit alone."""
+        assert self._follower is not None and self._follower.odometry is not None
+        if self._closer is None or self._closer.corrections is self._map.corrections:
+            return
+        corrections = self._closer.corrections
+        pose = corrections.pose(estimate.keyframe, estimate.world_from_camera)
+        self._follower.odometry.unit = float(scales(corrections.at(estimate.keyframe)))
+        self._map = MapFrame(corrections, pose @ inverse(estimate.odom_from_camera))
+
+    def _report_loops(self, error: Exception) -> None:
+        name = type(error).__name__
+        self._log.report('loops', f'loops could not be looked for: {name}: {error}; poses go on '
+                         'without them', key=name)
+
     def _report(self, error: Exception) -> None:
         name = type(error).__name__
         self._log.report('window', f'the window of keyframes could not be adjusted: {name}: '
@@ -94,17 +131,17 @@ class StreamTrajectory:
         follower = self._follower
         assert follower is not None and follower.odometry is not None
         camera_from_world = tensor_like(inverse(estimate.odom_from_camera), result)
-        points = result.points
+        points, unit = result.points, follower.odometry.unit
         if points is not None:
-            scale = estimate.scale if follower.odometry.corrects_depth else 1.0
+            scale = unit * (estimate.scale if follower.odometry.corrects_depth else 1.0)
             local = transform_points(result.camera_from_world, points) * scale
             points = transform_points(tensor_like(estimate.odom_from_camera, result), local)
         return replace(result, camera_from_world=camera_from_world, points=points,
                        intrinsics=tensor_like(follower.intrinsics(), result),
-                       depth=result.depth * tensor_like(follower.depth_factors(), result))
+                       depth=result.depth * tensor_like(unit * follower.depth_factors(), result))
 
     def _tracked(self, estimate: Estimate, stamp_ns: int) -> TrackedPose:
-        velocity = covariance = None
+        velocity, seconds = None, 1.0
         if self._last is not None and estimate.source in ('tracks', 'matches'):
             seconds = (stamp_ns - self._last[0]) * 1e-9
             if 0 < seconds <= _LONGEST:
@@ -114,7 +151,14 @@ class StreamTrajectory:
                 small = np.concatenate([turned @ rotation_vector(step[:3, :3]),
                                         turned @ step[:3, 3]])
                 velocity = small / seconds
-                covariance = 2 * estimate.covariance / seconds ** 2
         self._last = stamp_ns, estimate.odom_from_camera
-        return TrackedPose(estimate.source, estimate.inliers, estimate.error,
-                           estimate.covariance, velocity, covariance)
+        closer = self._closer
+        loops = None if closer is None else LoopState(
+            self._map, estimate.keyframe, closer.report, closer.keyframes)
+        unit = 1.0 if self._follower is None or self._follower.odometry is None else (
+            self._follower.odometry.unit)
+        # The velocity is made of steps in the odometry's unit already.
+        lengths = np.array([1, 1, 1, unit, unit, unit])
+        here = estimate.covariance * lengths * lengths[:, None]
+        return TrackedPose(estimate.source, estimate.inliers, estimate.error, here, velocity,
+                           None if velocity is None else 2 * here / seconds ** 2, loops)

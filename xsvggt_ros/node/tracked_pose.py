@@ -4,6 +4,24 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from xsvggt_ros.trajectory.loop_closer import LoopReport
+from xsvggt_ros.trajectory.map_frame import MapFrame
+
+
+@dataclass(frozen=True)
+class LoopState:
+    """
+    What closed loops say at an image.
+
+    keyframe: the number of the one that the image is a part of. keyframes [K, 4, 4]: where all
+    that are kept are in the map, in the trajectory's unit.
+    """
+
+    map_frame: MapFrame
+    keyframe: int
+    report: LoopReport
+    keyframes: np.ndarray
+
 
 @dataclass(frozen=True)
 class TrackedPose:
@@ -13,7 +31,8 @@ class TrackedPose:
     source: 'first', 'tracks', 'matches', 'network' or 'hold'; inliers: landmarks that agree;
     error: their median reprojection error in pixels. covariance: [6, 6] of a small motion
     (rotation, translation) in the camera's axes. velocity: [6] in the same order, rad/s and
-    units/s, with its covariance; None where it is not known.
+    units/s, with its covariance; None where it is not known. loops: None where none are
+    looked for.
     """
 
     source: str
@@ -22,13 +41,15 @@ class TrackedPose:
     covariance: np.ndarray
     velocity: np.ndarray | None
     velocity_covariance: np.ndarray | None
+    loops: LoopState | None = None
 
     def scaled(self, metres: float) -> 'TrackedPose':
         """Return the same with lengths multiplied."""
         factors = np.array([1, 1, 1, metres, metres, metres])
         square = factors[:, None] * factors
+        loops = self.loops and replace(self.loops, map_frame=self.loops.map_frame.scaled(metres))
         if self.velocity is None:
-            return replace(self, covariance=self.covariance * square)
-        return replace(self, covariance=self.covariance * square,
+            return replace(self, loops=loops, covariance=self.covariance * square)
+        return replace(self, loops=loops, covariance=self.covariance * square,
                        velocity=self.velocity * factors,
                        velocity_covariance=self.velocity_covariance * square)

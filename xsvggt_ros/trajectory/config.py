@@ -32,6 +32,7 @@ class TrajectoryConfig:
     # Window.
     optimize: bool = True
     window: int = 10                 # keyframes that move; as many older ones hold them
+    baseline: float = 0.02           # of depth, that keyframes must be apart; or they only turn
     iterations: int = 5
     depth_sigma: float = 0.15        # of the network's depth
     depth_cauchy: float = 2.0        # sigmas from which a depth counts less

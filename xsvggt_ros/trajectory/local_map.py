@@ -149,6 +149,8 @@ class LocalMap:
         if not len(free):
             return None
         rows = np.searchsorted(self._ids, wanted)
+        if not self._has_baseline(rows, newest):
+            return None
         focal = None
         if not self._focal_known and self.keyframes[-1] >= config.focal_from:
             focal = FocalPrior(self._focal_prior.mean - self._log_focal, self._focal_prior.sigma)
@@ -160,6 +162,13 @@ class LocalMap:
             config.iterations)
         return WindowProblem(problem, self.keyframes, wanted, int(self.keyframes[-1]),
                              self._log_focal)
+
+    def _has_baseline(self, landmarks: np.ndarray, keyframes: np.ndarray) -> bool:
+        """Return whether keyframes are so far apart that landmarks [rows] move in the image."""
+        places = self.poses[self._keyframe_rows(keyframes), :3, 3]
+        apart = np.median(np.linalg.norm(places - np.median(places, axis=0), axis=1))
+        depth = np.exp(-np.median(self._depth[landmarks]))
+        return bool(apart > self._config.baseline * depth)
 
     def apply(self, asked: WindowProblem, solution: Solution) -> None:
         """Take over a solution; keyframes that were added since keep their place to the last."""

@@ -11,7 +11,7 @@ from xsvggt_ros.trajectory.keyframe_chain import KeyframeChain
 from xsvggt_ros.trajectory.loop_check import Loop, LoopCheck
 from xsvggt_ros.trajectory.loop_gate import is_plausible
 from xsvggt_ros.trajectory.places import Album, Place, Snapshot
-from xsvggt_ros.trajectory.pose_graph import Edges, scales, solve_graph
+from xsvggt_ros.trajectory.pose_graph import apply_to_pose, Edges, scales, solve_graph
 
 _LOOPS_A_KEYFRAME = 2    # that are taken
 _MOST_LOOPS = 3          # for each keyframe of the budget, kept
@@ -39,8 +39,8 @@ class LoopCloser:
     """
     Snapshots of keyframes in, corrections out, in bounded memory.
 
-    All is called by one thread at a time; `corrections` and `report` are replaced as a whole, so
-    that others may read them.
+    All is called by one thread at a time; `corrections`, `report` and `keyframes` are replaced as
+    a whole, so that others may read them.
     """
 
     def __init__(self, config: TrajectoryConfig) -> None:
@@ -54,19 +54,21 @@ class LoopCloser:
         self._found = 0
         self.corrections = Corrections.none()
         self.report = LoopReport(0, {}, 0.0, 0.0)
+        self.keyframes: np.ndarray = np.empty((0, 4, 4))   # map_from_keyframe
 
-    def add(self, snapshot: Snapshot) -> bool:
-        """Take a new keyframe; return whether a loop was closed."""
+    def add(self, snapshot: Snapshot, search: bool = True) -> bool:
+        """Take a new keyframe; return whether a loop was closed. search: whether to look."""
         self._chain.update(snapshot, self.corrections)
         for place in snapshot.settled:
             if place.keyframe in self._chain:
                 self._album.add(place)
-        loops = self._search(snapshot.place)
+        loops = self._search(snapshot.place) if search else []
         self._loops += loops
         self._found += len(loops)
         if loops or snapshot.gap is not None:
             self.close(self._config.loop_iterations)
         self._thin()
+        self.keyframes = apply_to_pose(self._chain.nodes, np.eye(4))
         return bool(loops)
 
     def update(self, keyframes: np.ndarray, poses: np.ndarray) -> None:

@@ -92,6 +92,8 @@ class Odometry:
         self._places = PlaceMaker(config.window)
         self._snapshot: Snapshot | None = None
         self._gaps = GapWatch()
+        # By which lengths in the odometry frame are longer: loops tell how the unit drifted.
+        self.unit = 1.0
         self._frames = 0
         self._keyframes = 0
         self._log_scale = 0.0
@@ -123,8 +125,9 @@ class Odometry:
         tracks = fix.tracks
         wanted = not blind and (not len(tracks) or fix.source == 'matches' or self._rule.wants(
             tracks, fix.pose, self.map.camera, self._width))
-        self._odom_from_last = nearest_pose(
-            self._odom_from_last @ (inverse(before) @ fix.pose))
+        step = inverse(before) @ fix.pose
+        step[:3, 3] *= self.unit
+        self._odom_from_last = nearest_pose(self._odom_from_last @ step)
         if wanted:
             self._add_keyframe(frame, fix, adjust_now)
         else:

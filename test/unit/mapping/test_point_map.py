@@ -320,6 +320,45 @@ def test_a_rescaled_map_goes_on_as_one_that_was_in_that_unit_from_the_start():
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
+def test_what_each_keyframe_saw_moves_by_its_own_similarity():
+    world = PointMap(4096, 0.1)
+    first, second = random_cloud(200, 1), random_cloud(200, 2)
+    away = EYE.double().clone()
+    away[0, 3] = 50.0
+    world.add(first, EYE, 3)
+    world.add(second, away, 8)
+    turn = random_transform(3).numpy()
+    turn[:3, :3] *= 1.5
+    asked = []
+
+    def similarities(keyframes):
+        asked.append(keyframes.tolist())
+        return np.stack([np.eye(4), turn])
+
+    before = contents(world)[0]
+    world.move(similarities)
+    assert asked == [[3, 8]]
+    there = before[:, 0] > 25
+    expected = np.concatenate([before[~there], before[there] @ turn[:3, :3].T + turn[:3, 3]])
+    found = contents(world)[0]
+    # Some meet in a voxel and are one point now; the others are where they belong.
+    distance = np.linalg.norm(found[:, None] - expected[None], axis=-1).min(1)
+    assert len(found) > 0.8 * len(expected) and np.median(distance) < 1e-4
+    assert distance.max() < 0.2
+
+
+def test_an_empty_map_moves_without_asking():
+    PointMap(64).move(pytest.fail)
+
+
+def test_a_voxel_goes_with_the_newest_keyframe_that_saw_it():
+    world = PointMap(64, 1.0)
+    for keyframe in (5, 9, 7):
+        world.add(packed([[0.5, 0.5, 0.5]]), EYE, keyframe)
+    world.resize_voxels(0.5)
+    world.move(lambda keyframes: pytest.fail() if keyframes.tolist() != [9] else np.eye(4)[None])
+
+
 def test_memory_is_fifty_bytes_a_place_at_most():
     world = PointMap(2 ** 10)
     tensors = (world._keys, world._rows, world._scratch)

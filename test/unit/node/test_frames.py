@@ -109,3 +109,16 @@ def test_a_robot_begins_at_its_own_origin():
     frame.place(base_from_optical, np.eye(4))
     odom_from_base = frame.odom_from_camera(np.eye(4)) @ np.linalg.inv(base_from_optical)
     np.testing.assert_allclose(odom_from_base, np.eye(4), atol=1e-12)
+
+
+def test_a_closed_loop_moves_the_map_under_the_odometry():
+    frame = OdometryFrame()
+    frame.place(level_from_optical(), np.eye(4))
+    seen = pose_at(1.0, 2.0, 0.5)
+    odom = frame.odom_from_camera(seen).copy()
+    correction = pose_at(0.3, -0.1, 0.2)
+    np.testing.assert_allclose(frame.map_from_odom(correction) @ odom,
+                               level_from_optical() @ correction @ seen, atol=1e-12)
+    # A motion of the network's world, seen in odometry.
+    moved = frame.in_odom(correction) @ odom
+    np.testing.assert_allclose(moved, frame.placed(correction @ seen), atol=1e-12)

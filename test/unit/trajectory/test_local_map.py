@@ -109,3 +109,14 @@ def test_a_known_focal_length_is_certain_and_another_one_gets_surer():
     asked = local_map.window_problem()
     local_map.apply(asked, solve(asked.problem))
     assert local_map.focal_uncertainty < CONFIG.focal_sigma
+
+
+def test_keyframes_that_only_turn_are_not_adjusted():
+    local_map, tracked, _ = walk(12)
+    assert local_map.window_problem() is not None
+    place = local_map.pose(11)
+    for number in range(12, 23):   # in place, to the left and the right
+        pose = place @ motion(np.array([0, 0.01 * (number % 2), 0, 0, 0, 0.0]))
+        pixels = project(to_camera(local_map.points(tracked)[0], pose), CAMERA)
+        local_map.add_keyframe(number, pose, Tracks(tracked, pixels.astype(np.float32)))
+    assert local_map.window_problem() is None

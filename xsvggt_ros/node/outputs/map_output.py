@@ -19,6 +19,8 @@ from xsvggt_ros.node.outputs.publishers import Publishers
 from xsvggt_ros.node.settings import MapSettings
 from xsvggt_ros.node.status.fault_log import FaultLog
 
+Moves = Callable[[np.ndarray], np.ndarray]   # from keyframes [K] to similarities [K, 4, 4]
+
 
 class MapError(RuntimeError):
     """There is no map to save, or it cannot be written; the message says what to do."""
@@ -101,13 +103,15 @@ class MapOutput:
     def add(
         self, header: Header, make_cloud: Callable[[], np.ndarray], pose: Pose,
         metres: float | None, settings: MapSettings, centre: np.ndarray | None = None,
+        keyframe: int = 0, moves: Moves | None = None,
     ) -> None:
         """
         Add a frame's packed cloud [N, 5] in its camera's frame, seen from `pose`.
 
         metres: in a unit of the network, if that is known; the map follows when it changes, and is
-        scaled about ``centre`` [3] in the odometry frame (None: its origin). What goes wrong is
-        reported: a map is not worth the stream.
+        scaled about ``centre`` [3] in the odometry frame (None: its origin). keyframe: of which
+        the frame is a part; moves: where closed loops say that what keyframes saw is now. What
+        goes wrong is reported: a map is not worth the stream.
         """
         if self._map is None:
             return
@@ -115,15 +119,18 @@ class MapOutput:
         try:
             with torch.cuda.stream(self._stream):
                 self._follow_unit(self._map, metres, np.zeros(3) if centre is None else centre)
+                if moves is not None:
+                    self._move(self._map, moves)
                 position = (np.array(pose.position) - self._origin).tolist()
                 stamped = StampedPose(
                     messages.nanoseconds(header), tuple(position), pose.orientation)
                 if settings.voxel_size != self._wanted_size:
                     self._wanted_size = settings.voxel_size
                     self._map.resize_voxels(self._wanted_size)
-                self._trajectory.add(stamped)
+                self._trajectory.add(stamped, keyframe)
                 cloud = make_cloud()
-                self._map.add(torch.from_numpy(cloud), torch.from_numpy(stamped.matrix()))
+                self._map.add(torch.from_numpy(cloud), torch.from_numpy(stamped.matrix()),
+                              keyframe)
         except Exception as error:  # out of memory, mostly
             self._report('a cloud could not be added to the map', error)
             return
@@ -193,6 +200,16 @@ class MapOutput:
         self._origin = centre + factor * (self._origin - centre)
         self._trajectory.rescale(factor)
         points.rescale(factor)
+
+    def _move(self, points: PointMap, moves: Moves) -> None:
+        """Move what was gathered, similarities of the odometry frame, about the map's origin."""
+        def about(keyframes: np.ndarray) -> np.ndarray:
+            found = moves(keyframes).copy()
+            found[:, :3, 3] += found[:, :3, :3] @ self._origin - self._origin
+            return found
+
+        self._trajectory.move(about)
+        points.move(about)
 
     def _report(self, what: str, error: Exception) -> None:
         name = type(error).__name__

@@ -16,7 +16,8 @@ from xsvggt_ros.node.outputs.motion import fill_motion
 from xsvggt_ros.node.outputs.publishers import Publishers
 from xsvggt_ros.node.settings import PoseSettings
 from xsvggt_ros.node.status.fault_log import FaultLog
-from xsvggt_ros.node.tracked_pose import TrackedPose
+from xsvggt_ros.node.tracked_pose import LoopState, TrackedPose
+from xsvggt_ros.trajectory.map_frame import MapFrame
 
 Edge = tuple[str, str, np.ndarray]  # parent, child, parent_from_child [4, 4]
 _PAUSE = 0.01  # seconds between two looks for a transform that is awaited
@@ -38,16 +39,18 @@ class PoseOutputs:
         self._tf = tf
         self._frame = OdometryFrame()
         self._path: deque[PoseStamped] = deque(maxlen=max_path)
+        self._path_keyframes: deque[int] = deque(maxlen=max_path)
+        self._map = MapFrame.none()
 
     def forget(self) -> None:
         """Begin anew, at the origin."""
         self._frame = OdometryFrame()
-        self._path.clear()
+        self._clear_path()
 
     def begin_stream(self) -> None:
         """Go on from here, with a new path: the network's world is another one now."""
         self._frame.begin_stream()
-        self._path.clear()
+        self._clear_path()
 
     def rescale(self, factor: float) -> np.ndarray:
         """Follow another unit; return the point [3] about which all is scaled."""
@@ -79,6 +82,9 @@ class PoseOutputs:
         odom_from_camera = self._frame.odom_from_camera(world_from_camera)
         body_frame = base_frame or header.frame_id
         odom_from_body = odom_from_camera @ np.linalg.inv(base_from_optical)
+        loops = None if tracked is None else tracked.loops
+        if loops is not None:
+            self._follow_loops(loops)
         self._publish_edges(header, body_frame, odom_from_body, settings)
         pose, publishers = Pose.from_matrix(odom_from_body), self._publishers
         odometry = messages.odometry(
@@ -89,13 +95,36 @@ class PoseOutputs:
         publishers.odometry.publish(odometry)
         stamped = messages.pose_stamped(header, odom_frame, pose)
         self._path.append(stamped)
+        self._path_keyframes.append(0 if loops is None else loops.keyframe)
         if publishers.pose.get_subscription_count():
             publishers.pose.publish(stamped)
         if publishers.path.get_subscription_count():
             publishers.path.publish(messages.path(self._path))
+        if loops is not None and publishers.keyframes.get_subscription_count():
+            placed = self._frame.placed(loops.map_frame.odom_from_map(loops.keyframes))
+            publishers.keyframes.publish(messages.pose_array(
+                header, odom_frame, placed @ np.linalg.inv(base_from_optical)))
         return Pose.from_matrix(odom_from_camera)
 
+    def moves(self, before: MapFrame, now: MapFrame, keyframes: np.ndarray) -> np.ndarray:
+        """Return by which [K, 4, 4] what keyframes [K] saw moved in the odometry frame."""
+        return self._frame.in_odom(now.moves(before, keyframes))
+
     # Parts ---------------------------------------------------------------------------------------
+
+    def _clear_path(self) -> None:
+        self._path.clear()
+        self._path_keyframes.clear()
+        self._map = MapFrame.none()
+
+    def _follow_loops(self, loops: LoopState) -> None:
+        """Move the path to where closed loops say that it was."""
+        before, self._map = self._map, loops.map_frame
+        if before.corrections is self._map.corrections or not self._path:
+            return
+        keyframes = np.array(self._path_keyframes, np.int64)
+        for stamped, move in zip(self._path, self.moves(before, self._map, keyframes)):
+            messages.move_pose(stamped.pose, move)
 
     def _base_from_optical(
         self, header: Header, settings: PoseSettings,
@@ -133,7 +162,8 @@ class PoseOutputs:
         elif settings.publish_tf:
             edges.append((odom_frame, body_frame, odom_from_body))
         if settings.publish_map_tf:
-            edges.append((settings.map_frame, odom_frame, self._frame.map_from_odom()))
+            edges.append((settings.map_frame, odom_frame,
+                          self._frame.map_from_odom(self._map.metric_map_from_odom)))
         free = [edge for edge in edges if self._is_free(*edge[:2])]
         if len(free) == len(edges):
             self._faults.clear('tf')

@@ -1,6 +1,6 @@
 """The topics the node publishes, and their QoS."""
 
-from geometry_msgs.msg import PoseStamped
+from geometry_msgs.msg import PoseArray, PoseStamped
 from nav_msgs.msg import OccupancyGrid, Odometry, Path
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
@@ -41,6 +41,8 @@ class Publishers:
         self.odometry = self._create(Odometry, '~/odometry', 10)
         self.pose = self._create(PoseStamped, '~/pose', 10)
         self.path = self._create(Path, '~/path', 1, DurabilityPolicy.TRANSIENT_LOCAL)
+        self.keyframes = self._create(
+            PoseArray, '~/keyframes', 1, DurabilityPolicy.TRANSIENT_LOCAL)
         self.map_points = self._create(
             PointCloud2, '~/map_points', 1, DurabilityPolicy.TRANSIENT_LOCAL)
         self.occupancy = self._create(

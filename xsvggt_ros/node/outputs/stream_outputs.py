@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 import time
 
 import numpy as np
@@ -18,7 +19,7 @@ from xsvggt_ros.node.frames import Pose
 from xsvggt_ros.node.inputs.tf_listener import TfListener
 from xsvggt_ros.node.loading import LoadedEngine
 from xsvggt_ros.node.outputs.frame_outputs import cloud_of, frame_outputs, without_gaps
-from xsvggt_ros.node.outputs.map_output import MapOutput
+from xsvggt_ros.node.outputs.map_output import MapOutput, Moves
 from xsvggt_ros.node.outputs.occupancy_output import OccupancyOutput
 from xsvggt_ros.node.outputs.pose_outputs import PoseOutputs
 from xsvggt_ros.node.outputs.publishers import Publishers
@@ -32,7 +33,8 @@ from xsvggt_ros.node.status.stream_statistics import (
     Ticket,
 )
 from xsvggt_ros.node.status.stream_status import cache_message, StatusPublisher
-from xsvggt_ros.node.tracked_pose import TrackedPose
+from xsvggt_ros.node.tracked_pose import LoopState, TrackedPose
+from xsvggt_ros.trajectory.map_frame import MapFrame
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class StreamOutputs:
         self._metres = 1.0  # in the unit of what was published
         self._pose: Pose | None = None  # what `publish` found out, for `account`
         self._centre: np.ndarray | None = None
+        self._map_frame = MapFrame.none()   # that the map has followed
         self._published = 0.0
         self._packing = self._publishing = 0.0  # seconds
 
@@ -104,6 +107,7 @@ class StreamOutputs:
         self._statistics.forget_stream()
         self._metres = 1.0
         self._pose = self._centre = None
+        self._map_frame = MapFrame.none()
         self._poses.begin_stream()
         self.map.forget()
         self._occupancy.forget()
@@ -185,10 +189,20 @@ class StreamOutputs:
         settings = frame.settings.map
         if self._pose is not None:
             metres = frame.scale.metres if frame.scale else None
-            self.map.add(frame.header, lambda: without_gaps(cloud_of(frame.host)), self._pose,
-                         metres, settings, self._centre)
+            loops = None if frame.tracked is None else frame.tracked.loops
+            self.map.add(
+                frame.header, lambda: without_gaps(cloud_of(frame.host)), self._pose, metres,
+                settings, self._centre, loops.keyframe if loops else 0,
+                self._moves(loops) if loops else None)
             if 'cloud' in frame.host:   # it is not without a map and subscribers
                 self._occupancy.add(frame.header, without_gaps(cloud_of(frame.host)), self._pose,
                                     metres, self._centre)
             self._centre = None
         self.publish_maps(frame.settings)
+
+    def _moves(self, loops: LoopState) -> Moves | None:
+        """Return how the map is to follow loops that were closed since its last cloud."""
+        before, self._map_frame = self._map_frame, loops.map_frame
+        if before.corrections is loops.map_frame.corrections:
+            return None
+        return partial(self._poses.moves, before, loops.map_frame)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+import math
 import os
 import time
 
@@ -14,6 +15,7 @@ from xsvggt_ros.node.message_fields import fill
 from xsvggt_ros.node.outputs.map_output import MapReport
 from xsvggt_ros.node.status.fault_log import Fault
 from xsvggt_ros.node.status.stream_statistics import FrameReport, PERCENTILES, percentiles
+from xsvggt_ros.node.tracked_pose import LoopState
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 RECENT = 10.0  # seconds for which a fault that does not repeat stays visible
@@ -330,6 +332,15 @@ def _memory(s: Snapshot) -> Part:
     return level, message + '; lower cache.max_tokens or model.image_size', values
 
 
+def _loops(loops: LoopState) -> dict[str, object]:
+    report = loops.report
+    refused = ', '.join(f'{reason} {count}' for reason, count in report.refused.items())
+    moved = report.moved * loops.map_frame.metres
+    return {'keyframes': len(loops.keyframes), 'loops closed': report.found,
+            'loops refused': refused or 'none',
+            'drift corrected': f'{moved:.3f}, {math.degrees(report.turned):.2f} degrees'}
+
+
 def _tracking(s: Snapshot) -> Part:
     values: dict[str, object] = {
         'resets': s.resets, 'last reset': s.last_reset or 'none',
@@ -341,6 +352,8 @@ def _tracking(s: Snapshot) -> Part:
             values['pose from'] = tracked.source
             values['landmarks'] = tracked.inliers
             values['reprojection error'] = f'{tracked.error:.2f} pixels'
+            if tracked.loops is not None:
+                values.update(_loops(tracked.loops))
     if s.tf_refused:
         values['TF refused'] = '; '.join(s.tf_refused[-3:])
         values['TF edges refused'] = len(s.tf_refused)
