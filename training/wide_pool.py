@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
+import sys
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ _LARGEST = 112           # rows of the largest picture
 _HEIGHTS = (84, 84, 84, 84, 84, 84, 70, 70, 56, 112)    # by the room's number
 _OLD_EVERY = 5           # every so-manieth room is one of the synthetic world
 _LONGEST_STRIDE = 3
+_ATTEMPTS, _OTHER = 3, 1 << 40   # numbers of rooms in place of one that cannot be drawn
 _VALIDATION = 1_000_000   # number of the first room of validation
 _FIELDS = {'images': ((FRAMES, _LARGEST, WIDTH, 3), np.uint8),
            'depths': ((FRAMES, _LARGEST, WIDTH), np.float16),
@@ -114,7 +116,8 @@ class RoomPool:
             folder.mkdir(parents=True, exist_ok=True)
             save_textures(load_textures(textures).share(held_back=False), photographs)
         self.whole_ways = whole_ways
-        self._pool = ProcessPoolExecutor(processes, get_context('spawn'))
+        self._pool = ProcessPoolExecutor(processes, get_context('spawn'),
+                                         torch.set_num_threads, (1,))
         self._ahead = max(2 * processes, 4)
         self.window = slots - self._ahead
         self._jobs: dict[int, Future] = {}
@@ -188,7 +191,6 @@ def jitter(clips: Clips, rng: np.random.Generator) -> Clips:
 def render_room(folder: Path, slots: int, number: int, whole_way: bool,
                 slot: int | None = None) -> None:
     """Render room `number` into its slot, or another, of the ring in `folder`."""
-    torch.set_num_threads(1)
     values = _old_room(number) if is_old(number) else _wide_room(
         number, _saved_textures(folder / 'textures.npz'), whole_way)
     Ring.open(folder, slots).write(number, values, slot)
@@ -196,8 +198,18 @@ def render_room(folder: Path, slots: int, number: int, whole_way: bool,
 
 def _wide_room(number: int, textures: Textures, whole_way: bool) -> dict[str, np.ndarray]:
     """Return a room of the wide world, 48 frames of one camera or 24 of two."""
-    room, size = WideRoom(number, textures), (WIDTH, height_of(number))
-    clips = [room.clip(frames, size) for frames in ([FRAMES] if whole_way else [FRAMES // 2] * 2)]
+    lengths, size = [FRAMES] if whole_way else [FRAMES // 2] * 2, (WIDTH, height_of(number))
+    for attempt in range(_ATTEMPTS):
+        try:
+            room = WideRoom(number + attempt * _OTHER, textures)
+            clips = [room.clip(frames, size) for frames in lengths]
+            break
+        except (ArithmeticError, IndexError, ValueError) as error:
+            # One room among many thousands must not end a training of hours.
+            print(f'room {number + attempt * _OTHER} cannot be drawn ({error!r}); taking another',
+                  file=sys.stderr, flush=True)
+            if attempt == _ATTEMPTS - 1:
+                raise
     return {'images': np.concatenate([clip.images for clip in clips]),
             'depths': np.concatenate([np.minimum(clip.depths, 6e4) for clip in clips]),
             'world_from_camera': np.concatenate([clip.world_from_camera for clip in clips]),

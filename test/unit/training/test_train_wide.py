@@ -16,7 +16,15 @@ from training.clips import Clips  # noqa: E402
 from training.losses import true_points  # noqa: E402
 from training.train_wide import main, Run, Sources, WidePlan, WideTrainer  # noqa: E402
 from training.wide_losses import likelihood, SPREAD, wide_losses, wide_total  # noqa: E402
-from training.wide_pool import FRAMES, height_of, is_old, Ring, RoomPool  # noqa: E402
+from training.wide_pool import (  # noqa: E402
+    FRAMES,
+    height_of,
+    is_old,
+    render_room,
+    Ring,
+    RoomPool,
+)
+from training.wide_world.world import WideClip  # noqa: E402
 from xsvggt_ros.geometry.se3 import matrix_to_quaternion  # noqa: E402
 from xsvggt_ros.kv_cache.retention import FrameCoverage  # noqa: E402
 from xsvggt_ros.model.causal import ClipPrediction, predict_clips  # noqa: E402
@@ -204,6 +212,29 @@ def test_rooms_are_rendered_by_processes(tmp_path):
         clips = pool.ring.clips(np.array([number]), np.arange(FRAMES)[None])
         assert clips.depth.min() > 0.05 and clips.images.std() > 0.02
         assert torch.allclose(clips.camera_from_first[:, 0], torch.eye(4), atol=1e-5)
+
+
+def test_a_room_that_cannot_be_drawn_is_replaced(tmp_path, monkeypatch, capsys):
+    class Room:
+        def __init__(self, number, textures):
+            self.number = number
+            if number < limit:
+                raise ValueError('no way is free')
+
+        def clip(self, frames, size):
+            values = made_room(1)
+            return WideClip(values['images'][:frames], values['depths'][:frames],
+                            values['world_from_camera'][:frames], np.array([0.9, 1.2]))
+
+    monkeypatch.setattr('training.wide_pool.WideRoom', Room)
+    monkeypatch.setattr('training.wide_pool._saved_textures', lambda path: None)
+    limit = 1000
+    Ring.open(tmp_path, 4)
+    render_room(tmp_path, 4, 1, False)
+    assert Ring.open(tmp_path, 4).holds(1) and 'no way is free' in capsys.readouterr().err
+    limit = 1 << 60
+    with pytest.raises(ValueError, match='no way is free'):
+        render_room(tmp_path, 4, 2, False)
 
 
 def trained(config, tmp_path, name, plan=PLAN, stop_at=None):
