@@ -20,6 +20,19 @@ COMMANDS = {
     'world': 'write images, depth and poses of the synthetic world',
 }
 
+# Of commands whose module says nothing at the end of its help.
+EXAMPLES = {
+    'demo': 'demo --input drive.mp4 --out out/drive',
+    'camera': 'camera --input drive.mp4 --topic /camera/image_raw --loop',
+    'eval': 'eval --data 7scenes/chess --trajectory optimized --json chess.json',
+    'bench': 'bench --checkpoint small --image 112x84 --frames 100',
+    'export': 'export --checkpoint small --image 112x84 --out onnx',
+    'soak': 'soak --short',
+    'world': 'world render --seed 2000001 --frames 200 --out room',
+}
+ENDED_BY_CTRL_C = ('demo', 'camera')   # which is how they end
+EXIT_CODES = 'exit codes: 0 done, 1 failed (the reason is one line on stderr), 2 wrong arguments'
+
 
 def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     """Return the parser; only `command`'s module is imported and gives its arguments."""
@@ -33,6 +46,11 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
             module = import_module(f'xsvggt_ros.cli.{name}')
             module.add_arguments(sub)
             sub.set_defaults(run=module.run)
+            if sub.epilog is None:
+                last = ('0 after Ctrl-C, too' if name in ENDED_BY_CTRL_C
+                        else '130 after Ctrl-C')
+                sub.epilog = f'example: xsvggt {EXAMPLES[name]}\n\n{EXIT_CODES},\n{last}\n'
+                sub.formatter_class = argparse.RawDescriptionHelpFormatter
     return parser
 
 

@@ -261,13 +261,53 @@ def test_a_topic_belongs_to_a_bag(tmp_path):
         open_source(write_folder(tmp_path / 'a', IMAGES[:1], STAMPS[:1]), topic='/a')
 
 
-def test_the_trajectory_is_the_same_whatever_the_recording_is_in(tmp_path):
-    from xsvggt_ros.cli.main import main
-    calibration = tmp_path / 'camera_info.yaml'
+def turned_video(folder):
+    stored = [np.ascontiguousarray(np.rot90(image, 1)) for image in IMAGES]
+    path = write_video(folder / 'a.mp4', stored, STEPS_MS)
+    rotate_video(path, 90)
+    return path
+
+
+def calibration_file(folder):
+    file = folder / 'camera_info.yaml'
     k = ', '.join(map(str, camera_matrix().ravel()))
-    calibration.write_text(
+    file.write_text(
         f'image_width: {SIZE[0]}\nimage_height: {SIZE[1]}\ncamera_matrix: {{data: [{k}]}}\n'
         'distortion_model: plumb_bob\ndistortion_coefficients: {data: [0, 0, 0, 0, 0]}\n')
+    return file
+
+
+def trajectory_of(path, out, calibration):
+    from xsvggt_ros.cli.main import main
+    from xsvggt_ros.mapping.map_files import read_tum
+    assert main(['reconstruct', str(path), '--image-size', '56', '--frames', '6', '--calibration',
+                 str(calibration), '--out', str(out)]) == 0
+    return read_tum(out / 'trajectory.tum')
+
+
+def test_the_trajectory_of_what_was_compressed_is_nearly_the_same(tmp_path):
+    calibration = calibration_file(tmp_path)
+    whole = trajectory_of(LOSSLESS['folder'](tmp_path), tmp_path / 'out', calibration)
+    length = sum(np.linalg.norm(np.subtract(one.position, other.position))
+                 for one, other in zip(whole, whole[1:]))
+    for kind, write in (LOSSY | {'turned video': turned_video}).items():
+        if kind not in ('jpeg', 'h264', 'ROS 1 jpeg', 'video', 'video, constant rate',
+                        'turned video'):
+            continue
+        folder = tmp_path / kind.replace(' ', '_')
+        folder.mkdir()
+        poses = trajectory_of(write(folder), folder / 'out', calibration)
+        start = 0 if 'video' in kind else START
+        steps = EVEN_MS if 'constant' in kind else STEPS_MS
+        for pose, true, ms in zip(poses, whole, steps, strict=False):
+            assert abs(pose.stamp_ns - start - ms * 10 ** 6) < 10 ** 6
+            off = np.linalg.norm(np.subtract(pose.position, true.position))
+            assert off < 0.05 * length, (kind, off, length)
+
+
+def test_the_trajectory_is_the_same_whatever_the_recording_is_in(tmp_path):
+    from xsvggt_ros.cli.main import main
+    calibration = calibration_file(tmp_path)
     written = []
     for kind in ('folder', 'split mcap', 'sqlite', 'ROS 1', 'png'):
         folder = tmp_path / kind.replace(' ', '_')
