@@ -72,6 +72,8 @@ def run_reconstruct(options: argparse.Namespace) -> None:
     if options.resume:
         _go_on(run, load_state(options.out, settings, choose_device(options.device)))
         recording, metres, followed = run.recording, run.metres, run.followed
+    else:
+        forget_state(options.out)   # of an earlier run, whose files are replaced now
     ahead = frames_ahead(source)
     try:
         run.reconstruct_all(ahead, lambda: _save_state(run, settings, options.out))

@@ -130,3 +130,16 @@ def test_a_state_runs_no_code_of_others(tmp_path, images, capsys):
     assert main(['reconstruct', str(images), '--resume', '--out', str(tmp_path)]) == 1
     assert "it holds 'posix.system', which no state has" in capsys.readouterr().err
     assert not (tmp_path / 'done').exists()
+
+
+def test_a_run_that_begins_anew_forgets_the_one_before(tmp_path, images, monkeypatch, capsys):
+    command = ['reconstruct', str(images), *SMALL, '--out', str(tmp_path)]
+    with monkeypatch.context() as patched:
+        interrupt(patched, 3)
+        assert main(command) == 130
+    assert (tmp_path / STATE_FILE).exists()
+    with monkeypatch.context() as patched:
+        interrupt(patched, 0)   # before its first frame is done: there is nothing to go on from
+        assert main(command) == 130
+    assert main([*command, '--resume']) == 1
+    assert 'has no run that was interrupted' in capsys.readouterr().err
