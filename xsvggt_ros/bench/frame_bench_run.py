@@ -46,7 +46,8 @@ def run_bench(options: argparse.Namespace) -> None:
         size = options.size if options.checkpoint is None else 'auto'
         # What is compared takes floats.
         stored = 'float' if options.compare else options.weights
-        loaded = load_model(options.checkpoint or checkpoint, size, device, weights=stored)
+        loaded = load_model(options.checkpoint or checkpoint, size, device, weights=stored,
+                            precision=None if options.compare else options.dtype)
         check_weights(options.weights, device)
         tell_missing_kernels(device)
     except (CheckpointError, RuntimeError) as error:

@@ -10,7 +10,6 @@ import torch
 from xsvggt_ros.console.errors import ToolError
 from xsvggt_ros.kernels import native
 from xsvggt_ros.model.checkpoint import CheckpointError, load_model, LoadedModel
-from xsvggt_ros.model.precision import loading_precision
 
 
 def choose_device(name: str) -> torch.device:
@@ -32,7 +31,7 @@ def load_network(
 ) -> LoadedModel:
     """Return the network on the device; dtype: what `--dtype` says. Raises ToolError."""
     try:
-        loaded = load_model(checkpoint, size, device, loading_precision(dtype, device), weights)
+        loaded = load_model(checkpoint, size, device, weights=weights, precision=dtype)
         tell_missing_kernels(device)
         return loaded
     except (CheckpointError, RuntimeError) as error:

@@ -17,7 +17,7 @@ from xsvggt_ros.engine.memory_need import memory_need
 from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.model.checkpoint import CheckpointError, plan_model
-from xsvggt_ros.model.precision import choose_precision, loading_precision
+from xsvggt_ros.model.precision import choose_precision
 
 FRAMES = 12
 WARM = 3       # frames before those that are timed
@@ -64,15 +64,14 @@ def memory_finding(
     width, height = options.image
     try:
         need = memory_need(network, EngineConfig(
-            cache, device, dtype, heads, network.config.img_size),
-            loading_precision(options.dtype, device), height, width)
+            cache, device, dtype, heads, network.config.img_size), height, width)
     except ValueError as error:
         return Finding('network memory', 'error', str(error))
     on_cpu = device.type == 'cpu'
     free = host_memory()[0] if on_cpu else torch.cuda.mem_get_info(device)[0]
     there = _resident() if on_cpu else 0
-    words = (f'up to {_gigabytes(need.peak + there)} on {device}: {_gigabytes(need.loading)} '
-             f'while weights are read, then {_gigabytes(need.weights)}; caches '
+    words = (f'up to {_gigabytes(need.peak + there)} on {device}: weights '
+             f'{_gigabytes(need.weights)}; caches '
              f'{_gigabytes(need.caches)} for {options.max_tokens} tokens; at most '
              f'{_gigabytes(need.working)} for a frame; {_gigabytes(free)} are free')
     if need.peak > free:

@@ -15,7 +15,7 @@ from xsvggt_ros.model.network import StreamNetwork
 # head, and how often; for each channel of a token; and bytes that libraries take and memory that
 # is scattered, whatever the network. More than was measured.
 PER_PIXEL, AT_ONCE, PER_CHANNEL, LIBRARIES = 80, 1.5, 24, 384 << 20
-SCATTERED = 1.05  # of weights that are read one by one: what lies in memory for one that is read
+SCATTERED = 1.1  # of weights while they are read: one block of floats, and holes between them
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,9 @@ class MemoryNeed:
     """
     Bytes on the device, beside what the process has before.
 
-    loading: the weights as they are read, before their final precision; weights, caches: then;
     working: at most, while a frame is in the network.
     """
 
-    loading: int
     weights: int
     caches: int
     working: int
@@ -36,21 +34,19 @@ class MemoryNeed:
     def peak(self) -> int:
         """Return the most there will be."""
         return LIBRARIES + max(
-            int(SCATTERED * self.loading), self.weights + self.caches + self.working)
+            int(SCATTERED * self.weights), self.weights + self.caches + self.working)
 
 
 def memory_need(
-    network: StreamNetwork, config: EngineConfig, loading: torch.dtype, height: int, width: int,
+    network: StreamNetwork, config: EngineConfig, height: int, width: int,
 ) -> MemoryNeed:
     """
     Return what a network takes for frames of a size, each with what `StreamEngine` does.
 
-    network: on the device 'meta', which gets the precision of ``config``; loading: the precision
-    in which its weights are read. Raises BudgetError and ValueError as the engine would.
+    network: on the device 'meta', which gets the precision of ``config``. Raises BudgetError and
+    ValueError as the engine would.
     """
     config.check(network.patch_size)
-    network.set_dtype(loading)
-    read = parameter_bytes(network)
     network.set_dtype(config.dtype, config.head_dtype)
     resize = Resize.plan(height, width, config.image_size, network.patch_size)
     layout = network.cache_layout(resize.height, resize.width)
@@ -63,7 +59,7 @@ def memory_need(
     working += 2 * 4 * slots * dim  # keys and values of a layer, unpacked
     if torch.device(config.device).type == 'cpu' and tokens < onednn.FUSED_QUERIES:
         working += 4 * heads * tokens * slots
-    return MemoryNeed(read, parameter_bytes(network), caches.bytes_reserved, working)
+    return MemoryNeed(parameter_bytes(network), caches.bytes_reserved, working)
 
 
 def parameter_bytes(network: nn.Module) -> int:

@@ -17,7 +17,8 @@ from xsvggt_ros.model.config import DPT_LEVELS, ModelConfig
 from xsvggt_ros.model.error_table import ErrorTable
 from xsvggt_ros.model.kinds import kind_of_config, kind_of_weights, sized, SIZES
 from xsvggt_ros.model.layers import Block
-from xsvggt_ros.model.network import StreamNetwork
+from xsvggt_ros.model.network import lower, StreamNetwork
+from xsvggt_ros.model.precision import choose_precision
 from xsvggt_ros.model.random_weights import random_weight
 from xsvggt_ros.model.weight_files import (
     CheckpointError,
@@ -31,7 +32,11 @@ from xsvggt_ros.model.weight_files import (
     short,
     Source,
 )
-from xsvggt_ros.model.weight_quantization import check_weights, quantise_weights
+from xsvggt_ros.model.weight_quantization import (
+    check_weights,
+    give_back_memory,
+    quantise_weights,
+)
 
 RANDOM = 'random'
 ASSETS = Path(__file__).parents[1] / 'assets'
@@ -53,7 +58,8 @@ class LoadedModel:
 
 
 def load_model(source: str, size: str = 'auto', device: torch.device | str = 'cpu',
-               dtype: torch.dtype = torch.float32, weights: str = 'float') -> LoadedModel:
+               dtype: torch.dtype = torch.float32, weights: str = 'float',
+               precision: str | None = None) -> LoadedModel:
     """
     Return the network whose weights are at `source`, on `device`, its aggregator in `dtype`.
 
@@ -67,14 +73,15 @@ def load_model(source: str, size: str = 'auto', device: torch.device | str = 'cp
     """
     check_weights(weights, device)
     _check_size(size)
+    loading = _Loading(torch.device(device), dtype, weights, precision)
     if source == RANDOM:
-        return _random_model('small' if size == 'auto' else size, device, dtype, weights)
+        return _random_model('small' if size == 'auto' else size, loading)
     with open_checkpoint(_file_of(source)) as opened:
         config = _find_config(opened) if size == 'auto' else sized(size)
-        model = _empty_model(config, dtype)
+        model = loading.empty_model(config)
         _check_keys(opened, model)
-        size_text = _size_text(config, model, weights)
-        _fill(model, opened.read, device, weights)
+        size_text = loading.describe(model)
+        loading.fill(model, opened.read, opened.release)
     description = f'{opened.path.name} ({size_text})'
     if opened.training:
         description += f', trained in {short(opened.training)}'
@@ -99,10 +106,11 @@ def plan_model(source: str, size: str = 'auto') -> StreamNetwork:
     source, size: as `load_model` takes them. Raises CheckpointError.
     """
     _check_size(size)
+    loading = _Loading(torch.device('meta'), torch.float32, 'float', None)
     if size == 'auto' and source != RANDOM:
         with open_checkpoint(_file_of(source)) as opened:
-            return _empty_model(_find_config(opened), torch.float32)
-    return _empty_model(sized('small' if size == 'auto' else size), torch.float32)
+            return loading.empty_model(_find_config(opened))
+    return loading.empty_model(sized('small' if size == 'auto' else size))
 
 
 def _check_size(size: str) -> None:
@@ -290,35 +298,78 @@ def _differing(config: Mapping[str, Any], told: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def _empty_model(config: ModelConfig, dtype: torch.dtype) -> StreamNetwork:
-    """Return a network without memory, whose parameters already have their final precision."""
-    with torch.device('meta'):
-        model = kind_of_config(config).network(config)
-    return model.set_dtype(dtype).eval()
+@dataclass(frozen=True)
+class _Loading:
+    """What a network is to be once its weights are there: see `load_model`."""
+
+    device: torch.device
+    dtype: torch.dtype
+    weights: str
+    precision: str | None
+
+    def precisions(self, config: ModelConfig) -> tuple[torch.dtype, torch.dtype]:
+        """Return the precision of the aggregator, and that of the heads."""
+        if self.precision is None:
+            return self.dtype, torch.float32
+        return choose_precision(self.precision, self.device, config)
+
+    def empty_model(self, config: ModelConfig) -> StreamNetwork:
+        """Return a network without memory, its parameters in the precision they are read in."""
+        with torch.device('meta'):
+            model = kind_of_config(config).network(config)
+        return model.set_dtype(self.dtype if self.precision is None else torch.float32).eval()
+
+    def fill(self, model: StreamNetwork, read: Callable[[str], Tensor],
+             release: Callable[[Tensor], None] = lambda weight: None) -> None:
+        """
+        Give a network without memory its weights, and store them as was chosen.
+
+        read: returns a weight by its key. release: is called with each when it was copied.
+        """
+        blocks = {name: part for name, part in model.named_modules() if isinstance(part, Block)}
+        inside = tuple(f'{name}.' for name in blocks)
+        aggregator, heads = self.precisions(model.config)
+
+        def load(part: nn.Module, prefix: str, keys: list[str]) -> None:
+            weights: dict[str, Tensor] = {}
+            for key in keys:
+                # A copy even if nothing is to convert: what was read may be a window into a file.
+                weight = read(prefix + key)
+                empty = part.get_parameter(key)
+                weights[key] = torch.empty_like(empty, device=self.device).copy_(weight)
+                release(weight)
+            part.load_state_dict(weights, strict=bool(prefix), assign=True)
+
+        load(model, '', [key for key in model.state_dict() if not key.startswith(inside)])
+        if self.precision is not None:
+            for head in model.dense_heads():
+                lower(head, heads)
+        # Block by block, so that no more than one is held as floats that are to go.
+        for name, block in blocks.items():
+            load(block, f'{name}.', list(block.state_dict()))
+            if self.weights != 'float' or self.precision is not None:
+                block.fold()
+            quantise_weights(model, self.weights, name)
+            if self.precision is not None:
+                lower(block, aggregator if name.startswith('aggregator.') else heads)
+        quantise_weights(model, self.weights)
+        model.set_dtype(aggregator, heads)
+        give_back_memory()
+
+    def describe(self, model: StreamNetwork) -> str:
+        """Return the size of a network without memory for a person."""
+        stored = f', weights {self.weights}' if self.weights != 'float' else ''
+        return _size_text(model, self.precisions(model.config)[0]) + stored
 
 
-def _fill(model: StreamNetwork, read: Callable[[str], Tensor], device: torch.device | str,
-          stored: str) -> None:
-    """Give a network without memory its weights, one at a time, and store them as was chosen."""
-    blocks = {name: part for name, part in model.named_modules() if isinstance(part, Block)}
-    inside = tuple(f'{name}.' for name in blocks)
-
-    def load(part: nn.Module, prefix: str, keys: list[str]) -> None:
-        weights: dict[str, Tensor] = {}
-        for key in keys:
-            # A copy even if nothing is to convert: the tensor read may be a window into the file.
-            empty = part.get_parameter(key)
-            weights[key] = torch.empty_like(empty, device=device).copy_(read(prefix + key))
-        part.load_state_dict(weights, strict=bool(prefix), assign=True)
-
-    load(model, '', [key for key in model.state_dict() if not key.startswith(inside)])
-    # Block by block, so that no more than one is held as floats that are to go.
-    for name, block in blocks.items():
-        load(block, f'{name}.', list(block.state_dict()))
-        if stored != 'float':
-            block.fold()
-            quantise_weights(model, stored, name)
-    quantise_weights(model, stored)
+def _size_text(model: StreamNetwork, dtype: torch.dtype) -> str:
+    """Return the size of a network for a person."""
+    config = model.config
+    millions = sum(weight.numel() for weight in model.parameters()) / 1e6
+    kind = kind_of_config(config)
+    name = f'{kind.name}, {kind.note}; ' if kind.note else ''
+    return (f'{name}embed_dim {config.embed_dim}, depth {config.depth}, {millions:.1f} M '
+            f"parameters, {str(dtype).removeprefix('torch.')}")
 
 
 def _check_keys(source: Source, model: StreamNetwork) -> None:
@@ -337,7 +388,7 @@ def _check_keys(source: Source, model: StreamNetwork) -> None:
                 _listed('of another shape', differing)]
     if any(problems):
         raise CheckpointError('\n  '.join(
-            [f'{source.path} does not fit the network ({_size_text(model.config, model)}):',
+            [f'{source.path} does not fit the network ({_size_text(model, model.dtype)}):',
              *filter(None, problems),
              'name the checkpoint of this network, or the size that belongs to it; a config that '
              f'cannot be told from the weights goes into {source.path.with_suffix(".json")}']))
@@ -351,24 +402,12 @@ def _listed(kind: str, entries: list[str]) -> str:
     return f'{len(entries)} {kind}: {", ".join(short(e, 120) for e in entries[:MAX_LISTED])}{more}'
 
 
-def _random_model(size: str, device: torch.device | str, dtype: torch.dtype,
-                  weights: str = 'float', seed: int = 0) -> LoadedModel:
+def _random_model(size: str, loading: _Loading, seed: int = 0) -> LoadedModel:
     """Return a network of seeded random weights."""
     config = sized(size)
-    model = _empty_model(config, dtype)
+    model = loading.empty_model(config)
     shapes = {key: tuple(weight.shape) for key, weight in model.state_dict().items()}
-    size_text = _size_text(config, model, weights)
-    _fill(model, lambda key: random_weight(key, shapes[key], seed), device, weights)
+    size_text = loading.describe(model)
+    loading.fill(model, lambda key: random_weight(key, shapes[key], seed))
     return LoadedModel(model, config, f'RANDOM WEIGHTS, results mean nothing '
                        f'({size}: {size_text})', True)
-
-
-def _size_text(config: ModelConfig, model: StreamNetwork, weights: str = 'float') -> str:
-    """Return the size of a network for a person."""
-    millions = sum(weight.numel() for weight in model.parameters()) / 1e6
-    precision = str(model.dtype).removeprefix('torch.')
-    kind = kind_of_config(config)
-    name = f'{kind.name}, {kind.note}; ' if kind.note else ''
-    return (f'{name}embed_dim {config.embed_dim}, depth {config.depth}, '
-            f'{millions:.1f} M parameters, {precision}'
-            + (f', weights {weights}' if weights != 'float' else ''))

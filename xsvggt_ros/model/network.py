@@ -138,10 +138,10 @@ class StreamNetwork(nn.Module):
             if choice not in DTYPES:
                 raise ValueError(f'the network cannot run in {choice}; choose one of '
                                  f'{", ".join(str(choice) for choice in DTYPES)}')
-        _lower(self.aggregator, dtype)
+        lower(self.aggregator, dtype)
         for head in (*self.dense_heads(), self.camera_head.trunk,
                      self.camera_head.poseLN_modulation):
-            _lower(head, heads)
+            lower(head, heads)
         return self
 
     def set_kernels(self, choice: str) -> str:
@@ -197,7 +197,7 @@ class StreamNetwork(nn.Module):
                              f'pixels, got {width}x{height}')
 
 
-def _lower(part: nn.Module, dtype: torch.dtype) -> None:
+def lower(part: nn.Module, dtype: torch.dtype) -> None:
     """Give the linear layers and the convolutions of a part this precision."""
     for module in part.modules():
         if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):

@@ -1,13 +1,12 @@
 """Which precision a network runs in, and on how many threads: one rule for node and commands."""
 
-import ctypes
-
 import torch
 
 from xsvggt_ros.kernels import onednn
 from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.model.network import StreamNetwork
 from xsvggt_ros.model.threads import use_threads
+from xsvggt_ros.model.weight_quantization import give_back_memory
 
 WIDE = 512  # channels from which bf16 pays on a CPU: small networks are busy with other things
 PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
@@ -56,19 +55,6 @@ def make_ready(
         give_back_memory()
     use_threads(threads, model)
     return precision
-
-
-def give_back_memory() -> None:
-    """
-    Have the C library give memory that nobody uses back to the system, if it can.
-
-    Of itself it keeps what many weights of a few megabytes have left: after the full network went
-    from fp32 to bf16, 1.9 of 4.2 GB.
-    """
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-    except (AttributeError, OSError):
-        pass  # another C library
 
 
 def cpu_multiplies_bf16() -> bool:

@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+import ctypes
 from dataclasses import dataclass
 import json
+import mmap
 from pathlib import Path
+import sys
 from typing import Any
 import warnings
 import zipfile
@@ -58,6 +61,7 @@ class Source:
     config: str | None = None  # JSON that was stored with the weights
     training: str | None = None  # what the weights say of where they come from
     depth_errors: str | None = None  # and of what their confidences mean, see `error_table`
+    release: Callable[[Tensor], None] = lambda weight: None  # of one that was read and copied
 
 
 def short(text: object, longest: int = MAX_CHARACTERS) -> str:
@@ -112,13 +116,13 @@ def _open_safetensors(path: Path) -> Iterator[Source]:
                if part.get_dtype() not in FLOATS}
         notes = opened.metadata() or {}
         yield Source(path, shapes, opened.get_tensor, odd, notes.get(CONFIG_KEY),
-                     notes.get(TRAINING_KEY), notes.get(error_table.KEY))
+                     notes.get(TRAINING_KEY), notes.get(error_table.KEY), release_pages)
 
 
 def _open_pickled(path: Path) -> Source:
     """Open a .pt or .pth file; only tensors are taken from it, no code is run."""
     try:
-        content = _load_pickled(path)
+        content, mapped = _load_pickled(path)
     except Exception as error:  # a pickle of nonsense raises whatever its reader stumbles over
         reason = 'it holds other things than tensors, or is none'
         # Other texts explain how to run code from the file, which is no advice to pass on, or
@@ -131,16 +135,35 @@ def _open_pickled(path: Path) -> Source:
     shapes = {key: tuple(weight.shape) for key, weight in weights.items()}
     odd = {key: kind for key, weight in weights.items() if (kind := _oddness(weight))}
     # pop: what was read needs no memory any more
-    return Source(path, shapes, weights.pop, odd)
+    release = release_pages if mapped else lambda weight: None
+    return Source(path, shapes, weights.pop, odd, release=release)
 
 
-def _load_pickled(path: Path) -> Any:
-    """Return what a .pt or .pth file holds, its tensors mapped into memory if possible."""
+def _load_pickled(path: Path) -> tuple[Any, bool]:
+    """Return what a .pt or .pth file holds, and whether its tensors are mapped into memory."""
     with path.open('rb') as file:
         mappable = file.read(2) == b'PK'  # files older than torch 1.6 are no zip archives
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # of torch, about what it cannot read
-        return torch.load(path, map_location='cpu', mmap=mappable, weights_only=True)
+        return torch.load(
+            path, map_location='cpu', mmap=mappable, weights_only=True), mappable
+
+
+def release_pages(weight: Tensor) -> None:
+    """
+    Give back the memory of a tensor that is a window into a mapped file.
+
+    Whoever reads it again has it read from the file again. Without that the pages of a whole
+    checkpoint stay in the process until it needs memory for something else.
+    """
+    if sys.platform != 'linux' or not weight.is_contiguous():
+        return
+    start, page = weight.data_ptr(), mmap.PAGESIZE
+    first = -(-start // page) * page
+    length = (start + weight.nbytes) // page * page - first
+    if length > 0:
+        ctypes.CDLL(None).madvise(
+            ctypes.c_void_p(first), ctypes.c_size_t(length), mmap.MADV_DONTNEED)
 
 
 def _oddness(weight: Tensor) -> str:

@@ -208,7 +208,7 @@ def quantise_weights(model: nn.Module, choice: str, under: str = '') -> None:
                 parent, _, own = name.rpartition('.')
                 setattr(model.get_submodule(parent), own, kind(linear.pop(name)))
     if kinds and count:
-        _return_memory()
+        give_back_memory()
 
 
 def weight_bytes(model: nn.Module) -> int:
@@ -217,7 +217,7 @@ def weight_bytes(model: nn.Module) -> int:
                for tensor in tensors)
 
 
-def _return_memory() -> None:
+def give_back_memory() -> None:
     """
     Give the memory of freed floats back to the system.
 

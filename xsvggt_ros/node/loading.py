@@ -11,7 +11,6 @@ from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.kernels import availability
 from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.model.checkpoint import CheckpointError, load_model
-from xsvggt_ros.model.precision import loading_precision
 from xsvggt_ros.node.settings import ModelSettings
 
 # Of what the engine and the network complain about.
@@ -57,9 +56,8 @@ def load_engine(
             ".pth), or 'small', which comes with the package")
     try:
         loaded = load_model(
-            settings.checkpoint, settings.size, device=device,
-            dtype=loading_precision(settings.dtype, device),
-            weights=settings.weights)
+            settings.checkpoint, settings.size, device=device, weights=settings.weights,
+            precision=settings.dtype)
         check_kernels(settings.kernels, device, loaded.config.head_dim)
         engine = build_engine(loaded, EngineOptions(
             cache, dtype=settings.dtype, image_size=settings.image_size or None,

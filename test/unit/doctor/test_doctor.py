@@ -40,7 +40,7 @@ def test_a_network_that_does_not_fit_is_not_loaded(monkeypatch, capsys):
     assert main(['doctor', '--checkpoint', 'random', '--size', 'lingbot', '--device', 'cpu',
                  '--image', '518x294']) == 1
     words = capsys.readouterr().out
-    assert 'error    network memory' in words and '4.63 GB while weights are read' in words
+    assert 'error    network memory' in words and 'GB on cpu: weights ' in words
     assert '1.00 GB are free' in words and '--dtype bf16' in words
 
 

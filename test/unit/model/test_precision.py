@@ -107,7 +107,7 @@ def test_the_rule(multiplies, monkeypatch):
 GIVEN_BACK = """
 import torch
 from xsvggt_ros.doctor.speed import _resident
-from xsvggt_ros.model.precision import give_back_memory
+from xsvggt_ros.model.weight_quantization import give_back_memory
 pieces = [torch.ones(16_000) for _ in range(4000)]  # 64 kB each, which come from the heap
 del pieces[:-1]
 before = _resident()
