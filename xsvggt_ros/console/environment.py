@@ -1,7 +1,11 @@
 """What the results of a command were made with: version and device."""
 
 from importlib.metadata import PackageNotFoundError, version
+import os
+from pathlib import Path
 import platform
+import shutil
+import sys
 
 import torch
 
@@ -26,3 +30,12 @@ def package_version() -> str:
         return version('xsvggt_ros')
     except PackageNotFoundError:   # built by colcon, or run from the source tree
         return '(source tree)'
+
+
+def own_command() -> str:
+    """Return how `xsvggt` is called from this shell: by its path where it is not on PATH."""
+    beside = Path(sys.executable).with_name('xsvggt')
+    if shutil.which('xsvggt') is not None or not beside.exists():
+        return 'xsvggt'
+    path = os.path.relpath(beside)
+    return str(beside) if path.startswith('..') else path

@@ -157,7 +157,7 @@ class _Schedule:
         elif late < 0:
             time.sleep(-late)
         if frame.stamp_ns is not None and not restamp:
-            return frame.stamp_ns
+            return frame.stamp_ns or 1   # videos begin at 0, which is no stamp in ROS
         return self._start_stamp_ns + frame.offset_ns
 
     def sent(self, stamp_ns: int) -> None:

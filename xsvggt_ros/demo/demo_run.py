@@ -14,6 +14,7 @@ from rclpy.signals import SignalHandlerOptions
 import torch
 
 from xsvggt_ros.console.arguments import network_image_size
+from xsvggt_ros.console.environment import own_command
 from xsvggt_ros.console.errors import ToolError
 from xsvggt_ros.console.processes import (
     ChildProcess,
@@ -276,7 +277,8 @@ class _Demo:
         came = f'they come at {camera.group(1)} Hz, and ' if camera else ''
         slow = max(0.8 * rate, 0.01)
         folder = self._options.input
-        source = f'xsvggt reconstruct {shlex.quote(str(folder)) if folder else ""}'.strip()
+        source = ' '.join([shlex.quote(own_command()), 'reconstruct',
+                           *([shlex.quote(str(folder))] if folder else [])])
         slower = ('' if folder is not None and (folder.is_file() or is_bag(folder)) else
                   f'  RATE={slow:.2g} with make demo, or --rate {slow:.2g}: plays them more '
                   'slowly\n')
