@@ -79,7 +79,8 @@ class NodeProcess:
         command = [sys.executable, '-m', 'xsvggt_ros.node.stream_node', '--ros-args',
                    '-r', 'image:=/cam/image_raw', '-r', 'camera_info:=/cam/camera_info',
                    '-r', f'__ns:={namespace}']
-        for name, value in parameters.items():
+        # What is published is the network's own, unless a test asks for more.
+        for name, value in ({'trajectory__mode': 'network'} | parameters).items():
             command += ['-p', f"{name.replace('__', '.')}:={value}"]
         self.log = log
         with open(log, 'w') as file:

@@ -144,8 +144,8 @@ PARAMETERS = {
         0.0, 'Latency to keep, in ms: late images are skipped, and a network that is too slow '
         'remembers less. 0: none', 'deadline_ms', limits=(0, 60_000)),
     'trajectory_mode': Argument(
-        'network', "Source of the poses: network, the network's own; tracked, corners tracked on "
-        'its depth; optimized, the same with bundle adjustment, smoother and nearer to the truth',
+        'optimized', "Source of the poses: network, the network's own; tracked, corners tracked "
+        'on its depth; optimized, the same with bundle adjustment and closed loops',
         'trajectory.mode', choices=('network', 'tracked', 'optimized')),
     'scale_mode': Argument(
         'none', "Where metres come from: none leaves the network's own unit, fixed takes "

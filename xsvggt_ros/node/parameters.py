@@ -251,10 +251,11 @@ TABLE: tuple[Parameter, ...] = (
               'standard deviation) of a scale estimate that is used; above it the scale stays '
               "as it was, or lengths stay in the network's unit, and diagnostics say so.",
               limits=(0.001, 0.5), dynamic=True),
-    Parameter('trajectory.mode', 'network', "Source of the poses: network, the network's own; "
+    Parameter('trajectory.mode', 'optimized', "Source of the poses: network, the network's own; "
               'tracked, corners tracked on its depth; optimized, the same, with bundle adjustment '
-              'of a window of keyframes in a thread of its own. The latter two need one camera, '
-              'and estimate covariance and twist of ~/odometry.', choices=MODES),
+              'of a window of keyframes and loop closure in threads of their own. The latter two '
+              'estimate covariance and twist of ~/odometry; with several cameras (image_topics) '
+              "poses are the network's whatever is set here.", choices=MODES),
     Parameter('depth.correction', 'auto', "With trajectory.mode optimized: auto corrects the "
               "network's depth smoothly to agree with the landmarks; off leaves it.",
               choices=('off', 'auto')),

@@ -32,7 +32,7 @@ from xsvggt_ros.node.loading import LoadedEngine
 from xsvggt_ros.node.metric_scale import MetricScale
 from xsvggt_ros.node.outputs.publishers import Publishers
 from xsvggt_ros.node.outputs.stream_outputs import StreamOutputs
-from xsvggt_ros.node.settings import Settings
+from xsvggt_ros.node.settings import Settings, TrajectorySettings
 from xsvggt_ros.node.status.fault_log import FaultLog
 from xsvggt_ros.node.status.rejections import Rejections
 from xsvggt_ros.node.status.stream_statistics import StreamStatistics, Ticket
@@ -71,7 +71,9 @@ class Pipeline:
             loaded, publishers, faults, tf, settings, self.statistics, self.status, self.deadline)
         self.stream = Stream(
             loaded.engine, self.deadline, self.scale, self.outputs,
-            StreamTrajectory(settings.trajectory, settings.depth, logger), self.statistics,
+            StreamTrajectory(
+                settings.trajectory if rig is None else TrajectorySettings('network'),
+                settings.depth, logger), self.statistics,
             faults, logger)
         self._rejections = Rejections(loaded, faults, self.statistics)
         self.processor = FrameProcessor(

@@ -200,10 +200,6 @@ class Settings:
             raise ValueError(
                 'scale.mode baseline needs the images of at least two cameras; name their topics '
                 'in image_topics, or choose another scale.mode')
-        if self.trajectory.mode != 'network' and cameras > 1:
-            raise ValueError(
-                f'trajectory.mode {self.trajectory.mode} needs one camera; leave image_topics '
-                'empty, or set trajectory.mode to network')
         if pose.invert_tf and pose.publish_map_tf:
             raise ValueError('invert_tf and publish_map_tf would each give odom_frame a parent, '
                              'and it can have one only; switch one of them off')

@@ -105,6 +105,8 @@ class Stage:
         """Start a process of the node and return it at once; see `await_active`."""
         values = {'map.save_directory': str(self.maps),
                   'diagnostics.image_timeout': IMAGE_TIMEOUT, 'path.max_poses': POSES,
+                  # What is expected of poses, times and memory is that of the network's.
+                  'trajectory.mode': 'network',
                   **PARAMETERS[self.setup]}
         words = [f'{name}:={value}' for name, value in values.items()] + self._parameters
         arguments = ['--ros-args']
