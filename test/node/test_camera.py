@@ -12,8 +12,6 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from xsvggt_ros.demo import camera_publisher
-from xsvggt_ros.recordings.source_frame import SourceFrame
 from xsvggt_ros.world.synthetic_world import DEMO_SEED, SyntheticWorld
 
 pytest.importorskip('rclpy')
@@ -207,6 +205,8 @@ def test_ctrl_c_ends_it_quietly(number, waiting):
 
 def test_a_video_that_begins_at_0_has_a_stamp_all_the_same():
     """A stamp of 0 is none in ROS: the node would say that images have no stamp."""
+    from xsvggt_ros.demo import camera_publisher
+    from xsvggt_ros.recordings.source_frame import SourceFrame
     schedule = camera_publisher._Schedule()
     frames = [SourceFrame(np.zeros((2, 2, 3), np.uint8), offset, offset) for offset in (0, 7)]
     assert [schedule.wait(frame, False, 1.0) for frame in frames] == [1, 7]
