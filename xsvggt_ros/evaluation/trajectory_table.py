@@ -1,7 +1,7 @@
 """
 The trajectory's table: network, tracks and adjustment side by side, in rooms and where it is hard.
 
-    python -m xsvggt_ros.evaluation.trajectory_table --json FILE [--sets rooms,loops,hard]
+    python -m xsvggt_ros.evaluation.trajectory_table --json FILE [--sets rooms,loops,long,hard]
         [--data DIR]
 
 The network runs once over each stream; all trajectories are made of what it said.
@@ -29,7 +29,7 @@ from xsvggt_ros.evaluation.hard_streams import HardSource, STREAMS
 from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.world.synthetic_world import SPLITS
 
-SETS = ('rooms', 'loops', 'hard')
+SETS = ('rooms', 'loops', 'long', 'hard')
 _HARD_ROOMS = 2
 # Name, mode, whether the focal length is known.
 RUNS = (('tracked', 'tracked', True), ('optimized', 'optimized', True),
@@ -59,6 +59,10 @@ def groups(sets: list[str], data: Path | None, streams: int | None) -> Iterator[
     if 'loops' in sets:
         count = streams or 3
         yield Group(f'{count} rooms, 400 frames at 10 Hz', world_sources('test', count, 400, 10.0))
+    if 'long' in sets:
+        count = streams or 3
+        yield Group(f'{count} rooms, 1000 frames at 10 Hz',
+                    world_sources('test', count, 1000, 10.0))
     if data is not None:
         for sequence in open_sequences(data, 'auto'):
             yield Group(sequence.name, [sequence])
@@ -105,7 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure, print and write the table; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--sets', default=','.join(SETS), metavar='A,B')
+    parser.add_argument('--sets', default='rooms,loops,hard', metavar='A,B')
     parser.add_argument('--streams', type=int, metavar='N', help='of each set, at most')
     parser.add_argument('--data', type=Path, metavar='DIR', help='sequences of a data set, too')
     parser.add_argument('--checkpoint', default='small', metavar='FILE')
