@@ -74,6 +74,10 @@ def test_a_camera_in_a_room_is_followed(node, robot):
     assert values['pose from'] == 'tracks' and int(values['landmarks']) > 50
     assert values['reprojection error'].endswith('pixels')
     assert values['loops closed'] == '0' and values['drift corrected'].endswith('degrees')
+    status = robot.received['status'][-1]
+    assert status.pose_source == 'tracks' and status.pose_inliers > 50
+    assert 0 < status.reprojection_error < 3 and status.keyframes >= 2
+    assert status.loops_closed == 0
     robot.wait(lambda: robot.received['path'] and len(robot.received['path'][-1].poses) == COUNT,
                'the path')
     keyframes = robot.wait(lambda: robot.received['keyframes'], 'keyframes')[-1]

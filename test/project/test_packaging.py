@@ -184,7 +184,10 @@ STREAM_STATUS = {
     'latency_p95': 'float',
     'latency_p99': 'float', 'rate_in': 'float', 'rate_out': 'float',
     'confidence_mean': 'float', 'points_published': 'uint32', 'metric': 'boolean',
-    'scale': 'double', 'scale_uncertainty': 'double', 'reset_count': 'uint32'}
+    'scale': 'double', 'scale_uncertainty': 'double', 'pose_source': 'string',
+    'pose_inliers': 'uint32', 'reprojection_error': 'float', 'keyframes': 'uint32',
+    'loops_closed': 'uint32', 'loops_refused': 'uint32', 'drift_corrected': 'double',
+    'drift_corrected_angle': 'double', 'reset_count': 'uint32'}
 
 
 @pytest.mark.parametrize('name, fields', [

@@ -1,6 +1,7 @@
 """What is published has the declared types, whatever library the numbers came from."""
 
 from array import array
+from dataclasses import replace
 
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Point, Quaternion
@@ -22,7 +23,10 @@ from xsvggt_ros.node.message_fields import fill, fill_xyz
 from xsvggt_ros.node.status.diagnostics import GpuMemory
 from xsvggt_ros.node.status.stream_statistics import FrameReport, Latency
 from xsvggt_ros.node.status.stream_status import cache_message, fill_report
+from xsvggt_ros.node.tracked_pose import LoopState, TrackedPose
 from xsvggt_ros.recordings.calibration import Calibration
+from xsvggt_ros.trajectory.loop_closer import LoopReport
+from xsvggt_ros.trajectory.map_frame import MapFrame
 
 ONE = {'np.float32': np.float32(1), 'np.float64': np.float64(1), 'np.int64': np.int64(1),
        'int': 1, 'bool': True, 'torch': torch.tensor(1.0), 'float': 1.0}
@@ -171,6 +175,16 @@ def test_status_messages_arrive():
     fill_report(status, report, [one, one])
     assert_arrives(status)
     assert status.latency_total == status.confidence_mean == 0.5 and status.points_published == 3
+    assert status.pose_source == 'network' and status.pose_inliers == 0
+    loops = LoopState(replace(MapFrame.none(), metres=np.float64(2)), few, LoopReport(
+        few, {'far': few, 'few inliers': few}, one, one), np.zeros((3, 4, 4)))
+    fill_report(status, replace(report, tracked=TrackedPose(
+        'tracks', few, one, np.eye(6), None, None, loops)), [one])
+    assert_arrives(status)
+    assert (status.pose_source, status.pose_inliers, status.reprojection_error) == (
+        'tracks', 3, 0.5)
+    assert (status.keyframes, status.loops_closed, status.loops_refused) == (3, 3, 6)
+    assert (status.drift_corrected, status.drift_corrected_angle) == (1.0, 0.5)
     cache = cache_message(header(), stats, GpuMemory())
     assert_arrives(cache)
     assert cache.attention_kept == 0.5 and cache.bytes_used == 3

@@ -14,6 +14,7 @@ from xsvggt_ros.node.outputs.publishers import Publishers
 from xsvggt_ros.node.status.diagnostics import GpuMemory
 from xsvggt_ros.node.status.fault_log import FaultLog
 from xsvggt_ros.node.status.stream_statistics import FrameReport, percentiles, StreamStatistics
+from xsvggt_ros.node.tracked_pose import TrackedPose
 
 
 class StatusPublisher:
@@ -77,6 +78,22 @@ def fill_report(message: StreamStatus, report: FrameReport, latencies: Sequence[
     median, p95, p99 = percentiles(latencies)
     fill(message, **parts, latency_p50=median, latency_p95=p95, latency_p99=p99,
          confidence_mean=report.confidence_mean, points_published=report.points)
+    fill_trajectory(message, report.tracked)
+
+
+def fill_trajectory(message: StreamStatus, tracked: TrackedPose | None) -> None:
+    """Fill in where a frame's pose comes from; tracked: None if the network gave it."""
+    if tracked is None:
+        fill(message, pose_source='network')
+        return
+    fill(message, pose_source=tracked.source, pose_inliers=tracked.inliers,
+         reprojection_error=tracked.error)
+    if tracked.loops is not None:
+        report = tracked.loops.report
+        fill(message, keyframes=len(tracked.loops.keyframes), loops_closed=report.found,
+             loops_refused=sum(report.refused.values()),
+             drift_corrected=report.moved * tracked.loops.map_frame.metres,
+             drift_corrected_angle=report.turned)
 
 
 def cache_message(header: Header, cache: CacheStats, gpu: GpuMemory) -> CacheStatus:
