@@ -1,6 +1,5 @@
 """Frames that stand for a run in bounded memory: far enough apart, and thinned when too many."""
 
-from collections.abc import Callable
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -19,10 +18,10 @@ class Keyframes(Generic[Item]):
     taken: the whole way stays, ever more coarsely.
     """
 
-    def __init__(self, most: int, forget: Callable[[Item], None] | None = None) -> None:
-        """Begin with none; forget: is called with what is left out later."""
+    def __init__(self, most: int) -> None:
+        """Begin with none, and keep `most` at most."""
         self.items: list[Item] = []
-        self._most, self._forget = most, forget
+        self._most = most
         self._last: np.ndarray | None = None
         self._stride = 1
         self._turn = 0
@@ -44,7 +43,9 @@ class Keyframes(Generic[Item]):
         self.items.append(item)
         if len(self.items) > self._most:
             for dropped in self.items[1::2]:
-                if self._forget is not None:
-                    self._forget(dropped)
+                self._forget(dropped)
             self.items = self.items[::2]
             self._stride *= 2
+
+    def _forget(self, item: Item) -> None:
+        """Do what is to be done when an item is left out later."""

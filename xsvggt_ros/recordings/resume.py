@@ -13,7 +13,12 @@ from xsvggt_ros.console.errors import ToolError
 STATE_FILE = '.resume.pt'
 VERSION = 1
 
-# What a state may hold beside this package's own classes: it runs no code of others.
+# Whose classes a state may hold: what a run remembers, and nothing that starts processes.
+_OWN = tuple(f'xsvggt_ros.{room}' for room in (
+    'engine.', 'geometry.', 'images.', 'kv_cache.', 'mapping.', 'trajectory.',
+    'recordings.exports.', 'recordings.followed_frames', 'recordings.metres',
+    'recordings.outputs', 'recordings.pipeline', 'recordings.recording'))
+# What it may hold beside them.
 _ALLOWED = {
     'builtins': {'set', 'frozenset', 'complex', 'slice', 'range', 'bytes', 'bytearray'},
     'collections': {'OrderedDict', 'deque', 'Counter', 'defaultdict'},
@@ -34,7 +39,7 @@ _NUMPY = {'_reconstruct', 'scalar', '_frombuffer'}   # in numpy._core or numpy.c
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        own = module.startswith('xsvggt_ros.') and '.' not in name
+        own = module.startswith(_OWN) and '.' not in name
         numpy = module in ('numpy._core.multiarray', 'numpy.core.multiarray',
                            'numpy._core.numeric', 'numpy.core.numeric') and name in _NUMPY
         if own or numpy or name in _ALLOWED.get(module, ()):

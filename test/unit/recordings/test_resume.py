@@ -8,6 +8,7 @@ import pytest
 from recording_maker import make_frames, write_folder
 
 from xsvggt_ros.cli.main import main
+from xsvggt_ros.console.processes import ChildProcess
 from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.mapping.map_files import read_ply
 from xsvggt_ros.recordings import pipeline
@@ -119,16 +120,21 @@ def test_what_cannot_be_resumed_is_one_line(tmp_path, images, monkeypatch, capsy
         assert 'cannot be read' in capsys.readouterr().err
 
 
-def test_a_state_runs_no_code_of_others(tmp_path, images, capsys):
+@pytest.mark.parametrize('call, arguments', [
+    (os.system, lambda file: (f'touch {file}',)),
+    (ChildProcess, lambda file: ('help', 'xsvggt_ros.cli.main', ['--help'], file))])
+def test_a_state_runs_no_code(tmp_path, images, capsys, call, arguments):
+    """Nor does it start what this package could start."""
     import torch
 
     class Evil:
         def __reduce__(self):
-            return os.system, (f'touch {tmp_path}/done',)
+            return call, arguments(tmp_path / 'done')
 
     torch.save({'version': 1, 'settings': {}, 'state': Evil()}, tmp_path / STATE_FILE)
     assert main(['reconstruct', str(images), '--resume', '--out', str(tmp_path)]) == 1
-    assert "it holds 'posix.system', which no state has" in capsys.readouterr().err
+    held = f"it holds '{call.__module__}.{call.__qualname__}', which no state has"
+    assert held in capsys.readouterr().err
     assert not (tmp_path / 'done').exists()
 
 

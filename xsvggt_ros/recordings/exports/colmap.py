@@ -50,7 +50,7 @@ class ColmapExport:
     def __init__(self, options: ExportOptions) -> None:
         """Write below the run's folder."""
         self._folder = options.folder / FOLDER
-        self._keyframes: Keyframes[_Keyframe] = Keyframes(MOST_IMAGES, _Forget())
+        self._keyframes = _Images(MOST_IMAGES)
         self.notes: dict[str, Any] = {}
 
     def add(self, frame: FrameOutput) -> None:
@@ -92,11 +92,11 @@ class ColmapExport:
         return model
 
 
-class _Forget:
-    """Removes the image of a keyframe; no function, so that a run's state can hold it."""
+class _Images(Keyframes[_Keyframe]):
+    """Keyframes whose images are removed when they are left out later."""
 
-    def __call__(self, keyframe: _Keyframe) -> None:
-        keyframe.file.unlink(missing_ok=True)
+    def _forget(self, item: _Keyframe) -> None:
+        item.file.unlink(missing_ok=True)
 
 
 def _camera_number(model: ColmapModel, keyframe: _Keyframe) -> int:
