@@ -19,10 +19,10 @@ from std_srvs.srv import Trigger
 from stream_harness import make_image, NodeProcess, Robot, write_tiny_checkpoint
 import torch
 
+from xsvggt_ros.geometry.frame_names import nanoseconds
 from xsvggt_ros.mapping.map_files import make_cloud, pack, read_ply, read_tum
 from xsvggt_ros.node.frames import Pose
 from xsvggt_ros.node.loading import StartError
-from xsvggt_ros.node.messages import nanoseconds
 from xsvggt_ros.node.outputs import map_output
 from xsvggt_ros.node.outputs.map_output import MapError, MapOutput
 from xsvggt_ros.node.settings import DEFAULTS

@@ -31,6 +31,7 @@ from xsvggt_ros.soak.run import Lives, LOOKS, WARM_UP  # noqa: E402
 
 # The script --------------------------------------------------------------------------------------
 
+
 def test_there_are_enough_kinds_and_each_says_what_it_does():
     assert len(KINDS) >= 60
     for kind in KINDS.values():

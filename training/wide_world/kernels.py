@@ -214,8 +214,6 @@ def smear(picture, flow, out):
                 out[f, y, x, 0], out[f, y, x, 1], out[f, y, x, 2] = r / taps, g / taps, b / taps
 
 
-
-
 @njit(**_OPTIONS)
 def develop(picture, gain, vignette, curve, saturation, noise, strength, shift, out):
     """

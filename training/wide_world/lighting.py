@@ -49,7 +49,7 @@ def bake(scene: Scene, occluded: Occluded, rng: np.random.Generator) -> Lightmap
     point = point + _LIFT * normal
     values = scene.ambient * _openness(point, normal, occluded, rng)[:, None]
     for light in scene.lights:
-        values += _direct(light, point, normal, occluded, rng)
+        values += _direct(light, point, normal, occluded)
     corners = start[patches.triangle]
     values[corners + 3] = np.maximum(values[corners + 1] + values[corners + 2] - values[corners],
                                      0.0)
@@ -69,8 +69,8 @@ def _openness(point: np.ndarray, normal: np.ndarray, occluded: Occluded,
     return 0.35 + 0.65 * (1 - covered.mean(axis=0))
 
 
-def _direct(light: Light, point: np.ndarray, normal: np.ndarray, occluded: Occluded,
-            rng: np.random.Generator) -> np.ndarray:
+def _direct(light: Light, point: np.ndarray, normal: np.ndarray,
+            occluded: Occluded) -> np.ndarray:
     """Return the light [n, 3] that comes straight from a lamp or a window."""
     total = np.zeros(len(point))
     for source in light.points:

@@ -151,19 +151,3 @@ class DepthViews:
                 del self._views[next(iter(self._views))]  # the one not needed for longest
         self._views[key] = view
         return view.rectify(depth)
-
-
-def _sampling(camera: CameraModel) -> tuple[Tensor, Tensor]:
-    """Return grid_sample's grid, fp32 [1, H, W, 2], and which pixels are seen, bool [H, W]."""
-    grid = np.empty((camera.height, camera.width, 2), np.float32)
-    seen = np.empty((camera.height, camera.width), bool)
-    corner = np.array((camera.width - 1, camera.height - 1))
-    for top, sources in camera.rectification_rows():
-        rows = slice(top, top + len(sources))
-        inside = camera.is_inside(sources)
-        # The outermost half pixel lies beyond the centres: there the border pixel's value goes on.
-        np.clip(sources, 0, corner, out=sources)
-        grid[rows] = sources * (2 / corner.clip(1)) - 1
-        grid[rows][~inside] = _OUTSIDE
-        seen[rows] = inside
-    return torch.from_numpy(grid)[None], torch.from_numpy(seen)

@@ -21,11 +21,6 @@ POINT_STEP = 4 * len(COLUMNS)
 UNKNOWN_VARIANCE = 1e4  # of a twist that is not estimated, (m/s)^2 and (rad/s)^2
 
 
-def nanoseconds(header: Header) -> int:
-    """Return a header's stamp in nanoseconds."""
-    return header.stamp.sec * 10 ** 9 + header.stamp.nanosec
-
-
 def byte_array(values: np.ndarray) -> array:
     """
     Return a copy of an array's bytes in the type that message fields take without a check.

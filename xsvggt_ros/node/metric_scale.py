@@ -17,7 +17,7 @@ from sensor_msgs.msg import Image
 
 from xsvggt_ros.engine.stream_engine import FrameResult
 from xsvggt_ros.geometry.camera_model import CameraModel
-from xsvggt_ros.geometry.frame_names import frame_name
+from xsvggt_ros.geometry.frame_names import frame_name, nanoseconds
 from xsvggt_ros.geometry.se3 import invert_transform
 from xsvggt_ros.images.depth_codec import decode_depth
 from xsvggt_ros.images.preprocess import Resize
@@ -31,7 +31,6 @@ from xsvggt_ros.mapping.trajectory_scale import TrajectoryScale
 from xsvggt_ros.node.inputs.hint_topic import HintFault, HintTopic
 from xsvggt_ros.node.inputs.image_codec import ImageError
 from xsvggt_ros.node.inputs.rig import seen_transforms
-from xsvggt_ros.node.messages import nanoseconds
 from xsvggt_ros.node.settings import ScaleSettings
 from xsvggt_ros.node.status.fault_log import FaultLog
 

@@ -258,9 +258,7 @@ class Pipeline:
         if metres != 1.0:
             output = replace(output, result=output.result.scaled(metres),
                              cloud=scaled_cloud(output.cloud, metres))
-        output = replace(output, pose=self._base.placed(output.pose, metres),
-                         is_metric=self.metres.value is not None)
-        self._writing.put(output)
+        self._writing.put(replace(output, pose=self._base.placed(output.pose, metres)))
 
     def _source_pictures(self) -> SourcePictures:
         if self._pictures is None:

@@ -239,5 +239,3 @@ def _load(options: argparse.Namespace) -> tuple[LoadedModel, StreamEngine]:
         raise ToolError(str(error)) from error
     engine.want_points(CLOUD.source == 'points')
     return loaded, engine
-
-

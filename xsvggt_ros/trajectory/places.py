@@ -177,5 +177,3 @@ def _shifted(thumbnail: np.ndarray) -> np.ndarray:
     shifted = np.stack([padded[y:y + rows, x:x + columns].ravel()
                         for y in range(2 * down + 1) for x in range(2 * across + 1)], -1)
     return shifted / np.maximum(np.linalg.norm(shifted, axis=0), 0.5)
-
-

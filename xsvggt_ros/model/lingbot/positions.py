@@ -126,5 +126,3 @@ def _interleaved(first: Tensor, second: int = 0, sign: int = 1) -> Tensor:
     halves = first.unflatten(-1, (2, -1))
     return torch.stack([halves if sign == 1 else sign * halves, halves + second if second
                         else halves], dim=-2).flatten(-3)
-
-

@@ -7,7 +7,7 @@ import threading
 from sensor_msgs.msg import CameraInfo
 
 from xsvggt_ros.geometry.camera_model import CameraError, CameraModel, PlaceholderError
-from xsvggt_ros.node.messages import nanoseconds
+from xsvggt_ros.geometry.frame_names import nanoseconds
 from xsvggt_ros.node.status.stream_statistics import RateMeter
 
 WAIT = 1.0  # seconds the first image waits for its calibration, if somebody publishes one

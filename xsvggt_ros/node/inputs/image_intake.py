@@ -8,10 +8,9 @@ from rclpy.impl.rcutils_logger import RcutilsLogger
 from sensor_msgs.msg import CompressedImage, Image
 
 from xsvggt_ros.engine.stream_engine import StreamEngine
-from xsvggt_ros.geometry.frame_names import frame_name
+from xsvggt_ros.geometry.frame_names import frame_name, nanoseconds
 from xsvggt_ros.node.inputs.camera_sets import CameraImage, CameraSets
 from xsvggt_ros.node.inputs.sender_watch import SenderWatch
-from xsvggt_ros.node.messages import nanoseconds
 from xsvggt_ros.node.rate_limit import RateLimit
 from xsvggt_ros.node.settings import Settings
 from xsvggt_ros.node.status.fault_log import FaultLog

@@ -8,9 +8,8 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
-from xsvggt_ros.geometry.frame_names import frame_name
+from xsvggt_ros.geometry.frame_names import frame_name, nanoseconds
 from xsvggt_ros.mapping.transform_tree import MAX_PARENTS, MAX_TRANSFORMS, TransformTree
-from xsvggt_ros.node.messages import nanoseconds
 
 
 class TfListener:

@@ -9,6 +9,7 @@ import numpy as np
 from std_msgs.msg import Header
 import torch
 
+from xsvggt_ros.geometry.frame_names import nanoseconds
 from xsvggt_ros.mapping.map_files import cloud_from_packed, save_map
 from xsvggt_ros.mapping.point_map import MapFill, PointMap
 from xsvggt_ros.mapping.trajectory import StampedPose, Trajectory
@@ -123,7 +124,7 @@ class MapOutput:
                     self._move(self._map, moves)
                 position = (np.array(pose.position) - self._origin).tolist()
                 stamped = StampedPose(
-                    messages.nanoseconds(header), tuple(position), pose.orientation)
+                    nanoseconds(header), tuple(position), pose.orientation)
                 if settings.voxel_size != self._wanted_size:
                     self._wanted_size = settings.voxel_size
                     self._map.resize_voxels(self._wanted_size)

@@ -9,12 +9,12 @@ from nav_msgs.msg import OccupancyGrid
 import numpy as np
 from std_msgs.msg import Header
 
+from xsvggt_ros.geometry.frame_names import nanoseconds
 from xsvggt_ros.mapping.occupancy import GridOptions
 from xsvggt_ros.mapping.occupancy_map import OccupancyMap
 from xsvggt_ros.mapping.trajectory import StampedPose
 from xsvggt_ros.node.frames import Pose
 from xsvggt_ros.node.message_fields import fill, fill_xyz
-from xsvggt_ros.node.messages import nanoseconds
 from xsvggt_ros.node.outputs.publishers import Publishers
 from xsvggt_ros.node.settings import OccupancySettings
 from xsvggt_ros.node.status.fault_log import FaultLog

@@ -7,6 +7,7 @@ from geometry_msgs.msg import PoseStamped
 import numpy as np
 from std_msgs.msg import Header
 
+from xsvggt_ros.geometry.frame_names import nanoseconds
 from xsvggt_ros.mapping.transform_tree import LookupError_
 from xsvggt_ros.node import messages
 from xsvggt_ros.node.frames import level_from_optical, OdometryFrame, Pose
@@ -136,7 +137,7 @@ class PoseOutputs:
         while True:
             try:
                 found = self._tf.lookup(
-                    settings.base_frame, header.frame_id, messages.nanoseconds(header))
+                    settings.base_frame, header.frame_id, nanoseconds(header))
             except LookupError_ as error:
                 if time.monotonic() < end:
                     time.sleep(_PAUSE)

@@ -64,7 +64,6 @@ class FrameOutput:
     cache: CacheRow
     pictures: SourcePictures
     base_from_camera: np.ndarray | None = None   # [4, 4], metres; of the robot, if that is asked
-    is_metric: bool = False     # lengths are metres, not the network's unit
 
     @cached_property
     def image(self) -> np.ndarray:

@@ -28,7 +28,6 @@ OCCUPIED, FREE, UNKNOWN = 0, 254, 205   # grey values, as nav2_map_server has th
 FREE_THRESHOLD = 0.196
 
 
-
 @dataclass(frozen=True)
 class _Scan:
     number: int

@@ -8,6 +8,7 @@ from xsvggt_ros.recordings.exports.export import FrameOutput
 
 _LEAST_SURE = 0.2   # share of a frame's depths that is left out, as in the map
 
+
 @dataclass(frozen=True)
 class DepthGrid:
     """

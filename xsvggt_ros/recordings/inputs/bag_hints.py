@@ -14,7 +14,7 @@ from xsvggt_ros.mapping.depth_hint import DepthHint, MAX_OFFSET
 from xsvggt_ros.mapping.odometry_hint import OdometryHint, refusal
 from xsvggt_ros.mapping.transform_tree import LookupError_, TransformTree
 from xsvggt_ros.recordings.inputs.bag import Bag
-from xsvggt_ros.recordings.inputs.bag_images import base_topic, is_depth, stamp_of
+from xsvggt_ros.recordings.inputs.bag_images import base_topic, frame_of, is_depth, stamp_of
 from xsvggt_ros.recordings.inputs.bag_types import BagError
 from xsvggt_ros.recordings.source_frame import FrameHints, SourceFrame
 
@@ -53,7 +53,7 @@ class BagHints:
         images: the topic of the pictures.
         """
         self._bag, self._choice = bag, choice
-        self._camera_frame = _frame_of(bag.first(images))
+        self._camera_frame = frame_of(bag.first(images))
         self.depth_topic = self._choose_depth()
         self.odometry_topic = self._choose_odometry()
         if choice.base_frame:
@@ -106,7 +106,7 @@ class BagHints:
         return None
 
     def _is_registered(self, name: str) -> bool:
-        frame = _frame_of(self._bag.first(name))
+        frame = frame_of(self._bag.first(name))
         return (any(word in name for word in REGISTERED)
                 or bool(frame) and frame == self._camera_frame)
 
@@ -283,11 +283,6 @@ class _Transforms:
                 for edge in message.transforms:
                     self._tree.add(edge, static=False)
         return some
-
-
-def _frame_of(message: Any) -> str:
-    holder = getattr(message, 'header', message)
-    return frame_name(str(getattr(holder, 'frame_id', '')))
 
 
 def _listed(names: list[str]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from xsvggt_ros.geometry.frame_names import frame_name
 from xsvggt_ros.images.image_codec import decode_compressed, decode_image
 from xsvggt_ros.recordings.inputs.bag import Bag
 from xsvggt_ros.recordings.inputs.bag_files import BagMessage, BagTopic
@@ -30,6 +31,12 @@ def stamp_of(message: Any, log_ns: int) -> int:
     stamp = header.stamp if header is not None else message.timestamp
     stamp_ns = int(stamp.sec) * 10 ** 9 + int(stamp.nanosec)
     return stamp_ns or log_ns
+
+
+def frame_of(message: Any) -> str:
+    """Return the frame_id of a message; empty if it has none."""
+    holder = getattr(message, 'header', message)
+    return frame_name(str(getattr(holder, 'frame_id', '')))
 
 
 # The topic ---------------------------------------------------------------------------------------

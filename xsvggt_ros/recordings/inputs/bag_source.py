@@ -10,7 +10,7 @@ from xsvggt_ros.geometry.camera_model import CameraError, CameraModel, Placehold
 from xsvggt_ros.recordings.calibration import Calibration, load_calibration
 from xsvggt_ros.recordings.inputs.bag import Bag
 from xsvggt_ros.recordings.inputs.bag_hints import BagHints, HintChoice
-from xsvggt_ros.recordings.inputs.bag_images import base_topic, choose_topic, read_images
+from xsvggt_ros.recordings.inputs.bag_images import base_topic, choose_topic, frame_of, read_images
 from xsvggt_ros.recordings.inputs.bag_types import BagError
 from xsvggt_ros.recordings.inputs.pace import paced_frames
 from xsvggt_ros.recordings.inputs.skipped import Skipped
@@ -98,14 +98,9 @@ class BagSource:
         beside = f"{base_topic(self.topic.name).rpartition('/')[0]}/camera_info"
         if beside in infos:
             return beside
-        return infos[0] if len(infos) == 1 and self._frame_of(infos[0]) in (
-            '', self._frame_of(self.topic.name)) else None
-
-    def _frame_of(self, topic: str) -> str:
-        """Return the frame_id of a topic's first message."""
-        message = self._bag.first(topic)
-        holder = getattr(message, 'header', message)
-        return str(getattr(holder, 'frame_id', ''))
+        first = self._bag.first
+        return infos[0] if len(infos) == 1 and frame_of(first(infos[0])) in (
+            '', frame_of(first(self.topic.name))) else None
 
     def _from_info(self, name: str, message: object) -> Calibration:
         """Return what a CameraInfo says, for the images; raises CameraError."""
@@ -124,5 +119,3 @@ class BagSource:
         projection = np.hstack([camera.rectified_matrix, np.zeros((3, 1))])
         return Calibration(camera.width, camera.height, camera.camera_matrix, camera.lens,
                            camera.coefficients, camera.rectified_from_raw, projection, name)
-
-
