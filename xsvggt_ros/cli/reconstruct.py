@@ -50,8 +50,9 @@ def add_result_arguments(parser: argparse.ArgumentParser) -> None:
     add_metric_arguments(parser)
     add_trajectory_arguments(parser, 'optimized')
     parser.add_argument('--grid-resolution', type=positive_float, metavar='LENGTH',
-                        help='edge of a cell of the occupancy grid, in metres with --scale, else '
-                             "in the network's unit (default: about 200 cells across)")
+                        help='edge of a cell of the occupancy grid, in metres if there is a '
+                             "scale, else in the network's unit (default: about 200 cells "
+                             'across)')
     parser.add_argument('--grid-low', type=positive_float, metavar='HEIGHT',
                         help='least height of an obstacle above the floor (default: a tenth of '
                              "the camera's)")

@@ -68,7 +68,8 @@ def memory() -> Finding:
     words = f'{free / 2 ** 30:.1f} GB free of {total / 2 ** 30:.1f} GB'
     if free < LEAST_MEMORY:
         return Finding('memory', 'warning', words,
-                       'small networks need about 1 GB, the full ones 6 GB; end other programs')
+                       'small networks need about 1 GB, larger ones what stands under '
+                       '"network memory"; end other programs')
     return Finding('memory', 'ok', words)
 
 

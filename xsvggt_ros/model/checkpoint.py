@@ -68,8 +68,9 @@ def load_model(source: str, size: str = 'auto', device: torch.device | str = 'cp
     one of `SIZES` or 'auto': what the file says it is, and small for random weights. Weights are
     converted one by one, so that no second copy of the network is ever held. `weights`: how they
     are stored, one of `weight_quantization.WEIGHTS`; if not as floats, scales are folded before
-    (`StreamNetwork.fold_scales`). Raises CheckpointError, and ValueError for weights that the
-    device cannot have.
+    (`StreamNetwork.fold_scales`). `precision`: a choice of `precision.choose_precision`, by which
+    heads and aggregator are then kept, scales folded, in place of `dtype`. Raises
+    CheckpointError, and ValueError for weights that the device cannot have.
     """
     check_weights(weights, device)
     _check_size(size)

@@ -236,10 +236,12 @@ TABLE: tuple[Parameter, ...] = (
               dynamic=True),
     Parameter('tf_timeout', 0.2, 'Seconds to wait for the transform from base_frame to the '
               'camera at the time of an image.', limits=(0.0, 10.0)),
-    Parameter('position_covariance', 0.01, 'Variance of the position in ~/odometry, a constant, '
-              "in the cloud's unit squared.", limits=(0.0, 1e6), dynamic=True),
-    Parameter('orientation_covariance', 0.01, 'Variance of the orientation in ~/odometry, a '
-              'constant, in rad^2.', limits=(0.0, 1e6), dynamic=True),
+    Parameter('position_covariance', 0.01, 'Variance of the position in ~/odometry where poses '
+              "are the network's (trajectory.mode), a constant, in the cloud's unit squared.",
+              limits=(0.0, 1e6), dynamic=True),
+    Parameter('orientation_covariance', 0.01, 'Variance of the orientation in ~/odometry where '
+              "poses are the network's (trajectory.mode), a constant, in rad^2.",
+              limits=(0.0, 1e6), dynamic=True),
     Parameter('scale.mode', 'none', "Source of metric scale: none leaves the network's own "
               'unit, fixed uses scale.value, odometry compares the trajectory with `odom_hint` '
               '(nav_msgs/Odometry), depth compares depth with `depth_hint` (sensor_msgs/Image, '

@@ -70,7 +70,7 @@ class LiveViewer:
 
     def finish(self, recording: Recording, wait: bool | None = None) -> None:
         """
-        Show the map in place of the frames' clouds; a page stays until Ctrl-C.
+        Show the map in place of the frames' clouds; a page stays until Enter.
 
         wait: for that; None: if somebody is there to press it.
         """

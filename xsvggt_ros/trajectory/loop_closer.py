@@ -24,7 +24,7 @@ class LoopReport:
     """
     What became of the loops.
 
-    found: loops in the graph. refused: how many pairs of places that look alike were refused, by
+    found: loops closed so far. refused: how many pairs of places that look alike were refused, by
     reason. moved: by how far the newest keyframe was moved in all, in the trajectory's unit;
     turned: in rad.
     """
