@@ -1,6 +1,6 @@
 """Checkpoints: reading and writing weights, and finding out which network they belong to."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 import json
 import os
@@ -10,15 +10,12 @@ from typing import Any
 
 from safetensors.torch import save_file
 import torch
-from torch import nn, Tensor
 
 from xsvggt_ros.model import public_weights
 from xsvggt_ros.model.config import DPT_LEVELS, ModelConfig
 from xsvggt_ros.model.error_table import ErrorTable
-from xsvggt_ros.model.kinds import kind_of_config, kind_of_weights, sized, SIZES
-from xsvggt_ros.model.layers import Block
-from xsvggt_ros.model.network import lower, StreamNetwork
-from xsvggt_ros.model.precision import choose_precision
+from xsvggt_ros.model.kinds import kind_of_weights, sized, SIZES
+from xsvggt_ros.model.network import StreamNetwork
 from xsvggt_ros.model.random_weights import random_weight
 from xsvggt_ros.model.weight_files import (
     CheckpointError,
@@ -32,11 +29,8 @@ from xsvggt_ros.model.weight_files import (
     short,
     Source,
 )
-from xsvggt_ros.model.weight_quantization import (
-    check_weights,
-    give_back_memory,
-    quantise_weights,
-)
+from xsvggt_ros.model.weight_loading import size_text, WeightLoading
+from xsvggt_ros.model.weight_quantization import check_weights
 
 RANDOM = 'random'
 ASSETS = Path(__file__).parents[1] / 'assets'
@@ -74,16 +68,16 @@ def load_model(source: str, size: str = 'auto', device: torch.device | str = 'cp
     """
     check_weights(weights, device)
     _check_size(size)
-    loading = _Loading(torch.device(device), dtype, weights, precision)
+    loading = WeightLoading(torch.device(device), dtype, weights, precision)
     if source == RANDOM:
         return _random_model('small' if size == 'auto' else size, loading)
     with open_checkpoint(_file_of(source)) as opened:
         config = _find_config(opened) if size == 'auto' else sized(size)
         model = loading.empty_model(config)
         _check_keys(opened, model)
-        size_text = loading.describe(model)
+        described = loading.describe(model)
         loading.fill(model, opened.read, opened.release)
-    description = f'{opened.path.name} ({size_text})'
+    description = f'{opened.path.name} ({described})'
     if opened.training:
         description += f', trained in {short(opened.training)}'
     return LoadedModel(model, config, description, False, _error_table(opened))
@@ -107,7 +101,7 @@ def plan_model(source: str, size: str = 'auto') -> StreamNetwork:
     source, size: as `load_model` takes them. Raises CheckpointError.
     """
     _check_size(size)
-    loading = _Loading(torch.device('meta'), torch.float32, 'float', None)
+    loading = WeightLoading(torch.device('meta'), torch.float32, 'float', None)
     if size == 'auto' and source != RANDOM:
         with open_checkpoint(_file_of(source)) as opened:
             return loading.empty_model(_find_config(opened))
@@ -299,80 +293,6 @@ def _differing(config: Mapping[str, Any], told: Mapping[str, Any]) -> list[str]:
     return words
 
 
-@dataclass(frozen=True)
-class _Loading:
-    """What a network is to be once its weights are there: see `load_model`."""
-
-    device: torch.device
-    dtype: torch.dtype
-    weights: str
-    precision: str | None
-
-    def precisions(self, config: ModelConfig) -> tuple[torch.dtype, torch.dtype]:
-        """Return the precision of the aggregator, and that of the heads."""
-        if self.precision is None:
-            return self.dtype, torch.float32
-        return choose_precision(self.precision, self.device, config)
-
-    def empty_model(self, config: ModelConfig) -> StreamNetwork:
-        """Return a network without memory, its parameters in the precision they are read in."""
-        with torch.device('meta'):
-            model = kind_of_config(config).network(config)
-        return model.set_dtype(self.dtype if self.precision is None else torch.float32).eval()
-
-    def fill(self, model: StreamNetwork, read: Callable[[str], Tensor],
-             release: Callable[[Tensor], None] = lambda weight: None) -> None:
-        """
-        Give a network without memory its weights, and store them as was chosen.
-
-        read: returns a weight by its key. release: is called with each when it was copied.
-        """
-        blocks = {name: part for name, part in model.named_modules() if isinstance(part, Block)}
-        inside = tuple(f'{name}.' for name in blocks)
-        aggregator, heads = self.precisions(model.config)
-
-        def load(part: nn.Module, prefix: str, keys: list[str]) -> None:
-            weights: dict[str, Tensor] = {}
-            for key in keys:
-                # A copy even if nothing is to convert: what was read may be a window into a file.
-                weight = read(prefix + key)
-                empty = part.get_parameter(key)
-                weights[key] = torch.empty_like(empty, device=self.device).copy_(weight)
-                release(weight)
-            part.load_state_dict(weights, strict=bool(prefix), assign=True)
-
-        load(model, '', [key for key in model.state_dict() if not key.startswith(inside)])
-        if self.precision is not None:
-            for head in model.dense_heads():
-                lower(head, heads)
-        # Block by block, so that no more than one is held as floats that are to go.
-        for name, block in blocks.items():
-            load(block, f'{name}.', list(block.state_dict()))
-            if self.weights != 'float' or self.precision is not None:
-                block.fold()
-            quantise_weights(model, self.weights, name)
-            if self.precision is not None:
-                lower(block, aggregator if name.startswith('aggregator.') else heads)
-        quantise_weights(model, self.weights)
-        model.set_dtype(aggregator, heads)
-        give_back_memory()
-
-    def describe(self, model: StreamNetwork) -> str:
-        """Return the size of a network without memory for a person."""
-        stored = f', weights {self.weights}' if self.weights != 'float' else ''
-        return _size_text(model, self.precisions(model.config)[0]) + stored
-
-
-def _size_text(model: StreamNetwork, dtype: torch.dtype) -> str:
-    """Return the size of a network for a person."""
-    config = model.config
-    millions = sum(weight.numel() for weight in model.parameters()) / 1e6
-    kind = kind_of_config(config)
-    name = f'{kind.name}, {kind.note}; ' if kind.note else ''
-    return (f'{name}embed_dim {config.embed_dim}, depth {config.depth}, {millions:.1f} M '
-            f"parameters, {str(dtype).removeprefix('torch.')}")
-
-
 def _check_keys(source: Source, model: StreamNetwork) -> None:
     """Raise CheckpointError unless the file has exactly the network's keys and shapes."""
     expected = {key: tuple(weight.shape) for key, weight in model.state_dict().items()}
@@ -389,7 +309,7 @@ def _check_keys(source: Source, model: StreamNetwork) -> None:
                 _listed('of another shape', differing)]
     if any(problems):
         raise CheckpointError('\n  '.join(
-            [f'{source.path} does not fit the network ({_size_text(model, model.dtype)}):',
+            [f'{source.path} does not fit the network ({size_text(model, model.dtype)}):',
              *filter(None, problems),
              'name the checkpoint of this network, or the size that belongs to it; a config that '
              f'cannot be told from the weights goes into {source.path.with_suffix(".json")}']))
@@ -403,12 +323,12 @@ def _listed(kind: str, entries: list[str]) -> str:
     return f'{len(entries)} {kind}: {", ".join(short(e, 120) for e in entries[:MAX_LISTED])}{more}'
 
 
-def _random_model(size: str, loading: _Loading, seed: int = 0) -> LoadedModel:
+def _random_model(size: str, loading: WeightLoading, seed: int = 0) -> LoadedModel:
     """Return a network of seeded random weights."""
     config = sized(size)
     model = loading.empty_model(config)
     shapes = {key: tuple(weight.shape) for key, weight in model.state_dict().items()}
-    size_text = loading.describe(model)
+    described = loading.describe(model)
     loading.fill(model, lambda key: random_weight(key, shapes[key], seed))
     return LoadedModel(model, config, f'RANDOM WEIGHTS, results mean nothing '
-                       f'({size}: {size_text})', True)
+                       f'({size}: {described})', True)

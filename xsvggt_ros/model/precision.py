@@ -12,8 +12,8 @@ WIDE = 512  # channels from which bf16 pays on a CPU: small networks are busy wi
 PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 
-def loading_precision(name: str, device: torch.device) -> torch.dtype:
-    """Return the precision in which weights are read, before their network is known."""
+def _named(name: str, device: torch.device) -> torch.dtype:
+    """Return the precision of that name; 'auto': that of the device, whatever the network."""
     if name != 'auto':
         return PRECISIONS[name]
     if device.type != 'cuda':
@@ -31,7 +31,7 @@ def choose_precision(
     On a CPU heads are as the rest: what is named; or fp32, but bf16 for wide networks where the
     processor multiplies it.
     """
-    dtype = loading_precision(name, device)
+    dtype = _named(name, device)
     if device.type == 'cuda':
         return dtype, torch.float32
     if name == 'auto' and config.embed_dim >= WIDE and cpu_multiplies_bf16():

@@ -242,7 +242,7 @@ def edited(config, name, value):
 def test_no_number_of_a_config_is_believed(case, tmp_path, name, value, where, error_of,
                                            monkeypatch):
     """All are compared with the weights, or bounded, before anything is built."""
-    monkeypatch.setattr(checkpoint._Loading, 'empty_model', None)
+    monkeypatch.setattr(checkpoint.WeightLoading, 'empty_model', None)
     config = json.dumps(edited(case.config, name, value))
     path = tmp_path / 'weights.safetensors'
     save_file(case.weights, path, {'xsvggt_config': config} if where == 'metadata' else None)
@@ -489,12 +489,12 @@ def test_one_tensor_at_a_time_is_read_and_converted(case, tmp_path, suffix, monk
     path = tmp_path / f'weights{suffix}'
     save(case.weights, path, case.config)
     events = []
-    fill = checkpoint._Loading.fill
+    fill = checkpoint.WeightLoading.fill
 
     def spied_fill(loading, model, read, *others):
         fill(loading, model, lambda key: events.append(key) or read(key), *others)
 
-    monkeypatch.setattr(checkpoint._Loading, 'fill', spied_fill)
+    monkeypatch.setattr(checkpoint.WeightLoading, 'fill', spied_fill)
     model = load_model(str(path), dtype=torch.bfloat16).model
     assert sorted(events) == sorted(case.weights)  # each once, and only when it is wanted
     assert_same_weights(model, case.weights)

@@ -12,7 +12,7 @@ from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.kernels import native
 from xsvggt_ros.model import precision, threads
 from xsvggt_ros.model.config import ModelConfig
-from xsvggt_ros.model.precision import choose_precision, loading_precision
+from xsvggt_ros.model.precision import choose_precision
 from xsvggt_ros.node.loading import load_engine
 from xsvggt_ros.node.settings import DEFAULTS
 
@@ -101,7 +101,6 @@ def test_the_rule(multiplies, monkeypatch):
     for config in (full, small):
         assert choose_precision('auto', GPU, config) == (sixteen, torch.float32)
         assert choose_precision('fp16', GPU, config) == (torch.float16, torch.float32)
-    assert loading_precision('auto', CPU) == torch.float32
 
 
 GIVEN_BACK = """
