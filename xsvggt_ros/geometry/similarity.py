@@ -1,4 +1,8 @@
-"""Similarity transforms between positions, by least squares (Umeyama, PAMI 1991)."""
+"""
+Similarity transforms: between positions by least squares (Umeyama, PAMI 1991), and as matrices.
+
+A matrix [4, 4] of a similarity has a scale times a rotation in its upper left block.
+"""
 
 from dataclasses import dataclass
 
@@ -44,3 +48,25 @@ def rotation_between(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     signs = np.ones_like(values)
     signs[..., 2] = np.where(np.linalg.det(left @ right) < 0, -1.0, 1.0)
     return (left * signs[..., None, :]) @ right, (values * signs).sum(axis=-1)
+
+
+def scales(similarities: np.ndarray) -> np.ndarray:
+    """Return the scales [...] of similarities [..., 4, 4]."""
+    return np.cbrt(np.linalg.det(similarities[..., :3, :3]))
+
+
+def apply_to_pose(similarity: np.ndarray, pose: np.ndarray) -> np.ndarray:
+    """Return poses [..., 4, 4] moved by similarities [..., 4, 4]; they stay rigid."""
+    moved = similarity @ pose
+    moved[..., :3, :3] /= scales(similarity)[..., None, None]
+    return moved
+
+
+def inverse_similarity(similarities: np.ndarray) -> np.ndarray:
+    """Return the inverses of similarities [..., 4, 4]."""
+    result = np.zeros_like(similarities)
+    block = similarities[..., :3, :3].swapaxes(-1, -2) / scales(similarities)[..., None, None] ** 2
+    result[..., :3, :3] = block
+    result[..., :3, 3] = -np.einsum('...ij,...j->...i', block, similarities[..., :3, 3])
+    result[..., 3, 3] = 1
+    return result

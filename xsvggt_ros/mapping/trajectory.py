@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from xsvggt_ros.geometry.quaternions import matrix_from_quaternion, quaternion_from_matrix
+from xsvggt_ros.geometry.similarity import apply_to_pose
 
 MAX_POSES = 2 ** 17   # 8 MB; 72 minutes of every frame at 30 Hz
 
@@ -95,10 +96,10 @@ class Trajectory:
             return
         moves = similarities(self._keyframes[:self._count])
         for row, move in zip(self._numbers, moves):   # a view
-            scale = np.cbrt(np.linalg.det(move[:3, :3]))
-            row[:3] = move[:3, :3] @ row[:3] + move[:3, 3]
-            row[3:] = quaternion_from_matrix(
-                move[:3, :3] / scale @ matrix_from_quaternion(row[3:].tolist()))
+            pose = np.eye(4)
+            pose[:3, :3], pose[:3, 3] = matrix_from_quaternion(row[3:].tolist()), row[:3]
+            moved = apply_to_pose(move, pose)
+            row[:3], row[3:] = moved[:3, 3], quaternion_from_matrix(moved[:3, :3])
 
     def rescale(self, factor: float) -> None:
         """Multiply all positions by `factor`, which another unit of length asks for."""

@@ -12,10 +12,10 @@ from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
 from xsvggt_ros.geometry.quaternions import matrix_from_quaternion
+from xsvggt_ros.geometry.similarity import apply_to_pose
 from xsvggt_ros.mapping.point_cloud import COLUMNS
 from xsvggt_ros.node.frames import Pose
 from xsvggt_ros.node.message_fields import fill, fill_xyz
-from xsvggt_ros.trajectory.pose_graph import apply_to_pose
 
 POINT_STEP = 4 * len(COLUMNS)
 UNKNOWN_VARIANCE = 1e4  # of a twist that is not estimated, (m/s)^2 and (rad/s)^2

@@ -8,6 +8,7 @@ from rclpy.impl.rcutils_logger import RcutilsLogger
 from xsvggt_ros.engine.frame_result import FrameResult
 from xsvggt_ros.geometry.camera_model import CameraModel
 from xsvggt_ros.geometry.se3 import transform_points
+from xsvggt_ros.geometry.similarity import scales
 from xsvggt_ros.images.preprocess import Resize
 from xsvggt_ros.node.settings import DepthSettings, TrajectorySettings
 from xsvggt_ros.node.status.fault_log import FaultLog
@@ -17,7 +18,6 @@ from xsvggt_ros.trajectory.loop_closer import LoopCloser
 from xsvggt_ros.trajectory.loop_thread import LoopThread
 from xsvggt_ros.trajectory.map_frame import MapFrame
 from xsvggt_ros.trajectory.odometry import Estimate
-from xsvggt_ros.trajectory.pose_graph import scales
 from xsvggt_ros.trajectory.projection import inverse, rotation_vector
 from xsvggt_ros.trajectory.results import network_frame, tensor_like
 from xsvggt_ros.trajectory.window_thread import WindowThread

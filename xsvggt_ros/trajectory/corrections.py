@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xsvggt_ros.trajectory.pose_graph import apply_to_pose
+from xsvggt_ros.geometry.similarity import apply_to_pose
 
 
 @dataclass(frozen=True)

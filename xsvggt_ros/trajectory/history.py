@@ -2,11 +2,11 @@
 
 import numpy as np
 
+from xsvggt_ros.geometry.similarity import scales
 from xsvggt_ros.trajectory.config import TrajectoryConfig
 from xsvggt_ros.trajectory.corrections import Corrections
 from xsvggt_ros.trajectory.loop_closer import LoopCloser
 from xsvggt_ros.trajectory.odometry import Estimate, Odometry
-from xsvggt_ros.trajectory.pose_graph import scales
 
 _FINAL_ITERATIONS = 30   # of the graph
 

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from xsvggt_ros.geometry.similarity import inverse_similarity
 from xsvggt_ros.trajectory.corrections import Corrections
 from xsvggt_ros.trajectory.places import Snapshot
-from xsvggt_ros.trajectory.pose_graph import Edges, inverse_similarity
+from xsvggt_ros.trajectory.pose_graph import Edges
 
 # Standard deviations of a step from keyframe to keyframe; of depth where they are lengths.
 _STEP = np.array([0.003] * 3 + [0.006] * 3 + [0.006])

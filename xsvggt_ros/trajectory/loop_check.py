@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from xsvggt_ros.geometry.similarity import inverse_similarity
 from xsvggt_ros.trajectory.config import TrajectoryConfig
 from xsvggt_ros.trajectory.matching import Matcher
 from xsvggt_ros.trajectory.places import coarse_points, joined_depth, Place
 from xsvggt_ros.trajectory.pose import find_pose, fit_pose
-from xsvggt_ros.trajectory.pose_graph import inverse_similarity
 from xsvggt_ros.trajectory.projection import NEAREST, project
 
 _RANSAC_PIXELS = 2.0     # at 320 pixels

@@ -5,13 +5,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from xsvggt_ros.geometry.similarity import apply_to_pose, scales
 from xsvggt_ros.trajectory.config import TrajectoryConfig
 from xsvggt_ros.trajectory.corrections import Corrections
 from xsvggt_ros.trajectory.keyframe_chain import KeyframeChain
 from xsvggt_ros.trajectory.loop_check import Loop, LoopCheck
 from xsvggt_ros.trajectory.loop_gate import is_plausible
 from xsvggt_ros.trajectory.places import Album, Place, Snapshot
-from xsvggt_ros.trajectory.pose_graph import apply_to_pose, Edges, scales, solve_graph
+from xsvggt_ros.trajectory.pose_graph import Edges, solve_graph
 
 _LOOPS_A_KEYFRAME = 2    # that are taken
 _MOST_LOOPS = 3          # for each keyframe of the budget, kept

@@ -4,9 +4,10 @@ import numpy as np
 import scipy.sparse
 import scipy.sparse.csgraph
 
+from xsvggt_ros.geometry.similarity import inverse_similarity
 from xsvggt_ros.trajectory.keyframe_chain import KeyframeChain
 from xsvggt_ros.trajectory.loop_check import Loop
-from xsvggt_ros.trajectory.pose_graph import difference, Edges, inverse_similarity
+from xsvggt_ros.trajectory.pose_graph import difference, Edges
 
 _FLOOR = np.array([0.03, 0.03, 0.03])   # of rotation, translation (of depth), log scale
 

@@ -13,6 +13,7 @@ import numpy as np
 import scipy.sparse
 import scipy.sparse.linalg
 
+from xsvggt_ros.geometry.similarity import inverse_similarity, scales
 from xsvggt_ros.trajectory.projection import rotation, skew
 
 _CONVERGED = 1e-3        # gain below which it is done, over what edges cost that are believed
@@ -95,28 +96,6 @@ def solve_graph(nodes: np.ndarray, edges: Edges, iterations: int = 25) -> GraphS
         if gain <= _CONVERGED * max(1.0, _cost(residual[believed], edges.cauchy[believed])):
             break
     return GraphSolution(nodes, np.linalg.norm(residual, axis=1), cost)
-
-
-def scales(similarities: np.ndarray) -> np.ndarray:
-    """Return the scales [...] of similarities [..., 4, 4]."""
-    return np.cbrt(np.linalg.det(similarities[..., :3, :3]))
-
-
-def apply_to_pose(similarity: np.ndarray, pose: np.ndarray) -> np.ndarray:
-    """Return poses [..., 4, 4] moved by similarities [..., 4, 4]; they stay rigid."""
-    moved = similarity @ pose
-    moved[..., :3, :3] /= scales(similarity)[..., None, None]
-    return moved
-
-
-def inverse_similarity(similarities: np.ndarray) -> np.ndarray:
-    """Return the inverses of similarities [..., 4, 4]."""
-    result = np.zeros_like(similarities)
-    block = similarities[..., :3, :3].swapaxes(-1, -2) / scales(similarities)[..., None, None] ** 2
-    result[..., :3, :3] = block
-    result[..., :3, 3] = -np.einsum('...ij,...j->...i', block, similarities[..., :3, 3])
-    result[..., 3, 3] = 1
-    return result
 
 
 def difference(similarities: np.ndarray) -> np.ndarray:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from xsvggt_ros.geometry import metrics
+from xsvggt_ros.geometry.similarity import scales
 from xsvggt_ros.trajectory.config import TrajectoryConfig
 from xsvggt_ros.trajectory.loop_closer import LoopCloser
-from xsvggt_ros.trajectory.pose_graph import scales
 
 
 def off(poses, true):

@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from xsvggt_ros.geometry.similarity import apply_to_pose
 from xsvggt_ros.trajectory.corrections import Corrections
 from xsvggt_ros.trajectory.map_frame import MapFrame
-from xsvggt_ros.trajectory.pose_graph import apply_to_pose
 from xsvggt_ros.trajectory.projection import inverse, motion
 
 

@@ -5,14 +5,12 @@ import pytest
 import torch
 
 from xsvggt_ros.geometry import metrics
+from xsvggt_ros.geometry.similarity import apply_to_pose, inverse_similarity, scales
 from xsvggt_ros.trajectory.pose_graph import (
     _normal_equations,
     _residual,
-    apply_to_pose,
     difference,
     Edges,
-    inverse_similarity,
-    scales,
     solve_graph,
 )
 from xsvggt_ros.trajectory.projection import rotation
