@@ -8,7 +8,7 @@ import torch
 
 from training.clips import Clips
 from training.wide_losses import SPREAD
-from training.wide_pool import height_of, is_old, render_room, Ring, save_textures
+from training.wide_pool import FIRST_UNSEEN, height_of, is_old, render_room, Ring, save_textures
 from training.wide_world.textures import load_textures
 from xsvggt_ros.console.progress import ProgressBar
 from xsvggt_ros.evaluation.datasets.layouts import open_sequences
@@ -20,7 +20,6 @@ from xsvggt_ros.model.causal import ClipPrediction, predict_clips
 from xsvggt_ros.model.checkpoint import LoadedModel
 from xsvggt_ros.model.streamvggt import StreamVGGT
 
-_FIRST = 1_000_000      # number of the first room that no training sees
 _FRAMES, _DENSE = 24, 6    # of a clip; every so-manieth has its depth looked at
 _SCORES = ('depth_abs_rel', 'depth_delta_1_25', 'ate_ratio', 'rotation_deg', 'focal_error',
            'rpe_translation', 'rpe_rotation_deg')
@@ -43,7 +42,7 @@ def open_validation(folder: Path, textures: Path | None, rooms: int) -> Ring:
 
 def validation_rooms(rooms: int) -> list[int]:
     """Return the numbers of `rooms` rooms of the wide world, then of the synthetic one."""
-    numbers = range(_FIRST, _FIRST + 10_000)
+    numbers = range(FIRST_UNSEEN, FIRST_UNSEEN + 10_000)
     wide = [number for number in numbers if not is_old(number) and height_of(number) == 84]
     return wide[:rooms] + [number for number in numbers if is_old(number)][:rooms]
 

@@ -29,7 +29,7 @@ _HEIGHTS = (84, 84, 84, 84, 84, 84, 70, 70, 56, 112)    # by the room's number
 _OLD_EVERY = 5           # every so-manieth room is one of the synthetic world
 _LONGEST_STRIDE = 3
 _ATTEMPTS, _OTHER = 3, 1 << 40   # numbers of rooms in place of one that cannot be drawn
-_VALIDATION = 1_000_000   # number of the first room of validation
+FIRST_UNSEEN = 1_000_000   # number of the first room of validation, which no training sees
 _FIELDS = {'images': ((FRAMES, _LARGEST, WIDTH, 3), np.uint8),
            'depths': ((FRAMES, _LARGEST, WIDTH), np.float16),
            'world_from_camera': ((FRAMES, 4, 4), np.float64),
@@ -218,7 +218,7 @@ def _wide_room(number: int, textures: Textures, whole_way: bool) -> dict[str, np
 
 def _old_room(number: int) -> dict[str, np.ndarray]:
     """Return a room of the synthetic world: half of the frames along a way, half from anywhere."""
-    seeds = SPLITS['train'] if number < _VALIDATION else SPLITS['validation']
+    seeds = SPLITS['train'] if number < FIRST_UNSEEN else SPLITS['validation']
     seed = seeds[number // _OLD_EVERY % len(seeds)]
     world = SyntheticWorld(seed, 2 * WIDTH, 2 * height_of(number), clean=True)
     rng = np.random.default_rng((seed, 2))

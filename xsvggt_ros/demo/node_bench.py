@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Callable, Iterator
 from pathlib import Path
-import statistics
 import sys
 from tempfile import TemporaryDirectory
 import time
@@ -17,6 +16,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 import torch
 
+from xsvggt_ros.bench.frame_bench import summary
 from xsvggt_ros.console.arguments import network_image_size
 from xsvggt_ros.console.environment import device_name, package_version
 from xsvggt_ros.console.errors import ToolError
@@ -143,11 +143,11 @@ class _NodeBench:
             if known <= WARM_UP * self._options.frames < len(self._statuses):
                 warm, spent = time.monotonic(), self._node.cpu_seconds()
             bar.update(len(self._statuses))
+            self._node.resident_bytes()   # for `peak_bytes`
         bar.close(self._options.frames)
         seconds, spent = time.monotonic() - warm, self._node.cpu_seconds() - spent
         stamps = sorted(self._statuses)[int(WARM_UP * self._options.frames):]
         last = self._statuses[stamps[-1]]
-        self._node.resident_bytes()
         return {
             'start_to_first_pose_s': round(first - begun, 3),
             'odometry_ms': _summary([self._poses[stamp] - self._sent[stamp] for stamp in stamps
@@ -220,9 +220,7 @@ class _NodeBench:
 
 def _summary(seconds: list[float]) -> dict[str, float]:
     """Return milliseconds of times."""
-    p50, p95, p99 = np.percentile(seconds, (50, 95, 99))
-    return {name: round(1e3 * float(value), 3) for name, value in (
-        ('mean', statistics.fmean(seconds)), ('p50', p50), ('p95', p95), ('p99', p99))}
+    return summary(1e3 * np.array(seconds))
 
 
 def _table(content: dict[str, Any]) -> str:

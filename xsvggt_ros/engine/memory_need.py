@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from xsvggt_ros.engine.config import EngineConfig
 from xsvggt_ros.engine.stream_caches import META, StreamCaches, token_budget
 from xsvggt_ros.images.preprocess import Resize
 from xsvggt_ros.kernels import onednn
 from xsvggt_ros.model.network import StreamNetwork
+from xsvggt_ros.model.weight_quantization import weight_bytes
 
 # Numbers that are there at once for each pixel of a map, beside one for each feature of a dense
 # head, and how often; for each channel of a token; and bytes that libraries take and memory that
@@ -59,9 +59,4 @@ def memory_need(
     working += 2 * 4 * slots * dim  # keys and values of a layer, unpacked
     if torch.device(config.device).type == 'cpu' and tokens < onednn.FUSED_QUERIES:
         working += 4 * heads * tokens * slots
-    return MemoryNeed(parameter_bytes(network), caches.bytes_reserved, working)
-
-
-def parameter_bytes(network: nn.Module) -> int:
-    """Return the bytes of all weights."""
-    return sum(weight.nbytes for weight in (*network.parameters(), *network.buffers()))
+    return MemoryNeed(weight_bytes(network), caches.bytes_reserved, working)

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from xsvggt_ros.engine.config import EngineConfig
-from xsvggt_ros.engine.memory_need import memory_need, parameter_bytes
+from xsvggt_ros.engine.memory_need import memory_need
 from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.model.checkpoint import CheckpointError, plan_model
+from xsvggt_ros.model.weight_quantization import weight_bytes
 
 # Loads a small network and runs frames, in a process whose memory is nobody else's.
 RUN = """
@@ -49,7 +50,7 @@ def test_the_full_networks_are_known_without_their_weights(size, parameters):
                           torch.bfloat16, torch.bfloat16, 518)
     need = memory_need(network, config, 294, 518)
     assert need.weights == pytest.approx(2 * parameters, rel=0.01)
-    assert need.weights == parameter_bytes(network)
+    assert need.weights == weight_bytes(network)
     assert 0.15e9 < need.caches < 0.7e9 and 0.1e9 < need.working < 1e9
     assert need.peak < 4 * parameters  # they are never there in fp32
 
