@@ -181,7 +181,8 @@ def test_saved_files_have_every_frame_and_names_of_their_own(robot, node):
     assert way == same_way
     assert [pose.stamp_ns for pose in way] == [nanoseconds(image.header) for image in images]
     odometry = robot.wait(lambda: next(
-        (m for m in robot.received['odometry'] if m.header.stamp == images[-1].header.stamp),
+        (m for m in reversed(robot.received['odometry'])
+         if m.header.stamp == images[-1].header.stamp),
         None), 'odometry', node)
     position = odometry.pose.pose.position
     np.testing.assert_allclose(

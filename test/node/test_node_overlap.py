@@ -179,7 +179,8 @@ class Stream:
         self.engine = FakeEngine(self.gates)
         self.topics = {name: FakePublisher(name, self.gates) for name in TOPICS}
         self.told = []
-        settings = DEFAULTS.changed({'cloud.confidence_percentile': 0.0} | changes)
+        settings = DEFAULTS.changed({'cloud.confidence_percentile': 0.0,
+                                     'trajectory.mode': 'network'} | changes)
         loaded = SimpleNamespace(
             engine=self.engine, description='fake', random_weights=False, device_name='fake',
             device=torch.device('cpu'))
