@@ -34,7 +34,7 @@ def open_validation(folder: Path, textures: Path | None, rooms: int) -> Ring:
     missing = [number for number in numbers if number not in ring.arrays['number'] - 1]
     bar = ProgressBar('rendering rooms for validation', max(len(missing), 1))
     for done, number in enumerate(missing, start=1):
-        render_room(folder, len(ring), number, False, numbers.index(number))
+        render_room(folder, len(ring), number, numbers.index(number))
         bar.update(done)
     bar.close(len(missing))
     return ring

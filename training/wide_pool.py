@@ -102,20 +102,13 @@ class Ring:
 class RoomPool:
     """A ring and the processes that fill it."""
 
-    def __init__(self, folder: Path, textures: Path | None, slots: int, processes: int,
-                 whole_ways: bool = False) -> None:
-        """
-        Open the ring in `folder` and start `processes`.
-
-        `textures`: a folder of photographs. `whole_ways`: rooms have one way of 48 frames each,
-        not two of 24.
-        """
+    def __init__(self, folder: Path, textures: Path | None, slots: int, processes: int) -> None:
+        """Open the ring in `folder` and start `processes`; textures: a folder of photographs."""
         self._folder, self.ring = folder, Ring.open(folder, slots)
         photographs = folder / 'textures.npz'
         if not photographs.exists():
             folder.mkdir(parents=True, exist_ok=True)
             save_textures(load_textures(textures).share(held_back=False), photographs)
-        self.whole_ways = whole_ways
         self._pool = ProcessPoolExecutor(processes, get_context('spawn'),
                                          torch.set_num_threads, (1,))
         self._ahead = max(2 * processes, 4)
@@ -138,7 +131,7 @@ class RoomPool:
         for number in range(start, end + self._ahead):
             if not self.ring.holds(number):
                 self._jobs[number] = self._pool.submit(
-                    render_room, self._folder, len(self.ring), number, self.whole_ways)
+                    render_room, self._folder, len(self.ring), number)
         self._next = max(end + self._ahead, self._next or 0)
         for number in sorted(self._jobs):
             job = self._jobs[number]
@@ -155,23 +148,26 @@ class RoomPool:
         heights = np.array([height_of(int(number)) for number in window])
         chosen = window[heights == heights[rng.integers(len(window))]]
         rooms = rng.choice(chosen, count, replace=len(chosen) < count)
-        views = np.stack([self._views(rng, int(room), frames, rng.uniform() < path_share)
-                          for room in rooms])
+        views = np.stack([_views(rng, frames, rng.uniform() < path_share) for _ in rooms])
         return jitter(self.ring.clips(rooms, views), rng)
 
-    def _views(self, rng: np.random.Generator, room: int, frames: int,
-               along: bool) -> np.ndarray:
-        """Return the frames [S] of a clip: along a way, or in any order."""
-        half = FRAMES // 2
-        start, long = 0, FRAMES
-        if frames <= half and (not self.whole_ways or is_old(room)):
-            start, long = half * int(rng.integers(2)), half
-        if not along:
-            return start + rng.choice(long, frames, replace=False)
-        stride = int(rng.integers(1, min(_LONGEST_STRIDE, (long - 1) // max(frames - 1, 1)) + 1))
-        begin = start + int(rng.integers(long - stride * (frames - 1)))
-        views = begin + stride * np.arange(frames)
-        return views if rng.uniform() < 0.5 else views[::-1]
+
+def _views(rng: np.random.Generator, frames: int, along: bool) -> np.ndarray:
+    """
+    Return the frames [S] of a clip: along a way, or in any order.
+
+    More frames than a way of 24 has are of both ways through a room, one behind the other.
+    """
+    half = FRAMES // 2
+    start, long = 0, FRAMES
+    if frames <= half:
+        start, long = half * int(rng.integers(2)), half
+    if not along:
+        return start + rng.choice(long, frames, replace=False)
+    stride = int(rng.integers(1, min(_LONGEST_STRIDE, (long - 1) // max(frames - 1, 1)) + 1))
+    begin = start + int(rng.integers(long - stride * (frames - 1)))
+    views = begin + stride * np.arange(frames)
+    return views if rng.uniform() < 0.5 else views[::-1]
 
 
 def jitter(clips: Clips, rng: np.random.Generator) -> Clips:
@@ -188,21 +184,20 @@ def jitter(clips: Clips, rng: np.random.Generator) -> Clips:
 
 # In the processes --------------------------------------------------------------------------------
 
-def render_room(folder: Path, slots: int, number: int, whole_way: bool,
-                slot: int | None = None) -> None:
+def render_room(folder: Path, slots: int, number: int, slot: int | None = None) -> None:
     """Render room `number` into its slot, or another, of the ring in `folder`."""
     values = _old_room(number) if is_old(number) else _wide_room(
-        number, _saved_textures(folder / 'textures.npz'), whole_way)
+        number, _saved_textures(folder / 'textures.npz'))
     Ring.open(folder, slots).write(number, values, slot)
 
 
-def _wide_room(number: int, textures: Textures, whole_way: bool) -> dict[str, np.ndarray]:
-    """Return a room of the wide world, 48 frames of one camera or 24 of two."""
-    lengths, size = [FRAMES] if whole_way else [FRAMES // 2] * 2, (WIDTH, height_of(number))
+def _wide_room(number: int, textures: Textures) -> dict[str, np.ndarray]:
+    """Return a room of the wide world, 24 frames of each of two cameras."""
+    size = WIDTH, height_of(number)
     for attempt in range(_ATTEMPTS):
         try:
             room = WideRoom(number + attempt * _OTHER, textures)
-            clips = [room.clip(frames, size) for frames in lengths]
+            clips = [room.clip(FRAMES // 2, size) for _ in range(2)]
             break
         except (ArithmeticError, IndexError, ValueError) as error:
             # One room among many thousands must not end a training of hours.

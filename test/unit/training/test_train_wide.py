@@ -68,7 +68,7 @@ def made(monkeypatch):
         def __init__(self, *_):
             pass
 
-        def submit(self, function, folder, slots, number, whole):
+        def submit(self, function, folder, slots, number):
             from concurrent.futures import Future
             numbers.append(number)
             Ring.open(folder, slots).write(number, made_room(number))
@@ -79,7 +79,7 @@ def made(monkeypatch):
         def shutdown(self, **_):
             pass
 
-    def render(folder, slots, number, whole, slot=None):
+    def render(folder, slots, number, slot=None):
         Ring.open(folder, slots).write(number, made_room(number), slot)
 
     monkeypatch.setattr('training.wide_pool.ProcessPoolExecutor', Pool)
@@ -230,11 +230,11 @@ def test_a_room_that_cannot_be_drawn_is_replaced(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr('training.wide_pool._saved_textures', lambda path: None)
     limit = 1000
     Ring.open(tmp_path, 4)
-    render_room(tmp_path, 4, 1, False)
+    render_room(tmp_path, 4, 1)
     assert Ring.open(tmp_path, 4).holds(1) and 'no way is free' in capsys.readouterr().err
     limit = 1 << 60
     with pytest.raises(ValueError, match='no way is free'):
-        render_room(tmp_path, 4, 2, False)
+        render_room(tmp_path, 4, 2)
 
 
 def trained(config, tmp_path, name, plan=PLAN, stop_at=None):
