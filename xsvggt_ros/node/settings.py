@@ -207,6 +207,11 @@ class Settings:
         if len(set(frames)) < len(frames):
             raise ValueError('odom_frame, map_frame and base_frame must have different names; got '
                              + ', '.join(frames))
+        low, high = self.occupancy.min_height, self.occupancy.max_height
+        if low and high and low >= high:
+            raise ValueError(
+                f'occupancy.min_height {low:g} is not below occupancy.max_height {high:g}, so '
+                'nothing would be an obstacle in ~/occupancy; change one of them, or set it to 0')
         if self.cloud.organized and cameras > 1:
             raise ValueError(
                 'cloud.organized needs one camera, because the merged cloud of a rig has no rows '

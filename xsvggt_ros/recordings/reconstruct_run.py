@@ -150,8 +150,12 @@ def _hints(options: argparse.Namespace) -> HintChoice | None:
 
 
 def _grid_options(options: argparse.Namespace) -> dict[str, float]:
-    """Return what the options say of the occupancy grid."""
+    """Return what the options say of the occupancy grid; raises ToolError."""
     given = {name: getattr(options, f'grid_{name}') for name in ('resolution', 'low', 'high')}
+    low, high = given['low'], given['high']
+    if low is not None and high is not None and low >= high:
+        raise ToolError(f'--grid-low {low:g} is not below --grid-high {high:g}: nothing would be '
+                        'an obstacle')
     return {name: value for name, value in given.items() if value is not None}
 
 

@@ -70,7 +70,7 @@ class LoopCheck:
         similarity = fit.pose.copy()
         similarity[:3, :3] *= np.exp(log_scale)
         if not _depths_agree(old, new, similarity):
-            return 'other depth'
+            return 'depths disagree'
         inliers = int(fit.inliers.sum())
         sigma = _sigma(fit.information, float(np.median(inside[:, 2])), scale_sigma)
         sigma *= max(1.0, _PLENTY / inliers)

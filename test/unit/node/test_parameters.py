@@ -60,6 +60,13 @@ def test_changed_settings_leave_the_others_as_they_are():
     assert changed.changed({'cloud.stride': 1, 'base_frame': ''}) == DEFAULTS
 
 
+def test_a_height_band_without_heights_is_refused():
+    band = {'occupancy.min_height': 2.0, 'occupancy.max_height': 1.5}
+    with pytest.raises(ValueError, match='min_height 2 is not below occupancy.max_height 1.5'):
+        DEFAULTS.changed(band).check()
+    DEFAULTS.changed(band | {'occupancy.max_height': 0.0}).check()   # chosen by the node
+
+
 @pytest.mark.parametrize('name, value, word', [
     ('cache.max_tokens', 0, '1 to 1000000'),
     ('cloud.stride', 65, '1 to 64'),

@@ -370,3 +370,11 @@ def test_the_grid_is_as_it_is_asked_for(tmp_path):
     about = json.loads((tmp_path / 'report.json').read_text())['exports']['grid']
     assert about['resolution'] == 0.25 and about['height_band'] == [0.2, 0.9]
     assert nav2_cells(tmp_path)[1]['resolution'] == 0.25
+
+
+def test_a_grid_without_heights_is_refused_before_the_run(tmp_path, capsys):
+    assert main(['reconstruct', '--size', '112x84', *SMALL, '--frames', '4', '--out',
+                 str(tmp_path), '--export', 'grid', '--grid-low', '0.9', '--grid-high',
+                 '0.2']) == 1
+    assert '--grid-low 0.9 is not below --grid-high 0.2' in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -67,7 +67,7 @@ def test_places_that_look_alike_and_lie_elsewhere_are_refused_with_a_reason():
     assert closer.report.found == 0
     assert sum(closer.report.refused.values()) > 0
     assert set(closer.report.refused) <= {'few matches', 'no pose', 'few inliers', 'no scale',
-                                          'other depth', 'implausible'}
+                                          'depths disagree', 'implausible'}
 
 
 def test_memory_is_bounded_and_loops_still_close():
