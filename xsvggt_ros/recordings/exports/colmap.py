@@ -14,8 +14,8 @@ from xsvggt_ros.recordings.exports.colmap_files import (
     ColmapModel,
     write_model,
 )
+from xsvggt_ros.recordings.exports.depth_grid import DepthGrid
 from xsvggt_ros.recordings.exports.export import ExportOptions, FrameOutput, remove_old
-from xsvggt_ros.recordings.exports.keyframes import DepthGrid
 from xsvggt_ros.recordings.recording import Recording
 
 FOLDER = 'colmap'

@@ -17,8 +17,8 @@ from xsvggt_ros.mapping.occupancy import (
     OCCUPIED_THRESHOLD,
     Rays,
 )
+from xsvggt_ros.recordings.exports.depth_grid import DepthGrid
 from xsvggt_ros.recordings.exports.export import ExportOptions, FrameOutput
-from xsvggt_ros.recordings.exports.keyframes import DepthGrid
 from xsvggt_ros.recordings.recording import Recording
 
 IMAGE_FILE, YAML_FILE = 'map.pgm', 'map.yaml'
