@@ -41,6 +41,12 @@ class TrajectoryConfig:
     focal_from: int = 3              # keyframes before it is estimated
     focal_floor: float = 0.01        # to which its uncertainty falls
     correct_depth: bool = True       # where it is optimized
+    # What moves by itself.
+    mover_share: float = 0.15        # of the tracks, that must move together
+    mover_error: float = 3.0         # pixels by which a thing has moved
+    mover_depth: float = 0.5         # of log depth, by which that may be off
+    mover_frames: int = 10           # after which what stands still is a part of the scene
+    doubt: float = 1.5               # pixels of error beyond which depth is not corrected then
     # When tracks are lost.
     matching_keyframes: int = 8      # that are searched
     matching_inliers: int = 20

@@ -127,6 +127,10 @@ class LocalMap:
         self._bad = np.append(self._bad, np.zeros(len(ids), bool))
         return ids
 
+    def give_up(self, ids: np.ndarray) -> None:
+        """Take landmarks [n], all known, for none: nothing is fitted to them any more."""
+        self._bad[np.searchsorted(self._ids, ids)] = True
+
     # The window ----------------------------------------------------------------------------------
 
     def window_problem(self) -> WindowProblem | None:

@@ -1,6 +1,7 @@
 """Finds a frame's pose: by its tracks, by tracks from where they should be, by matching."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from xsvggt_ros.trajectory.tracker import Tracker, Tracks
 
 _FEWEST_TRACKS = 12
 _PLENTY = 0.4            # share of the tracks with which no other way is tried
+_PRECISE = 2.0           # pixels of error above which another way is tried, too
 _RANSAC_PIXELS = 2.0     # at 320 pixels
 
 
@@ -22,7 +24,7 @@ class Fix:
     A frame's pose [4, 4] and the tracks it is from.
 
     source: 'first', 'tracks', 'matches', 'network' or 'hold'; error: pixels; information: [6, 6]
-    of a small motion, None for a pose that is a guess.
+    of a small motion, None for a pose that is a guess; others: tracks that do not agree.
     """
 
     pose: np.ndarray
@@ -30,6 +32,7 @@ class Fix:
     source: str
     error: float
     information: np.ndarray | None
+    others: Tracks = field(default_factory=Tracks.none)
 
 
 class Locator:
@@ -42,18 +45,23 @@ class Locator:
         self._matcher = Matcher(config.matching_keyframes)
 
     def locate(self, image: np.ndarray, local_map: LocalMap, last: np.ndarray,
-               guess: np.ndarray) -> Fix | None:
-        """Return the pose of a grey image after one at `last`, maybe at `guess`; None if lost."""
+               guesses: Sequence[np.ndarray]) -> Fix | None:
+        """
+        Return the pose of a grey image after one at `last`; None if lost.
+
+        guesses: where it may be, likeliest first; tried while few tracks are found.
+        """
         self._forget_bad(local_map)
         asked = len(self._tracker.tracks)
         best: Fix | None = None
-        for place in (None, guess):
+        for place in (None, *guesses):
             start = None if place is None else self._expected(local_map, place)
             tracks = self._tracker.follow(image, start)
             fix = self._fit(tracks, local_map, last if place is None else place, 'tracks')
             if fix is not None and (best is None or len(fix.tracks) > len(best.tracks)):
                 best = fix
-            if not asked or best is not None and len(best.tracks) > _PLENTY * asked:
+            if not asked or best is not None and (
+                    len(best.tracks) > _PLENTY * asked and best.error < _PRECISE * self._scale):
                 return best if asked else self._by_matching(image, local_map, last)
         matched = None
         if best is None or len(best.tracks) < 2 * self._config.matching_inliers:
@@ -71,9 +79,10 @@ class Locator:
         """Make `image`, and what is tracked in it, the last one."""
         self._tracker.keep(image, tracks)
 
-    def corners(self, image: np.ndarray, tracks: Tracks) -> np.ndarray:
-        """Return corners [n, 2] that fill the tracks up."""
-        return self._tracker.corners(image, tracks.pixels, self._config.corners - len(tracks))
+    def corners(self, image: np.ndarray, tracks: Tracks, others: np.ndarray) -> np.ndarray:
+        """Return corners [n, 2] that fill the tracks up, away from pixels `others` [m, 2], too."""
+        return self._tracker.corners(image, np.concatenate([tracks.pixels, others]),
+                                     self._config.corners - len(tracks))
 
     def begin_keyframe(self, image: np.ndarray, tracks: Tracks, keyframe: int) -> Features:
         """Keep the image, and remember what a keyframe is recognised by."""
@@ -108,7 +117,8 @@ class Locator:
         fewest = config.fewest_inliers if source == 'tracks' else config.matching_inliers
         if fit is None or fit.inliers.sum() < max(fewest, config.inlier_share * len(tracks)):
             return None
-        return Fix(fit.pose, tracks.chosen(fit.inliers), source, fit.error, fit.information)
+        return Fix(fit.pose, tracks.chosen(fit.inliers), source, fit.error, fit.information,
+                   tracks.chosen(~fit.inliers))
 
     def _by_matching(self, image: np.ndarray, local_map: LocalMap,
                      last: np.ndarray) -> Fix | None:

@@ -1,6 +1,7 @@
 """Poses from tracks, and the window that is adjusted behind them."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from xsvggt_ros.trajectory.gaps import Gap, GapWatch
 from xsvggt_ros.trajectory.keyframes import KeyframeRule
 from xsvggt_ros.trajectory.local_map import LocalMap, WindowProblem
 from xsvggt_ros.trajectory.locate import Fix, Locator
+from xsvggt_ros.trajectory.movers import Movers
 from xsvggt_ros.trajectory.places import PlaceMaker, Snapshot
 from xsvggt_ros.trajectory.projection import inverse, nearest_pose, to_camera
 from xsvggt_ros.trajectory.tracker import sample_depth, Tracks
@@ -92,6 +94,7 @@ class Odometry:
         self._places = PlaceMaker(config.window)
         self._snapshot: Snapshot | None = None
         self._gaps = GapWatch()
+        self._movers = Movers(config, self._pixel_scale)
         # By which lengths in the odometry frame are longer: loops tell how the unit drifted.
         self.unit = 1.0
         self._frames = 0
@@ -99,6 +102,8 @@ class Odometry:
         self._log_scale = 0.0
         self._spread: float | None = None
         self._keyframe_from_last = np.eye(4)
+        self._motion: np.ndarray | None = None   # between the last two frames
+        self._doubtful = False                   # whether the pose may be that of what moves
         self._odom_from_last = np.eye(4)
         self._window_covariance: np.ndarray | None = None
 
@@ -117,15 +122,18 @@ class Odometry:
         if not self._keyframes:
             return self._first(frame)
         before = self.map.pose(self._keyframes - 1) @ self._keyframe_from_last
-        fix = self._locator.locate(frame.grey, self.map, before, self._network_guess(frame))
+        fix = self._locator.locate(frame.grey, self.map, before, self._guesses(before, frame))
         blind = fix is None and float(frame.grey.std()) < self.config.dark
         if fix is None:
             pose, source = self._fallback.guess(self._frames, frame.world_from_camera, blind)
             fix = Fix(pose, Tracks.none(), source, float('nan'), None)
         tracks = fix.tracks
+        self._movers.watch(frame.grey, fix, self.map, partial(self._depths_of, frame))
+        self._doubtful = self._movers.many and fix.error > self.config.doubt * self._pixel_scale
         wanted = not blind and (not len(tracks) or fix.source == 'matches' or self._rule.wants(
             tracks, fix.pose, self.map.camera, self._width))
         step = inverse(before) @ fix.pose
+        self._motion = step.copy() if fix.information is not None else None
         step[:3, 3] *= self.unit
         self._odom_from_last = nearest_pose(self._odom_from_last @ step)
         if wanted:
@@ -182,6 +190,8 @@ class Odometry:
         """
         if not self.corrects_depth:
             return np.ones(frame.depth.shape, np.float32)
+        if self._doubtful:
+            return np.full(frame.depth.shape, np.exp(self._log_scale), np.float32)
         tracks = self._locator.tracks
         tracks = tracks.chosen(self.map.known(tracks.ids))
         points, _, variance = self.map.points(tracks.ids)
@@ -203,9 +213,10 @@ class Odometry:
         self._gaps.add(np.eye(4), frame.world_from_camera, 1.0)
         return self._estimate(np.eye(4), fix, True)
 
-    def _network_guess(self, frame: Frame) -> np.ndarray:
-        """Return where the network's motion puts the frame."""
-        return self._fallback.network(frame.world_from_camera)
+    def _guesses(self, before: np.ndarray, frame: Frame) -> list[np.ndarray]:
+        """Return where the last motion, gone on with, and the network's put the frame."""
+        network = self._fallback.network(frame.world_from_camera)
+        return [network] if self._motion is None else [before @ self._motion, network]
 
     def _add_keyframe(self, frame: Frame, fix: Fix, adjust_now: bool) -> None:
         keyframe = self._keyframes
@@ -217,7 +228,9 @@ class Odometry:
         tracks = tracks.chosen(self.map.known(tracks.ids))
         pose = self.map.pose(keyframe)
         self._log_scale = self._scale_here(frame, tracks, pose)
-        corners = self._locator.corners(frame.grey, tracks)
+        corners = self._locator.corners(frame.grey, tracks, self._movers.pixels)
+        corners = self._movers.without(corners, tracks.pixels, pose, self.map.camera,
+                                       partial(self._depths_of, frame))
         depths, sigmas = self._depths_at(frame, corners)
         good = np.isfinite(depths) & (depths > _SHALLOWEST)
         if good.any():
@@ -232,6 +245,10 @@ class Odometry:
             self._snapshot = replace(self._snapshot, gap=self._gap())
         self._rule.begin(tracks, pose)
         self.map.prune(tracks.ids)
+
+    def _depths_of(self, frame: Frame, pixels: np.ndarray) -> np.ndarray:
+        """Return the trajectory's depths [n] at pixels by the network."""
+        return np.exp(self._log_scale) * sample_depth(frame.depth, pixels, frame.depth_from_image)
 
     def _watch_gaps(self, frame: Frame, fix: Fix, is_keyframe: bool) -> None:
         if fix.information is None and is_keyframe:
@@ -269,7 +286,8 @@ class Odometry:
         self._spread = spread if self._spread is None else (
             self._spread + _SMOOTHING * (spread - self._spread))
         trust = min(1.0, (_SELF_CONSISTENT / self._spread) ** 2)
-        return (1 - self.config.depth_lean * trust) * middle
+        lean = 1.0 if self._doubtful else self.config.depth_lean
+        return (1 - lean * trust) * middle
 
     def _depths_at(self, frame: Frame, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the trajectory's depths [n] at pixels by the network, and their log sigmas."""
