@@ -24,13 +24,10 @@ def follow(predicted: Prediction, stream: EvalStream, mode: str,
     """
     model_from_source, confidences = stream.model_from_source, predicted.confidences
     assert model_from_source is not None and confidences is not None   # prepared for tracking
-    cameras = np.linalg.inv(model_from_source) @ (
-        stream.intrinsics[0] if focal_known else predicted.intrinsics[0].astype(np.float64))
-    if not np.isfinite(cameras).all():
-        raise ToolError(f'{stream.name}: its focal length is not known; add --focal unknown')
+    camera = first_camera(predicted, stream, focal_known)
     height, width = stream.greys[0].shape
     config = TrajectoryConfig(optimize=mode == 'optimized', correct_depth=correct_depth)
-    odometry = Odometry(cameras, (width, height), focal_known, config)
+    odometry = Odometry(camera, (width, height), focal_known, config)
     history, seconds, live_cameras = History(config), predicted.seconds.copy(), []
     depths = np.empty_like(predicted.depths)
     for index, grey in enumerate(stream.greys):
@@ -49,3 +46,18 @@ def follow(predicted: Prediction, stream: EvalStream, mode: str,
     final = replace(live, depths=scaled, world_from_camera=history.final(), intrinsics=np.tile(
         live_cameras[-1], (len(live_cameras), 1, 1)))
     return final, live
+
+
+def first_camera(predicted: Prediction, stream: EvalStream, focal_known: bool) -> np.ndarray:
+    """
+    Return the camera matrix [3, 3] of the tracked pictures with which a trajectory begins.
+
+    The true one, or the network's of the first frame. Raises ToolError where it is not known.
+    """
+    model_from_source = stream.model_from_source
+    assert model_from_source is not None   # prepared for tracking
+    camera = np.linalg.inv(model_from_source) @ (
+        stream.intrinsics[0] if focal_known else predicted.intrinsics[0].astype(np.float64))
+    if not np.isfinite(camera).all():
+        raise ToolError(f'{stream.name}: its focal length is not known; add --focal unknown')
+    return camera

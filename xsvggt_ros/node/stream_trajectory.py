@@ -155,10 +155,7 @@ class StreamTrajectory:
         closer = self._closer
         loops = None if closer is None else LoopState(
             self._map, estimate.keyframe, closer.report, closer.keyframes)
-        unit = 1.0 if self._follower is None or self._follower.odometry is None else (
-            self._follower.odometry.unit)
-        # The velocity is made of steps in the odometry's unit already.
-        lengths = np.array([1, 1, 1, unit, unit, unit])
-        here = estimate.covariance * lengths * lengths[:, None]
-        return TrackedPose(estimate.source, estimate.inliers, estimate.error, here, velocity,
-                           None if velocity is None else 2 * here / seconds ** 2, loops)
+        return TrackedPose(estimate.source, estimate.inliers, estimate.error,
+                           estimate.covariance, velocity,
+                           None if velocity is None else estimate.step_covariance / seconds ** 2,
+                           loops)

@@ -62,8 +62,10 @@ class TrajectoryConfig:
     loop_cauchy: float = 3.0         # sigmas from which a loop counts less
     loop_iterations: int = 5         # of the graph, at each loop
     keyframes: int = 400             # that are kept for loops, at most
-    # Covariance.
-    inflation: float = 4.0           # of variances, so that they hold the errors measured
+    # Covariance: factors of variances, so that they hold the errors measured.
+    located_inflation: float = 2.0   # of a frame against its landmarks: a motion has two ends
+    window_inflation: float = 16.0   # a corner's errors in ten keyframes are nearly one error
+    alone_inflation: float = 12.0    # of a frame against its landmarks, where no window helps
 
     def scaled(self, width: int) -> float:
         """Return how many pixels of an image `width` wide are one of 320."""

@@ -17,7 +17,7 @@ from xsvggt_ros.trajectory.movers import Movers
 from xsvggt_ros.trajectory.places import PlaceMaker, Snapshot
 from xsvggt_ros.trajectory.projection import inverse, nearest_pose, to_camera
 from xsvggt_ros.trajectory.tracker import sample_depth, Tracks
-from xsvggt_ros.trajectory.uncertainty import frame_covariance, UNKNOWN
+from xsvggt_ros.trajectory.uncertainty import Drift, HALF_NORMAL, misfit, RAYLEIGH
 
 _FEWEST_SCALED = 20      # landmarks that tell a keyframe's scale
 _WELL_KNOWN = 0.1        # standard deviation of the log depth of such a landmark
@@ -52,9 +52,11 @@ class Estimate:
     world_from_camera [4, 4]: in the first camera's optical frame; corrections of the window make
     it jump a little. odom_from_camera [4, 4]: never jumps, drifts instead. source: 'first',
     'tracks', 'matches', 'network' or 'hold'. inliers: landmarks that agree; error: their median
-    reprojection error in pixels, NaN without any. covariance: [6, 6] of a small motion
-    (rotation in rad, translation) in the camera's axes. keyframe, keyframe_from_camera: of which
-    it is kept as a part. scale: units of the trajectory for one of the network's depth here.
+    reprojection error in pixels, NaN without any. covariance, step_covariance: [6, 6] of
+    odom_from_camera since the first frame, and of its step since the last one; of small motions
+    (rotation in rad, translation in the odometry's unit) in the camera's axes.
+    keyframe, keyframe_from_camera: of which it is kept as a part. scale: units of the trajectory
+    for one of the network's depth here.
     """
 
     world_from_camera: np.ndarray
@@ -63,6 +65,7 @@ class Estimate:
     inliers: int
     error: float
     covariance: np.ndarray
+    step_covariance: np.ndarray
     keyframe: int
     keyframe_from_camera: np.ndarray
     is_keyframe: bool
@@ -105,7 +108,7 @@ class Odometry:
         self._motion: np.ndarray | None = None   # between the last two frames
         self._doubtful = False                   # whether the pose may be that of what moves
         self._odom_from_last = np.eye(4)
-        self._window_covariance: np.ndarray | None = None
+        self._drift = Drift(config)
 
     @property
     def camera(self) -> np.ndarray:
@@ -132,10 +135,7 @@ class Odometry:
         self._doubtful = self._movers.many and fix.error > self.config.doubt * self._pixel_scale
         wanted = not blind and (not len(tracks) or fix.source == 'matches' or self._rule.wants(
             tracks, fix.pose, self.map.camera, self._width))
-        step = inverse(before) @ fix.pose
-        self._motion = step.copy() if fix.information is not None else None
-        step[:3, 3] *= self.unit
-        self._odom_from_last = nearest_pose(self._odom_from_last @ step)
+        step_covariance = self._move(before, fix)
         if wanted:
             self._add_keyframe(frame, fix, adjust_now)
         else:
@@ -147,7 +147,7 @@ class Odometry:
             self._fallback.add(Located(self._frames, pose, frame.world_from_camera,
                                        float(np.exp(self._log_scale))))
         self._watch_gaps(frame, fix, wanted)
-        return self._estimate(pose, fix, wanted)
+        return self._estimate(pose, fix, wanted, step_covariance)
 
     @property
     def corrects_depth(self) -> bool:
@@ -172,8 +172,9 @@ class Odometry:
     def apply(self, problem: WindowProblem, solution: Solution) -> None:
         """Take over a solution of `window_problem`."""
         self.map.apply(problem, solution)
-        self._window_covariance = (None if solution.covariance is None
-                                   else solution.covariance[-6:, -6:])
+        asked = problem.problem
+        off = np.abs(solution.log_inverse_depth - asked.prior) / asked.prior_sigma
+        self._drift.take_window(solution.covariance, misfit(off, HALF_NORMAL))
 
     def adjust(self) -> None:
         """Adjust the window now."""
@@ -211,7 +212,7 @@ class Odometry:
         self._add_keyframe(frame, fix, False)
         self._fallback.add(Located(0, np.eye(4), frame.world_from_camera, 1.0))
         self._gaps.add(np.eye(4), frame.world_from_camera, 1.0)
-        return self._estimate(np.eye(4), fix, True)
+        return self._estimate(np.eye(4), fix, True, self._drift.covariance)
 
     def _guesses(self, before: np.ndarray, frame: Frame) -> list[np.ndarray]:
         """Return where the last motion, gone on with, and the network's put the frame."""
@@ -223,6 +224,7 @@ class Odometry:
         self._keyframes += 1
         tracks = fix.tracks
         self.map.add_keyframe(keyframe, fix.pose, tracks)
+        self._drift.add_keyframe()
         if adjust_now and keyframe:
             self.adjust()
         tracks = tracks.chosen(self.map.known(tracks.ids))
@@ -299,13 +301,21 @@ class Odometry:
         factor = np.clip(np.sqrt(typical / confidence), *_CONFIDENCE)
         return depths * np.exp(self._log_scale), self.config.depth_sigma * factor
 
-    def _estimate(self, pose: np.ndarray, fix: Fix, is_keyframe: bool) -> Estimate:
-        covariance = UNKNOWN if fix.information is None else frame_covariance(
-            fix.information, self._window_covariance, self._keyframe_from_last,
-            self.config.inflation)
-        if fix.source == 'first':
-            covariance = UNKNOWN * 1e-6
+    def _move(self, before: np.ndarray, fix: Fix) -> np.ndarray:
+        """Take the step from the last frame's pose into the odometry; return its covariance."""
+        step = inverse(before) @ fix.pose
+        self._motion = step.copy() if fix.information is not None else None
+        step[:3, 3] *= self.unit
+        self._odom_from_last = nearest_pose(self._odom_from_last @ step)
+        sigma = self.config.pixel_sigma * self._pixel_scale
+        return self._drift.step(step, fix.information,
+                                inverse(self.map.pose(self._keyframes - 1)) @ fix.pose, self.unit,
+                                misfit(fix.error / sigma, RAYLEIGH))
+
+    def _estimate(self, pose: np.ndarray, fix: Fix, is_keyframe: bool,
+                  step_covariance: np.ndarray) -> Estimate:
         self._frames += 1
         return Estimate(pose, self._odom_from_last.copy(), fix.source, len(fix.tracks), fix.error,
-                        covariance, self._keyframes - 1, self._keyframe_from_last.copy(),
-                        is_keyframe, float(np.exp(self._log_scale)))
+                        self._drift.covariance, step_covariance, self._keyframes - 1,
+                        self._keyframe_from_last.copy(), is_keyframe,
+                        float(np.exp(self._log_scale)))

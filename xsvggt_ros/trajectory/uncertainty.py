@@ -1,11 +1,21 @@
 """How sure a pose is: covariances of small motions (rotation, translation), camera's axes."""
 
+from collections import deque
+
 import numpy as np
 
+from xsvggt_ros.trajectory.config import TrajectoryConfig
 from xsvggt_ros.trajectory.projection import inverse, skew
 
 UNKNOWN = np.diag([0.1, 0.1, 0.1, 1.0, 1.0, 1.0])   # rad^2, unit^2: of a guessed pose
+_LONGER = 0.1 * UNKNOWN      # of each guess after another
+_START = 1e-6 * UNKNOWN      # of the first pose, which is where it is by definition
 _LEAST = np.diag([1e-10] * 3 + [1e-12] * 3)
+_MOST = np.array([10.0] * 3 + [1e6] * 3)   # rad^2, unit^2: nothing is known any more
+_LARGEST_MISFIT = 10.0       # of sigmas
+HALF_NORMAL = 0.6745         # median of |x|, x normal with variance 1
+RAYLEIGH = 1.1774            # median of the length of two of them
+_ROUND = 1e-12               # of the largest variance, far above the error of rounding
 
 
 def adjoint(transform: np.ndarray) -> np.ndarray:
@@ -17,23 +27,129 @@ def adjoint(transform: np.ndarray) -> np.ndarray:
     return matrix
 
 
-def frame_covariance(information: np.ndarray, keyframe: np.ndarray | None,
-                     keyframe_from_camera: np.ndarray, inflation: float) -> np.ndarray:
-    """
-    Return a frame's covariance [6, 6], always positive definite and finite.
+def carried(covariance: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """Return the covariance [6, 6] of a pose after a step [4, 4] that adds nothing to it."""
+    bring = adjoint(inverse(step))
+    return bring @ covariance @ bring.T
 
-    information [6, 6]: of its pose against the landmarks. keyframe: covariance of its keyframe;
-    None if it is not known. inflation: of the variances.
-    """
+
+def bounded(covariance: np.ndarray) -> np.ndarray:
+    """Return a covariance [6, 6] that is symmetric, finite, positive definite, and not endless."""
+    if not np.isfinite(covariance).all():
+        return UNKNOWN.copy()
+    values, vectors = np.linalg.eigh(0.5 * (covariance + covariance.T))
+    # What rounding or a window that was not solved well made negative.
+    values = np.maximum(values, _ROUND * max(values[-1], 0.0))
+    covariance = (vectors * values) @ vectors.T
+    shrink = np.sqrt(np.minimum(1.0, _MOST / np.maximum(np.diag(covariance), 1e-30)))
+    covariance = covariance * shrink * shrink[:, None] + _LEAST
+    covariance = covariance + _ROUND * covariance.diagonal().max() * np.eye(6)
+    return 0.5 * (covariance + covariance.T)
+
+
+def located(information: np.ndarray) -> np.ndarray:
+    """Return the covariance [6, 6] of a pose against its landmarks from its information."""
     if not np.isfinite(information).all():
-        return UNKNOWN
+        return UNKNOWN.copy()
     values, vectors = np.linalg.eigh(0.5 * (information + information.T))
     values = np.maximum(values, 1e-9 * max(values.max(), 1e-9))
     covariance = (vectors / values) @ vectors.T
-    if keyframe is not None:
-        bring = adjoint(inverse(keyframe_from_camera))
-        covariance = covariance + bring @ keyframe @ bring.T
-    covariance = inflation * 0.5 * (covariance + covariance.T) + _LEAST
-    if not np.isfinite(covariance).all():
-        return UNKNOWN
-    return covariance
+    return 0.5 * (covariance + covariance.T)
+
+
+def misfit(sizes: np.ndarray | float, expected: float) -> float:
+    """
+    Return by which factor variances are larger than was thought, 1 at least.
+
+    sizes: of residuals in their sigmas; expected: their median, were the sigmas right.
+    """
+    middle = float(np.median(sizes)) if np.size(sizes) else 0.0
+    return float(np.clip(middle / expected, 1.0, _LARGEST_MISFIT)) ** 2 if (
+        np.isfinite(middle)) else 1.0
+
+
+class Drift:
+    """
+    How unsure the odometry is, since its beginning and from frame to frame.
+
+    It drifts as a random walk from keyframe to keyframe. What a keyframe adds: where it is
+    against its landmarks, and its share of what the window does not know of the newest keyframe
+    against those that hold it. Both are spread over the frames that the window's keyframes took,
+    so that neither the frame rate nor a camera that stands still changes what is said of a path.
+    Where pixels and depths miss what they should be by more than their sigmas, variances grow by
+    both factors: such errors are none of chance, and many landmarks have them in common.
+    """
+
+    def __init__(self, config: TrajectoryConfig) -> None:
+        """Begin with a pose that is known."""
+        self._config = config
+        self._frame = 0
+        self._keyframes: deque[int] = deque(maxlen=config.window)   # frames that became one
+        self._window: np.ndarray | None = None       # a keyframe's share, in its axes
+        self._depth_misfit = 1.0
+        self._guesses = 0                            # since a frame was located
+        self._before: np.ndarray | None = None       # the guesses, while no keyframe is made
+        self.covariance = bounded(_START)
+
+    def add_keyframe(self) -> None:
+        """Make the frame that `step` had last, or the first one, a keyframe."""
+        self._keyframes.append(self._frame)
+        self._before = None
+
+    def take_window(self, covariance: np.ndarray | None, depth_misfit: float = 1.0) -> None:
+        """
+        Take the covariance [6 W, 6 W] of the window's keyframes; None: it is not known.
+
+        depth_misfit: `misfit` of its landmarks to the network's depths.
+        """
+        self._window, self._depth_misfit = None, depth_misfit
+        if covariance is not None and np.isfinite(covariance).all():
+            self._window = covariance[-6:, -6:] * 6 / len(covariance)
+
+    def step(self, step: np.ndarray, information: np.ndarray | None,
+             keyframe_from_camera: np.ndarray, unit: float = 1.0,
+             pixel_misfit: float = 1.0) -> np.ndarray:
+        """
+        Take a step [4, 4] from frame to frame; return its covariance [6, 6].
+
+        In the axes of the camera behind it, as is `covariance` afterwards, the pose's since the
+        beginning. information [6, 6]: of the pose against its landmarks; None for a guess.
+        unit: by which lengths of `step` are longer than those of the other arguments.
+        pixel_misfit: `misfit` of the landmarks' pixels.
+        """
+        self._frame += 1
+        if information is None:
+            return self._guess(step)
+        added = self._of_keyframe(information, keyframe_from_camera) * self._rate()
+        added = added * (pixel_misfit * self._depth_misfit)
+        lengths = np.array([1, 1, 1, unit, unit, unit])
+        added = bounded(added * lengths * lengths[:, None])
+        base = self.covariance if self._before is None else self._before
+        self.covariance = bounded(carried(base, step) + added)
+        back = self._before is not None
+        self._before, self._guesses = None, 0
+        # Found again where it was lost: the step takes back what was guessed.
+        return bounded(added + UNKNOWN) if back else added
+
+    def _guess(self, step: np.ndarray) -> np.ndarray:
+        if not self._guesses:
+            self._before = self.covariance
+        elif self._before is not None:
+            self._before = carried(self._before, step)
+        added = _LONGER if self._guesses else UNKNOWN
+        self.covariance = bounded(carried(self.covariance, step) + added)
+        self._guesses += 1
+        return added.copy()
+
+    def _of_keyframe(self, information: np.ndarray, keyframe_from_camera: np.ndarray,
+                     ) -> np.ndarray:
+        here, config = located(information), self._config
+        if self._window is None:
+            return config.alone_inflation * here
+        window = carried(self._window, keyframe_from_camera)
+        return config.located_inflation * here + config.window_inflation * window
+
+    def _rate(self) -> float:
+        """Return how many keyframes there were for each frame lately."""
+        frames = self._frame - self._keyframes[0]
+        return min(1.0, len(self._keyframes) / max(1, frames))
