@@ -1,6 +1,7 @@
 """Targets: checkpoint files, of which the beginning, the header and the config are damaged."""
 
 import contextlib
+import copy
 import functools
 import io
 import json
@@ -104,7 +105,7 @@ def read_config(data: bytes) -> bool:
         place = config if source.flag(2) else source.one_of(
             tuple(part for part in config.values() if isinstance(part, dict)) or (config,))
         key = source.one_of((*place, 'seed', 'unknown', 'depth', 'mlp_ratio'))
-        place[key] = source.one_of(VALUES)
+        place[key] = copy.deepcopy(source.one_of(VALUES))
     header, size = header_of(config)
     if source.flag(8):
         header['__metadata__'][CONFIG_KEY] = source.take(40).decode('latin-1')
