@@ -29,7 +29,6 @@ from xsvggt_ros.geometry.se3 import matrix_to_quaternion  # noqa: E402
 from xsvggt_ros.kv_cache.retention import FrameCoverage  # noqa: E402
 from xsvggt_ros.model.causal import ClipPrediction, predict_clips  # noqa: E402
 from xsvggt_ros.model.checkpoint import load_model, save_checkpoint  # noqa: E402
-from xsvggt_ros.model.config import ModelConfig  # noqa: E402
 from xsvggt_ros.model.streamvggt import StreamVGGT  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -37,16 +36,6 @@ pytestmark = pytest.mark.slow
 CPU = torch.device('cpu')
 PLAN = WidePlan(steps=4, frames_per_step=8, rooms_per_step=0.5, slots=8, warm_up=2,
                 validate_every=2, validation_rooms=1, real_frames=4)
-
-
-@pytest.fixture(scope='module')
-def config():
-    """Return a network that trains in a moment."""
-    small = ModelConfig.small()
-    return dataclasses.replace(
-        small, embed_dim=32, depth=4, num_heads=1,
-        dpt_head=dataclasses.replace(small.dpt_head, features=16, out_channels=(8, 8, 8, 8),
-                                     intermediate_layer_idx=(0, 1, 2, 3)))
 
 
 def made_room(number):

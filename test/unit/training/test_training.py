@@ -14,23 +14,12 @@ from training.train_small import main, Plan, train, Trainer
 from xsvggt_ros.geometry.se3 import invert_transform, matrix_to_quaternion
 from xsvggt_ros.model.causal import ClipPrediction
 from xsvggt_ros.model.checkpoint import load_model
-from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.world.synthetic_world import SPLITS, SyntheticWorld
 
 SIZE = (56, 42)
 PLAN = Plan(steps=4, rooms=2, validation_rooms=1, width=56, height=42, frames_per_step=8,
             short_clips=(2, 4), long_clips=(4,), warm_up=2, validate_every=2)
 CPU = torch.device('cpu')
-
-
-@pytest.fixture(scope='module')
-def config():
-    """Return a network that trains in a moment."""
-    small = ModelConfig.small()
-    return dataclasses.replace(
-        small, embed_dim=32, depth=4, num_heads=1,
-        dpt_head=dataclasses.replace(small.dpt_head, features=16, out_channels=(8, 8, 8, 8),
-                                     intermediate_layer_idx=(0, 1, 2, 3)))
 
 
 @pytest.fixture(scope='module')
