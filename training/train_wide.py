@@ -37,10 +37,10 @@ from xsvggt_ros.model.weight_files import CheckpointError, TRAINING_KEY
 STATE_FILE = 'wide_state.pt'
 _MUON_MATRICES = ('frame_blocks', 'global_blocks')
 _STAGES = (   # from which share of the training on: frames of a clip, share along a way
-    (0.0, (2, 4, 6, 8), 0.5),
-    (0.4, (4, 8, 12, 16), 0.7),
-    (0.75, (8, 16, 24, 48), 0.9))
-_BOUNDED_FROM = 0.75
+    (0.0, (2, 4, 8, 12), 0.5),
+    (0.25, (4, 8, 16, 24), 0.7),
+    (0.6, (8, 16, 24, 48), 0.9))
+_BOUNDED_FROM = 0.6
 _WARM = 40      # rooms that are there before the first step
 
 

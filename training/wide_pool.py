@@ -27,6 +27,7 @@ FRAMES = 48              # of a slot
 _LARGEST = 112           # rows of the largest picture
 _HEIGHTS = (84, 84, 84, 84, 84, 84, 70, 70, 56, 112)    # by the room's number
 _OLD_EVERY = 5           # every so-manieth room is one of the synthetic world
+_OLD_WEIGHT = 1.5        # of such a room when rooms are drawn
 _LONGEST_STRIDE = 3
 _ATTEMPTS, _OTHER = 3, 1 << 40   # numbers of rooms in place of one that cannot be drawn
 FIRST_UNSEEN = 1_000_000   # number of the first room of validation, which no training sees
@@ -147,7 +148,8 @@ class RoomPool:
         window = np.arange(max(0, end - self.window), end)
         heights = np.array([height_of(int(number)) for number in window])
         chosen = window[heights == heights[rng.integers(len(window))]]
-        rooms = rng.choice(chosen, count, replace=len(chosen) < count)
+        weights = np.array([_OLD_WEIGHT if is_old(int(number)) else 1.0 for number in chosen])
+        rooms = rng.choice(chosen, count, replace=len(chosen) < count, p=weights / weights.sum())
         views = np.stack([_views(rng, frames, rng.uniform() < path_share) for _ in rooms])
         return jitter(self.ring.clips(rooms, views), rng)
 
