@@ -45,7 +45,7 @@ def _joined(parts: list[Seen]) -> Seen:
 
 def report(name: str, table: ErrorTable, seen: Seen) -> str:
     """Return a line on how well the table holds: true over expected error, tenth by tenth."""
-    rows = calibration(table.relative_errors(seen[0]), seen[1])
+    rows = calibration(table.relative_errors(torch.from_numpy(seen[0])).numpy(), seen[1])
     ratios = [true / expected for expected, true in rows]
     return (f'{name}: true over expected error in tenths of expected error, smallest first: '
             + ' '.join(f'{ratio:.2f}' for ratio in ratios))

@@ -30,7 +30,7 @@ CACHE = CacheStats(
     health=CacheHealth(25.0, 25.0, 50.0, 5.5, 0.93))
 REPORT = FrameReport(
     latency=Latency(0.05, 0.001, 0.002, 0.04, 0.004, 0.003), cache=CACHE, confidence_mean=1.5,
-    points=1000, predicted_fx=400.0, predicted_fy=401.0)
+    depth_error=0.08, points=1000, predicted_fx=400.0, predicted_fy=401.0)
 HEALTHY = Snapshot(
     state='active', topic='/cam', publishers=['driver (sensor_msgs/msg/Image, reliable)'],
     image_timeout=5.0, active_for=60.0, start_fault=None, image_fault=None, frame_fault=None,
@@ -66,6 +66,19 @@ def test_a_calibration_that_does_not_fit_the_picture_is_doubted():
     assert status_of('Input', calibrated_focal=(430.0, 340.0)).level == OK
     assert status_of('Input', calibrated_focal=(800.0, 800.0), random_weights=True).level == OK
     assert status_of('Input', calibrated_focal=None).level == OK
+
+
+def test_depth_that_is_expected_to_be_far_off_is_a_warning():
+    status = status_of('Tracking', max_depth_error=0.35)
+    assert status.level == OK
+    assert {v.key: v.value for v in status.values}['expected depth error (%)'] == '8'
+    unsure = replace(REPORT, depth_error=0.41)
+    status = status_of('Tracking', report=unsure, max_depth_error=0.35)
+    assert status.level == WARN and '41 %' in status.message
+    assert 'model.checkpoint' in status.message
+    assert status_of('Tracking', report=unsure, max_depth_error=0.0).level == OK
+    unknown = status_of('Tracking', report=replace(REPORT, depth_error=0.0), max_depth_error=0.35)
+    assert {v.key: v.value for v in unknown.values}['expected depth error (%)'] == 'not known'
 
 
 def test_a_calibration_that_cannot_be_used_is_a_warning():

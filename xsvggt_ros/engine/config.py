@@ -6,6 +6,7 @@ import torch
 
 from xsvggt_ros.kernels.availability import CHOICES
 from xsvggt_ros.kv_cache.config import CacheConfig
+from xsvggt_ros.model.error_table import ErrorTable
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class EngineConfig:
         of the patch size; their maps are brought to the size of the others. None, or the stream's
         width: as the others.
     kernels: one of `kernels.availability.CHOICES`.
+    depth_errors: what the network's confidences mean; None if that was not measured.
     """
 
     cache: CacheConfig = field(default_factory=CacheConfig)
@@ -30,6 +32,7 @@ class EngineConfig:
     image_size: int | None = None
     tracking_size: int | None = None
     kernels: str = 'portable'
+    depth_errors: ErrorTable | None = None
 
     def __post_init__(self) -> None:
         """Check what can be checked without a network."""

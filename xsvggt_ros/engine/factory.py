@@ -57,7 +57,8 @@ def build_engine(
     image_size = loaded.config.img_size if options.image_size is None else options.image_size
     return StreamEngine(loaded.model, EngineConfig(
         options.cache, device, dtype, PRECISIONS.get(options.head_dtype, heads),
-        image_size or None, options.tracking_size, options.kernels), graphs, report)
+        image_size or None, options.tracking_size, options.kernels, loaded.depth_errors),
+        graphs, report)
 
 
 def choose_graphs(choice: str, device: torch.device) -> CudaGraphs | None:

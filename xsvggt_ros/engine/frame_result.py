@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from xsvggt_ros.model.error_table import ErrorTable
+
 # Bounds of what is believed. Lengths are in the network's unit, in which a scene is about 1.
 MAX_LENGTH = 1e6  # of a position, a depth or a point
 MAX_MAGNITUDE = 1e15  # of a key or a value; the squares of larger ones are not finite
@@ -60,6 +62,7 @@ class FrameResult:
     points_confidence: Tensor | None  # [H, W], at least 1
     upload_seconds: float  # host time spent to bring the frame to the device and to size
     is_masked: bool = False  # whether there are pixels of which nothing is known
+    depth_errors: ErrorTable | None = None  # what confidences mean, if that was measured
 
     @torch.inference_mode()
     def scaled(self, metres: float) -> 'FrameResult':
@@ -89,6 +92,29 @@ class FrameResult:
         """Return the mean of depth_confidence, [], over the pixels of which anything is known."""
         confidence = self.depth_confidence
         return confidence.sum() / (confidence > 0).sum().clamp_min(1)
+
+    @torch.inference_mode()
+    def depth_error(self) -> Tensor | None:
+        """
+        Return the relative error to be expected of the depth, fp32 [H, W]; inf: nothing is known.
+
+        None if the checkpoint does not say what its confidences mean.
+        """
+        if self.depth_errors is None:
+            return None
+        errors = self.depth_errors.relative_errors(self.depth_confidence)
+        return errors.where(self.depth_confidence > 0, torch.inf)
+
+    @torch.inference_mode()
+    def typical_error(self) -> Tensor:
+        """Return the median of `depth_error`, [], over what is known; 0 if that says nothing."""
+        errors = self.depth_error()
+        if errors is None:
+            return self.depth.new_zeros(())
+        # As infinities come last, the median of the others lies in the middle of their number.
+        middle = (errors < torch.inf).sum().sub(1).clamp_min(0) // 2
+        found = errors.flatten().sort().values.gather(0, middle[None])[0]
+        return found.where(found < torch.inf, 0)
 
     @torch.inference_mode()
     def numbers(self) -> Tensor:

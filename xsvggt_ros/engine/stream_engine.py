@@ -190,7 +190,7 @@ class StreamEngine:
             predicted_intrinsics=predicted,
             depth=prediction.depth, depth_confidence=prediction.depth_confidence,
             points=prediction.points, points_confidence=prediction.points_confidence,
-            upload_seconds=upload_seconds)
+            upload_seconds=upload_seconds, depth_errors=self.config.depth_errors)
         return result if view is None or view.valid is None else result.masked(view.valid)
 
     @torch.inference_mode()

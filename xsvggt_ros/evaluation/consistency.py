@@ -83,7 +83,8 @@ def run_odometry(predicted: Prediction, stream: EvalStream, mode: str,
             odometry.apply(asked, solve(asked.problem))
         estimate = odometry.step(Frame(
             grey, predicted.depths[index], confidences[index],
-            predicted.world_from_camera[index], model_from_source), adjust_now=False)
+            predicted.world_from_camera[index], model_from_source,
+            predicted.error_of(index)), adjust_now=False)
         found.append(estimate)
         asked = odometry.window_problem() if estimate.is_keyframe and index else None
         if estimate.is_keyframe and odometry.closes_loops:

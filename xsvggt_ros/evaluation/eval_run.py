@@ -31,7 +31,6 @@ from xsvggt_ros.evaluation.followed import follow
 from xsvggt_ros.kv_cache.config import QUANTIZATIONS
 from xsvggt_ros.kv_cache.retention import POLICIES
 from xsvggt_ros.model.camera_head import ITERATIONS
-from xsvggt_ros.model.error_table import ErrorTable
 
 
 def run_eval(options: argparse.Namespace) -> None:
@@ -68,7 +67,7 @@ def run_eval(options: argparse.Namespace) -> None:
         for number, length in enumerate(lengths):
             starts = [(predicted.first(end[number]), stream.first(end[number]))
                       for predicted, stream, end in zip(predictions, streams, ends)]
-            rows.append(_row(setting, length, starts, options, loaded.depth_errors))
+            rows.append(_row(setting, length, starts, options))
     bar.close(total, f'{len(settings)} settings in {time.monotonic() - start:.0f} s')
     rows.sort(key=lambda row: row.frames)
     base = []
@@ -83,11 +82,11 @@ def run_eval(options: argparse.Namespace) -> None:
 
 
 def _row(setting: EvalSetting, length: int, starts: list[tuple[Prediction, EvalStream]],
-         options: argparse.Namespace, table: ErrorTable | None) -> EvalRow:
+         options: argparse.Namespace) -> EvalRow:
     """Return the row of a setting and a length: predictions, and the streams they are of."""
     if options.trajectory == 'network':
         row = make_row(setting, length, [evaluation.score(*start) for start in starts])
-        return replace(row, tenths=evaluation.error_tenths(table, starts) if table else [])
+        return replace(row, tenths=evaluation.error_tenths(starts))
     runs = [follow(predicted, stream, options.trajectory, options.focal == 'known',
                    options.depth_correction == 'auto')
             for predicted, stream in starts]

@@ -1,7 +1,7 @@
 """One network, one cache setting, one stream: what was predicted, and how far it is off."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 import time
 from typing import Any
 
@@ -17,7 +17,7 @@ from xsvggt_ros.geometry.se3 import invert_transform, pose_encoding_to_camera
 from xsvggt_ros.images.preprocess import to_network_input
 from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.model.checkpoint import LoadedModel
-from xsvggt_ros.model.error_table import calibration, ErrorTable
+from xsvggt_ros.model.error_table import calibration
 from xsvggt_ros.model.layers import self_attention
 
 REMOVALS = ('first', 'history')
@@ -80,12 +80,17 @@ class Prediction:
     # After so many frames: keys and values remembered, and what is allocated for them.
     cache_bytes: dict[int, tuple[int, int]]
     confidences: np.ndarray | None = None   # [N, H, W], of the depths
+    depth_errors: np.ndarray | None = None  # [N, H, W], see `FrameResult.depth_error`
+
+    def error_of(self, index: int) -> np.ndarray | None:
+        """Return by which share a frame's depths are expected to be off, [H, W], if known."""
+        return None if self.depth_errors is None else self.depth_errors[index]
 
     def first(self, frames: int) -> 'Prediction':
         """Return what was said about the first frames; it knew nothing of later ones."""
-        return Prediction(self.depths[:frames], self.world_from_camera[:frames],
-                          self.intrinsics[:frames], self.seconds[:frames], self.cache_bytes,
-                          None if self.confidences is None else self.confidences[:frames])
+        arrays: dict[str, Any] = {name: value[:frames] for name, value in vars(self).items()
+                                  if isinstance(value, np.ndarray)}
+        return replace(self, **arrays)
 
 
 def predict(loaded: LoadedModel, setting: EvalSetting, stream: EvalStream, device: torch.device,
@@ -114,6 +119,7 @@ def predict(loaded: LoadedModel, setting: EvalSetting, stream: EvalStream, devic
             camera_iterations=loaded.model.camera_head.iterations), device)
         engine.want_points(False)
     depths, confidences, poses, cameras, times, cache_bytes = [], [], [], [], [], {}
+    errors: list[np.ndarray] = []
     for number, image in enumerate(stream.images):
         start = time.perf_counter()
         result = engine.step(image, remember=number % keyframe_stride == 0)
@@ -123,13 +129,17 @@ def predict(loaded: LoadedModel, setting: EvalSetting, stream: EvalStream, devic
         times.append(time.perf_counter() - start)
         depths.append(result.depth.cpu().numpy())
         confidences.append(result.depth_confidence.cpu().numpy())
+        if loaded.depth_errors is not None:
+            errors.append(loaded.depth_errors.relative_errors(
+                result.depth_confidence).cpu().numpy())
         cameras.append(result.intrinsics.cpu().numpy())
         if len(depths) in (*lengths, len(stream.images)):
             stats = engine.cache_stats()
             cache_bytes[len(depths)] = stats.bytes_used, stats.bytes_reserved
         frame_done()
     return Prediction(np.stack(depths), invert_transform(torch.stack(poses)).numpy(),
-                      np.stack(cameras), np.array(times), cache_bytes, np.stack(confidences))
+                      np.stack(cameras), np.array(times), cache_bytes, np.stack(confidences),
+                      np.stack(errors) if errors else None)
 
 
 def baseline(stream: EvalStream) -> Prediction:
@@ -166,8 +176,8 @@ def score(predicted: Prediction, stream: EvalStream) -> Scores:
                               'cache_bytes': used, 'cache_bytes_reserved': reserved})
 
 
-def error_tenths(table: ErrorTable, runs: Sequence[tuple[Prediction, EvalStream]],
-                 ) -> list[tuple[float, float]]:
+def error_tenths(
+        runs: Sequence[tuple[Prediction, EvalStream]]) -> list[tuple[float, float]]:
     """
     Return how well a network knows its errors: median expected and true one, tenth by tenth.
 
@@ -177,10 +187,10 @@ def error_tenths(table: ErrorTable, runs: Sequence[tuple[Prediction, EvalStream]
     expected, errors = [], []
     for predicted, stream in runs:
         known = stream.depths > 0
-        if predicted.confidences is not None and known.any():
+        if predicted.depth_errors is not None and known.any():
             ratio = predicted.depths[known].astype(np.float64) / stream.depths[known]
             errors.append(np.abs(ratio / np.median(ratio) - 1))
-            expected.append(table.relative_errors(predicted.confidences[known]))
+            expected.append(predicted.depth_errors[known])
     return calibration(np.concatenate(expected), np.concatenate(errors)) if errors else []
 
 

@@ -33,7 +33,8 @@ def follow(predicted: Prediction, stream: EvalStream, mode: str,
     for index, grey in enumerate(stream.greys):
         start = time.perf_counter()
         frame = Frame(grey, predicted.depths[index], confidences[index],
-                      predicted.world_from_camera[index], model_from_source)
+                      predicted.world_from_camera[index], model_from_source,
+                      predicted.error_of(index))
         estimate = odometry.step(frame)
         depths[index] = frame.depth * odometry.depth_factors(frame)
         history.add(estimate, odometry)

@@ -21,6 +21,8 @@ class CloudOptions:
     source: 'depth' unprojects the depth map, 'points' takes the point head's map.
     stride: every n-th pixel in both directions.
     confidence_percentile: share of the frame's points, 0..100, that is dropped as least sure.
+    max_error: points whose depth is expected to be off by a larger share are dropped; 0 keeps
+        all, and so does a checkpoint that does not say what its confidences mean.
     max_range: points farther from the camera are dropped, in the stream's unit; 0 keeps all.
     organized: what is dropped keeps its place, with NaN as x, y and z.
     """
@@ -28,6 +30,7 @@ class CloudOptions:
     source: str = 'depth'
     stride: int = 1
     confidence_percentile: float = 0.0
+    max_error: float = 0.0
     max_range: float = 0.0
     organized: bool = False
 
@@ -87,7 +90,11 @@ def _rows(result: FrameResult, options: CloudOptions) -> tuple[Tensor, Tensor]:
     red, green, blue = result.image[::step, ::step].reshape(-1, 3).int().unbind(-1)
     rgb = ((red << 16) | (green << 8) | blue).view(torch.float32)
     rows = torch.cat([points, rgb[:, None], confidence[:, None]], dim=1)
-    return rows, _chosen(points, confidence, options)
+    chosen = _chosen(points, confidence, options)
+    errors = result.depth_error() if options.max_error > 0 else None
+    if errors is not None:
+        chosen &= errors[::step, ::step].reshape(-1) <= options.max_error
+    return rows, chosen
 
 
 def _chosen(points: Tensor, confidence: Tensor, options: CloudOptions) -> Tensor:

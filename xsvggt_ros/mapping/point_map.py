@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from xsvggt_ros.geometry.se3 import transform_points
+from xsvggt_ros.model.error_table import ErrorTable
 
-MAX_POINTS = 2 ** 20  # 50 MB
+MAX_POINTS = 2 ** 20  # 55 MB
 _PROBES = 24          # places in which a voxel may lie: with 80 % of all taken 1 in 200 finds none
 _MOST_SEEN = 32       # frames a mean remembers: a map follows what has moved since
 _FULL = 0.75          # of the places; more, and voxels that the map chose itself are doubled
@@ -20,7 +21,7 @@ _LEAST_BITS = 6       # of the number of places
 _MAX_VOXEL = 2 ** (_BITS - 1)  # voxels from the origin: farther off is not a point but an error
 _FREE = -1
 _LEAST_WEIGHT = 1e-6
-_COLUMNS = 9          # of a voxel's row
+_COLUMNS = 10         # of a voxel's row
 _CHUNK = 2 ** 16      # points that are inserted anew at a time
 _SAMPLE = 50_000      # points from which the voxel size is chosen
 # The odd constants of splitmix64, as signed numbers.
@@ -46,8 +47,9 @@ class PointMap:
     """
     Keeps the mean of what was seen in each voxel, in a hash table of fixed size.
 
-    A cloud counts once in each voxel, as the mean of its points there, weighted by confidence;
-    the voxel keeps the weighted mean over the clouds, of which old ones are forgotten slowly.
+    A cloud counts once in each voxel, as the mean of its points there, weighted by confidence, or
+    by the inverse variance of their depth where it is known what confidences mean; the voxel
+    keeps the weighted mean over the clouds, of which old ones are forgotten slowly.
     A voxel lies in one of 24 places, which the hash of its index gives, and is known there by that
     index: voxels never mix. Where all 24 belong to others its points are lost, and counted.
     Adding costs the same at any time, up to three times as much in a table that is full.
@@ -58,18 +60,21 @@ class PointMap:
 
     def __init__(
         self, max_points: int = MAX_POINTS, voxel_size: float = 0.0,
-        device: torch.device | str = 'cpu',
+        device: torch.device | str = 'cpu', depth_errors: ErrorTable | None = None,
     ) -> None:
         """
         Allocate an empty map; `max_points` is rounded up to a power of two, 64 or more.
 
-        voxel_size: in the unit of the clouds; 0 lets the map choose.
+        voxel_size: in the unit of the clouds; 0 lets the map choose. depth_errors: what the
+        clouds' confidences mean.
         """
         self._bits = max(math.ceil(math.log2(max_points)), _LEAST_BITS)
         self._device = torch.device(device)
+        self._depth_errors = depth_errors
         places = 2 ** self._bits
         self._keys = torch.empty(places, dtype=torch.int64, device=self._device)
-        # Offset in the voxel (3), in voxels, colour (3), sum of weights, clouds, keyframe.
+        # Offset in the voxel (3), in voxels, colour (3), sums of weights and confidences, clouds,
+        # keyframe.
         self._rows = torch.empty(places, _COLUMNS, device=self._device)
         self._scratch = torch.empty(places, dtype=torch.int32, device=self._device)
         self._scratch.zero_()  # all of the memory is taken now, not little by little
@@ -112,12 +117,12 @@ class PointMap:
             points, cloud = points[good], cloud[good]
         bits = cloud[:, 3].contiguous().view(torch.int32)[:, None]
         colours = torch.cat([bits >> 16, bits >> 8, bits], dim=1).bitwise_and_(255)
-        weights = cloud[:, 4:].clamp_min(_LEAST_WEIGHT)
-        values = torch.cat([points, colours, weights, torch.ones_like(weights),
+        weights = self._weights(cloud)
+        values = torch.cat([points, colours, weights, cloud[:, 4:], torch.ones_like(weights),
                             torch.full_like(weights, keyframe)], dim=1)
         place, values, self._lost = self._group(values)
-        values[:, 6] /= values[:, 7]
-        values[:, 7] = 1
+        values[:, 6:8] /= values[:, 8:9]
+        values[:, 8] = 1
         self._merge(place, values)
         self._lost_total += self._lost
         if self._wanted_size == 0 and self._taken > _FULL * len(self._keys):
@@ -131,7 +136,7 @@ class PointMap:
         rgb = values[:, 3:6].round().int()
         bits = (rgb[:, 0] << 16) | (rgb[:, 1] << 8) | rgb[:, 2]
         return torch.cat([values[:, :3] * self._size, bits.view(torch.float32)[:, None],
-                          (values[:, 6] / values[:, 7])[:, None]], dim=1).cpu()
+                          (values[:, 7] / values[:, 8])[:, None]], dim=1).cpu()
 
     @torch.inference_mode()
     def rescale(self, factor: float) -> None:
@@ -151,7 +156,7 @@ class PointMap:
         if not self._taken:
             return
         values = self._content()[1]
-        keyframes, which = values[:, 8].long().unique(return_inverse=True)
+        keyframes, which = values[:, 9].long().unique(return_inverse=True)
         moves = torch.from_numpy(similarities(keyframes.cpu().numpy())).to(values)[which]
         values[:, :3] = (moves[:, :3, :3] @ values[:, :3, None])[..., 0] + (
             moves[:, :3, 3] / self._size)
@@ -169,13 +174,20 @@ class PointMap:
 
     # Parts ---------------------------------------------------------------------------------------
 
+    def _weights(self, cloud: Tensor) -> Tensor:
+        """Return how much the points of a cloud [N, 5], seen from its origin, count, [N, 1]."""
+        if self._depth_errors is None:
+            return cloud[:, 4:].clamp_min(_LEAST_WEIGHT)
+        off = self._depth_errors.relative_errors(cloud[:, 4]) * cloud[:, :3].norm(dim=1)
+        return (self._size / off.clamp_min(1e-3 * self._size)).square()[:, None]
+
     def _empty(self) -> None:
         self._keys.fill_(_FREE)
         self._rows.zero_()
         self._taken = 0
 
     def _content(self) -> tuple[Tensor, Tensor]:
-        """Return the slots that are occupied [N] and their rows [N, 9], positions in voxels."""
+        """Return the slots that are occupied [N] and their rows [N, 10], positions in voxels."""
         taken = (self._keys != _FREE).nonzero()[:, 0]
         keys, values = self._keys[taken], self._rows[taken]
         low = 2 ** _BITS - 1
@@ -190,7 +202,7 @@ class PointMap:
         self._insert_anew(values)
 
     def _insert_anew(self, values: Tensor) -> None:
-        """Have these rows [N, 9], positions in voxels, in place of all there are."""
+        """Have these rows [N, 10], positions in voxels, in place of all there are."""
         values = values[(values[:, :3].abs() < _MAX_VOXEL).all(dim=1)]
         self._empty()
         for some in values.split(_CHUNK):  # little more memory, so that it does not end half-way
@@ -201,11 +213,11 @@ class PointMap:
 
     def _group(self, values: Tensor) -> tuple[Tensor, Tensor, int]:
         """
-        Find a place for each row of values [N, 9], and sum up those that share one.
+        Find a place for each row of values [N, 10], and sum up those that share one.
 
-        Columns: position in voxels (3), colour (3), weight, clouds, keyframe. Returns the places
-        [V], all different, rows [V, 9] with weighted means, sums of weights and clouds, and the
-        newest keyframe, and how many rows found none.
+        Columns: position in voxels (3), colour (3), weight, confidence, clouds, keyframe. Returns
+        the places [V], all different, rows [V, 10] with weighted means, sums of weights,
+        confidences and clouds, and the newest keyframe, and how many rows found none.
         """
         voxels = values[:, :3].floor()
         index = voxels.long() + _MAX_VOXEL
@@ -227,18 +239,18 @@ class PointMap:
         place = place[first]
         sums = torch.zeros(len(place), _COLUMNS, device=self._device).index_add_(0, group, values)
         sums[:, :6] /= sums[:, 6:7]
-        sums[:, 8] = torch.zeros_like(sums[:, 8]).scatter_reduce_(0, group, values[:, 8], 'amax')
+        sums[:, 9] = torch.zeros_like(sums[:, 9]).scatter_reduce_(0, group, values[:, 9], 'amax')
         return place, sums, lost
 
     def _merge(self, place: Tensor, values: Tensor) -> None:
-        """Take rows [V, 9] into the means at the places [V], which are all different."""
+        """Take rows [V, 10] into the means at the places [V], which are all different."""
         rows = self._rows[place]
-        self._taken += int((rows[:, 7] == 0).sum())
+        self._taken += int((rows[:, 8] == 0).sum())
         share = values[:, 6:7] / (rows[:, 6:7] + values[:, 6:7])
         rows[:, :6] += share * (values[:, :6] - rows[:, :6])
-        rows[:, 6:8] += values[:, 6:8]
-        rows[:, 6:8] *= (_MOST_SEEN / rows[:, 7:8]).clamp_max(1)
-        rows[:, 8] = torch.maximum(rows[:, 8], values[:, 8])
+        rows[:, 6:9] += values[:, 6:9]
+        rows[:, 6:9] *= (_MOST_SEEN / rows[:, 8:9]).clamp_max(1)
+        rows[:, 9] = torch.maximum(rows[:, 9], values[:, 9])
         self._rows[place] = rows
 
     def _find_places(self, keys: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ import math
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 KEY = 'depth_errors'    # in a checkpoint's metadata: JSON, pairs of confidence and error
 _MOST_ENTRIES = 1000
@@ -33,11 +35,16 @@ class ErrorTable:
                 a < b for a, b in zip(self.errors, self.errors[1:])):
             raise ValueError('confidences must rise, and errors never')
 
-    def relative_errors(self, confidence: np.ndarray) -> np.ndarray:
+    def relative_errors(self, confidence: Tensor) -> Tensor:
         """Return the errors to be expected of confidences (any shape, 1 and more), float32."""
-        known = np.log(np.asarray(self.confidences))
-        asked = np.log(np.maximum(np.asarray(confidence, np.float64), 1e-9))
-        return np.exp(np.interp(asked, known, np.log(np.asarray(self.errors)))).astype(np.float32)
+        known = torch.tensor(self.confidences, dtype=torch.float32).log().to(confidence.device)
+        errors = torch.tensor(self.errors, dtype=torch.float32).log().to(confidence.device)
+        asked = confidence.float().clamp_min(1e-9).log().clamp(known[0], known[-1])
+        after = torch.searchsorted(known, asked).clamp(1, max(len(known) - 1, 1))
+        if len(known) == 1:
+            return errors.exp().expand_as(asked)
+        share = (asked - known[after - 1]) / (known[after] - known[after - 1])
+        return torch.lerp(errors[after - 1], errors[after], share).exp()
 
     def to_json(self) -> str:
         """Return the text that `from_json` reads."""

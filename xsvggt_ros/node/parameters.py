@@ -192,6 +192,9 @@ TABLE: tuple[Parameter, ...] = (
               limits=(1, 64), dynamic=True),
     Parameter('cloud.confidence_percentile', 20.0, 'Percentage of the points, those of lowest '
               'confidence, that is dropped.', limits=(0.0, 99.0), dynamic=True),
+    Parameter('cloud.max_error', 0.5, 'Points whose depth is expected to be off by a larger '
+              'share are dropped; 0 keeps all. No effect with weights that do not say what their '
+              'confidences mean.', limits=(0.0, 100.0), dynamic=True),
     Parameter('cloud.max_range', 0.0, 'Points farther from the camera are dropped, in the '
               "cloud's unit; 0 keeps all.", limits=(0.0, float(MILLION)), dynamic=True),
     Parameter('cloud.organized', False, '~/points has one point for every pixel, height x '
@@ -206,7 +209,7 @@ TABLE: tuple[Parameter, ...] = (
               'the scale is metric. 0: chosen automatically, and doubled before the map is full.',
               limits=(0.0, 1e6), dynamic=True),
     Parameter('map.max_points', MILLION, 'Capacity of the map in points, rounded up to a power '
-              'of two; 48 bytes each, allocated once.', limits=(64, 100 * MILLION)),
+              'of two; 52 bytes each, allocated once.', limits=(64, 100 * MILLION)),
     Parameter('map.publish_period', 2.0, 'Minimum period of ~/map_points in seconds.',
               limits=(0.1, 3600.0), dynamic=True),
     Parameter('map.save_directory', '~/.ros/xsvggt', 'Directory for the files of ~/save_map; '
@@ -286,6 +289,9 @@ TABLE: tuple[Parameter, ...] = (
               'seconds; after it diagnostics report since when it has been in progress, and '
               '~/status is DEGRADED. At least three times the usual latency.',
               limits=(0.1, 3600.0), dynamic=True),
+    Parameter('diagnostics.max_depth_error', 0.35, 'Expected relative error of the depth, median '
+              'of an image, above which diagnostics warn that the network does not know such '
+              'scenes; 0: never.', limits=(0.0, 100.0), dynamic=True),
 )
 
 BY_NAME: Mapping[str, Parameter] = {parameter.name: parameter for parameter in TABLE}

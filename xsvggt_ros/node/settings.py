@@ -57,6 +57,7 @@ class CloudSettings:
     source: str
     stride: int
     confidence_percentile: float
+    max_error: float
     max_range: float
     organized: bool
     max_rate: float
@@ -151,6 +152,7 @@ class DiagnosticsSettings:
     """After how many seconds diagnostics complain."""
 
     image_timeout: float
+    max_depth_error: float
     frame_timeout: float
 
 

@@ -142,6 +142,7 @@ class Supervisor:
             state=current.state, topic=topics.images[0] if topics else '',
             publishers=topics.publishers() if topics else [],
             image_timeout=current.settings.diagnostics.image_timeout,
+            max_depth_error=current.settings.diagnostics.max_depth_error,
             active_for=time.monotonic() - current.active_since if current.active_since else 0.0,
             start_fault=faults.get('start'), image_fault=faults.get('image'),
             frame_fault=faults.get('frame'), worker_fault=faults.last('worker'),

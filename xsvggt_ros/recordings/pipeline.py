@@ -38,7 +38,7 @@ SAVE_PERIOD = 300.0   # seconds between states of a run, to go on from
 # What a state has of a pipeline, beside its engine and the number of frames.
 _STATE = ('recording', 'exports', 'metres', 'seconds', '_stride', 'followed', '_waiting',
           '_waiting_bytes', '_base')
-CLOUD = CloudOptions(confidence_percentile=20.0)    # as the node does by default
+CLOUD = CloudOptions(confidence_percentile=20.0, max_error=0.5)    # as the node does by default
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ IN_WORK = 3       # images that wait, are in work or are being published, at mos
 
 _STATUS_NUMBERS = ('latency_total', 'latency_decode', 'latency_upload', 'latency_inference',
                    'latency_pack', 'latency_publish', 'latency_p50', 'latency_p95', 'latency_p99',
-                   'rate_in', 'rate_out', 'confidence_mean', 'scale', 'scale_uncertainty',
-                   'reprojection_error', 'drift_corrected', 'drift_corrected_angle')
+                   'rate_in', 'rate_out', 'confidence_mean', 'depth_error', 'scale',
+                   'scale_uncertainty', 'reprojection_error', 'drift_corrected',
+                   'drift_corrected_angle')
 _CACHE_NUMBERS = ('occupancy', 'frames_represented', 'attention_kept')
 
 

@@ -62,6 +62,7 @@ def parameters_at_every_image(stage: Stage) -> None:
     """Change a parameter with every image."""
     values = {'cloud.stride': (1, 2, 3, 8), 'cloud.confidence_percentile': (0.0, 20.0, 99.0),
               'cloud.source': ('depth', 'points'), 'cloud.max_range': (0.0, 0.001, 5.0),
+              'cloud.max_error': (0.0, 0.01, 0.5),
               'cloud.max_rate': (0.0, 1.0), 'input.max_rate': (0.0, 3.0),
               'input.keyframe_stride': (1, 2, 7), 'deadline_ms': (0.0, 60000.0),
               'map.publish_period': (0.1, 2.0), 'publish_tf': (True, False)}

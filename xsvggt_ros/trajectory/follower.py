@@ -22,6 +22,7 @@ class NetworkFrame:
     depth, confidence: [h, w], NaN and 0 where nothing is known. world_from_camera: [4, 4].
     intrinsics: [3, 3] of the depth map, the calibration's or the network's guess.
     model_from_source: [3, 3], from the rectified picture's pixels to the depth map's.
+    depth_error: [h, w], as in `Frame`.
     """
 
     depth: np.ndarray
@@ -29,6 +30,7 @@ class NetworkFrame:
     world_from_camera: np.ndarray
     intrinsics: np.ndarray
     model_from_source: np.ndarray
+    depth_error: np.ndarray | None = None
 
 
 class Follower:
@@ -67,7 +69,7 @@ class Follower:
             matrix = np.linalg.inv(self._model_from_picture) @ seen.intrinsics
             self.odometry = Odometry(matrix, (width, height), camera is not None, self._config)
         self._frame = Frame(grey, seen.depth, seen.confidence, seen.world_from_camera,
-                            self._model_from_picture)
+                            self._model_from_picture, seen.depth_error)
         estimate = self.odometry.step(self._frame, adjust_now)
         if self.history is not None:
             self.history.add(estimate, self.odometry)

@@ -25,6 +25,7 @@ _SELF_CONSISTENT = 0.1   # spread of log ratios up to which the network's own sc
 _SMOOTHING = 0.2         # of that spread, from keyframe to keyframe
 _SHALLOWEST = 1e-3       # depth below which it is none
 _CONFIDENCE = (0.7, 2.0)  # factors of the depth's sigma, for the most and the least confident
+_SIGMAS = (0.05, 0.6)     # least and greatest that is made of errors to be expected
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Frame:
 
     grey: uint8 [H, W], of a pinhole camera. depth, confidence: the network's, [h, w], NaN and 0
     where nothing is known. world_from_camera: its pose, [4, 4]. depth_from_image: [3, 3], from
-    pixel coordinates of `grey` to those of `depth`.
+    pixel coordinates of `grey` to those of `depth`. depth_error: [h, w], the share by which depth
+    is expected to be off; None: confidences only compare with each other.
     """
 
     grey: np.ndarray
@@ -42,6 +44,7 @@ class Frame:
     confidence: np.ndarray
     world_from_camera: np.ndarray
     depth_from_image: np.ndarray
+    depth_error: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -294,12 +297,19 @@ class Odometry:
     def _depths_at(self, frame: Frame, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the trajectory's depths [n] at pixels by the network, and their log sigmas."""
         depths = sample_depth(frame.depth, pixels, frame.depth_from_image)
+        return depths * np.exp(self._log_scale), self._depth_sigmas(frame, pixels)
+
+    def _depth_sigmas(self, frame: Frame, pixels: np.ndarray) -> np.ndarray:
+        """Return the standard deviations [n] of the network's log depths at pixels."""
+        if frame.depth_error is not None:
+            error = sample_depth(frame.depth_error, pixels, frame.depth_from_image)
+            error = np.where(np.isfinite(error), error, np.inf)
+            return np.clip(error / HALF_NORMAL, *_SIGMAS)
         confidence = sample_depth(frame.confidence, pixels, frame.depth_from_image)
         confidence = np.where(np.isfinite(confidence) & (confidence > 0), confidence, 1e-3)
         typical = np.median(frame.confidence[frame.confidence > 0]) if (
             frame.confidence > 0).any() else 1.0
-        factor = np.clip(np.sqrt(typical / confidence), *_CONFIDENCE)
-        return depths * np.exp(self._log_scale), self.config.depth_sigma * factor
+        return self.config.depth_sigma * np.clip(np.sqrt(typical / confidence), *_CONFIDENCE)
 
     def _move(self, before: np.ndarray, fix: Fix) -> np.ndarray:
         """Take the step from the last frame's pose into the odometry; return its covariance."""

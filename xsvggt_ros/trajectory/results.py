@@ -11,10 +11,12 @@ from xsvggt_ros.trajectory.follower import NetworkFrame
 
 def network_frame(result: FrameResult, model_from_source: Tensor) -> NetworkFrame:
     """Return what the network says of a frame; waits for the device."""
+    errors = result.depth_error()
     return NetworkFrame(
         result.depth.cpu().numpy(), result.depth_confidence.cpu().numpy(),
         invert_transform(result.camera_from_world.double().cpu()).numpy(),
-        result.intrinsics.double().cpu().numpy(), model_from_source.numpy())
+        result.intrinsics.double().cpu().numpy(), model_from_source.numpy(),
+        None if errors is None else errors.cpu().numpy())
 
 
 def tensor_like(values: np.ndarray, result: FrameResult) -> Tensor:

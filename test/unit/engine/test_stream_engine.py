@@ -22,6 +22,7 @@ from xsvggt_ros.mapping.point_cloud import (
     lay_out_cloud,
     pack_cloud,
 )
+from xsvggt_ros.model.error_table import ErrorTable
 
 WITH_POINTS = pytest.mark.parametrize('model', ['streamvggt'], indirect=True)  # a head for them
 
@@ -347,6 +348,24 @@ def test_clouds_are_thinned_as_asked(model):
     near = pack_cloud(result, CloudOptions(max_range=limit))
     assert 0 < len(near) <= 56 * 56 / 2 + 1
     assert near[:, :3].norm(dim=1).max() <= limit
+
+
+def test_clouds_leave_out_what_is_expected_to_be_far_off(model):
+    result = make_engine(model).step(frames()[0])
+    assert result.depth_error() is None and result.typical_error() == 0
+    assert len(pack_cloud(result, CloudOptions(max_error=0.01))) == 56 * 56
+    low, middle, high = result.depth_confidence.quantile(torch.tensor((0.0, 0.5, 1.0))).tolist()
+    told = replace(result, depth_errors=ErrorTable((low, middle, high), (0.9, 0.3, 0.1)))
+    assert told.typical_error().item() == pytest.approx(0.3, rel=0.05)
+    errors = told.depth_error()
+    assert errors.min().item() == pytest.approx(0.1) and errors.max().item() == pytest.approx(0.9)
+    surer = pack_cloud(told, CloudOptions(max_error=0.2))
+    assert len(surer) == (errors <= 0.2).sum() and 0 < len(surer) < 56 * 56 / 2
+    half = torch.arange(56)[:, None].expand(56, 56) < 28
+    masked = told.masked(half)
+    assert torch.equal(masked.depth_error() < torch.inf, half)
+    assert masked.typical_error() == told.depth_error()[half].sort().values[56 * 14 - 1]
+    assert told.masked(torch.zeros_like(half)).typical_error() == 0
 
 
 def test_a_cloud_lies_in_one_buffer_of_the_same_shape_every_time(model):

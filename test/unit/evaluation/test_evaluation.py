@@ -274,13 +274,14 @@ def test_errors_that_are_known_beforehand_are_told(stream):
     confidence = np.exp(rng.uniform(0, 3, stream.depths.shape)).astype(np.float32)
     error = 0.1 / confidence * rng.normal(size=confidence.shape)
     table = fit_error_table(confidence, np.abs(error))
-    seen = truth_of(stream, depths=0.5 * stream.depths * (1 + error), confidences=confidence)
-    tenths = error_tenths(table, [(seen, stream)])
+    seen = truth_of(stream, depths=0.5 * stream.depths * (1 + error),
+                    depth_errors=table.relative_errors(torch.from_numpy(confidence)).numpy())
+    tenths = error_tenths([(seen, stream)])
     assert len(tenths) == 10 and tenths[0][0] < 0.3 * tenths[-1][0]
     for expected, true in tenths:
         assert true == pytest.approx(expected, rel=0.2)
     blind = dataclasses.replace(stream, depths=np.zeros_like(stream.depths))
-    assert error_tenths(table, [(seen, blind), (baseline(stream), stream)]) == []
+    assert error_tenths([(seen, blind), (baseline(stream), stream)]) == []
 
 
 def test_a_checkpoint_that_knows_its_errors_is_measured_by_them(weights, tmp_path, capsys):

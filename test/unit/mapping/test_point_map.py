@@ -6,6 +6,7 @@ import torch
 
 from xsvggt_ros.mapping.map_files import cloud_from_packed, make_cloud, pack
 from xsvggt_ros.mapping.point_map import _MOST_SEEN, _PROBES, PointMap
+from xsvggt_ros.model.error_table import ErrorTable
 
 EYE = torch.eye(4)
 
@@ -76,6 +77,19 @@ def test_each_voxel_holds_the_weighted_mean_of_what_was_seen_there():
         np.testing.assert_allclose(point, mean, atol=1e-5)
         np.testing.assert_allclose(colour, mean_colour, atol=0.51)
         assert sure == pytest.approx(mean_sure, rel=1e-5)
+
+
+def test_where_errors_are_known_depths_count_by_their_inverse_variance():
+    world = PointMap(64, voxel_size=1.0, depth_errors=ErrorTable((1.0, 9.0), (0.2, 0.1)))
+    nearer = torch.eye(4)
+    nearer[2, 3] = -0.8
+    world.add(packed([0, 0, 1.2], [[0, 0, 0]], [9.0]), EYE)        # is off by 0.12
+    world.add(packed([0, 0, 2.4], [[90, 90, 90]], [9.0]), nearer)    # 0.24
+    world.add(packed([0, 0, 1.2], [[180, 180, 180]], [1.0]), EYE)    # 0.24
+    points, colours, confidence = contents(world)
+    np.testing.assert_allclose(points, [(0, 0, (4 * 1.2 + 1.6 + 1.2) / 6)], atol=1e-5)
+    assert colours.tolist() == [[45] * 3]
+    assert confidence[0] == pytest.approx(19 / 3)   # the mean
 
 
 def test_clouds_are_moved_into_the_maps_frame():
@@ -359,7 +373,7 @@ def test_a_voxel_goes_with_the_newest_keyframe_that_saw_it():
     world.move(lambda keyframes: pytest.fail() if keyframes.tolist() != [9] else np.eye(4)[None])
 
 
-def test_memory_is_fifty_bytes_a_place_at_most():
+def test_memory_is_52_bytes_a_place():
     world = PointMap(2 ** 10)
     tensors = (world._keys, world._rows, world._scratch)
-    assert sum(t.numel() * t.element_size() for t in tensors) <= 50 * 2 ** 10
+    assert sum(t.numel() * t.element_size() for t in tensors) == 52 * 2 ** 10

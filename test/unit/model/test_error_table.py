@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from xsvggt_ros.model.checkpoint import load_model, save_checkpoint
 from xsvggt_ros.model.error_table import calibration, ErrorTable, fit_error_table, KEY
@@ -15,13 +16,20 @@ def seen(count=40000, seed=0):
     return confidence, 0.3 / confidence * np.abs(rng.laplace(size=count)) / np.log(2)
 
 
+def errors_of(table, confidence):
+    """Return what a table expects of confidences."""
+    return table.relative_errors(torch.tensor(np.asarray(confidence))).numpy()
+
+
 def test_a_fitted_table_tells_the_median_error():
     table = fit_error_table(*seen())
     confidence, error = seen(seed=1)
-    for expected, true in calibration(table.relative_errors(confidence), error):
+    for expected, true in calibration(errors_of(table, confidence), error):
         assert true == pytest.approx(expected, rel=0.1)
-    assert table.relative_errors(np.array([[1e-3, 1e6]])).shape == (1, 2)
-    low, high = table.relative_errors(np.array([1e6, 1.0]))
+    assert errors_of(table, [[1e-3, 1e6]]).shape == (1, 2)
+    low, high = errors_of(table, [1e6, 1.0])
+    between = errors_of(table, np.sqrt(np.multiply(*np.array(table.confidences)[[3, 4]])))
+    assert between == pytest.approx(np.sqrt(table.errors[3] * table.errors[4]), rel=1e-4)
     assert low == pytest.approx(table.errors[-1], rel=1e-5)
     assert high == pytest.approx(table.errors[0], rel=1e-5)
 

@@ -170,7 +170,7 @@ def test_status_messages_arrive():
         occupancy=one, evicted_this_frame=few, evicted_total=few, camera_tokens=few,
         camera_budget=None, bytes_used=few, bytes_reserved=few,
         health=CacheHealth(*[one] * 5))
-    report = FrameReport(Latency(*[one] * 6), stats, one, few, one, one)
+    report = FrameReport(Latency(*[one] * 6), stats, one, one, few, one, one)
     status = fill(StreamStatus(), header=header())
     fill_report(status, report, [one, one])
     assert_arrives(status)

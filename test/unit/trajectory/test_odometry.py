@@ -225,3 +225,20 @@ def test_memory_is_bounded_however_long_the_way():
     early, late = np.max(sizes[30:75], axis=0), np.max(sizes[75:], axis=0)
     assert (late <= 1.25 * early).all()
     assert late[2] <= 60 and late[0] <= 20 * 350
+
+
+def test_a_depth_that_is_expected_to_be_off_counts_by_its_error():
+    _, views = room()
+    shape = views[0].depth.shape
+    halves = np.where(np.arange(shape[1]) < shape[1] // 2, 0.0675, 0.2023).astype(np.float32)
+    odometry = start()
+    odometry.step(frame_of(views[0], depth_error=np.broadcast_to(halves, shape).copy()))
+    sigmas = odometry.map._prior_sigma
+    known = np.unique(sigmas.round(2))
+    assert known.min() == pytest.approx(0.1) and known.max() == pytest.approx(0.3)
+    hopeless = start()
+    hopeless.step(frame_of(views[0], depth_error=np.full(shape, np.inf, np.float32)))
+    assert (hopeless.map._prior_sigma == 0.6).all()
+    told_nothing = start()
+    told_nothing.step(frame_of(views[0]))
+    assert (told_nothing.map._prior_sigma == told_nothing.config.depth_sigma).all()

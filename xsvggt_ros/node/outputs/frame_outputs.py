@@ -43,7 +43,7 @@ def host_makers(
     source = settings.source if result.points is not None else 'depth'
     options = CloudOptions(
         source=source, stride=settings.stride, max_range=settings.max_range,
-        confidence_percentile=settings.confidence_percentile,
+        confidence_percentile=settings.confidence_percentile, max_error=settings.max_error,
         organized=settings.organized and 'points' in topics)
 
     @cache
@@ -54,7 +54,7 @@ def host_makers(
     makers = {
         'intrinsics': lambda: result.intrinsics,
         'predicted_intrinsics': lambda: result.predicted_intrinsics,
-        'mean_confidence': result.mean_confidence}
+        'mean_confidence': result.mean_confidence, 'typical_error': result.typical_error}
     if 'points' in topics or fills_map:
         makers |= {'cloud': lambda: cloud()[0], 'cloud_size': lambda: cloud()[1]}
     maps = {'depth': lambda: result.depth, 'rgb': lambda: result.image,

@@ -13,6 +13,7 @@ from xsvggt_ros.geometry.frame_names import nanoseconds
 from xsvggt_ros.mapping.map_files import cloud_from_packed, save_map
 from xsvggt_ros.mapping.point_map import MapFill, PointMap
 from xsvggt_ros.mapping.trajectory import StampedPose, Trajectory
+from xsvggt_ros.model.error_table import ErrorTable
 from xsvggt_ros.node import messages
 from xsvggt_ros.node.frames import Pose
 from xsvggt_ros.node.loading import StartError
@@ -47,12 +48,13 @@ class MapOutput:
 
     def __init__(
         self, publishers: Publishers, faults: FaultLog, device: torch.device, model: str,
-        settings: MapSettings, odom_frame: str,
+        settings: MapSettings, odom_frame: str, depth_errors: ErrorTable | None = None,
     ) -> None:
         """
-        Allocate an empty map, if there is to be one; model: the weights, in words.
+        Allocate an empty map, if there is to be one.
 
-        Raises StartError if there is no memory for it.
+        model: the weights, in words; depth_errors: what their confidences mean. Raises StartError
+        if there is no memory for it.
         """
         self._publishers = publishers
         self._faults = faults
@@ -65,7 +67,7 @@ class MapOutput:
             try:
                 with torch.cuda.stream(self._stream):  # of None: nothing
                     self._map = PointMap(
-                        settings.max_points, self._wanted_size, device)
+                        settings.max_points, self._wanted_size, device, depth_errors)
             except RuntimeError as error:
                 raise StartError(
                     f'{device} has no room for a map of {settings.max_points} points: lower '

@@ -82,7 +82,8 @@ class StreamOutputs:
     ) -> None:
         """Begin without a stream; counts in ``statistics``, and tells ``deadline`` the times."""
         self.map = MapOutput(publishers, faults, loaded.device, loaded.description,
-                             settings.map, settings.pose.odom_frame)
+                             settings.map, settings.pose.odom_frame,
+                             loaded.engine.config.depth_errors)
         self._occupancy = OccupancyOutput(publishers, faults, settings.pose.odom_frame)
         self._poses = PoseOutputs(publishers, faults, tf, settings.path.max_poses)
         self._device = loaded.device
@@ -165,6 +166,7 @@ class StreamOutputs:
         return FrameReport(
             latency=latency, cache=cache.complete(health['health']), points=points,
             confidence_mean=frame.host['mean_confidence'].item(),
+            depth_error=frame.host['typical_error'].item(),
             predicted_fx=intrinsics[0, 0].item(), predicted_fy=intrinsics[1, 1].item(),
             tracked=frame.tracked)
 

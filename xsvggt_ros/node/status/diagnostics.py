@@ -95,6 +95,7 @@ class Snapshot:
     scale: Scale | None = None  # None: lengths are in the network's unit
     report: FrameReport | None = None
     budget_warning: str | None = None
+    max_depth_error: float = 0.0  # above which the expected error of depth is worth a warning
     map: MapReport | None = None
     model: str = ''
     random_weights: bool = False
@@ -347,6 +348,8 @@ def _tracking(s: Snapshot) -> Part:
         'scale': f'{s.scale.metres:.4g} m per unit' if s.scale else "the network's own unit"}
     if s.report is not None:
         values['mean confidence'] = f'{s.report.confidence_mean:.3f}'
+        values['expected depth error (%)'] = (
+            f'{100 * s.report.depth_error:.0f}' if s.report.depth_error else 'not known')
         tracked = s.report.tracked
         if tracked is not None:
             values['pose from'] = tracked.source
@@ -361,6 +364,11 @@ def _tracking(s: Snapshot) -> Part:
         return WARN, s.tf_fault.message, values
     if s.report is None:
         return OK, 'no stream yet', values
+    if 0 < s.max_depth_error < s.report.depth_error:
+        return WARN, (
+            f'the network expects its depth to be off by {100 * s.report.depth_error:.0f} %: it '
+            'hardly knows such scenes. Point the camera at more than a bare surface, or take '
+            'other weights (model.checkpoint, see `xsvggt weights`)'), values
     unit = 'in metres' if s.scale else "in the network's own unit"
     return OK, f'{s.report.cache.frames} images in this stream, lengths {unit}', values
 

@@ -90,6 +90,7 @@ class FrameReport:
     latency: Latency
     cache: CacheStats
     confidence_mean: float
+    depth_error: float   # to be expected, relative, median; 0: not known
     points: int
     predicted_fx: float  # pixels of the source image
     predicted_fy: float

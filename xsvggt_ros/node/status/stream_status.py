@@ -77,7 +77,8 @@ def fill_report(message: StreamStatus, report: FrameReport, latencies: Sequence[
     parts = {f'latency_{name}': seconds for name, seconds in vars(report.latency).items()}
     median, p95, p99 = percentiles(latencies)
     fill(message, **parts, latency_p50=median, latency_p95=p95, latency_p99=p99,
-         confidence_mean=report.confidence_mean, points_published=report.points)
+         confidence_mean=report.confidence_mean, depth_error=report.depth_error,
+         points_published=report.points)
     fill_trajectory(message, report.tracked)
 
 
