@@ -41,7 +41,7 @@ _STAGES = (   # from which share of the training on: frames of a clip, share alo
     (0.25, (4, 8, 16, 24), 0.7),
     (0.6, (8, 16, 24, 48), 0.9))
 _BOUNDED_FROM = 0.6
-_WARM = 40      # rooms that are there before the first step
+_WARM = 40      # rooms that are there at least when clips are drawn
 
 
 @dataclass(frozen=True)
@@ -111,9 +111,7 @@ class WideTrainer:
         rng = np.random.default_rng((plan.seed, step))
         _, lengths, along = [stage for stage in _STAGES if stage[0] <= progress][-1]
         frames = min(int(rng.choice(lengths)), FRAMES)
-        end = pool.prepare(self.rooms_before(step), wait)
-        if end < min(_WARM, self.rooms_before(step)):
-            end = pool.prepare(_WARM)
+        end = pool.prepare(self.rooms_before(step), wait, _WARM)
         clips = pool.draw(rng, end, max(1, plan.frames_per_step // frames), frames, along)
         dense = sorted(rng.choice(frames, max(1, round(plan.dense_share * frames)), replace=False)
                        .tolist())

@@ -121,11 +121,13 @@ class RoomPool:
         """End the processes."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def prepare(self, end: int, wait: bool = True) -> int:
+    def prepare(self, end: int, wait: bool = True, least: int = 0) -> int:
         """
         Have the rooms before `end` rendered, those of the window, and some more begun.
 
-        Returns the number after the last one that is there: `end` if this was to `wait`.
+        Returns the number after the last one that is there: `end` if this was to `wait`. Otherwise
+        it still waits for so many rooms of the window that `least` are there; none are where a
+        training goes on in a new folder.
         """
         first = max(0, end - self.window)
         start = first if self._next is None else max(self._next, first)
@@ -134,9 +136,11 @@ class RoomPool:
                 self._jobs[number] = self._pool.submit(
                     render_room, self._folder, len(self.ring), number)
         self._next = max(end + self._ahead, self._next or 0)
+        least = min(least, end - first)
         for number in sorted(self._jobs):
             job = self._jobs[number]
-            if not job.done() and (not wait or number >= end):
+            if not job.done() and (
+                    number >= end or (not wait and len(self._there(number)) >= least)):
                 return min(number, end)
             job.result()
             del self._jobs[number]
@@ -145,13 +149,19 @@ class RoomPool:
     def draw(self, rng: np.random.Generator, end: int, count: int, frames: int,
              path_share: float) -> Clips:
         """Return `count` clips of `frames` frames, from the rooms before `end` in the window."""
-        window = np.arange(max(0, end - self.window), end)
+        window = self._there(end)
         heights = np.array([height_of(int(number)) for number in window])
         chosen = window[heights == heights[rng.integers(len(window))]]
         weights = np.array([_OLD_WEIGHT if is_old(int(number)) else 1.0 for number in chosen])
         rooms = rng.choice(chosen, count, replace=len(chosen) < count, p=weights / weights.sum())
         views = np.stack([_views(rng, frames, rng.uniform() < path_share) for _ in rooms])
         return jitter(self.ring.clips(rooms, views), rng)
+
+    def _there(self, end: int) -> np.ndarray:
+        """Return the rooms before `end` that are rendered, and in no slot that is written to."""
+        assert self._next is not None
+        rooms = np.arange(max(0, self._next - self._ahead - self.window), end)
+        return rooms[self.ring.arrays['number'][rooms % len(self.ring)] == rooms + 1]
 
 
 def _views(rng: np.random.Generator, frames: int, along: bool) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import types
 
 import numpy as np
 import pytest
@@ -190,6 +191,39 @@ def test_the_store_renews_itself_and_is_not_rendered_twice(tmp_path, made):
         RoomPool(tmp_path / 'other', tmp_path / 'empty', 10, 1)
 
 
+def test_on_a_gpu_clips_are_of_rooms_that_are_there(tmp_path, monkeypatch):
+    jobs = {}
+
+    class Pool:
+        """Renders a room when somebody waits for it."""
+
+        def __init__(self, *_):
+            pass
+
+        def submit(self, function, folder, slots, number):
+            def result():
+                Ring.open(folder, slots).write(number, made_room(number))
+                jobs[number] = True
+            jobs[number] = False
+            return types.SimpleNamespace(done=lambda: jobs[number], result=result)
+
+    monkeypatch.setattr('training.wide_pool.ProcessPoolExecutor', Pool)
+    (tmp_path / 'rooms').mkdir()
+    pool = RoomPool(tmp_path / 'rooms', None, 20, 1)    # a window of 16
+    # A training that goes on in a new folder: nothing of its window is there.
+    end = pool.prepare(1000, False, 3)
+    assert end == 984 + 3 and [number for number in jobs if jobs[number]] == [984, 985, 986]
+    seen = []
+    monkeypatch.setattr(pool.ring.__class__, 'clips', lambda self, rooms, frames: seen.extend(
+        rooms.tolist()) or self.clips_of_slots(rooms % 20, frames, 84))
+    for step in range(8):
+        pool.draw(np.random.default_rng(step), end, 2, 4, 0.5)
+    assert set(seen) == {984, 985, 986}
+    # Rendering lags behind: 984 to 991 have no place in the window any more.
+    end = pool.prepare(1008, False, 3)
+    assert end == 992 + 3 and pool._there(end).tolist() == [992, 993, 994]
+
+
 def test_rooms_are_rendered_by_processes(tmp_path):
     pool = RoomPool(tmp_path, None, 6, 1)
     try:
@@ -262,11 +296,11 @@ def test_rates_clips_and_cache_follow_the_plan(tmp_path, config, made):
     assert rates[0] == 0.5 and rates[1] == rates[2] == 1 and rates[3] == pytest.approx(0.5)
     assert rates[4] < 0.03
     for step in range(12):
-        drawn.append(trainer.draw(pool, 1, 0.0, True)[0].images.shape[1])
+        drawn.append(trainer.draw(pool, step, 0.0, True)[0].images.shape[1])
         late = [trainer.draw(pool, number, 0.9, True) for number in range(step, step + 1)]
         drawn += [0] * (late[0][2] is not None and late[0][0].images.shape[1] < 8)
-    assert max(drawn) <= 8 and 0 not in drawn
-    bounds = {trainer.draw(pool, step, 0.9, True)[2] for step in range(12)}
+    assert max(drawn) <= 12 and 0 not in drawn
+    bounds = {trainer.draw(pool, step, 0.9, True)[2] for step in range(12, 24)}
     assert None in bounds and max(one or 0 for one in bounds) >= 3
     timed = WideTrainer(dataclasses.replace(PLAN, minutes=2.0), StreamVGGT(config), CPU)
     timed.seconds = 60.0
