@@ -84,3 +84,18 @@ def test_ctrl_c_within_what_a_library_executes_is_no_death_by_signal():
             'from xsvggt_ros.node.stream_node import main\n'
             'main()\n')
     assert subprocess.run([sys.executable, '-c', code]).returncode == 0
+
+
+def test_a_node_that_starts_imports_nothing_that_it_needs_later_or_never():
+    program = ('import sys, xsvggt_ros.node.stream_node\n'
+               'assert not {"torch", "rclpy"} & sys.modules.keys()  # Ctrl-C is quiet before\n'
+               'import xsvggt_ros.node.run_node\n'
+               'assert "torch" in sys.modules and "xsvggt_ros.trajectory.loop_closer" in '
+               'sys.modules\n'
+               'print(*sys.modules)\n')
+    modules = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True,
+                             check=True).stdout.split()
+    late = {'scipy', 'matplotlib', 'PIL', 'av', 'mcap', 'rosbags', 'rerun', 'zstandard', 'triton',
+            'numba', 'embreex', 'ray', 'training', 'xsvggt_ros.evaluation', 'xsvggt_ros.bench',
+            'xsvggt_ros.recordings', 'xsvggt_ros.world', 'xsvggt_ros.console', 'xsvggt_ros.demo'}
+    assert not late & set(modules)

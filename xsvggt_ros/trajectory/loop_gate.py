@@ -1,8 +1,6 @@
 """Whether a loop can be true, by how far the keyframes on the way between may have drifted."""
 
 import numpy as np
-import scipy.sparse
-import scipy.sparse.csgraph
 
 from xsvggt_ros.geometry.similarity import inverse_similarity
 from xsvggt_ros.trajectory.keyframe_chain import KeyframeChain
@@ -32,6 +30,8 @@ def is_plausible(loop: Loop, chain: KeyframeChain, edges: Edges, sigmas: float) 
 
 def _way(edges: Edges, count: int, first: int, second: int) -> np.ndarray:
     """Return the edges of the surest way between two nodes."""
+    import scipy.sparse.csgraph  # a node that starts does without
+
     cost = (1 / edges.weight ** 2).sum(1)
     order = np.argsort(-cost, kind='stable')   # of several edges between two nodes the surest last
     lookup = {}

@@ -8,13 +8,15 @@ one has seven numbers: rotation in rad, translation, logarithm of the scale, in 
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.sparse
-import scipy.sparse.linalg
 
 from xsvggt_ros.geometry.similarity import inverse_similarity, scales
 from xsvggt_ros.trajectory.projection import rotation, skew
+
+if TYPE_CHECKING:   # SciPy is imported when a loop is closed, not when a node starts
+    import scipy.sparse
 
 _CONVERGED = 1e-3        # gain below which it is done, over what edges cost that are believed
 _DAMPINGS = 6            # that are tried in one iteration
@@ -143,8 +145,10 @@ def _cost(residual: np.ndarray, cauchy: np.ndarray) -> float:
 
 
 def _normal_equations(nodes: np.ndarray, edges: Edges,
-                      residual: np.ndarray) -> tuple[scipy.sparse.csc_matrix, np.ndarray]:
+                      residual: np.ndarray) -> tuple['scipy.sparse.csc_matrix', np.ndarray]:
     """Return the Hessian and the gradient by all nodes but the first."""
+    import scipy.sparse
+
     between = inverse_similarity(nodes[edges.first]) @ nodes[edges.second]
     error = inverse_similarity(edges.measured) @ between
     by_second = _by_second(error, residual[:, :3] / edges.weight[:, :3])
@@ -203,8 +207,11 @@ def _adjoint_of_inverse(between: np.ndarray) -> np.ndarray:
     return matrix
 
 
-def _solved(hessian: scipy.sparse.csc_matrix, gradient: np.ndarray, damping: float) -> np.ndarray:
+def _solved(hessian: 'scipy.sparse.csc_matrix', gradient: np.ndarray,
+            damping: float) -> np.ndarray:
     """Return the damped step [N - 1, 7]; NaN where it has none."""
+    import scipy.sparse.linalg
+
     diagonal = hessian.diagonal()
     damped = hessian + scipy.sparse.diags(damping * diagonal + 1e-12, format='csc')
     try:
