@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from xsvggt_ros.console.arguments import positive_float, positive_int
+from xsvggt_ros.console.command import run_command
 from xsvggt_ros.console.environment import device_name, package_version
-from xsvggt_ros.console.errors import ChoiceError, ToolError
+from xsvggt_ros.console.errors import ChoiceError
 from xsvggt_ros.console.measurement import load_network, write_json
 from xsvggt_ros.console.tables import markdown_table
 from xsvggt_ros.evaluation import evaluation
@@ -80,47 +82,40 @@ def _sources(options: argparse.Namespace) -> Sequence[EvalSource]:
     return open_sequences(options.data, 'auto')[:options.streams]
 
 
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float('inf'):
-        raise ValueError
-    return value
+def run(options: argparse.Namespace) -> None:
+    """Measure, print and write the table; raise ToolError."""
+    sources = _sources(options)
+    loaded = load_network(options.checkpoint, 'auto', torch.device('cpu'))
+    torch.set_num_threads(1)
+    streams = []
+    for source in sources:
+        streams.append(measure(source, loaded, options.rate if options.data else _RATE,
+                               options.mode, options.focal == 'known'))
+        print(f"{source.name}: {streams[-1]['located']} frames located", file=sys.stderr)
+    rows = means(streams)
+    print(table(rows))
+    write_json(options.json, {
+        'version': package_version(), 'device': device_name(torch.device('cpu')),
+        'model': loaded.description, 'split': None if options.data else options.split,
+        'mode': options.mode, 'focal': options.focal, 'streams': len(streams),
+        'positive_definite': all(one['positive_definite'] for one in streams),
+        'over': rows, 'of_streams': streams})
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure, print and write the table; return the exit code."""
+    """Parse the command line and run; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--split', choices=tuple(SPLITS), default='test', help='of the rooms')
-    parser.add_argument('--streams', type=int, metavar='N', help='at most; of rooms 12')
+    parser.add_argument('--streams', type=positive_int, metavar='N', help='at most; of rooms 12')
     parser.add_argument('--data', type=Path, metavar='DIR', help='sequences instead of rooms')
-    parser.add_argument('--rate', type=_positive, metavar='HZ', help='of the sequences')
+    parser.add_argument('--rate', type=positive_float, metavar='HZ', help='of the sequences')
     parser.add_argument('--focal', choices=('known', 'unknown'), default='known')
     parser.add_argument('--mode', choices=('tracked', 'optimized'), default='optimized')
     parser.add_argument('--checkpoint', default='small', metavar='FILE')
     parser.add_argument('--json', type=Path, metavar='FILE', required=True)
     options = parser.parse_args(arguments)
-    try:
-        sources = _sources(options)
-        loaded = load_network(options.checkpoint, 'auto', torch.device('cpu'))
-        torch.set_num_threads(1)
-        streams = []
-        for source in sources:
-            streams.append(measure(source, loaded, options.rate if options.data else _RATE,
-                                   options.mode, options.focal == 'known'))
-            print(f"{source.name}: {streams[-1]['located']} frames located", file=sys.stderr)
-        rows = means(streams)
-        print(table(rows))
-        write_json(options.json, {
-            'version': package_version(), 'device': device_name(torch.device('cpu')),
-            'model': loaded.description, 'split': None if options.data else options.split,
-            'mode': options.mode, 'focal': options.focal, 'streams': len(streams),
-            'positive_definite': all(one['positive_definite'] for one in streams),
-            'over': rows, 'of_streams': streams})
-    except ToolError as error:
-        print(f'trajectory covariance: {error}', file=sys.stderr)
-        return 2 if isinstance(error, ChoiceError) else 1
-    return 0
+    return run_command('trajectory covariance', lambda: run(options))
 
 
 if __name__ == '__main__':

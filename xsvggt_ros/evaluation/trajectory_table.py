@@ -16,8 +16,10 @@ from typing import Any
 
 import torch
 
+from xsvggt_ros.console.arguments import positive_int
+from xsvggt_ros.console.command import run_command
 from xsvggt_ros.console.environment import device_name, package_version
-from xsvggt_ros.console.errors import ChoiceError, ToolError
+from xsvggt_ros.console.errors import ChoiceError
 from xsvggt_ros.console.measurement import load_network, write_json
 from xsvggt_ros.console.tables import markdown_table
 from xsvggt_ros.evaluation import evaluation
@@ -105,32 +107,32 @@ def table(rows: list[dict[str, Any]]) -> str:
     return markdown_table(['streams', 'trajectory', *(name for name, _, _ in _SHOWN)], lines)
 
 
+def run(options: argparse.Namespace) -> None:
+    """Measure, print and write the table; raise ToolError."""
+    loaded = load_network(options.checkpoint, 'auto', torch.device('cpu'))
+    torch.set_num_threads(1)
+    rows: list[dict[str, Any]] = []
+    for group in groups([name for name in options.sets.split(',') if name], options.data,
+                        options.streams):
+        rows += measure(group, loaded)
+        print(table([row for row in rows if row['streams'] == group.name]), flush=True)
+        # After each group: what was measured is not lost when it is ended early.
+        write_json(options.json, {
+            'version': package_version(), 'device': device_name(torch.device('cpu')),
+            'model': loaded.description, 'threads': 1, 'rows': rows})
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Measure, print and write the table; return the exit code."""
+    """Parse the command line and run; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--sets', default='rooms,loops,hard', metavar='A,B')
-    parser.add_argument('--streams', type=int, metavar='N', help='of each set, at most')
+    parser.add_argument('--streams', type=positive_int, metavar='N', help='of each set, at most')
     parser.add_argument('--data', type=Path, metavar='DIR', help='sequences of a data set, too')
     parser.add_argument('--checkpoint', default='small', metavar='FILE')
     parser.add_argument('--json', type=Path, metavar='FILE', required=True)
     options = parser.parse_args(arguments)
-    try:
-        loaded = load_network(options.checkpoint, 'auto', torch.device('cpu'))
-        torch.set_num_threads(1)
-        rows: list[dict[str, Any]] = []
-        for group in groups([name for name in options.sets.split(',') if name], options.data,
-                            options.streams):
-            rows += measure(group, loaded)
-            print(table([row for row in rows if row['streams'] == group.name]), flush=True)
-            # After each group: what was measured is not lost when it is ended early.
-            write_json(options.json, {
-                'version': package_version(), 'device': device_name(torch.device('cpu')),
-                'model': loaded.description, 'threads': 1, 'rows': rows})
-    except ToolError as error:
-        print(f'trajectory table: {error}', file=sys.stderr)
-        return 2 if isinstance(error, ChoiceError) else 1
-    return 0
+    return run_command('trajectory table', lambda: run(options))
 
 
 if __name__ == '__main__':

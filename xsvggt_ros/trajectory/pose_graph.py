@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xsvggt_ros.geometry.similarity import inverse_similarity, scales
-from xsvggt_ros.trajectory.projection import rotation, skew
+from xsvggt_ros.trajectory.projection import rotation, rotation_vector, skew
 
 if TYPE_CHECKING:   # SciPy is imported when a loop is closed, not when a node starts
     import scipy.sparse
@@ -104,31 +104,8 @@ def difference(similarities: np.ndarray) -> np.ndarray:
     """Return the steps [..., 7] from the identity to similarities [..., 4, 4]."""
     scale = scales(similarities)
     turn = similarities[..., :3, :3] / scale[..., None, None]
-    return np.concatenate([_rotation_vectors(turn), similarities[..., :3, 3],
+    return np.concatenate([rotation_vector(turn), similarities[..., :3, 3],
                            np.log(scale)[..., None]], -1)
-
-
-def _rotation_vectors(turn: np.ndarray) -> np.ndarray:
-    """Return axis times angle [..., 3] of rotations, at half a turn too."""
-    # The quaternion is the eigenvector of the largest eigenvalue of this matrix (Bar-Itzhack).
-    r = turn
-    k = np.empty((*turn.shape[:-2], 4, 4))
-    k[..., 0, 0] = r[..., 0, 0] - r[..., 1, 1] - r[..., 2, 2]
-    k[..., 1, 1] = r[..., 1, 1] - r[..., 0, 0] - r[..., 2, 2]
-    k[..., 2, 2] = r[..., 2, 2] - r[..., 0, 0] - r[..., 1, 1]
-    k[..., 3, 3] = r[..., 0, 0] + r[..., 1, 1] + r[..., 2, 2]
-    k[..., 0, 1] = k[..., 1, 0] = r[..., 1, 0] + r[..., 0, 1]
-    k[..., 0, 2] = k[..., 2, 0] = r[..., 2, 0] + r[..., 0, 2]
-    k[..., 1, 2] = k[..., 2, 1] = r[..., 2, 1] + r[..., 1, 2]
-    k[..., 0, 3] = k[..., 3, 0] = r[..., 2, 1] - r[..., 1, 2]
-    k[..., 1, 3] = k[..., 3, 1] = r[..., 0, 2] - r[..., 2, 0]
-    k[..., 2, 3] = k[..., 3, 2] = r[..., 1, 0] - r[..., 0, 1]
-    quaternion = np.linalg.eigh(k)[1][..., -1]
-    quaternion = quaternion * np.where(quaternion[..., 3:] < 0, -1.0, 1.0)
-    length = np.linalg.norm(quaternion[..., :3], axis=-1, keepdims=True)
-    angle = 2 * np.arctan2(length, quaternion[..., 3:])
-    factor = np.where(length < 1e-9, 2.0, angle / np.maximum(length, 1e-9))
-    return quaternion[..., :3] * factor
 
 
 def _residual(nodes: np.ndarray, edges: Edges) -> np.ndarray:

@@ -7,8 +7,6 @@ translation in the camera's own axes, applied from the right: pose @ motion(x).
 
 import numpy as np
 
-from xsvggt_ros.geometry.quaternions import quaternion_from_matrix
-
 NEAREST = 1e-3   # depth below which a point is taken to be behind the camera
 _BEHIND = 1e3    # pixels of error of such a point
 
@@ -35,12 +33,27 @@ def rotation(vectors: np.ndarray) -> np.ndarray:
     return np.eye(3) + first * cross + second * (cross @ cross)
 
 
-def rotation_vector(matrix: np.ndarray) -> np.ndarray:
-    """Return axis times angle [3] of a rotation [3, 3]; the angle is at most pi."""
-    x, y, z, w = quaternion_from_matrix(matrix)
-    axis = np.array([x, y, z])
-    length = np.linalg.norm(axis)
-    return axis * (2.0 if length < 1e-12 else 2 * np.arctan2(length, w) / length)
+def rotation_vector(rotations: np.ndarray) -> np.ndarray:
+    """Return axis times angle [..., 3] of rotations [..., 3, 3]; the angle is at most pi."""
+    # The quaternion is the eigenvector of the largest eigenvalue of this matrix (Bar-Itzhack).
+    r = rotations
+    k = np.empty((*r.shape[:-2], 4, 4))
+    k[..., 0, 0] = r[..., 0, 0] - r[..., 1, 1] - r[..., 2, 2]
+    k[..., 1, 1] = r[..., 1, 1] - r[..., 0, 0] - r[..., 2, 2]
+    k[..., 2, 2] = r[..., 2, 2] - r[..., 0, 0] - r[..., 1, 1]
+    k[..., 3, 3] = r[..., 0, 0] + r[..., 1, 1] + r[..., 2, 2]
+    k[..., 0, 1] = k[..., 1, 0] = r[..., 1, 0] + r[..., 0, 1]
+    k[..., 0, 2] = k[..., 2, 0] = r[..., 2, 0] + r[..., 0, 2]
+    k[..., 1, 2] = k[..., 2, 1] = r[..., 2, 1] + r[..., 1, 2]
+    k[..., 0, 3] = k[..., 3, 0] = r[..., 2, 1] - r[..., 1, 2]
+    k[..., 1, 3] = k[..., 3, 1] = r[..., 0, 2] - r[..., 2, 0]
+    k[..., 2, 3] = k[..., 3, 2] = r[..., 1, 0] - r[..., 0, 1]
+    quaternion = np.linalg.eigh(k)[1][..., -1]
+    quaternion = quaternion * np.where(quaternion[..., 3:] < 0, -1.0, 1.0)
+    length = np.linalg.norm(quaternion[..., :3], axis=-1, keepdims=True)
+    angle = 2 * np.arctan2(length, quaternion[..., 3:])
+    factor = np.where(length < 1e-9, 2.0, angle / np.maximum(length, 1e-9))
+    return quaternion[..., :3] * factor
 
 
 def motion(small: np.ndarray) -> np.ndarray:

@@ -36,6 +36,14 @@ def test_a_turn_of_any_angle_has_its_vector(axis, angle):
     np.testing.assert_allclose(np.abs(found), np.abs(vector), atol=1e-7)
 
 
+def test_rotation_vectors_of_many_are_those_of_each():
+    vectors = np.random.default_rng(0).normal(size=(2, 5, 3))
+    together = rotation_vector(rotation(vectors))
+    np.testing.assert_allclose(together, vectors, atol=1e-9)
+    alone = rotation_vector(rotation(vectors[1, 3]))
+    np.testing.assert_allclose(together[1, 3], alone, atol=1e-12)
+
+
 def test_motions_are_exponentials_to_first_order():
     small = 1e-5 * np.array([1.0, -2.0, 3.0, 4.0, -5.0, 6.0])
     expected = np.eye(4)
