@@ -22,15 +22,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         'Reconstructs streams whose depth and poses are known, under each of the chosen policies '
         'and precisions of the KV cache, and prints the errors: synthetic rooms that no network '
-        'was trained on, or a data set in the layout of 7-Scenes, TUM RGB-D, Bonn or KITTI '
-        'odometry.')
+        'was trained on, or a data set in the layout of 7-Scenes, TUM RGB-D, Bonn, KITTI '
+        'odometry, or `xsvggt world render`.')
     source = parser.add_mutually_exclusive_group()
     source.add_argument('--world', choices=('test', 'validation', 'train'), default='test',
                         help='rooms of this range of seeds (default: test)')
     source.add_argument('--data', type=Path, metavar='DIR',
                         help='a sequence of a data set, or a folder of sequences')
     parser.add_argument('--layout', default='auto',
-                        choices=('auto', '7scenes', 'tum', 'bonn', 'kitti'),
+                        choices=('auto', '7scenes', 'tum', 'bonn', 'kitti', 'rendered'),
                         help='how the folder is laid out (default: what it looks like)')
     parser.add_argument('--streams', type=positive_int, default=STREAMS, metavar='N',
                         help=f'rooms or sequences, at most (default: {STREAMS})')

@@ -1,6 +1,7 @@
 """Writes the synthetic world to a folder: images, depth, poses and calibration."""
 
 import argparse
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 import json
 from pathlib import Path
@@ -15,6 +16,7 @@ from xsvggt_ros.console.processes import interrupt_on_signals
 from xsvggt_ros.console.progress import ProgressBar
 from xsvggt_ros.mapping.map_files import read_tum, write_tum
 from xsvggt_ros.mapping.trajectory import StampedPose
+from xsvggt_ros.world.renderer import Intrinsics
 from xsvggt_ros.world.synthetic_world import DEMO_SEED, SyntheticWorld
 
 _CALIBRATION = """\
@@ -87,30 +89,43 @@ def render(out: Path, seed: int, frames: int, rate: float, size: tuple[int, int]
     """
     Write `frames` images of world `seed` and everything true about them to `out`.
 
-    An earlier stream of the world that lies there is removed first; raises ToolError if there is
-    anything else among the images, which would be played with them.
+    Raises ToolError as `write_stream` does.
     """
     world = SyntheticWorld(seed, *size)
+    times = [index / rate for index in range(frames)]
+    poses = [world.path.world_from_camera(time) for time in times]
+    seen = (world.frame(time) for time in times)
+    write_stream(out, rate, poses, ((frame.image, frame.depth) for frame in seen),
+                 world.intrinsics)
+
+
+def write_stream(out: Path, rate: float, poses: Sequence[np.ndarray],
+                 frames: Iterable[tuple[np.ndarray, np.ndarray]], camera: Intrinsics) -> None:
+    """
+    Write images, `rate` a second, and everything true about them to `out`.
+
+    poses: world_from_camera [4, 4] each, optical frames. frames: image uint8 [H, W, 3] and depth
+    float32 [H, W] of each pose. An earlier stream that was written there is removed first; raises
+    ToolError if there is anything else among the images, which would be played with them.
+    """
     _remove_earlier(out)
     for name in _FOLDERS:
         (out / name).mkdir(parents=True, exist_ok=True)
-    times = [index / rate for index in range(frames)]
-    stamps = [_FIRST_STAMP + round(index * 1e9 / rate) for index in range(frames)]
+    stamps = [_FIRST_STAMP + round(index * 1e9 / rate) for index in range(len(poses))]
     # Before the images: it tells whose they are, should this end before the last one.
-    write_tum(out / _POSES, (StampedPose.from_matrix(stamp, world.path.world_from_camera(time))
-                             for stamp, time in zip(stamps, times)))
-    bar = ProgressBar('rendering', frames)
-    for index, (stamp, time) in enumerate(zip(stamps, times)):
-        frame = world.frame(time)
-        Image.fromarray(frame.image).save(out / 'images' / f'{stamp}.png')
-        np.save(out / 'depth' / f'{stamp}.npy', frame.depth)
+    write_tum(out / _POSES, (StampedPose.from_matrix(stamp, pose)
+                             for stamp, pose in zip(stamps, poses)))
+    bar = ProgressBar('rendering', len(stamps))
+    for index, (stamp, (image, depth)) in enumerate(zip(stamps, frames)):
+        Image.fromarray(image).save(out / 'images' / f'{stamp}.png')
+        np.save(out / 'depth' / f'{stamp}.npy', depth)
         bar.update(index + 1)
-    bar.close(frames)
-    intrinsics = asdict(world.intrinsics)
+    bar.close(len(stamps))
+    intrinsics = asdict(camera)
     (out / 'camera_info.yaml').write_text(_CALIBRATION.format(**intrinsics), encoding='ascii')
     (out / 'intrinsics.json').write_text(json.dumps(intrinsics, indent=2) + '\n',
                                          encoding='ascii')
-    print(f'{frames} images, depth maps and poses in {out}')
+    print(f'{len(stamps)} images, depth maps and poses in {out}')
 
 
 def _remove_earlier(out: Path) -> None:

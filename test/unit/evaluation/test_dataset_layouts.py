@@ -6,10 +6,12 @@ import numpy as np
 from PIL import Image
 import pytest
 
+from xsvggt_ros.cli.main import main
 from xsvggt_ros.console.errors import ChoiceError, ToolError
 from xsvggt_ros.evaluation.datasets.layouts import LAYOUTS, open_sequences
 from xsvggt_ros.evaluation.datasets.sequence import NoTruthError
 from xsvggt_ros.geometry.quaternions import quaternion_from_matrix
+from xsvggt_ros.world.synthetic_world import SyntheticWorld
 
 SIZE = (8, 6)
 # A quarter turn about y (x -> -z, z -> x) at (1, 2, 3), as matrix and as TUM quaternion.
@@ -77,6 +79,23 @@ def kitti(root, name='00', count=2, poses=None):
         (root / 'poses' / f'{name}.txt').write_text(''.join(
             ' '.join(f'{value:.6e}' for value in pose[:3].ravel()) + '\n' for pose in poses))
     return sequence
+
+
+def rendered(folder, stamps=(9, 100, 10)):
+    """Write a sequence whose n-th picture has red 10 + n, depth n + 1, x = n."""
+    lines = ['# timestamp tx ty tz qx qy qz qw']
+    (folder / 'depth').mkdir(parents=True)
+    for index, stamp in enumerate(stamps):
+        colour(folder / 'images' / f'{stamp}.png', 10 + index)
+        np.save(folder / 'depth' / f'{stamp}.npy', flat(index + 1.0).astype(np.float32))
+        lines.append(f'0.{stamp:09d} {index} 2 3 0 0 0 1')
+    (folder / 'poses.tum').write_text('\n'.join(lines) + '\n')
+    (folder / 'camera_info.yaml').write_text(
+        'image_width: 16\nimage_height: 12\n'
+        'camera_matrix: {rows: 3, cols: 3, data: [20, 0, 8, 0, 22, 6, 0, 0, 1]}\n'
+        'distortion_model: plumb_bob\n'
+        'distortion_coefficients: {rows: 1, cols: 5, data: [0, 0, 0, 0, 0]}\n')
+    return folder
 
 
 def only(folder, layout='auto'):
@@ -393,6 +412,65 @@ def test_a_renamed_bonn_folder_needs_its_layout_named(tmp_path):
     assert type(only(sequence)) is LAYOUTS['tum']
     assert type(only(sequence, 'bonn')) is LAYOUTS['bonn']
     assert type(only(tum(tmp_path / 'rgbd_bonn_crowd'), 'tum')) is LAYOUTS['tum']
+
+
+# Rendered ----------------------------------------------------------------------------------------
+
+def test_frames_of_rendered_rooms_are_in_the_order_of_time(tmp_path):
+    recording = only(rendered(tmp_path / 'room'))
+    frames = [recording.frame(index) for index in range(3)]
+    assert [frame.image[0, 0, 0] for frame in frames] == [10, 12, 11]
+    assert [frame.depth[0, 0] for frame in frames] == [1, 3, 2]
+    assert [frame.world_from_camera[0, 3] for frame in frames] == [0, 2, 1]
+    # Half the size of what the calibration is for.
+    np.testing.assert_allclose(np.diag(frames[0].intrinsics), (10, 11, 1))
+
+
+def test_what_the_world_writes_is_read_as_it_was(tmp_path):
+    assert main(['world', 'render', '--seed', '2', '--frames', '3', '--size', '32x24',
+                 '--out', str(tmp_path / 'room')]) == 0
+    recording, world = only(tmp_path / 'room'), SyntheticWorld(2, 32, 24)
+    for index in range(3):
+        seen, truth = recording.frame(index), world.frame(index / 10)
+        np.testing.assert_array_equal(seen.image, truth.image)
+        np.testing.assert_array_equal(seen.depth, truth.depth)
+        np.testing.assert_allclose(seen.world_from_camera, truth.world_from_camera, atol=1e-6)
+        np.testing.assert_allclose(seen.intrinsics, world.intrinsics.matrix())
+
+
+def test_depth_of_rendered_rooms_may_be_missing_or_unknown(tmp_path):
+    folder = rendered(tmp_path / 'room')
+    (folder / 'depth' / '9.npy').unlink()
+    depth = flat(2.0)
+    depth[0, :3] = np.nan, np.inf, -1
+    np.save(folder / 'depth' / '10.npy', depth)
+    recording = only(folder)
+    assert recording.frame(0).depth is None
+    assert recording.frame(1).depth[0, :4].tolist() == [0, 0, 0, 2]
+
+
+@pytest.mark.parametrize('write, expected', [
+    (lambda folder: (folder / 'depth/9.npy').write_bytes(b'no'), 'depth/9.npy: cannot be read'),
+    (lambda folder: np.save(folder / 'depth/9.npy', np.zeros(3)), '9.npy: not a depth map'),
+    (lambda folder: np.save(folder / 'depth/9.npy', np.zeros((2, 2), int)), 'not a depth map'),
+])
+def test_depth_of_rendered_rooms_that_is_none(tmp_path, write, expected):
+    write(rendered(tmp_path / 'room'))
+    assert expected in message(tmp_path / 'room', frame=0)
+
+
+@pytest.mark.parametrize('write, expected', [
+    (lambda folder: (folder / 'images/a.png').write_bytes(b''), 'a.png: its name is no time'),
+    (lambda folder: (folder / 'poses.tum').write_text('1 2 3\n'), 'poses.tum, line 1: a pose has'),
+    (lambda folder: (folder / 'camera_info.yaml').write_text('[]'), 'camera_info.yaml'),
+    (lambda folder: (folder / 'camera_info.yaml').write_text(
+        (folder / 'camera_info.yaml').read_text().replace('0, 0, 0, 0, 0', '0.3, 0, 0, 0, 0')),
+     'its lens is distorted; rectify'),
+    (lambda folder: [file.unlink() for file in (folder / 'images').iterdir()], 'no .png'),
+])
+def test_rendered_rooms_that_cannot_be_opened(tmp_path, write, expected):
+    write(rendered(tmp_path / 'room'))
+    assert expected in message(tmp_path / 'room')
 
 
 # KITTI -------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ pytest.importorskip('numba')
 
 from training.wide_world import kernels  # noqa: E402
 from training.wide_world.__main__ import main as show  # noqa: E402
+from training.wide_world.__main__ import write_rooms
 from training.wide_world.camera import look_at, Shot  # noqa: E402
 from training.wide_world.materials import Material  # noqa: E402
 from training.wide_world.ray_tracer import RayTracer  # noqa: E402
@@ -18,6 +19,7 @@ from training.wide_world.sensor import expose, optical_flow  # noqa: E402
 from training.wide_world.solids import Solids, TEMPLATES  # noqa: E402
 from training.wide_world.textures import load_textures, SIDE  # noqa: E402
 from training.wide_world.world import WideRoom  # noqa: E402
+from xsvggt_ros.evaluation.datasets.layouts import open_sequences  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -247,3 +249,17 @@ def test_the_world_can_be_looked_at(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as error:
         show()
     assert error.value.code == 1
+
+
+def test_rooms_are_written_as_data_sets(textures, tmp_path, monkeypatch):
+    monkeypatch.setattr('training.wide_world.__main__._SIZE', (56, 42))
+    write_rooms(tmp_path, (5, 6), 3, textures)
+    clip = WideRoom(6, textures).clip(3, (56, 42))
+    first, second = open_sequences(tmp_path)
+    assert (first.name, second.name) == ('room-5', 'room-6') and len(second) == 3
+    frame = second.frame(2)
+    np.testing.assert_array_equal(frame.image, clip.images[2])
+    np.testing.assert_array_equal(frame.depth, clip.depths[2])
+    np.testing.assert_allclose(frame.world_from_camera, clip.world_from_camera[2], atol=1e-6)
+    field = 2 * np.arctan(56 / 2 / frame.intrinsics[0, 0])
+    assert field == pytest.approx(clip.fields_of_view[1], rel=1e-6)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from xsvggt_ros.console.errors import ChoiceError, ToolError
 from xsvggt_ros.evaluation.datasets.kitti import Kitti
+from xsvggt_ros.evaluation.datasets.rendered import Rendered
 from xsvggt_ros.evaluation.datasets.sequence import DatasetSequence, NoTruthError
 from xsvggt_ros.evaluation.datasets.seven_scenes import SevenScenes
 from xsvggt_ros.evaluation.datasets.tum import Bonn, Tum
@@ -22,7 +23,8 @@ _log = logging.getLogger(__name__)
 
 # In the order in which folders are compared with them; Bonn fits TUM, too.
 LAYOUTS: dict[str, type[DatasetSequence]] = {
-    '7scenes': SevenScenes, 'bonn': Bonn, 'tum': Tum, 'kitti': Kitti}
+    '7scenes': SevenScenes, 'bonn': Bonn, 'tum': Tum, 'kitti': Kitti,
+    'rendered': Rendered}
 
 
 def open_sequences(folder: Path | str, layout: str = 'auto') -> list[DatasetSequence]:
