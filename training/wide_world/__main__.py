@@ -76,7 +76,7 @@ def write_rooms(out: Path, numbers: Sequence[int], frames: int, textures: Textur
     for number in numbers:
         clip = WideRoom(number, textures).clip(frames, _SIZE)
         camera = Intrinsics.from_field_of_view(*_SIZE, float(clip.fields_of_view[1]))
-        write_stream(out / f'room-{number}', _RATE, clip.world_from_camera,
+        write_stream(out / f'room-{number}', _RATE, list(clip.world_from_camera),
                      zip(clip.images, clip.depths), camera)
 
 
