@@ -1,4 +1,4 @@
-"""A larger network that says exactly what a smaller one says: where training can go on from."""
+"""Networks that training can go on from: larger ones, and those whose confidences begin anew."""
 
 from dataclasses import replace
 
@@ -41,6 +41,19 @@ def grow(model: StreamVGGT, pairs: int) -> StreamVGGT:
                     torch.zeros_like(weight) if idle else weight.clone())
     grown.load_state_dict(weights)
     return grown.train(model.training)
+
+
+def renew_confidences(model: StreamVGGT) -> None:
+    """
+    Make all confidences of depths and points 2, in place; nothing else that it says changes.
+
+    They are 1 + exp(x): what has come to say 1 everywhere, as `small` had, learns no more of them.
+    """
+    for head in (model.depth_head, model.point_head):
+        _, last = head.scratch.output_convolutions
+        with torch.no_grad():
+            last.weight[-1].zero_()
+            last.bias[-1].zero_()
 
 
 def parameters(model: nn.Module) -> int:

@@ -22,7 +22,7 @@ from torch import nn
 
 from training.bounded import BoundedHistory
 from training.clips import Clips
-from training.growth import grow
+from training.growth import grow, renew_confidences
 from training.validation import open_real, open_validation, validate_real, validate_rooms
 from training.wide_losses import wide_losses, wide_total
 from training.wide_pool import FRAMES, RoomPool, WIDTH
@@ -324,6 +324,7 @@ def main() -> None:
         model = load_model(options.start).model
         assert isinstance(model, StreamVGGT)
         model = grow(model, options.grow) if options.grow else model
+        renew_confidences(model)
         run = Run(WideTrainer(plan, model, torch.device(options.device)),
                   Sources(options.out, options.textures, options.real, options.layout, processes))
     except (OSError, ValueError, ToolError, CheckpointError) as error:

@@ -48,7 +48,7 @@ class ErrorTable:
 
     def to_json(self) -> str:
         """Return the text that `from_json` reads."""
-        return json.dumps([[float(f'{value:.5g}') for value in pair]
+        return json.dumps([[float(f'{value:.9g}') for value in pair]
                            for pair in zip(self.confidences, self.errors)])
 
     @classmethod

@@ -1,5 +1,7 @@
 """What confidences mean: a table that is fitted, stored with the weights, and read again."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -63,3 +65,8 @@ def test_it_comes_with_the_weights(tmp_path):
     save_checkpoint(loaded.model, tmp_path / 'c.safetensors', {KEY: '[['})
     with pytest.raises(CheckpointError, match='table of depth errors'):
         load_model(str(tmp_path / 'c.safetensors'))
+
+
+def test_confidences_that_hardly_differ_stay_apart_when_they_are_stored():
+    table = ErrorTable((1.0, 1.0000012, 1.002), (0.3, 0.2, 0.1))
+    assert ErrorTable.from_json(json.loads(table.to_json())) == table

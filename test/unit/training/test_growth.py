@@ -1,9 +1,9 @@
-"""A grown network says what it said before, and its new parts learn."""
+"""Networks to go on from say what they said before, and their new parts learn."""
 
 import pytest
 import torch
 
-from training.growth import grow, parameters
+from training.growth import grow, parameters, renew_confidences
 from xsvggt_ros.model.causal import predict_clips
 from xsvggt_ros.model.checkpoint import load_model, save_checkpoint
 
@@ -42,3 +42,17 @@ def test_what_was_added_learns():
               if float(grown.aggregator.frame_blocks[place].ls1.gamma.detach().abs().max()) < 0.05]
     assert len(places) == 2 and all(
         bool(grown.aggregator.frame_blocks[place].ls1.gamma.any()) for place in places)
+
+
+def test_confidences_begin_anew_and_nothing_else_changes():
+    model = load_model('random', size='small').model
+    images = torch.rand(1, 2, 3, 28, 42, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before = predict_clips(model, images)
+        renew_confidences(model)
+        after = predict_clips(model, images)
+    for confidence in (after.depth_confidence, after.points_confidence):
+        assert torch.equal(confidence, torch.full_like(confidence, 2.0))
+    assert not torch.equal(before.depth_confidence, after.depth_confidence)
+    assert torch.equal(before.depth, after.depth) and torch.equal(before.points, after.points)
+    assert torch.equal(before.poses, after.poses)
