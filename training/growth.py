@@ -52,6 +52,7 @@ def renew_confidences(model: StreamVGGT) -> None:
     for head in (model.depth_head, model.point_head):
         _, last = head.scratch.output_convolutions
         with torch.no_grad():
+            assert last.bias is not None
             last.weight[-1].zero_()
             last.bias[-1].zero_()
 
