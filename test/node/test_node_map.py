@@ -144,6 +144,8 @@ def test_the_occupancy_grid_comes_to_late_subscribers_and_goes_with_the_stream(r
         # The network of the tests sees no room: whatever its height, it is an obstacle.
         assert robot.set_parameter('occupancy.max_height', 1e6).successful
         assert robot.set_parameter('occupancy.min_height', 1e-6).successful
+        refused = robot.set_parameter('occupancy.min_height', 1e6)
+        assert not refused.successful and 'is not below occupancy.max_height' in refused.reason
         assert robot.set_parameter('occupancy.resolution', 0.5).successful
         robot.wait(lambda: grids[-1].info.resolution == 0.5 and 100 in grids[-1].data,
                    'coarser cells', node)

@@ -266,10 +266,17 @@ class XsvggtNode(LifecycleNode):
             gc.collect()  # the network may have reference cycles, and its memory is wanted
 
     def _on_set_parameters(self, changes: list[RosParameter]) -> SetParametersResult:
-        result = check_change(changes, configured=self.current.pipeline is not None)
-        if result.successful:
-            self.settings = self.settings.changed(
-                {change.name: change.value for change in changes})
+        configured = self.current.pipeline is not None
+        result = check_change(changes, configured)
+        if not result.successful:
+            return result
+        settings = self.settings.changed({change.name: change.value for change in changes})
+        if configured:    # else configuring checks them, when all are set
+            try:
+                settings.check()
+            except ValueError as error:
+                return SetParametersResult(successful=False, reason=str(error))
+        self.settings = settings
         return result
 
 
