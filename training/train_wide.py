@@ -22,6 +22,7 @@ from torch import nn
 
 from training.bounded import BoundedHistory
 from training.clips import Clips
+from training.curves import draw_curves
 from training.growth import grow, renew_confidences
 from training.validation import open_real, open_validation, validate_real, validate_rooms
 from training.wide_losses import wide_losses, wide_total
@@ -238,6 +239,7 @@ class Run:
         finally:
             pool.close()
         self._save()
+        draw_curves(trainer.curves, self.sources.out / 'wide_curves.png')
 
     def _over(self, stop_at: int | None) -> bool:
         trainer = self.trainer

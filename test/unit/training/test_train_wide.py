@@ -5,6 +5,7 @@ import json
 import types
 
 import numpy as np
+from PIL import Image
 import pytest
 import torch
 
@@ -278,6 +279,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(tmp_path, config, m
     report = json.loads((tmp_path / 'two/wide_curves.json').read_text())
     assert [point['step'] for point in report['curves']] == [0, 2, 4]
     assert report['curves'][-1]['wide_depth_abs_rel'] > 0 and 'waited' in report['curves'][-1]
+    assert Image.open(tmp_path / 'two/wide_curves.png').width > 1000
     shipped = load_model(str(tmp_path / 'two/wide.safetensors'))
     assert shipped.config == config and not shipped.random_weights
     other = dataclasses.replace(config, depth=5)
