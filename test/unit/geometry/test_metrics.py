@@ -124,3 +124,29 @@ def test_cloud_errors_are_one_sided():
     many = np.random.default_rng(0).uniform(size=(700, 3))   # more than are compared at once
     brute = np.linalg.norm(many[:, None] - line[None], axis=2).min(axis=1).mean()
     assert metrics.cloud_errors(many, line)[0] == pytest.approx(brute, rel=1e-4)
+
+
+def test_evo_says_the_same_of_trajectories(rng):
+    pytest.importorskip('evo')
+    from evo.core import metrics as evo
+    from evo.core.trajectory import PosePath3D
+
+    truth = make_poses(random_rotations(rng, 30), np.cumsum(rng.normal(size=(30, 3)), axis=0))
+    noise = make_poses(about_z(rng.normal(0, 5, 30)), rng.normal(0, 0.1, (30, 3)))
+    world = make_poses(random_rotations(rng, 1), np.array([[1.0, -2.0, 5.0]]))
+    estimate = world @ truth @ noise
+    estimate[:, :3, 3] *= 0.4
+    reference = PosePath3D(poses_se3=list(truth))
+    aligned = PosePath3D(poses_se3=list(estimate.copy()))
+    aligned.align(reference, correct_scale=True)
+
+    def rmse(metric):
+        metric.process_data((reference, aligned))
+        return metric.get_statistic(evo.StatisticsType.rmse)
+
+    position = rmse(evo.APE(evo.PoseRelation.translation_part))
+    step = rmse(evo.RPE(evo.PoseRelation.translation_part, 1, evo.Unit.frames))
+    turn = rmse(evo.RPE(evo.PoseRelation.rotation_angle_deg, 1, evo.Unit.frames))
+    assert metrics.position_errors(estimate[:, :3, 3], truth[:, :3, 3])[0] == pytest.approx(
+        position, rel=1e-6)
+    assert metrics.relative_errors(estimate, truth) == pytest.approx((step, turn), rel=1e-6)
