@@ -34,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--resume', action='store_true',
                         help='go on with the run in DIR that was interrupted, with the same '
                              'options')
+    parser.add_argument('--localize-in', type=Path, metavar='FILE',
+                        help='find the recording in an earlier map, its .landmarks.safetensors, '
+                             'and bring all into its frame and unit')
     parser.add_argument('--viewer', action='store_true',
                         help="show the run live in Rerun's viewer; without a display, on a page "
                              'whose address is printed')

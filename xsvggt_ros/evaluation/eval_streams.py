@@ -35,6 +35,7 @@ class WorldSource:
         self.name = f'world {seed}'
         self._world = SyntheticWorld(seed, *DEFAULT_SIZE)
         self._frames, self._rate = frames, rate
+        self._begin = 0.0   # seconds
 
     def __len__(self) -> int:
         """Return the number of frames."""
@@ -42,7 +43,7 @@ class WorldSource:
 
     def frame(self, index: int) -> TrueFrame:
         """Return a frame, in the order of time."""
-        seen = self._world.frame(index / self._rate)
+        seen = self._world.frame(self._begin + index / self._rate)
         return TrueFrame(seen.image, seen.depth, seen.world_from_camera,
                          self._world.intrinsics.matrix())
 

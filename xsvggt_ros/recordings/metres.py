@@ -47,6 +47,10 @@ class Metres:
         """Return by what lengths are multiplied."""
         return self.value or 1.0
 
+    def take_saved_map(self) -> None:
+        """Know that all is in metres already: that of the map in which the run found itself."""
+        self.value, self.source, self.is_decided = 1.0, 'saved map', True
+
     def observe(self, number: int, hints: FrameHints | None, result: FrameResult, resize: Resize,
                 camera: CameraModel | None) -> None:
         """Take what is known at the time of a frame; the result is in the network's unit."""

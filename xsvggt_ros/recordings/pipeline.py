@@ -33,6 +33,7 @@ from xsvggt_ros.recordings.outputs import CacheRow
 from xsvggt_ros.recordings.recording import Recording
 from xsvggt_ros.recordings.sink_thread import SinkThread
 from xsvggt_ros.recordings.source_frame import SourceFrame
+from xsvggt_ros.trajectory.landmark_map import LandmarkMap
 
 SAVE_PERIOD = 300.0   # seconds between states of a run, to go on from
 # What a state has of a pipeline, beside its engine and the number of frames.
@@ -163,10 +164,22 @@ class Pipeline:
         self.against_odometry = self.metres.compared(
             np.array([pose.position for pose in recording.poses]).reshape(-1, 3)
             * self.metres.factor)
-        recording.poses[:] = [
-            self._base.placed(pose, self.metres.factor) for pose in recording.poses]
+        recording.poses[:] = [self._placed(pose) for pose in recording.poses]
         recording.base_poses = self._base.poses(recording.poses)
         recording.metric = self.metres.value is not None
+
+    def _placed(self, pose: StampedPose) -> StampedPose:
+        """Return a pose in the run's odometry frame and unit; a saved map's has both."""
+        if self.followed is not None and self.followed.is_localized:
+            return pose
+        return self._base.placed(pose, self.metres.factor)
+
+    def landmarks(self) -> LandmarkMap | None:
+        """Return the keyframes in which a later run finds itself, in the map's frame and unit."""
+        if self.followed is None:
+            return None
+        return self.followed.landmarks(self._base.odom_from_optical, self.metres.factor,
+                                       self.metres.value is not None)
 
     # The caller's thread -------------------------------------------------------------------------
 
@@ -254,11 +267,13 @@ class Pipeline:
     def give(self, output: FrameOutput) -> None:
         """Put a frame whose pose is final into the map and the exports, in the run's unit."""
         self._decide()
+        if self.followed is not None and self.followed.is_metric:
+            self.metres.take_saved_map()
         metres = self.metres.factor
         if metres != 1.0:
             output = replace(output, result=output.result.scaled(metres),
                              cloud=scaled_cloud(output.cloud, metres))
-        self._writing.put(replace(output, pose=self._base.placed(output.pose, metres)))
+        self._writing.put(replace(output, pose=self._placed(output.pose)))
 
     def _source_pictures(self) -> SourcePictures:
         if self._pictures is None:
@@ -286,6 +301,15 @@ class Base:
         self.base_from_camera: np.ndarray | None = None   # of the newest frame, in metres
         self._by_stamp: dict[int, np.ndarray] = {}
         self._first: np.ndarray | None = None
+
+    @property
+    def odom_from_optical(self) -> np.ndarray:
+        """Return the odometry frame [4, 4] from the first camera's optical one, in metres."""
+        if self._first is not None:
+            return self._first
+        odom_from_optical = np.eye(4)
+        odom_from_optical[:3, :3] = flu_from_optical().numpy()
+        return odom_from_optical
 
     def take(self, stamp_ns: int, base_from_camera: np.ndarray | None) -> None:
         """Take where the camera is at a frame; None: where it was before."""

@@ -32,9 +32,12 @@ from xsvggt_ros.recordings.recording import (
     PICTURE_FILE,
     Recording,
     TRAJECTORY_FILE,
+    write_map_landmarks,
 )
 from xsvggt_ros.recordings.report import relative, RunReport, write_report
 from xsvggt_ros.recordings.resume import forget_state, load_state, save_state
+from xsvggt_ros.trajectory.landmark_file import LandmarkFileError, read_landmarks
+from xsvggt_ros.trajectory.landmark_map import LandmarkMap
 
 PICTURE_PATIENCE = 2.0  # seconds after Ctrl-C
 
@@ -46,6 +49,7 @@ def run_reconstruct(options: argparse.Namespace) -> None:
     Raises ToolError for what the user can put right, KeyboardInterrupt after Ctrl-C.
     """
     names = export_names(options.export)
+    landmarks = _landmarks(options)
     source = open_source(options.input, options.world, options.rate, options.frames, options.size,
                          options.calibration, options.input_topic, _hints(options))
     hints = getattr(source, 'hints', None)
@@ -61,7 +65,8 @@ def run_reconstruct(options: argparse.Namespace) -> None:
     recording = Recording(model=loaded.description, random_weights=loaded.random_weights)
     followed = None
     if options.trajectory != 'network':
-        followed = FollowedFrames(options.trajectory, options.depth_correction == 'auto')
+        followed = FollowedFrames(options.trajectory, options.depth_correction == 'auto',
+                                  landmarks=landmarks)
     viewer = None
     if options.viewer:
         viewer = LiveViewer(report.source)
@@ -99,6 +104,22 @@ def run_reconstruct(options: argparse.Namespace) -> None:
     forget_state(options.out)
     if viewer is not None:
         viewer.finish(recording)
+
+
+def _landmarks(options: argparse.Namespace) -> LandmarkMap | None:
+    """Return the saved map in which the run is to find itself, if any; raises ToolError."""
+    if options.localize_in is None:
+        return None
+    if options.trajectory != 'optimized':
+        raise ToolError('--localize-in needs --trajectory optimized: only that has keyframes')
+    if options.scale not in ('auto', 'none'):
+        raise ToolError('--localize-in brings lengths into the unit of the saved map: leave '
+                        '--scale out')
+    options.scale = 'none'
+    try:
+        return read_landmarks(options.localize_in)
+    except LandmarkFileError as error:
+        raise ToolError(f'--localize-in: {error}') from error
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
@@ -193,7 +214,10 @@ def _write_all(run: Pipeline, report: RunReport, folder: Path) -> list[Path]:
 def _write_data(run: Pipeline, report: RunReport, folder: Path) -> list[Path]:
     """Write map, trajectory, cache table, exports and report; return the files; ToolError."""
     files = run.recording.write_data(folder)
-    report.exports = {'ply': {'files': [MAP_FILE]}, 'tum': {'files': [TRAJECTORY_FILE]}}
+    saved = write_map_landmarks(folder, run.landmarks())
+    files += saved
+    report.exports = {'ply': {'files': [MAP_FILE, *relative(saved, folder)]},
+                      'tum': {'files': [TRAJECTORY_FILE]}}
     for export in run.exports:
         with writing_export(export.name):
             written = export.finish(run.recording)
@@ -202,6 +226,7 @@ def _write_data(run: Pipeline, report: RunReport, folder: Path) -> list[Path]:
     report.seconds, report.skipped = run.seconds, run.source.describe_skipped()
     report.scale, report.against_odometry = run.metres.as_json(), run.against_odometry
     report.poses_from = run.poses_from
+    report.localization = run.followed.localization if run.followed is not None else None
     return [*files, write_report(folder, report, run.recording)]
 
 

@@ -15,8 +15,11 @@ from xsvggt_ros.mapping.map_files import cloud_from_packed, write_ply, write_tum
 from xsvggt_ros.mapping.point_map import PointMap
 from xsvggt_ros.mapping.trajectory import StampedPose
 from xsvggt_ros.recordings.outputs import CacheRow, write_cache_csv
+from xsvggt_ros.trajectory.landmark_file import ENDING, write_landmarks
+from xsvggt_ros.trajectory.landmark_map import LandmarkMap
 
 PICTURE_FILE = 'reconstruction.png'
+LANDMARKS_FILE = f'map{ENDING}'
 MAP_FILE, TRAJECTORY_FILE, CACHE_FILE = 'map.ply', 'trajectory.tum', 'cache.csv'
 
 
@@ -93,6 +96,17 @@ class Recording:
                       self.poses if self.base_poses is None else self.base_poses)
             write_cache_csv(folder / CACHE_FILE, self.cache)
         return [folder / name for name in (MAP_FILE, TRAJECTORY_FILE, CACHE_FILE)]
+
+
+def write_map_landmarks(folder: Path, landmarks: LandmarkMap | None) -> list[Path]:
+    """Write what a later run finds itself by beside the map; return the file; raise ToolError."""
+    path = folder / LANDMARKS_FILE
+    with writing(folder):
+        if landmarks is None:
+            path.unlink(missing_ok=True)   # of an earlier run, whose map is replaced
+            return []
+        write_landmarks(path, landmarks)
+    return [path]
 
 
 @contextmanager

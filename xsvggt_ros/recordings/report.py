@@ -33,6 +33,7 @@ class RunReport:
     trajectory: str = 'network'          # whose poses
     poses_from: dict[str, int] = field(default_factory=dict)   # source: how many frames
     against_odometry: dict[str, Any] | None = None   # see `Metres.compared`
+    localization: dict[str, Any] | None = None   # in a saved map, see `FollowedFrames`
     base_frame: str = ''                 # whose poses trajectory.tum has; '': the camera's
 
 
@@ -66,6 +67,7 @@ def _content(run: RunReport, recording: Recording) -> dict[str, Any]:
         'scale': run.scale,
         'base_frame': run.base_frame or None,
         'poses_from': run.poses_from,
+        'localization': run.localization,
         'length': _length(stamped.position for stamped in recording.poses),
         'weights': recording.model,
         'device': run.device,

@@ -62,6 +62,12 @@ class TrajectoryConfig:
     loop_cauchy: float = 3.0         # sigmas from which a loop counts less
     loop_iterations: int = 5         # of the graph, at each loop
     keyframes: int = 400             # that are kept for loops, at most
+    # A saved map.
+    localize_candidates: int = 40    # keyframes of it that a new one is compared with
+    localize_share: float = 0.3      # of the landmarks that should be seen, that look like that
+    localize_margin: float = 1.5     # by which a place must be surer than the next best one
+    localize_confirmations: int = 4  # keyframes that must agree before a place is believed
+    localize_gain: float = 0.2       # of a correction, that a later one takes over
     # Covariance: factors of variances, so that they hold the errors measured.
     located_inflation: float = 2.0   # of a frame against its landmarks: a motion has two ends
     window_inflation: float = 16.0   # a corner's errors in ten keyframes are nearly one error

@@ -8,6 +8,7 @@ import numpy as np
 from xsvggt_ros.geometry.camera_model import CameraModel
 from xsvggt_ros.trajectory.config import TrajectoryConfig
 from xsvggt_ros.trajectory.history import History
+from xsvggt_ros.trajectory.landmark_map import LandmarkMap
 from xsvggt_ros.trajectory.odometry import Estimate, Frame, Odometry
 from xsvggt_ros.trajectory.tracker import grey_of
 
@@ -40,15 +41,17 @@ class Follower:
     The first frame decides whether the focal length is known, by whether a camera comes with it.
     """
 
-    def __init__(self, mode: str, history: bool = False, correct_depth: bool = True) -> None:
+    def __init__(self, mode: str, history: bool = False, correct_depth: bool = True,
+                 landmarks: LandmarkMap | None = None) -> None:
         """
         Begin a stream in mode 'tracked' or 'optimized'.
 
-        history: keep every frame's pose. correct_depth: see `Odometry.depth_factors`.
+        history: keep every frame's pose; landmarks: a saved map, in which it is looked for then.
+        correct_depth: see `Odometry.depth_factors`.
         """
         self._config = TrajectoryConfig(optimize=mode == 'optimized',
                                         correct_depth=correct_depth)
-        self.history = History(self._config) if history else None
+        self.history = History(self._config, landmarks) if history else None
         self.odometry: Odometry | None = None
         self._view = GreyView()
         self._frame: Frame | None = None

@@ -5,6 +5,8 @@ import numpy as np
 from xsvggt_ros.geometry.similarity import scales
 from xsvggt_ros.trajectory.config import TrajectoryConfig
 from xsvggt_ros.trajectory.corrections import Corrections
+from xsvggt_ros.trajectory.landmark_map import LandmarkMap
+from xsvggt_ros.trajectory.localizer import Localizer
 from xsvggt_ros.trajectory.loop_closer import LoopCloser
 from xsvggt_ros.trajectory.odometry import Estimate, Odometry
 
@@ -14,11 +16,18 @@ _FINAL_ITERATIONS = 30   # of the graph
 class History:
     """Keeps a pose a frame, so that all of them follow what becomes of the keyframes."""
 
-    def __init__(self, config: TrajectoryConfig | None = None) -> None:
-        """Begin without frames; config: the odometry's."""
+    def __init__(self, config: TrajectoryConfig | None = None,
+                 landmarks: LandmarkMap | None = None) -> None:
+        """
+        Begin without frames.
+
+        config: the odometry's; landmarks: of a saved map, in which the way is looked for.
+        """
+        config = config or TrajectoryConfig()
         self.live: list[np.ndarray] = []                  # world_from_camera, as known then
         self.sources: list[str] = []
-        self.loops = LoopCloser(config or TrajectoryConfig())
+        self.loops = LoopCloser(config)
+        self.localizer = None if landmarks is None else Localizer(landmarks, config)
         self._parts: list[tuple[int, np.ndarray]] = []
         self._keyframes: dict[int, np.ndarray] = {}
 
@@ -30,14 +39,18 @@ class History:
             self._update(odometry)
             if odometry.closes_loops:
                 self.loops.add(odometry.snapshot)
+                if self.localizer is not None:
+                    self.localizer.add(odometry.snapshot, self.loops)
         self.live.append(self._corrections.pose(estimate.keyframe, estimate.world_from_camera))
 
     def finish(self, odometry: Odometry) -> None:
         """Take over where the keyframes are in the end, and bring all loops into agreement."""
         self._update(odometry)
         if odometry.closes_loops and odometry.keyframes:
-            self.loops.update(odometry.map.keyframes, odometry.map.poses)
-            self.loops.close(_FINAL_ITERATIONS)
+            self.loops.finish(odometry.map.keyframes, odometry.map.poses, odometry.settled(),
+                              _FINAL_ITERATIONS)
+            if self.localizer is not None:
+                self.localizer.finish(self.loops)
 
     def final(self) -> np.ndarray:
         """Return world_from_camera [N, 4, 4] of all frames, by all that is known by now."""

@@ -38,9 +38,13 @@ class Loop:
 class LoopCheck:
     """Compares a new place with old ones."""
 
-    def __init__(self, config: TrajectoryConfig) -> None:
-        """Take the limits of a configuration."""
-        self._config = config
+    def __init__(self, config: TrajectoryConfig, largest_scale: float = _LARGEST_SCALE) -> None:
+        """
+        Take the limits of a configuration.
+
+        largest_scale: of the logarithm of the scale between two places.
+        """
+        self._config, self._largest_scale = config, largest_scale
         self._matcher = Matcher(1)
 
     def loop(self, old: Place, new: Place) -> Loop | str:
@@ -63,13 +67,13 @@ class LoopCheck:
                                                   config.loop_share * len(here)):
             return 'few inliers'
         inside = points[fit.inliers] @ fit.pose[:3, :3] - fit.pose[:3, 3] @ fit.pose[:3, :3]
-        told = _scale(inside[:, 2], new.points[here[fit.inliers], 2])
-        if told is None or abs(told[0]) > _LARGEST_SCALE:
+        told = scale_between(inside[:, 2], new.points[here[fit.inliers], 2])
+        if told is None or abs(told[0]) > self._largest_scale:
             return 'no scale'
         log_scale, scale_sigma = told
         similarity = fit.pose.copy()
         similarity[:3, :3] *= np.exp(log_scale)
-        if not _depths_agree(old, new, similarity):
+        if not depths_agree(old, new, similarity):
             return 'depths disagree'
         inliers = int(fit.inliers.sum())
         sigma = _sigma(fit.information, float(np.median(inside[:, 2])), scale_sigma)
@@ -78,7 +82,7 @@ class LoopCheck:
         return Loop(old.keyframe, new.keyframe, similarity, sigma, inliers)
 
 
-def _scale(old: np.ndarray, new: np.ndarray) -> tuple[float, float] | None:
+def scale_between(old: np.ndarray, new: np.ndarray) -> tuple[float, float] | None:
     """Return the logarithm of the scale from depths [n] of both, and its standard deviation."""
     good = (old > NEAREST) & (new > NEAREST)
     if good.sum() < _FEWEST_SCALED:
@@ -99,7 +103,7 @@ def _sigma(information: np.ndarray, depth: float, scale_sigma: float) -> np.ndar
     return np.hypot(sigma, least)
 
 
-def _depths_agree(old: Place, new: Place, old_from_new: np.ndarray) -> bool:
+def depths_agree(old: Place, new: Place, old_from_new: np.ndarray) -> bool:
     """Return whether the old place's coarse depth, seen by the new one, is that one's own."""
     new_from_old = inverse_similarity(old_from_new)
     points = coarse_points(old) @ new_from_old[:3, :3].T + new_from_old[:3, 3]

@@ -1,6 +1,7 @@
 """Closes loops: looks for places that are seen again, and keeps a graph of all keyframes."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,6 +10,7 @@ from xsvggt_ros.geometry.similarity import apply_to_pose, scales
 from xsvggt_ros.trajectory.config import TrajectoryConfig
 from xsvggt_ros.trajectory.corrections import Corrections
 from xsvggt_ros.trajectory.keyframe_chain import KeyframeChain
+from xsvggt_ros.trajectory.landmark_map import KeptKeyframes
 from xsvggt_ros.trajectory.loop_check import Loop, LoopCheck
 from xsvggt_ros.trajectory.loop_gate import is_plausible
 from xsvggt_ros.trajectory.places import Album, Place, Snapshot
@@ -40,8 +42,8 @@ class LoopCloser:
     """
     Snapshots of keyframes in, corrections out, in bounded memory.
 
-    All is called by one thread at a time; `corrections`, `report` and `keyframes` are replaced as
-    a whole, so that others may read them.
+    All is called by one thread at a time; `corrections`, `report`, `keyframes` and `kept` are
+    replaced as a whole, so that others may read them.
     """
 
     def __init__(self, config: TrajectoryConfig) -> None:
@@ -56,25 +58,41 @@ class LoopCloser:
         self.corrections = Corrections.none()
         self.report = LoopReport(0, {}, 0.0, 0.0)
         self.keyframes: np.ndarray = np.empty((0, 4, 4))   # map_from_keyframe
+        self.kept = KeptKeyframes.none()
+        self._unsettled: dict[int, Place] = {}
 
     def add(self, snapshot: Snapshot, search: bool = True) -> bool:
         """Take a new keyframe; return whether a loop was closed. search: whether to look."""
         self._chain.update(snapshot, self.corrections)
-        for place in snapshot.settled:
-            if place.keyframe in self._chain:
-                self._album.add(place)
+        self._unsettled[snapshot.place.keyframe] = snapshot.place
+        self._settle(snapshot.settled)
         loops = self._search(snapshot.place) if search else []
         self._loops += loops
         self._found += len(loops)
         if loops or snapshot.gap is not None:
             self.close(self._config.loop_iterations)
         self._thin()
-        self.keyframes = apply_to_pose(self._chain.nodes, np.eye(4))
+        self._show()
         return bool(loops)
 
-    def update(self, keyframes: np.ndarray, poses: np.ndarray) -> None:
-        """Take over where keyframes [K] are now, world_from_camera [K, 4, 4]."""
+    def finish(self, keyframes: np.ndarray, poses: np.ndarray, settled: Sequence[Place],
+               iterations: int) -> None:
+        """
+        Bring all into agreement at the end.
+
+        keyframes [K] and poses [K, 4, 4]: world_from_camera where they are by then; settled:
+        places whose landmarks are as they stay.
+        """
         self._chain.move(keyframes, poses, self.corrections)
+        self._settle(settled)
+        self.close(iterations)
+        self._show()
+
+    def node(self, keyframe: int) -> np.ndarray | None:
+        """Return the map from a keyframe, a similarity [4, 4]; None if it is not kept."""
+        if keyframe not in self._chain:
+            return None
+        return np.array(self._chain.nodes[self._chain.rows([keyframe])[0]])
 
     def close(self, iterations: int) -> None:
         """Bring all keyframes into agreement with the loops."""
@@ -87,6 +105,19 @@ class LoopCloser:
         self._publish()
 
     # Parts ---------------------------------------------------------------------------------------
+
+    def _settle(self, places: Sequence[Place]) -> None:
+        for place in places:
+            self._unsettled.pop(place.keyframe, None)
+            if place.keyframe in self._chain:
+                self._album.add(place)
+
+    def _show(self) -> None:
+        """Publish where the keyframes are, and what is seen from them."""
+        self.keyframes = apply_to_pose(self._chain.nodes, np.eye(4))
+        places = (*self._album.places, *self._unsettled.values())
+        rows = self._chain.rows([place.keyframe for place in places])
+        self.kept = KeptKeyframes(places, self._chain.nodes[rows])
 
     def _search(self, new: Place) -> list[Loop]:
         """Return the loops that a new place closes; count those that are refused."""

@@ -14,7 +14,7 @@ from xsvggt_ros.trajectory.keyframes import KeyframeRule
 from xsvggt_ros.trajectory.local_map import LocalMap, WindowProblem
 from xsvggt_ros.trajectory.locate import Fix, Locator
 from xsvggt_ros.trajectory.movers import Movers
-from xsvggt_ros.trajectory.places import PlaceMaker, Snapshot
+from xsvggt_ros.trajectory.places import Place, PlaceMaker, Snapshot
 from xsvggt_ros.trajectory.projection import inverse, nearest_pose, to_camera
 from xsvggt_ros.trajectory.tracker import sample_depth, Tracks
 from xsvggt_ros.trajectory.uncertainty import Drift, HALF_NORMAL, misfit, RAYLEIGH
@@ -162,6 +162,10 @@ class Odometry:
         """Return what the newest keyframe changes; with `closes_loops`."""
         assert self._snapshot is not None   # there was a keyframe
         return self._snapshot
+
+    def settled(self) -> list[Place]:
+        """Return the newest keyframes' places as they are now; with `closes_loops`."""
+        return self._places.settle(self.map)
 
     @property
     def closes_loops(self) -> bool:

@@ -1,7 +1,7 @@
 """Keyframes as places that may be seen again: their looks, and where their landmarks are."""
 
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -43,9 +43,10 @@ class Snapshot:
     """
     What a new keyframe changes, for another thread: nothing in it is changed any more.
 
-    place: the new one. keyframes [K] and poses [K, 4, 4]: world_from_camera of all that may have
-    been moved. settled: places that have left the window, with landmarks as they stay. gap: what
-    is newly known of a keyframe that nothing tracked joins to the one before.
+    place: the new one; image: uint8 [h, w], that it is of. keyframes [K] and poses [K, 4, 4]:
+    world_from_camera of all that may have been moved. settled: places that have left the window,
+    with landmarks as they stay. gap: what is newly known of a keyframe that nothing tracked joins
+    to the one before.
     """
 
     place: Place
@@ -53,6 +54,7 @@ class Snapshot:
     poses: np.ndarray
     settled: tuple[Place, ...]
     gap: Gap | None = None
+    image: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.uint8))
 
 
 class PlaceMaker:
@@ -77,7 +79,12 @@ class PlaceMaker:
         settled = []
         while len(self._recent) > self._window:
             settled.append(self._located(self._recent.popleft(), local_map))
-        return Snapshot(place, local_map.keyframes, local_map.poses, tuple(settled))
+        return Snapshot(place, local_map.keyframes, local_map.poses, tuple(settled),
+                        image=image)
+
+    def settle(self, local_map: LocalMap) -> list[Place]:
+        """Return the places that the window has not passed yet, with landmarks as they are."""
+        return [self._located(place, local_map) for place in self._recent]
 
     def _located(self, place: Place, local_map: LocalMap) -> Place:
         """Return a place with its landmarks where they are now."""
@@ -109,6 +116,11 @@ class Album:
     def place(self, keyframe: int) -> Place:
         """Return the place of a keyframe."""
         return self._places[keyframe]
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Return all places."""
+        return tuple(self._places.values())
 
     def add(self, place: Place) -> None:
         """Add a place, or replace it."""

@@ -54,7 +54,7 @@ def fit_pose(points: np.ndarray, along: np.ndarray, variance: np.ndarray, pixels
         by_point = projection_jacobian(local, camera)
         residual = project(local, camera) - pixels
         by_depth = np.einsum('nij,nj->ni', by_point, along @ pose[:3, :3])
-        weight_matrix = _inverse_covariance(by_depth, variance, sigma)
+        weight_matrix = inverse_covariance(by_depth, variance, sigma)
         squares = np.einsum('ni,nij,nj->n', residual, weight_matrix, residual)
         kernel = cauchy_weights if number < _HARSH else huber_weights
         weights = kernel(squares, huber) * (local[:, 2] > NEAREST)
@@ -98,7 +98,7 @@ def find_pose(points: np.ndarray, pixels: np.ndarray, camera: np.ndarray,
     return inverse(camera_from_world)
 
 
-def _inverse_covariance(by_depth: np.ndarray, variance: np.ndarray, sigma: float) -> np.ndarray:
+def inverse_covariance(by_depth: np.ndarray, variance: np.ndarray, sigma: float) -> np.ndarray:
     """Return the inverses [n, 2, 2] of sigma^2 + variance * by_depth by_depth^T."""
     # Sherman and Morrison: much quicker than inverting each.
     outer = by_depth[:, :, None] * by_depth[:, None, :]

@@ -108,6 +108,14 @@ def difference(similarities: np.ndarray) -> np.ndarray:
                            np.log(scale)[..., None]], -1)
 
 
+def similarity_of(step: np.ndarray) -> np.ndarray:
+    """Return the similarity [4, 4] of a step [7] from the identity: what `difference` undoes."""
+    result = np.eye(4)
+    result[:3, :3] = np.exp(step[6]) * rotation(step[:3])
+    result[:3, 3] = step[3:6]
+    return result
+
+
 def _residual(nodes: np.ndarray, edges: Edges) -> np.ndarray:
     """Return the weighted residuals [E, 7]."""
     between = inverse_similarity(nodes[edges.first]) @ nodes[edges.second]

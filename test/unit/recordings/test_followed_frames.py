@@ -59,7 +59,7 @@ def test_clouds_that_take_too_much_memory_go_into_the_map_early(tmp_path, monkey
         held.append(self._bytes)
 
     monkeypatch.setattr(FollowedFrames, 'hold', watched)
-    monkeypatch.setattr(FollowedFrames.__init__, '__defaults__', (6_000_000,))
+    monkeypatch.setattr(FollowedFrames.__init__, '__defaults__', (6_000_000, None))
     assert main([*ARGUMENTS, '--out', str(tmp_path)]) == 0
     assert max(held) <= 6_000_000 and f'tracks {FRAMES - 1}' in capsys.readouterr().out
     assert len(read_ply(tmp_path / 'map.ply')) > 1000 and ratio(tmp_path) < 0.1

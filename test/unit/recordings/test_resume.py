@@ -51,7 +51,7 @@ def test_what_was_interrupted_twice_is_as_if_it_had_not_been(
         tmp_path, images, monkeypatch, capsys, mode, held):
     """With little memory for frames that wait, exports have had some of them already."""
     if held is not None:
-        monkeypatch.setattr(FollowedFrames.__init__, '__defaults__', (held,))
+        monkeypatch.setattr(FollowedFrames.__init__, '__defaults__', (held, None))
     whole, out = tmp_path / 'whole', tmp_path / 'out'
     command = ['reconstruct', str(images), '--trajectory', mode, *SMALL, '--out']
     assert main([*command, str(whole)]) == 0

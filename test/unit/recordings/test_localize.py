@@ -1,0 +1,125 @@
+"""`xsvggt reconstruct --localize-in`: a later recording in the frame of an earlier map."""
+
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip('matplotlib')
+
+from recording_maker import write_folder  # noqa: E402
+import yaml  # noqa: E402
+
+from xsvggt_ros.cli.main import main  # noqa: E402
+from xsvggt_ros.geometry import metrics  # noqa: E402
+from xsvggt_ros.mapping.map_files import read_tum  # noqa: E402
+from xsvggt_ros.recordings.recording import LANDMARKS_FILE  # noqa: E402
+from xsvggt_ros.trajectory.landmark_file import read_landmarks  # noqa: E402
+from xsvggt_ros.world.synthetic_world import DEMO_SEED, SyntheticWorld  # noqa: E402
+
+RATE, FRAMES, LATER = 5.0, 14, 0.9   # seconds after which the other recording begins
+METRES = 2.5
+
+
+def positions(folder):
+    poses = read_tum(folder / 'trajectory.tum')
+    return np.array([pose.position for pose in poses]), [pose.stamp_ns / 1e9 for pose in poses]
+
+
+def true_positions(seconds):
+    path = SyntheticWorld(DEMO_SEED, 32, 24).path
+    return np.array([path.world_from_camera(second)[:3, 3] for second in seconds])
+
+
+def recording(folder, seed, frames=9):
+    """Write a folder of pictures of a room, and its calibration; return them."""
+    world = SyntheticWorld(seed, 320, 240)
+    times = LATER + np.arange(frames) / RATE
+    images = folder / 'images'
+    write_folder(images, [world.frame(time).image for time in times],
+                 [f'{number:03}' for number in range(frames)])
+    matrix = world.intrinsics.matrix()
+    content = {'image_width': 320, 'image_height': 240, 'distortion_model': 'plumb_bob'}
+    for name, values in (('camera_matrix', matrix), ('distortion_coefficients', np.zeros((1, 5))),
+                         ('rectification_matrix', np.eye(3)),
+                         ('projection_matrix', np.c_[matrix, np.zeros(3)])):
+        content[name] = {'rows': values.shape[0], 'cols': values.shape[1],
+                         'data': values.ravel().tolist()}
+    (folder / 'camera.yaml').write_text(yaml.safe_dump(content))
+    return [str(images), '--calibration', str(folder / 'camera.yaml')]
+
+
+@pytest.fixture(scope='module')
+def saved(tmp_path_factory):
+    """Return the folder of a run whose map is saved, in metres of a kind."""
+    out = tmp_path_factory.mktemp('saved')
+    assert main(['reconstruct', '--frames', str(FRAMES), '--rate', str(RATE), '--size', '320x240',
+                 '--scale', str(METRES), '--out', str(out)]) == 0
+    return out
+
+
+def test_the_map_has_its_landmarks_beside_it(saved):
+    landmarks = read_landmarks(saved / LANDMARKS_FILE)
+    assert landmarks.is_metric and len(landmarks.places) > 3 and landmarks.landmarks > 500
+    report = json.loads((saved / 'report.json').read_text())
+    assert LANDMARKS_FILE in report['exports']['ply']['files'] and report['localization'] is None
+    # Keyframes stand where the trajectory has them.
+    camera, _ = positions(saved)
+    apart = np.linalg.norm(landmarks.poses[:, None, :3, 3] - camera[None], axis=2).min(1)
+    assert apart.max() < 0.02 * METRES
+
+
+def test_a_later_recording_is_in_the_frame_and_the_unit_of_the_map(saved, tmp_path, capsys):
+    source = recording(tmp_path, DEMO_SEED)
+    out = tmp_path / 'out'
+    before = (saved / LANDMARKS_FILE).read_bytes()
+    assert main(['reconstruct', *source, '--localize-in', str(saved / LANDMARKS_FILE),
+                 '--out', str(out)]) == 0
+    assert 'localised in the saved map by' in capsys.readouterr().out
+    report = json.loads((out / 'report.json').read_text())
+    assert report['localization']['localized'] and report['scale']['metric']
+    # One similarity brings both trajectories to the truth.
+    there, seconds = positions(saved)
+    here, _ = positions(out)
+    later = LATER + np.arange(len(here)) / RATE
+    to_truth = metrics.align(there, true_positions(seconds))
+    off = np.linalg.norm(to_truth.points(here) - true_positions(later), axis=1)
+    assert off.max() < 0.1 * metrics.spread(true_positions(seconds))
+    assert (saved / LANDMARKS_FILE).read_bytes() == before
+    # What is saved now can be used again, in the same frame.
+    again = read_landmarks(out / LANDMARKS_FILE)
+    apart = np.linalg.norm(again.poses[:, None, :3, 3] - here[None], axis=2).min(1)
+    assert again.is_metric and apart.max() < 0.05 * METRES
+
+
+def test_another_room_is_told_and_keeps_a_frame_of_its_own(saved, tmp_path, capsys):
+    source = recording(tmp_path, DEMO_SEED + 1, frames=7)
+    out = tmp_path / 'out'
+    assert main(['reconstruct', *source, '--localize-in', str(saved / LANDMARKS_FILE),
+                 '--out', str(out)]) == 0
+    assert 'NOT localised' in capsys.readouterr().out
+    report = json.loads((out / 'report.json').read_text())
+    assert not report['localization']['localized'] and not report['scale']['metric']
+    assert sum(report['localization']['not_recognised'].values()) > 0
+    assert np.linalg.norm(positions(out)[0][0]) < 1e-6   # it begins at its own origin
+
+
+@pytest.mark.parametrize('arguments, words', [
+    (['--trajectory', 'tracked'], 'needs --trajectory optimized'),
+    (['--scale', '2'], 'leave --scale out'),
+    ([], 'damaged, or no file of landmarks'),
+])
+def test_what_cannot_be_is_refused_in_one_line(tmp_path, capsys, arguments, words):
+    damaged = tmp_path / 'map.landmarks.safetensors'
+    damaged.write_bytes(b'nothing of the kind')
+    assert main(['reconstruct', '--frames', '2', '--localize-in', str(damaged), *arguments,
+                 '--out', str(tmp_path / 'out')]) == 1
+    error = capsys.readouterr().err
+    assert words in error and error.count('\n') == 1
+
+
+def test_a_run_without_keyframes_leaves_no_landmarks_of_an_earlier_one(tmp_path):
+    (tmp_path / LANDMARKS_FILE).write_bytes(b'of an earlier run')
+    assert main(['reconstruct', '--frames', '2', '--size', '112x84', '--image-size', '56',
+                 '--trajectory', 'network', '--out', str(tmp_path)]) == 0
+    assert not (tmp_path / LANDMARKS_FILE).exists()

@@ -1,0 +1,73 @@
+"""A map in which a later stream finds itself: keyframes with what they are recognised by."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from xsvggt_ros.geometry.similarity import apply_to_pose, scales
+from xsvggt_ros.trajectory.matching import Features
+from xsvggt_ros.trajectory.places import Place
+
+
+@dataclass(frozen=True)
+class KeptKeyframes:
+    """
+    Keyframes that a stream has kept, at one moment.
+
+    nodes [K, 4, 4]: similarities, the stream's map from each of them.
+    """
+
+    places: tuple[Place, ...]
+    nodes: np.ndarray
+
+    @classmethod
+    def none(cls) -> 'KeptKeyframes':
+        """Return no keyframes."""
+        return cls((), np.empty((0, 4, 4)))
+
+
+@dataclass(frozen=True)
+class LandmarkMap:
+    """
+    Keyframes in one frame and one unit, that of the map's points.
+
+    poses [K, 4, 4]: rigid, map_from_keyframe, keyframes in their cameras' optical frames. Places
+    have landmarks and coarse depth in the map's unit, and no features without a landmark.
+    is_metric: whether that unit is the metre.
+    """
+
+    places: tuple[Place, ...]
+    poses: np.ndarray
+    is_metric: bool
+
+    @property
+    def landmarks(self) -> int:
+        """Return how many landmarks there are, those of several keyframes several times."""
+        return sum(len(place.points) for place in self.places)
+
+
+def landmark_map(kept: KeptKeyframes, map_from_stream: np.ndarray, metres: float,
+                 is_metric: bool) -> LandmarkMap:
+    """
+    Return a stream's keyframes as they are in the frame of its points.
+
+    metres: units of that frame for one of the stream's. map_from_stream [4, 4]: rigid, in the
+    frame's unit. Keyframes without a landmark are left out.
+    """
+    nodes = apply_to_pose(kept.nodes, np.eye(4))
+    nodes[:, :3, 3] *= metres
+    larger = metres * scales(kept.nodes)
+    scaled = [_scaled(place, factor) for place, factor in zip(kept.places, larger.tolist())]
+    used = [row for row, place in enumerate(scaled) if len(place.points)]
+    return LandmarkMap(tuple(scaled[row] for row in used), (map_from_stream @ nodes)[used],
+                       is_metric)
+
+
+def _scaled(place: Place, factor: float) -> Place:
+    """Return a place in another unit, without the features that have no landmark."""
+    known = np.isfinite(place.points).all(1) & (place.points[:, 2] > 0) & (place.variance > 0)
+    seen = place.features
+    features = Features(seen.keyframe, seen.pixels[known], seen.descriptors[known],
+                        seen.ids[known])
+    return replace(place, features=features, points=factor * place.points[known],
+                   variance=place.variance[known], depth=np.float32(factor) * place.depth)
