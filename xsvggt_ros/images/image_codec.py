@@ -8,39 +8,12 @@ from collections.abc import Callable
 import io
 from typing import Any, NamedTuple, Protocol
 
+import cv2
 import numpy as np
 
 from xsvggt_ros.images.image_limit import check_pixels
 
 SENSOR_BITS = (10, 12, 14, 16)  # that a camera may send in 16-bit samples
-
-# BT.601, luma 16..235 and chroma 16..240, as V4L2's default for Y'CbCr (videodev2.h,
-# V4L2_QUANTIZATION_DEFAULT) and with the numbers of OpenCV's cvtColor, which cv_bridge calls
-# (imgproc/src/color_yuv.simd.hpp, ITUR_BT_601_*, there times 2^20):
-#     red   = 1.164 (Y - 16)                    + 1.596 (V - 128)
-#     green = 1.164 (Y - 16) - 0.391 (U - 128) - 0.813 (V - 128)
-#     blue  = 1.164 (Y - 16) + 2.018 (U - 128)
-# Y below 16 counts as 16. The tables hold 32nds, so that every sum fits into 16 bits; the half in
-# that of Y makes the shift at the end round.
-_FRACTION_BITS = 5
-_Y = np.maximum(np.arange(-16, 240), 0) * 1.164 + 0.5
-_LIGHT, _RED_OF_V, _GREEN_OF_U, _GREEN_OF_V, _BLUE_OF_U = (
-    np.round(table * 2 ** _FRACTION_BITS).astype(np.int16)
-    for table in (_Y, *(np.arange(-128, 128) * part for part in (1.596, -0.391, -0.813, 2.018))))
-
-# Bilinear Bayer filter: at a pixel this many rows and columns from a red one (modulo 2), the
-# (row, column) steps to the samples whose mean is red, green and blue.
-_CENTRE = ((0, 0),)
-_ROW = ((0, -1), (0, 1))
-_COLUMN = ((-1, 0), (1, 0))
-_CROSS = _ROW + _COLUMN
-_DIAGONAL = ((-1, -1), (-1, 1), (1, -1), (1, 1))
-_NEIGHBOURS = {
-    (0, 0): (_CENTRE, _CROSS, _DIAGONAL),
-    (0, 1): (_ROW, _CENTRE, _COLUMN),
-    (1, 0): (_COLUMN, _CENTRE, _ROW),
-    (1, 1): (_DIAGONAL, _CROSS, _CENTRE),
-}
 
 
 class ImageError(ValueError):
@@ -188,50 +161,22 @@ def _from_colours(samples: np.ndarray, places: tuple[int, int, int]) -> np.ndarr
     return rgb
 
 
-def _from_bayer(samples: np.ndarray, red: tuple[int, int]) -> np.ndarray:
-    """Return RGB from a mosaic with a red pixel at (row, column) `red`, mirrored at its border."""
+def _from_bayer(samples: np.ndarray, pattern: int) -> np.ndarray:
+    """Return RGB from a mosaic, bilinear by OpenCV's `pattern`, mirrored at its border."""
     height, width = samples.shape[:2]
     if height < 2 or width < 2:
         raise ImageError(f'a Bayer image needs 2x2 pixels or more, but it is {width}x{height}; '
                          'check the camera driver')
     if samples.dtype.itemsize == 2:
         samples = _to_bytes(samples)
-    padded = np.pad(samples[:, :, 0], 1, mode='reflect').astype(np.uint16)
-    rgb = np.empty((height, width, 3), np.uint8)
-    for row, column in np.ndindex(2, 2):
-        neighbours = _NEIGHBOURS[(row - red[0]) % 2, (column - red[1]) % 2]
-        for colour, steps in enumerate(neighbours):
-            planes = [padded[1 + row + down:1 + height + down:2,
-                             1 + column + right:1 + width + right:2] for down, right in steps]
-            total = sum(planes[1:], planes[0])
-            rgb[row::2, column::2, colour] = (total + len(planes) // 2) // len(planes)
-    return rgb
+    # OpenCV repeats what is beside the border there; two pixels more keep the pattern.
+    mirrored = cv2.copyMakeBorder(samples[:, :, 0], 2, 2, 2, 2, cv2.BORDER_REFLECT_101)
+    return np.ascontiguousarray(cv2.cvtColor(mirrored, pattern)[2:-2, 2:-2])
 
 
-def _from_yuv_422(samples: np.ndarray, luma: int) -> np.ndarray:
-    """Return RGB from pixels of two bytes, of which number `luma` is Y, the other U or V."""
-    chroma = samples[:, :, 1 - luma]
-    return _from_yuv(samples[:, :, luma], chroma[:, 0::2], chroma[:, 1::2])
-
-
-def _from_yuv_420(samples: np.ndarray, blue: int) -> np.ndarray:
-    """Return RGB from lines of Y, then half as many of U and V in turn, U at number `blue`."""
-    height = samples.shape[0] * 2 // 3
-    chroma = samples[height:, :, 0]
-    return _from_yuv(samples[:height, :, 0], chroma[:, blue::2], chroma[:, 1 - blue::2])
-
-
-def _from_yuv(luma: np.ndarray, blue: np.ndarray, red: np.ndarray) -> np.ndarray:
-    """Return RGB; the chroma planes may have fewer rows and columns than `luma`."""
-    light = _LIGHT[luma]
-    tints = _RED_OF_V[red], _GREEN_OF_U[blue] + _GREEN_OF_V[red], _BLUE_OF_U[blue]
-    down, right = luma.shape[0] // blue.shape[0], luma.shape[1] // blue.shape[1]
-    rgb = np.empty((*luma.shape, 3), np.uint8)
-    for row, column in np.ndindex(down, right):
-        for colour, tint in enumerate(tints):
-            value = (light[row::down, column::right] + tint) >> _FRACTION_BITS
-            rgb[row::down, column::right, colour] = value.clip(0, 255)
-    return rgb
+def _from_yuv(samples: np.ndarray, layout: int) -> np.ndarray:
+    """Return RGB from YUV (BT.601, luma from 16 to 235) by OpenCV's conversion `layout`."""
+    return cv2.cvtColor(np.ascontiguousarray(samples), layout)
 
 
 class _Layout(NamedTuple):
@@ -247,6 +192,9 @@ class _Layout(NamedTuple):
 
 
 _RGB, _BGR, _GREY = (0, 1, 2), (2, 1, 0), (0, 0, 0)
+# OpenCV's names of patterns begin at their second row and column.
+_BAYER = {'rggb': cv2.COLOR_BayerBG2RGB, 'bggr': cv2.COLOR_BayerRG2RGB,
+          'gbrg': cv2.COLOR_BayerGR2RGB, 'grbg': cv2.COLOR_BayerGB2RGB}
 _LAYOUTS = {
     'rgb8': _Layout(_from_colours, _RGB, 3),
     'bgr8': _Layout(_from_colours, _BGR, 3),
@@ -262,13 +210,13 @@ _LAYOUTS = {
     'bgra16': _Layout(_from_colours, _BGR, 4, 2),
     'mono16': _Layout(_from_colours, _GREY, 1, 2),
     '16UC1': _Layout(_from_colours, _GREY, 1, 2),
-    **{f'bayer_{cell}{8 * size}': _Layout(_from_bayer, divmod(cell.index('r'), 2), 1, size)
-       for size in (1, 2) for cell in ('rggb', 'bggr', 'gbrg', 'grbg')},
-    'uyvy': _Layout(_from_yuv_422, 1, 2, columns=2),
-    'yuv422': _Layout(_from_yuv_422, 1, 2, columns=2),
-    'yuyv': _Layout(_from_yuv_422, 0, 2, columns=2),
-    'yuv422_yuy2': _Layout(_from_yuv_422, 0, 2, columns=2),
-    'nv12': _Layout(_from_yuv_420, 0, columns=2, rows=2, has_chroma_plane=True),
-    'nv21': _Layout(_from_yuv_420, 1, columns=2, rows=2, has_chroma_plane=True),
+    **{f'bayer_{cell}{8 * size}': _Layout(_from_bayer, pattern, 1, size)
+       for size in (1, 2) for cell, pattern in _BAYER.items()},
+    'uyvy': _Layout(_from_yuv, cv2.COLOR_YUV2RGB_UYVY, 2, columns=2),
+    'yuv422': _Layout(_from_yuv, cv2.COLOR_YUV2RGB_UYVY, 2, columns=2),
+    'yuyv': _Layout(_from_yuv, cv2.COLOR_YUV2RGB_YUY2, 2, columns=2),
+    'yuv422_yuy2': _Layout(_from_yuv, cv2.COLOR_YUV2RGB_YUY2, 2, columns=2),
+    'nv12': _Layout(_from_yuv, cv2.COLOR_YUV2RGB_NV12, columns=2, rows=2, has_chroma_plane=True),
+    'nv21': _Layout(_from_yuv, cv2.COLOR_YUV2RGB_NV21, columns=2, rows=2, has_chroma_plane=True),
 }
 ENCODINGS = tuple(_LAYOUTS)  # that `decode_image` reads itself
