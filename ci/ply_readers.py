@@ -92,9 +92,10 @@ def by_point_cloud_utils(path: str) -> Read:
 
 
 def by_opencv(path: str) -> Read:
-    """Read with OpenCV, which gives positions alone."""
+    """Read with OpenCV, whose colours are 0 to 1 (version 5)."""
     import cv2
-    return Read(np.asarray(cv2.loadPointCloud(path)[0]).reshape(-1, 3))
+    points, _, colours = cv2.loadPointCloud(path)
+    return Read(points.reshape(-1, 3), colours.reshape(-1, 3) * 255)
 
 
 def by_pycolmap(path: str) -> Read:
