@@ -169,6 +169,10 @@ PARAMETERS = {
     'publish_map_tf': Argument(
         False, 'Whether to publish the edge from map_frame to odom_frame: true or false',
         'publish_map_tf'),
+    'localize_in': Argument(
+        '', 'Saved map in which the stream finds itself: the .landmarks.safetensors file beside '
+        "a map. map_frame is then that map's, with publish_map_tf. Empty: none",
+        'map.localize_in'),
     'autostart': Argument(
         True, 'Whether the node configures and activates itself: true, or false if a lifecycle '
         'manager does it', 'autostart'),

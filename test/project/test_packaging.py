@@ -188,7 +188,9 @@ STREAM_STATUS = {
     'scale': 'double', 'scale_uncertainty': 'double', 'pose_source': 'string',
     'pose_inliers': 'uint32', 'reprojection_error': 'float', 'keyframes': 'uint32',
     'loops_closed': 'uint32', 'loops_refused': 'uint32', 'drift_corrected': 'double',
-    'drift_corrected_angle': 'double', 'reset_count': 'uint32'}
+    'drift_corrected_angle': 'double', 'localizing': 'boolean', 'localized': 'boolean',
+    'localized_since': 'builtin_interfaces/Time', 'localization_confirmations': 'uint32',
+    'reset_count': 'uint32'}
 
 
 @pytest.mark.parametrize('name, fields', [

@@ -1,8 +1,9 @@
 """What a stream leaves on disk: its map as PLY, its way as TUM, and the readers. Numpy only."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal, localcontext
 import fcntl
+from functools import partial
 from itertools import count
 import os
 from pathlib import Path
@@ -32,20 +33,21 @@ _NUMBER = re.compile(r'[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?', re.ASCII | re.IGNORE
 # they would lie beyond the year 5000, as what they are taken for they begin in 1973.
 _FINER_UNITS = ((10 ** 17, 0), (10 ** 14, 3), (10 ** 11, 6))   # from, digits to nanoseconds
 
-_ENDINGS = ('.ply', '.tum')
 _HOST = re.sub(r'[^A-Za-z0-9-]', '-', socket.gethostname())[:64] or 'host'
 _PART = re.compile(r'map_\d{8}_\d{6}\.(?P<host>[A-Za-z0-9-]+)\.(?P<pid>\d+)\.[0-9a-f]{8}'
-                   r'\.(ply|tum)\.part', re.ASCII)
+                   r'\.(ply|tum|[a-z]+\.safetensors)\.part', re.ASCII)
 
 
 # A map with its way ------------------------------------------------------------------------------
 
 def save_map(
     folder: Path, cloud: np.ndarray, poses: Iterable[StampedPose], comment: str = '',
-) -> tuple[Path, Path]:
+    others: Mapping[str, bytes] | None = None,
+) -> tuple[Path, ...]:
     """
-    Write a cloud [N] and a way under new names, map_DATE_TIME.ply and .tum; return the two files.
+    Write a cloud [N] and a way under new names, map_DATE_TIME.ply and .tum; return the files.
 
+    others: contents of files beside them, by the ends of their names.
     The folder is made if it is missing. Nothing is overwritten, whoever else saves there. Files
     have their names only once they are complete: whatever is raised removes what was written, and
     what the end of the process leaves is called .part, names host and process, and is removed by
@@ -55,34 +57,37 @@ def save_map(
     _remove_dead_parts(folder)
     date = time.strftime('map_%Y%m%d_%H%M%S')
     own = f'{date}.{_HOST}.{os.getpid()}.{secrets.token_hex(4)}'
-    parts = [folder / f'{own}{ending}.part' for ending in _ENDINGS]
-    writers: list[Callable[[BinaryIO], None]] = [
-        lambda file: _write_ply(file, cloud, comment), lambda file: _write_tum(file, poses)]
+    writers: dict[str, Callable[[BinaryIO], object]] = {
+        '.ply': lambda file: _write_ply(file, cloud, comment),
+        '.tum': lambda file: _write_tum(file, poses)}
+    for ending, content in (others or {}).items():
+        writers[ending] = partial(_write_bytes, content)
+    parts = {ending: folder / f'{own}{ending}.part' for ending in writers}
     try:
-        for part, write in zip(parts, writers):
+        for part, write in zip(parts.values(), writers.values()):
             with open(part, 'xb') as file:
                 _lock(file)
                 write(file)
         return _take_names(folder, date, parts)
     finally:
-        for part in parts:
+        for part in parts.values():
             part.unlink(missing_ok=True)
 
 
-def _take_names(folder: Path, date: str, parts: list[Path]) -> tuple[Path, Path]:
-    """Give complete files the first pair of names that nobody has, at the same moment or not."""
+def _take_names(folder: Path, date: str, parts: dict[str, Path]) -> tuple[Path, ...]:
+    """Give complete files, by the ends of their names, the first names that nobody has."""
     for number in count(1):
         name = date if number == 1 else f'{date}_{number}'
         taken: list[Path] = []
         try:
-            for part, ending in zip(parts, _ENDINGS):
+            for ending, part in parts.items():
                 file = folder / (name + ending)
                 _move_to_new(part, file)
                 taken.append(file)
-            return taken[0], taken[1]
+            return tuple(taken)
         except BaseException as error:
-            # What has a name goes back: the next pair of names is for both, or there is no map.
-            for part, file in zip(parts, taken):
+            # What has a name goes back: the next name is for all of them, or there is no map.
+            for part, file in zip(parts.values(), taken):
                 os.replace(file, part)
             if not isinstance(error, FileExistsError):
                 raise
@@ -101,6 +106,10 @@ def _move_to_new(part: Path, file: Path) -> None:
         os.replace(part, file)
     else:
         part.unlink()
+
+
+def _write_bytes(content: bytes, file: BinaryIO) -> None:
+    file.write(content)
 
 
 def _lock(file: BinaryIO) -> bool:

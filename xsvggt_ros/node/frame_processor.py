@@ -141,7 +141,8 @@ class FrameProcessor:
             tracked = None
             if stream.trajectory.is_on:
                 followed, tracked = stream.trajectory.follow(
-                    pixels[0], cameras[0], results[0], self._resize, images[0].stamp_ns)
+                    pixels[0], cameras[0], results[0], self._resize, images[0].stamp_ns,
+                    stream.scale.metres_of(settings.scale.mode))
                 results = [followed]
                 camera_from_world = followed.camera_from_world.double().cpu().numpy()
         except FrameError as error:

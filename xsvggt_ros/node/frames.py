@@ -97,15 +97,19 @@ class OdometryFrame:
             self._odom_from_world = moved
         return centre
 
-    def map_from_odom(self, correction: np.ndarray | None = None) -> np.ndarray:
+    def map_from_odom(self, correction: np.ndarray | None = None,
+                      is_placed: bool = False) -> np.ndarray:
         """
         Return the odometry frame [4, 4] in a map frame that begins where the stream began.
 
-        correction [4, 4]: of closed loops, in the network's world.
+        correction [4, 4]: of closed loops, in the network's world. is_placed: it leads to a map
+        frame that is where it is, a saved map's, already.
         """
         world_from_odom = np.linalg.inv(self._placed(self._odom_from_world))
         if correction is not None:
             world_from_odom = correction @ world_from_odom
+        if is_placed:
+            return world_from_odom
         return self._placed(self._origin) @ world_from_odom
 
     def in_odom(self, transforms: np.ndarray) -> np.ndarray:

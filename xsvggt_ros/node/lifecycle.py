@@ -17,7 +17,7 @@ from xsvggt_ros.model.checkpoint import SHIPPED
 from xsvggt_ros.node import runtime
 from xsvggt_ros.node.inputs.rig import RigGeometry
 from xsvggt_ros.node.inputs.tf_listener import TfListener
-from xsvggt_ros.node.loading import load_engine, LoadedEngine, StartError
+from xsvggt_ros.node.loading import load_engine, LoadedEngine, saved_landmarks, StartError
 from xsvggt_ros.node.outputs.publishers import Publishers
 from xsvggt_ros.node.parameters import check_change, declare_parameters, unknown_parameters
 from xsvggt_ros.node.pipeline import Pipeline
@@ -175,6 +175,7 @@ class XsvggtNode(LifecycleNode):
         current.require_free_worker()
         self.settings = settings = read_settings(self)
         settings.check()
+        landmarks = saved_landmarks(settings)
         topics = current.topics = InputTopics(self, settings)
         calibrations = topics.calibrations()
         loaded = load_engine(settings.model, settings.cache, settings.input.tracking_size,
@@ -184,7 +185,7 @@ class XsvggtNode(LifecycleNode):
         rig = RigGeometry(tf) if len(topics.images) > 1 else None
         current.pipeline = Pipeline(
             loaded, publishers, self.faults, self.get_logger(), settings, calibrations,
-            topics.images, rig, tf)
+            topics.images, rig, tf, landmarks)
         self.faults.clear('start')
         _log_model(loaded, settings, self.get_logger())
         # What is there now stays: all threads stand still while it is searched for garbage.
@@ -295,6 +296,9 @@ def _log_model(loaded: LoadedEngine, settings: Settings, logger: RcutilsLogger) 
     kernels = native.why_missing() if loaded.device.type == 'cpu' else None
     if kernels is not None:
         warn(kernels)
+    if settings.map.localize_in and not settings.pose.publish_map_tf:
+        warn('the stream looks for itself in map.localize_in, but TF will not have it: set '
+             f"publish_map_tf to true for the transform from '{settings.pose.map_frame}'")
     if loaded.random_weights:
         warn('random weights: the published geometry is meaningless; set '
              'model.checkpoint to a trained checkpoint')

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,7 +12,9 @@ from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.kernels import availability
 from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.model.checkpoint import CheckpointError, load_model
-from xsvggt_ros.node.settings import ModelSettings
+from xsvggt_ros.node.settings import ModelSettings, Settings
+from xsvggt_ros.trajectory.landmark_file import LandmarkFileError, read_landmarks
+from xsvggt_ros.trajectory.landmark_map import LandmarkMap
 
 # Of what the engine and the network complain about.
 GROUPS = {'image_size': 'model.', 'weights': 'model.', 'tracking_size': 'input.'}
@@ -36,6 +39,22 @@ class LoadedEngine:
         if self.device.type == 'cuda':
             return torch.cuda.get_device_name(self.device)
         return str(self.device)
+
+
+def saved_landmarks(settings: Settings) -> LandmarkMap | None:
+    """Return the saved map of map.localize_in; None without one. Raises StartError."""
+    name = settings.map.localize_in
+    if not name:
+        return None
+    try:
+        landmarks = read_landmarks(Path(name).expanduser())
+    except (LandmarkFileError, RuntimeError) as error:   # the latter: a home that is none
+        raise StartError(f'map.localize_in: {error}') from error
+    if settings.scale.mode != 'none' and not landmarks.is_metric:
+        raise StartError(
+            f'map.localize_in: the map {name} is not in metres, but scale.mode is '
+            f'{settings.scale.mode}: set scale.mode to none, or save the map with a scale')
+    return landmarks
 
 
 def load_engine(

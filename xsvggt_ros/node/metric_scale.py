@@ -65,6 +65,12 @@ class MetricScale:
         self._log = FaultLog(lambda text: logger.warning(text))
         self._lasting: tuple[str, float] | None = None  # fault, since when
 
+    def metres_of(self, mode: str) -> float | None:
+        """Return the metres of a unit; NaN while they are not known yet, None if never."""
+        if mode == 'none':
+            return None
+        return float('nan') if self.current is None else self.current.metres
+
     # The executor's thread -----------------------------------------------------------------------
 
     def listen(self, topic: HintTopic) -> None:

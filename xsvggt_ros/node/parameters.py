@@ -214,6 +214,11 @@ TABLE: tuple[Parameter, ...] = (
               limits=(0.1, 3600.0), dynamic=True),
     Parameter('map.save_directory', '~/.ros/xsvggt', 'Directory for the files of ~/save_map; '
               'created if it does not exist.', dynamic=True),
+    Parameter('map.localize_in', '', 'Saved map in which the stream finds itself: the '
+              '.landmarks.safetensors file that ~/save_map or `xsvggt reconstruct` writes beside '
+              'a map. map_frame is then the frame of that map (publish_map_tf), and lengths have '
+              'its unit, as soon as the stream is recognised. Needs trajectory.mode optimized and '
+              'one camera. Empty: none.'),
     Parameter('occupancy.resolution', 0.0, "Edge of the cells of ~/occupancy, in the stream's "
               'unit. 0: about 200 cells across what the camera sees.', limits=(0.0, 1e6),
               dynamic=True),

@@ -40,6 +40,7 @@ from xsvggt_ros.node.status.stream_status import StatusPublisher
 from xsvggt_ros.node.stream import Stream
 from xsvggt_ros.node.stream_trajectory import StreamTrajectory
 from xsvggt_ros.node.worker import LatestMailbox
+from xsvggt_ros.trajectory.landmark_map import LandmarkMap
 
 
 class Pipeline:
@@ -49,12 +50,13 @@ class Pipeline:
         self, loaded: LoadedEngine, publishers: Publishers, faults: FaultLog,
         logger: RcutilsLogger, settings: Settings, calibrations: Sequence[CameraCalibration],
         topics: Sequence[str], rig: RigGeometry | None, tf: TfListener,
+        landmarks: LandmarkMap | None = None,
     ) -> None:
         """
         Take the engine over; `settings` may be replaced at any time by a changed copy.
 
         topics: of the images, one a camera; rig: where these cameras are, None for one camera; tf:
-        what other nodes publish.
+        what other nodes publish; landmarks: of a saved map, in which the stream finds itself.
         """
         self.loaded = loaded
         # On a CPU the network has all cores already: publishing beside it costs it more than that
@@ -73,7 +75,7 @@ class Pipeline:
             loaded.engine, self.deadline, self.scale, self.outputs,
             StreamTrajectory(
                 settings.trajectory if rig is None else TrajectorySettings('network'),
-                settings.depth, logger), self.statistics,
+                settings.depth, logger, landmarks), self.statistics,
             faults, logger)
         self._rejections = Rejections(loaded, faults, self.statistics)
         self.processor = FrameProcessor(
@@ -147,7 +149,7 @@ class Pipeline:
     def save_map(self) -> str:
         """Write the map of all images so far as files; raises MapError."""
         self.stream.publishing.join()
-        saved = self.outputs.map.save(self._settings.map)
+        saved = self.outputs.save_map(self._settings.map)
         self._logger.info(f'saved {saved}')
         return saved
 

@@ -72,6 +72,7 @@ class MapSettings:
     max_points: int
     publish_period: float
     save_directory: str
+    localize_in: str
 
 
 @dataclass(frozen=True)
@@ -214,6 +215,10 @@ class Settings:
             raise ValueError(
                 f'occupancy.min_height {low:g} is not below occupancy.max_height {high:g}, so '
                 'nothing would be an obstacle in ~/occupancy; change one of them, or set it to 0')
+        if self.map.localize_in and (self.trajectory.mode != 'optimized' or cameras > 1):
+            raise ValueError(
+                'map.localize_in needs trajectory.mode optimized and one camera: nothing else has '
+                'keyframes; change them, or leave map.localize_in empty')
         if self.cloud.organized and cameras > 1:
             raise ValueError(
                 'cloud.organized needs one camera, because the merged cloud of a rig has no rows '

@@ -8,12 +8,14 @@ from rclpy.impl.rcutils_logger import RcutilsLogger
 from xsvggt_ros.engine.frame_result import FrameResult
 from xsvggt_ros.geometry.camera_model import CameraModel
 from xsvggt_ros.geometry.se3 import transform_points
-from xsvggt_ros.geometry.similarity import scales
+from xsvggt_ros.geometry.similarity import apply_to_pose, scales
 from xsvggt_ros.images.preprocess import Resize
+from xsvggt_ros.node.placing import Placing
 from xsvggt_ros.node.settings import DepthSettings, TrajectorySettings
 from xsvggt_ros.node.status.fault_log import FaultLog
 from xsvggt_ros.node.tracked_pose import LoopState, TrackedPose
 from xsvggt_ros.trajectory.follower import Follower
+from xsvggt_ros.trajectory.landmark_map import LandmarkMap
 from xsvggt_ros.trajectory.loop_closer import LoopCloser
 from xsvggt_ros.trajectory.loop_thread import LoopThread
 from xsvggt_ros.trajectory.map_frame import MapFrame
@@ -34,15 +36,21 @@ class StreamTrajectory:
     """
 
     def __init__(self, trajectory: TrajectorySettings, depth: DepthSettings,
-                 logger: RcutilsLogger) -> None:
-        """Begin without a stream; in the mode network there is nothing to do."""
+                 logger: RcutilsLogger, landmarks: LandmarkMap | None = None) -> None:
+        """
+        Begin without a stream; in the mode network there is nothing to do.
+
+        landmarks: of a saved map, in which each stream is looked for.
+        """
         self.mode = trajectory.mode
+        self._placing = None if landmarks is None else Placing(landmarks, logger)
         self._correct_depth = depth.correction == 'auto'
         self._log = FaultLog(lambda text: logger.warning(text))
         self._window: WindowThread | None = None
         self._closer: LoopCloser | None = None
         self._loops: LoopThread | None = None
         self._map = MapFrame.none()
+        self._taken = self._map.corrections   # of the loops, that the map has followed
         self._follower: Follower | None = None
         self._last: tuple[int, np.ndarray] | None = None   # stamp, odom_from_camera
 
@@ -61,12 +69,20 @@ class StreamTrajectory:
         for thread in (self._window, self._loops):
             if thread is not None:
                 thread.close()
+        if self._placing is not None:
+            self._placing.forget()
         self._window = self._loops = self._closer = None
         self._map = MapFrame.none()
 
     def follow(self, pixels: np.ndarray, camera: CameraModel | None, result: FrameResult,
-               resize: Resize, stamp_ns: int) -> tuple[FrameResult, TrackedPose]:
-        """Return a result with the trajectory's pose, camera and depth, and how that came."""
+               resize: Resize, stamp_ns: int, metres: float | None = None,
+               ) -> tuple[FrameResult, TrackedPose]:
+        """
+        Return a result with the trajectory's pose, camera and depth, and how that came.
+
+        metres: of a unit, by which lengths are multiplied later; NaN: not known yet; None: never,
+        then lengths take the unit of a saved map in which the stream is found.
+        """
         if self._follower is None:
             self._follower = Follower(self.mode, correct_depth=self._correct_depth)
         self._take_window()
@@ -75,7 +91,7 @@ class StreamTrajectory:
         if estimate.is_keyframe:
             self._offer_window()
             self._offer_loops()
-        self._follow_loops(estimate)
+        self._follow_loops(estimate, stamp_ns, metres)
         return self._changed(result, estimate), self._tracked(estimate, stamp_ns)
 
     def _take_window(self) -> None:
@@ -103,19 +119,34 @@ class StreamTrajectory:
             return
         if self._loops is None:
             self._closer = LoopCloser(odometry.config)
-            self._map = MapFrame(self._closer.corrections, np.eye(4))
-            self._loops = LoopThread(self._closer, self._report_loops)
+            placing = self._placing
+            self._map = MapFrame(self._closer.corrections, np.eye(4),
+                                 is_localized=None if placing is None else False)
+            self._taken = self._closer.corrections
+            self._loops = LoopThread(self._closer, self._report_loops,
+                                     None if placing is None else placing.begin(odometry.config))
         self._loops.offer(odometry.snapshot)
 
-    def _follow_loops(self, estimate: Estimate) -> None:
-        """Let the map follow the loops; the odometry takes over its unit alone."""
+    def _follow_loops(self, estimate: Estimate, stamp_ns: int, metres: float | None) -> None:
+        """Let the map follow the loops and the saved map; the odometry takes its unit alone."""
         assert self._follower is not None and self._follower.odometry is not None
-        if self._closer is None or self._closer.corrections is self._map.corrections:
+        if self._closer is None:
             return
-        corrections = self._closer.corrections
+        corrections, placing = self._closer.corrections, self._placing
+        is_new = corrections is not self._taken
+        self._taken = corrections
         pose = corrections.pose(estimate.keyframe, estimate.world_from_camera)
+        if placing is not None:
+            is_new |= placing.follow(pose, stamp_ns, metres)
+        if not is_new:
+            return
+        if placing is not None and placing.map_from_stream is not None:
+            corrections = corrections.moved(placing.map_from_stream)
+            pose = corrections.pose(estimate.keyframe, estimate.world_from_camera)
         self._follower.odometry.unit = float(scales(corrections.at(estimate.keyframe)))
-        self._map = MapFrame(corrections, pose @ inverse(estimate.odom_from_camera))
+        self._map = MapFrame(corrections, pose @ inverse(estimate.odom_from_camera),
+                             is_localized=None if placing is None else
+                             placing.map_from_stream is not None)
 
     def _report_loops(self, error: Exception) -> None:
         name = type(error).__name__
@@ -152,10 +183,21 @@ class StreamTrajectory:
                                         turned @ step[:3, 3]])
                 velocity = small / seconds
         self._last = stamp_ns, estimate.odom_from_camera
-        closer = self._closer
-        loops = None if closer is None else LoopState(
-            self._map, estimate.keyframe, closer.report, closer.keyframes)
+        loops = self._loop_state(estimate)
         return TrackedPose(estimate.source, estimate.inliers, estimate.error,
                            estimate.covariance, velocity,
                            None if velocity is None else estimate.step_covariance / seconds ** 2,
                            loops)
+
+    def _loop_state(self, estimate: Estimate) -> LoopState | None:
+        closer, placing = self._closer, self._placing
+        if closer is None:
+            return None
+        keyframes, kept = closer.keyframes, closer.kept
+        if placing is None:
+            return LoopState(self._map, estimate.keyframe, closer.report, keyframes, kept)
+        if placing.map_from_stream is not None:
+            kept = kept.moved(placing.map_from_stream)
+            keyframes = apply_to_pose(placing.map_from_stream, keyframes)
+        return LoopState(self._map, estimate.keyframe, closer.report, keyframes, kept,
+                         placing.localization)

@@ -1,26 +1,55 @@
 """How a pose that was tracked came about, and how sure it is."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from xsvggt_ros.trajectory.landmark_map import KeptKeyframes
 from xsvggt_ros.trajectory.loop_closer import LoopReport
 from xsvggt_ros.trajectory.map_frame import MapFrame
 
 
 @dataclass(frozen=True)
+class Localization:
+    """
+    What is known at an image of where the stream is in a saved map.
+
+    since_ns: stamp of the image from which it is known, None before. confirmations: keyframes
+    that agree; refused: those that were not recognised, by reason. is_metric: whether the map is
+    in metres.
+    """
+
+    since_ns: int | None
+    confirmations: int
+    refused: dict[str, int]
+    is_metric: bool
+
+    def describe(self) -> str:
+        """Return in words what is known."""
+        refused = ', '.join(f'{reason} {count}' for reason, count in self.refused.items())
+        told = f'keyframes that were not recognised: {refused or "none"}'
+        if self.since_ns is not None:
+            return f'{self.confirmations} keyframes agree; {told}'
+        return ('not localised in the saved map yet, and no transform from its frame: show the '
+                f'camera what was seen when it was saved ({told})')
+
+
+@dataclass(frozen=True)
 class LoopState:
     """
-    What closed loops say at an image.
+    What closed loops say at an image, and a saved map.
 
     keyframe: the number of the one that the image is a part of. keyframes [K, 4, 4]: where all
-    that are kept are in the map, in the trajectory's unit.
+    that are kept are in the map, in the trajectory's unit; kept: what they see. localization:
+    None without a saved map.
     """
 
     map_frame: MapFrame
     keyframe: int
     report: LoopReport
     keyframes: np.ndarray
+    kept: KeptKeyframes = field(default_factory=KeptKeyframes.none)
+    localization: Localization | None = None
 
 
 @dataclass(frozen=True)

@@ -350,7 +350,7 @@ class Stage:
         earlier: stamps of streams that must not be in them, but in those of `before`.
         """
         strange = [file.name for file in self.maps.glob('*')
-                   if file.suffix not in ('.ply', '.tum')]
+                   if file.suffix not in ('.ply', '.tum', '.safetensors')]
         if strange:
             raise Failure('lost', f'saving a map left {", ".join(strange)} behind')
         for file in self.maps.glob('*.ply'):

@@ -28,6 +28,10 @@ class Corrections:
         rows = np.searchsorted(self.keyframes, keyframes, 'right') - 1
         return self.similarities[np.maximum(rows, 0)]
 
+    def moved(self, similarity: np.ndarray) -> 'Corrections':
+        """Return those to another map, which a similarity [4, 4] takes from this one."""
+        return Corrections(self.keyframes, similarity @ self.similarities)
+
     def pose(self, keyframe: int, world_from_camera: np.ndarray) -> np.ndarray:
         """Return where a pose [4, 4], a part of a keyframe, is in the map."""
         return apply_to_pose(self.at(keyframe), world_from_camera)

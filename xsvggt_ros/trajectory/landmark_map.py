@@ -26,6 +26,11 @@ class KeptKeyframes:
         return cls((), np.empty((0, 4, 4)))
 
 
+    def moved(self, similarity: np.ndarray) -> 'KeptKeyframes':
+        """Return them in another map, which a similarity [4, 4] takes from the stream's."""
+        return KeptKeyframes(self.places, similarity @ self.nodes)
+
+
 @dataclass(frozen=True)
 class LandmarkMap:
     """

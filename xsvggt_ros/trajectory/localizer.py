@@ -150,6 +150,21 @@ class Localizer:
                                          self._since, dict(self._refused))
 
 
+def in_own_unit(map_from_stream: np.ndarray, pose: np.ndarray, metres: float) -> np.ndarray:
+    """
+    Return a rigid transform [4, 4] that puts a camera where a similarity has it in a map.
+
+    For a stream that has a unit of its own, of so many metres, and a map in metres: rotation is
+    the similarity's, and the camera at `pose` [4, 4] in the stream is where it is in the map once
+    lengths are multiplied by `metres`.
+    """
+    rigid = np.eye(4)
+    rigid[:3, :3] = map_from_stream[:3, :3] / scales(map_from_stream)
+    position = (map_from_stream @ pose)[:3, 3] / metres
+    rigid[:3, 3] = position - rigid[:3, :3] @ pose[:3, 3]
+    return rigid
+
+
 def _corresponding(poses: np.ndarray, depth: np.ndarray) -> np.ndarray:
     """Return the points [n, 5, 3] of sightings at similarities [n, 4, 4], at a depth [n]."""
     local = _POINTS * (depth / scales(poses))[:, None, None]

@@ -14,12 +14,14 @@ class MapFrame:
     The map at one frame of a stream; both frames begin as the first camera's optical frame.
 
     corrections: of the loops closed so far. map_from_odom [4, 4]: rigid. metres: of one unit of
-    the trajectory, by which lengths are multiplied in what is published.
+    the trajectory, by which lengths are multiplied in what is published. is_localized: whether
+    the map is a saved one, in whose frame it is then; None if it is not to be one.
     """
 
     corrections: Corrections
     map_from_odom: np.ndarray
     metres: float = 1.0
+    is_localized: bool | None = None
 
     @classmethod
     def none(cls) -> 'MapFrame':

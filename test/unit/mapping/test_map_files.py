@@ -150,6 +150,32 @@ def test_a_map_is_saved_under_new_names(tmp_path):
         assert map_files.read_tum(tum) == [POSE] * i
 
 
+def test_other_files_get_the_name_of_the_map(tmp_path):
+    for number in range(2):   # the second one gets another name, all of it
+        files = map_files.save_map(tmp_path, random_cloud(3), [POSE], others={
+            '.landmarks.safetensors': b'landmarks %d' % number})
+        assert [file.name.partition('.')[2] for file in files] == [
+            'ply', 'tum', 'landmarks.safetensors']
+        assert len({file.name.partition('.')[0] for file in files}) == 1
+        assert files[2].read_bytes() == b'landmarks %d' % number
+    assert len(list(tmp_path.iterdir())) == 6
+
+
+def test_all_files_of_a_map_have_names_or_none(tmp_path, monkeypatch):
+    real = map_files._move_to_new
+
+    def failing(part, file):
+        if file.suffix == '.safetensors':
+            raise OSError('no space left')
+        real(part, file)
+
+    monkeypatch.setattr(map_files, '_move_to_new', failing)
+    with pytest.raises(OSError, match='no space'):
+        map_files.save_map(tmp_path, random_cloud(3), [POSE],
+                           others={'.landmarks.safetensors': b'landmarks'})
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_full_disk_leaves_no_half_a_map(tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))

@@ -119,6 +119,9 @@ def test_a_closed_loop_moves_the_map_under_the_odometry():
     correction = pose_at(0.3, -0.1, 0.2)
     np.testing.assert_allclose(frame.map_from_odom(correction) @ odom,
                                level_from_optical() @ correction @ seen, atol=1e-12)
+    # A saved map's frame is where that map has it.
+    np.testing.assert_allclose(frame.map_from_odom(correction, is_placed=True) @ odom,
+                               correction @ seen, atol=1e-12)
     # A motion of the network's world, seen in odometry.
     moved = frame.in_odom(correction) @ odom
     np.testing.assert_allclose(moved, frame.placed(correction @ seen), atol=1e-12)

@@ -23,7 +23,7 @@ from xsvggt_ros.node.message_fields import fill, fill_xyz
 from xsvggt_ros.node.status.diagnostics import GpuMemory
 from xsvggt_ros.node.status.stream_statistics import FrameReport, Latency
 from xsvggt_ros.node.status.stream_status import cache_message, fill_report
-from xsvggt_ros.node.tracked_pose import LoopState, TrackedPose
+from xsvggt_ros.node.tracked_pose import Localization, LoopState, TrackedPose
 from xsvggt_ros.recordings.calibration import Calibration
 from xsvggt_ros.trajectory.loop_closer import LoopReport
 from xsvggt_ros.trajectory.map_frame import MapFrame
@@ -185,6 +185,17 @@ def test_status_messages_arrive():
         'tracks', 3, 0.5)
     assert (status.keyframes, status.loops_closed, status.loops_refused) == (3, 3, 6)
     assert (status.drift_corrected, status.drift_corrected_angle) == (1.0, 0.5)
+    assert not status.localizing and not status.localized
+    for since in (None, np.int64(1_500_000_000)):
+        found = Localization(since, few, {'few matches': few}, np.True_)
+        fill_report(status, replace(report, tracked=TrackedPose(
+            'tracks', few, one, np.eye(6), None, None,
+            replace(loops, localization=found))), [one])
+        assert_arrives(status)
+        assert status.localizing and status.localized == (since is not None)
+        assert status.localization_confirmations == 3
+        assert status.localized_since == (
+            Time() if since is None else Time(sec=1, nanosec=500_000_000))
     cache = cache_message(header(), stats, GpuMemory())
     assert_arrives(cache)
     assert cache.attention_kept == 0.5 and cache.bytes_used == 3

@@ -67,6 +67,14 @@ def test_a_height_band_without_heights_is_refused():
     DEFAULTS.changed(band | {'occupancy.max_height': 0.0}).check()   # chosen by the node
 
 
+def test_a_saved_map_needs_keyframes():
+    saved = {'map.localize_in': 'map.landmarks.safetensors'}
+    DEFAULTS.changed(saved).check()
+    for other in ({'trajectory.mode': 'tracked'}, {'image_topics': ['left', 'right']}):
+        with pytest.raises(ValueError, match='map.localize_in needs trajectory.mode optimized'):
+            DEFAULTS.changed(saved | other).check()
+
+
 @pytest.mark.parametrize('name, value, word', [
     ('cache.max_tokens', 0, '1 to 1000000'),
     ('cloud.stride', 65, '1 to 64'),

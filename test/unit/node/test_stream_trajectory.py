@@ -14,6 +14,7 @@ from xsvggt_ros.node.settings import DepthSettings, TrajectorySettings
 from xsvggt_ros.node.stream_trajectory import StreamTrajectory
 from xsvggt_ros.node.tracked_pose import TrackedPose
 from xsvggt_ros.trajectory.corrections import Corrections
+from xsvggt_ros.trajectory.landmark_map import landmark_map
 from xsvggt_ros.trajectory.projection import motion
 from xsvggt_ros.world.synthetic_world import SPLITS, SyntheticWorld
 
@@ -148,6 +149,105 @@ def test_a_loop_moves_the_map_and_the_unit_and_never_the_odometry(seen, monkeypa
     tracker.forget()
     assert tracker._loops is None and tracker._map.corrections is not frame.corrections
     tracker.close()
+
+
+def saved_and_later(metric=False):
+    """Return a saved map of a room, and the frames of a stream that begins in it later."""
+    world = SyntheticWorld(SPLITS['test'][1], 320, 240)
+    frames = [world.frame(index / RATE) for index in range(22)]
+    tracker = trajectory()
+    found = []
+    for index, one in enumerate(frames[:16]):
+        found.append(followed_to_the_end(tracker, one, index))
+    loops = found[-1][1].loops
+    tracker.close()
+    # The map has twice the unit of the stream, and a frame of its own.
+    kept = loops.kept
+    return frames, landmark_map(kept, MAP_FROM_WORLD, 2.0, metric)
+
+
+MAP_FROM_WORLD = motion(np.array([0, 0, 0.7, 10.0, 0, -3.0]))
+
+
+def followed_to_the_end(tracker, frame, index, metres=None):
+    """Return what becomes of a frame when all threads are done with the one before."""
+    found = tracker.follow(frame.image, None, result_of(frame, index), RESIZE,
+                           round(index * 1e9 / RATE), metres)
+    for thread in (tracker._window, tracker._loops):
+        if thread is not None:
+            thread.wait()
+    return found
+
+
+class Told(Log):
+    def __init__(self):
+        super().__init__()
+        self.infos = []
+
+    def info(self, text):
+        self.infos.append(text)
+
+
+@pytest.fixture(scope='module')
+def saved():
+    return saved_and_later()
+
+
+def placed(frames, start=3, metres=None, landmarks=None):
+    """Follow a stream that is looked for in a map; return the tracker and what it found."""
+    log = Told()
+    tracker = StreamTrajectory(TrajectorySettings('optimized'), DepthSettings('auto'), log,
+                               landmarks)
+    return tracker, [followed_to_the_end(tracker, one, index, metres)
+                     for index, one in enumerate(frames[start:])], log
+
+
+@pytest.mark.parametrize('metres', [None, 2.0])
+def test_a_stream_is_where_it_is_in_the_saved_map(saved, metres):
+    frames, landmarks = saved
+    start = 3
+    tracker, found, log = placed(frames, start, metres, landmarks)
+    factor = metres or 1.0
+    truth = [np.linalg.inv(frames[0].world_from_camera) @ one.world_from_camera
+             for one in frames[start:]]
+    states = [tracked.scaled(factor).loops for _, tracked in found]
+    assert states[0].map_frame.is_localized is False and states[0].localization.since_ns is None
+    begins = next(index for index, one in enumerate(states) if one.map_frame.is_localized)
+    assert states[-1].localization.since_ns == round(begins * 1e9 / RATE)
+    assert states[-1].localization.confirmations >= 4 and len(log.infos) == 1
+    poses = np.array([torch.linalg.inv(result.camera_from_world.double()).numpy()
+                      for result, _ in found])
+    steps = np.linalg.norm(np.diff(poses[:, :3, 3], axis=0), axis=1)
+    larger = 1.0 if metres else 2.0    # of the unit, once the stream is localised
+    assert steps[begins + 1:].max() < 3 * larger * np.median(steps[:begins])   # no jump
+    for index in range(begins, len(found)):
+        pose = poses[index].copy()
+        pose[:3, 3] *= factor
+        there = states[index].map_frame.metric_map_from_odom @ pose
+        true = truth[index].copy()
+        true[:3, 3] *= 2.0             # as the map has it
+        true = MAP_FROM_WORLD @ true
+        assert np.linalg.norm(there[:3, 3] - true[:3, 3]) < 0.2
+        assert np.allclose(there[:3, :3], true[:3, :3], atol=0.06)
+    ratio = found[-1][0].depth.median() / result_of(frames[-1], 0).depth.median()
+    assert ratio == pytest.approx(larger, rel=0.1)
+    # Keyframes are in the saved map's frame, too, and the next stream begins anew.
+    keyframes = states[-1].keyframes[:, :3, 3] * factor
+    expected = np.array([(MAP_FROM_WORLD @ one)[:3, 3] for one in (
+        np.block([[one[:3, :3], 2.0 * one[:3, 3:]], [np.zeros((1, 3)), np.ones((1, 1))]])
+        for one in truth)])
+    assert np.linalg.norm(keyframes[:, None] - expected, axis=2).min(1).max() < 0.25
+    tracker.forget()
+    again = followed_to_the_end(tracker, frames[start], 0)[1].loops
+    assert again.map_frame.is_localized is False and again.localization.confirmations == 0
+    tracker.close()
+
+
+def test_while_metres_are_not_known_nothing_is_placed(saved):
+    frames, landmarks = saved
+    tracker, found, _ = placed(frames[:14], 3, float('nan'), landmarks)
+    tracker.close()
+    assert found[-1][1].loops.map_frame.is_localized is False
 
 
 def test_loops_that_fail_are_a_warning_and_poses_go_on(seen, monkeypatch):

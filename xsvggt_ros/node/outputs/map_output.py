@@ -20,6 +20,8 @@ from xsvggt_ros.node.loading import StartError
 from xsvggt_ros.node.outputs.publishers import Publishers
 from xsvggt_ros.node.settings import MapSettings
 from xsvggt_ros.node.status.fault_log import FaultLog
+from xsvggt_ros.trajectory.landmark_file import ENDING, to_bytes
+from xsvggt_ros.trajectory.landmark_map import LandmarkMap
 
 Moves = Callable[[np.ndarray], np.ndarray]   # from keyframes [K] to similarities [K, 4, 4]
 
@@ -155,27 +157,44 @@ class MapOutput:
             except Exception as error:
                 self._report('the map could not be published', error)
 
-    def save(self, settings: MapSettings) -> str:
-        """Write map and trajectory as files; return what was written. Raises MapError."""
+    @property
+    def is_metric(self) -> bool:
+        """Return whether lengths are multiplied by the metres of the stream's unit."""
+        return self._metres is not None
+
+    def save(self, settings: MapSettings, is_metric: bool | None = None,
+             landmarks: Callable[[], LandmarkMap] | None = None) -> str:
+        """
+        Write map and trajectory as files; return what was written. Raises MapError.
+
+        is_metric: whether lengths are in metres, None: if the stream has a scale. landmarks:
+        makes what a later stream is found by, which is written, too.
+        """
         if self._map is None:
             raise MapError('there is no map: set map.enable to true and start the node again')
         points = self._points()
         if not len(points):
             raise MapError('the map is empty: no image has been processed since the stream began')
-        unit = "the network's own unit" if self._metres is None else 'metres'
+        is_metric = self.is_metric if is_metric is None else is_metric
+        unit = 'metres' if is_metric else "the network's own unit"
         comment = (f'xsvggt_ros, frame {self._odom_frame}, lengths in {unit}, voxels of '
                    f'{self._map.voxel_size:.4g}, weights: {self._model}').replace('\n', ' ')
         folder = settings.save_directory
         try:
-            ply, tum = save_map(Path(folder).expanduser(), cloud_from_packed(points),
-                                self._poses(), comment)
+            found = landmarks() if landmarks is not None else None
+            others = {ENDING: to_bytes(found)} if found is not None and found.places else {}
+            ply, tum, *more = save_map(Path(folder).expanduser(), cloud_from_packed(points),
+                                       self._poses(), comment, others)
         except (OSError, RuntimeError, ValueError, MemoryError) as error:
             reason = str(error) or type(error).__name__
             raise MapError(
                 f"the map cannot be saved in map.save_directory '{folder}': {reason}. The map is "
                 'kept; set another folder, or free disk space, and call again') from error
         thinned = f', every {self._trajectory.stride}th' if self._trajectory.stride > 1 else ''
-        return f'{ply} ({len(points)} points), {tum} ({len(self._trajectory)} poses{thinned})'
+        words = f'{ply} ({len(points)} points), {tum} ({len(self._trajectory)} poses{thinned})'
+        if found is not None and more:
+            words += f', {more[0]} ({len(found.places)} keyframes)'
+        return words
 
     # Parts ---------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from xsvggt_ros.node.outputs.publishers import Publishers
 from xsvggt_ros.node.settings import PoseSettings
 from xsvggt_ros.node.status.fault_log import FaultLog
 from xsvggt_ros.node.tracked_pose import LoopState, TrackedPose
+from xsvggt_ros.trajectory.landmark_map import landmark_map, LandmarkMap
 from xsvggt_ros.trajectory.map_frame import MapFrame
 
 Edge = tuple[str, str, np.ndarray]  # parent, child, parent_from_child [4, 4]
@@ -107,6 +108,12 @@ class PoseOutputs:
                 header, odom_frame, placed @ np.linalg.inv(base_from_optical)))
         return Pose.from_matrix(odom_from_camera)
 
+    def landmarks(self, loops: LoopState, is_metric: bool) -> LandmarkMap:
+        """Return what keyframes see, in the odometry frame, in the unit of what is published."""
+        frame = loops.map_frame
+        return landmark_map(loops.kept, self._frame.placed(frame.odom_from_map(np.eye(4))),
+                            frame.metres, is_metric)
+
     def moves(self, before: MapFrame, now: MapFrame, keyframes: np.ndarray) -> np.ndarray:
         """Return by which [K, 4, 4] what keyframes [K] saw moved in the odometry frame."""
         return self._frame.in_odom(now.moves(before, keyframes))
@@ -162,9 +169,10 @@ class PoseOutputs:
             edges.append((body_frame, odom_frame, np.linalg.inv(odom_from_body)))
         elif settings.publish_tf:
             edges.append((odom_frame, body_frame, odom_from_body))
-        if settings.publish_map_tf:
-            edges.append((settings.map_frame, odom_frame,
-                          self._frame.map_from_odom(self._map.metric_map_from_odom)))
+        # The frame of a saved map is not known before the stream is recognised in it.
+        if settings.publish_map_tf and self._map.is_localized is not False:
+            edges.append((settings.map_frame, odom_frame, self._frame.map_from_odom(
+                self._map.metric_map_from_odom, bool(self._map.is_localized))))
         free = [edge for edge in edges if self._is_free(*edge[:2])]
         if len(free) == len(edges):
             self._faults.clear('tf')

@@ -23,7 +23,7 @@ from xsvggt_ros.node.outputs.map_output import MapOutput, Moves
 from xsvggt_ros.node.outputs.occupancy_output import OccupancyOutput
 from xsvggt_ros.node.outputs.pose_outputs import PoseOutputs
 from xsvggt_ros.node.outputs.publishers import Publishers
-from xsvggt_ros.node.settings import Settings
+from xsvggt_ros.node.settings import MapSettings, Settings
 from xsvggt_ros.node.status.diagnostics import GpuMemory
 from xsvggt_ros.node.status.fault_log import FaultLog
 from xsvggt_ros.node.status.stream_statistics import (
@@ -96,6 +96,7 @@ class StreamOutputs:
         self._pose: Pose | None = None  # what `publish` found out, for `account`
         self._centre: np.ndarray | None = None
         self._map_frame = MapFrame.none()   # that the map has followed
+        self._loops: LoopState | None = None   # of the newest image
         self._published = 0.0
         self._packing = self._publishing = 0.0  # seconds
 
@@ -108,7 +109,7 @@ class StreamOutputs:
         self._statistics.forget_stream()
         self._metres = 1.0
         self._pose = self._centre = None
-        self._map_frame = MapFrame.none()
+        self._map_frame, self._loops = MapFrame.none(), None
         self._poses.begin_stream()
         self.map.forget()
         self._occupancy.forget()
@@ -178,6 +179,16 @@ class StreamOutputs:
         factor, self._metres = metres / self._metres, metres
         return self._poses.rescale(factor)
 
+    def save_map(self, settings: MapSettings) -> str:
+        """Write the map and what a later stream is found by in it; raises MapError."""
+        loops = self._loops
+        if loops is None:
+            return self.map.save(settings)
+        is_metric = self.map.is_metric or (
+            bool(loops.map_frame.is_localized) and loops.localization is not None
+            and loops.localization.is_metric)
+        return self.map.save(settings, is_metric, lambda: self._poses.landmarks(loops, is_metric))
+
     def map_is_due(self, settings: Settings) -> bool:
         """Return whether somebody waits for a newer map or grid; from any thread."""
         return self.map.is_due(settings.map) or self._occupancy.is_due(settings.occupancy)
@@ -192,6 +203,7 @@ class StreamOutputs:
         if self._pose is not None:
             metres = frame.scale.metres if frame.scale else None
             loops = None if frame.tracked is None else frame.tracked.loops
+            self._loops = loops
             self.map.add(
                 frame.header, lambda: without_gaps(cloud_of(frame.host)), self._pose, metres,
                 settings, self._centre, loops.keyframe if loops else 0,

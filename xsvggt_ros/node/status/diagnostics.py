@@ -346,6 +346,7 @@ def _tracking(s: Snapshot) -> Part:
     values: dict[str, object] = {
         'resets': s.resets, 'last reset': s.last_reset or 'none',
         'scale': f'{s.scale.metres:.4g} m per unit' if s.scale else "the network's own unit"}
+    localization = None
     if s.report is not None:
         values['mean confidence'] = f'{s.report.confidence_mean:.3f}'
         values['expected depth error (%)'] = (
@@ -357,6 +358,9 @@ def _tracking(s: Snapshot) -> Part:
             values['reprojection error'] = f'{tracked.error:.2f} pixels'
             if tracked.loops is not None:
                 values.update(_loops(tracked.loops))
+                localization = tracked.loops.localization
+    if localization is not None:
+        values['localization'] = localization.describe()
     if s.tf_refused:
         values['TF refused'] = '; '.join(s.tf_refused[-3:])
         values['TF edges refused'] = len(s.tf_refused)
@@ -364,6 +368,8 @@ def _tracking(s: Snapshot) -> Part:
         return WARN, s.tf_fault.message, values
     if s.report is None:
         return OK, 'no stream yet', values
+    if localization is not None and localization.since_ns is None:
+        return WARN, f'{localization.describe()}; map.localize_in names the map', values
     if 0 < s.max_depth_error < s.report.depth_error:
         return WARN, (
             f'the network expects its depth to be off by {100 * s.report.depth_error:.0f} %: it '

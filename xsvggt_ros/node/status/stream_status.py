@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from rclpy.time import Time
 from std_msgs.msg import Header
 
 from xsvggt_ros.engine.stream_engine import CacheStats
@@ -95,6 +96,12 @@ def fill_trajectory(message: StreamStatus, tracked: TrackedPose | None) -> None:
              loops_refused=sum(report.refused.values()),
              drift_corrected=report.moved * tracked.loops.map_frame.metres,
              drift_corrected_angle=report.turned)
+    if tracked.loops is not None and tracked.loops.localization is not None:
+        localization = tracked.loops.localization
+        since = localization.since_ns
+        fill(message, localizing=True, localized=since is not None,
+             localized_since=Time(nanoseconds=since or 0).to_msg(),
+             localization_confirmations=localization.confirmations)
 
 
 def cache_message(header: Header, cache: CacheStats, gpu: GpuMemory) -> CacheStatus:
