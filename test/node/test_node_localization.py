@@ -67,14 +67,24 @@ def test_keyframes_are_saved_where_the_map_has_them(saved):
     assert apart.max() < 0.1 and apart[0] < 1e-6   # what the window found out later
 
 
-def test_a_later_stream_is_found_in_the_map_that_was_saved(robot, frames, saved, tmp_path):
+@pytest.fixture
+def later(robot, saved, tmp_path):
+    """Return a node that looks for its stream in the saved map."""
+    node = NodeProcess(tmp_path / 'node.log', trajectory__mode='optimized', publish_map_tf=True,
+                       map__localize_in=saved['landmarks.safetensors'])
+    try:
+        robot.wait_until_subscribed(node)
+        robot.received['tf'].clear()
+        yield node
+    finally:
+        node.process.kill()
+
+
+def test_a_later_stream_is_found_in_the_map_that_was_saved(robot, frames, saved, later):
+    node = later
     way = np.array([pose.position for pose in read_tum(saved['tum'])])
     true = np.array([frame.world_from_camera[:3, 3] for frame in frames])
     to_truth = metrics.align(way, true[:SAVED])
-    node = NodeProcess(tmp_path / 'node.log', trajectory__mode='optimized', publish_map_tf=True,
-                       map__localize_in=saved['landmarks.safetensors'])
-    robot.wait_until_subscribed(node)
-    robot.received['tf'].clear()
     localized, off, before = [], [], None
     for index, frame in enumerate(frames[BEGIN:]):
         message = message_of(frame, BEGIN + index)
