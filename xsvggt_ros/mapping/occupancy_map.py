@@ -1,10 +1,12 @@
 """An occupancy grid that grows with a stream, in bounded memory and a bounded time a frame."""
 
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from xsvggt_ros.geometry.similarity import apply_to_pose, scales
 from xsvggt_ros.mapping.floor import Floor
 from xsvggt_ros.mapping.keyframes import Keyframes
 from xsvggt_ros.mapping.occupancy import allocate, Cells, GridOptions, Rays
@@ -19,10 +21,15 @@ _FLOOR_POINTS = 4000   # that it is looked for in
 
 @dataclass(frozen=True)
 class _Scan:
-    """Points [N, 3] in the camera's frame, and where that was in the odometry frame."""
+    """
+    Points [N, 3] in the camera's frame, and where that was in the odometry frame.
+
+    keyframe: of the trajectory, of which it is a part.
+    """
 
     points: np.ndarray
     odom_from_camera: np.ndarray
+    keyframe: int
 
     def rays(self, grid_from_odom: np.ndarray) -> Rays:
         return Rays.transformed(self.points, grid_from_odom @ self.odom_from_camera)
@@ -51,14 +58,20 @@ class OccupancyMap:
         self._pending: deque[_Scan] = deque()
         self._next_floor = LEAST_SCANS            # scans at which it is looked for again
         self._count = 0
+        self._off = 0.0                           # by which scans have moved since they were cast
 
-    def add(self, points: np.ndarray, odom_from_camera: np.ndarray) -> bool:
-        """Take the points [N, 3] of a frame in its camera's frame if it is a keyframe."""
+    def add(self, points: np.ndarray, odom_from_camera: np.ndarray, keyframe: int = 0) -> bool:
+        """
+        Take the points [N, 3] of a frame in its camera's frame if it is far from the last one.
+
+        keyframe: of the trajectory, of which the frame is a part.
+        """
         points = points[np.isfinite(points).all(axis=1)]
         depth = float(np.median(points[:, 2])) if len(points) else 0.0
         if not self._scans.takes(odom_from_camera, depth):
             return False
-        scan = _Scan(points[::len(points) // RAYS + 1].astype(np.float32), odom_from_camera)
+        scan = _Scan(points[::len(points) // RAYS + 1].astype(np.float32), odom_from_camera,
+                     keyframe)
         self._scans.add(scan)
         self._pending.append(scan)
         self._count += 1
@@ -69,10 +82,33 @@ class OccupancyMap:
         def scaled(scan: _Scan) -> _Scan:
             pose = scan.odom_from_camera.copy()
             pose[:3, 3] = centre + factor * (pose[:3, 3] - centre)
-            return _Scan(scan.points * np.float32(factor), pose)
+            return replace(scan, points=scan.points * np.float32(factor), odom_from_camera=pose)
 
         self._scans.items = [scaled(scan) for scan in self._scans.items]
         self._begin_anew()
+
+    def move(self, similarities: Callable[[np.ndarray], np.ndarray]) -> bool:
+        """
+        Move all scans; return whether the grid is to be made anew for that.
+
+        similarities: from keyframes [N] to transforms [N, 4, 4] of the odometry frame. What moves
+        by less than a cell is not cast anew, and nothing is before all scans are in the grid:
+        one that follows each of many loops would never be complete.
+        """
+        scans = self._scans.items
+        if not scans:
+            return False
+        moves = similarities(np.array([scan.keyframe for scan in scans]))
+        moved = {id(scan): _moved(scan, move) for scan, move in zip(scans, moves)}
+        self._off += max(_shift(scan, moved[id(scan)]) for scan in scans)
+        self._pending = deque(moved.get(id(scan), scan) for scan in self._pending)
+        self._scans.items = list(moved.values())
+        return self.is_off
+
+    @property
+    def is_off(self) -> bool:
+        """Return whether scans have moved by more than a cell since they were cast."""
+        return self._cells is not None and self._off > self._cells.resolution
 
     def cast(self, options: GridOptions) -> bool:
         """
@@ -80,7 +116,8 @@ class OccupancyMap:
 
         options: in the stream's unit; 0 is chosen, see `GridOptions`.
         """
-        if options != self._given or self._count >= self._next_floor:
+        if options != self._given or self._count >= self._next_floor or (
+                self.is_off and not self._pending):
             self._begin_anew()
         if self._cells is None and not self._begin_grid(options):
             return False
@@ -110,6 +147,7 @@ class OccupancyMap:
 
     def _begin_anew(self) -> None:
         self._cells = self._floor = None
+        self._off = 0.0
         self._pending = deque(self._scans.items)
 
     def _begin_grid(self, options: GridOptions) -> bool:
@@ -128,3 +166,18 @@ class OccupancyMap:
         self._cells = allocate(rays, self._chosen.resolution, MOST_CELLS)
         self._next_floor = 2 * self._count
         return True
+
+
+def _moved(scan: _Scan, similarity: np.ndarray) -> _Scan:
+    """Return a scan that a similarity [4, 4] of the odometry frame has moved."""
+    return replace(scan, odom_from_camera=apply_to_pose(similarity, scan.odom_from_camera),
+                   points=scan.points * np.float32(scales(similarity)))
+
+
+def _shift(scan: _Scan, moved: _Scan) -> float:
+    """Return by how far a scan's points, those in the middle of them, have moved."""
+    middles = [one.odom_from_camera @ np.append(np.median(one.points, axis=0), 1.0)
+               for one in (scan, moved)]
+    origins = [one.odom_from_camera[:3, 3] for one in (scan, moved)]
+    return float(max(np.linalg.norm(middles[1][:3] - middles[0][:3]),
+                     np.linalg.norm(origins[1] - origins[0])))

@@ -62,6 +62,53 @@ def test_the_grid_is_the_room_and_grows_with_it():
     assert set(np.unique(grid.cells.occupancy())) == {-1, 0, 100}
 
 
+def drifted(pose, number):
+    """Return the pose of a later scan as it is seen after a loop that is not closed yet."""
+    drift = turned(0.0, (0.4, 0.2, 0.0)) @ np.linalg.inv(turned(0.0, (0, 0, 0)))
+    return drift @ pose if number >= 10 else pose
+
+
+def test_the_grid_follows_a_loop_with_the_unit_of_what_was_seen():
+    grid, unit = OccupancyMap(), 0.8
+    for number, pose in enumerate(TURN):
+        late = number >= 10
+        grid.add(points(pose, unit if late else 1.0), drifted(scaled(pose, unit) if late else pose,
+                                                            number), keyframe=number)
+    all_cast(grid)
+    with pytest.raises(AssertionError):
+        check_room(grid)
+    back = np.linalg.inv(drifted(np.eye(4), 10))
+    back[:3] /= unit
+    moves = np.stack([back if number >= 10 else np.eye(4) for number in range(30)])
+    assert grid.move(lambda keyframes: moves[keyframes])
+    all_cast(grid)
+    check_room(grid)
+    # What moves nothing by a cell is no reason to begin anew; many such things are.
+    little = np.eye(4)
+    little[0, 3] = 0.04
+    cells = grid.cells
+    for expected in (False, False, True):
+        assert grid.move(lambda keyframes: np.tile(little, (len(keyframes), 1, 1))) is expected
+    all_cast(grid)
+    assert grid.cells is not cells
+
+
+def test_loops_while_scans_are_cast_do_not_keep_the_grid_from_being_complete():
+    grid = OccupancyMap()
+    for number, pose in enumerate(TURN):
+        grid.add(points(pose), pose, number)
+    away = np.eye(4)
+    away[0, 3] = 0.5
+    for _ in range(20):
+        grid.move(lambda keyframes: np.tile(away, (len(keyframes), 1, 1)))
+        if grid.cast(OPTIONS):
+            assert grid.is_off   # and it will be made anew
+            break
+    else:
+        raise AssertionError('it is never complete')
+    assert not OccupancyMap().move(lambda keyframes: None)   # nothing is there to move
+
+
 def test_another_unit_scales_the_grid():
     grid = OccupancyMap()
     for pose in TURN:

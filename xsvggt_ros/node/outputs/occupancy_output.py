@@ -15,6 +15,7 @@ from xsvggt_ros.mapping.occupancy_map import OccupancyMap
 from xsvggt_ros.mapping.trajectory import StampedPose
 from xsvggt_ros.node.frames import Pose
 from xsvggt_ros.node.message_fields import fill, fill_xyz
+from xsvggt_ros.node.outputs.map_output import Moves
 from xsvggt_ros.node.outputs.publishers import Publishers
 from xsvggt_ros.node.settings import OccupancySettings
 from xsvggt_ros.node.status.fault_log import FaultLog
@@ -48,21 +49,27 @@ class OccupancyOutput:
                 OccupancyGrid(), header=Header(frame_id=self._odom_frame)))
             self._latched = False
 
-    def add(self, header: Header, cloud: np.ndarray, pose: Pose, metres: float | None,
-            centre: np.ndarray | None = None) -> None:
+    def follow(self, metres: float | None, centre: np.ndarray | None = None,
+               moves: Moves | None = None) -> None:
         """
-        Take a frame's packed cloud [N, 5] in its camera's frame.
+        Bring what was gathered to where it is known to be by now.
 
         metres: in a unit of the network, if that is known; when it changes all is scaled about
-        ``centre`` [3] in the odometry frame (None: its origin).
+        ``centre`` [3] in the odometry frame (None: its origin). moves: see `MapOutput.add`.
         """
         with self._reporting():
             if metres != self._metres:
                 factor = (metres or 1.0) / (self._metres or 1.0)
                 self._map.rescale(factor, np.zeros(3) if centre is None else centre)
                 self._metres, self._changed = metres, True
+            if moves is not None:
+                self._changed |= self._map.move(moves)
+
+    def add(self, header: Header, cloud: np.ndarray, pose: Pose, keyframe: int = 0) -> None:
+        """Take a frame's packed cloud [N, 5] in its camera's frame; keyframe: of its pose."""
+        with self._reporting():
             stamped = StampedPose(nanoseconds(header), pose.position, pose.orientation)
-            self._changed |= self._map.add(cloud[:, :3], stamped.matrix())
+            self._changed |= self._map.add(cloud[:, :3], stamped.matrix(), keyframe)
             self._header = header
 
     def is_due(self, settings: OccupancySettings) -> bool:
@@ -104,7 +111,8 @@ class OccupancyOutput:
         fill_xyz(grid.info.origin.orientation, place.orientation)
         grid.data = array('b', cells.occupancy().tobytes())
         self._publishers.occupancy.publish(grid)
-        self._changed, self._latched, self._shown = False, True, options
+        self._latched, self._shown = True, options
+        self._changed = self._map.is_off   # loops were closed while it was made
         self._published_at = time.monotonic()
 
 

@@ -204,13 +204,14 @@ class StreamOutputs:
             metres = frame.scale.metres if frame.scale else None
             loops = None if frame.tracked is None else frame.tracked.loops
             self._loops = loops
+            keyframe, moves = (loops.keyframe, self._moves(loops)) if loops else (0, None)
             self.map.add(
                 frame.header, lambda: without_gaps(cloud_of(frame.host)), self._pose, metres,
-                settings, self._centre, loops.keyframe if loops else 0,
-                self._moves(loops) if loops else None)
+                settings, self._centre, keyframe, moves)
+            self._occupancy.follow(metres, self._centre, moves)
             if 'cloud' in frame.host:   # it is not without a map and subscribers
                 self._occupancy.add(frame.header, without_gaps(cloud_of(frame.host)), self._pose,
-                                    metres, self._centre)
+                                    keyframe)
             self._centre = None
         self.publish_maps(frame.settings)
 
