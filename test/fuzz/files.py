@@ -19,6 +19,10 @@ from xsvggt_ros.mapping.trajectory import StampedPose
 from xsvggt_ros.recordings import outputs
 from xsvggt_ros.recordings.calibration import CalibrationError, load_calibration
 from xsvggt_ros.recordings.image_folder import ImageFolder
+from xsvggt_ros.trajectory.landmark_file import LandmarkFileError, read_landmarks, to_bytes
+from xsvggt_ros.trajectory.landmark_map import LandmarkMap
+from xsvggt_ros.trajectory.matching import Features
+from xsvggt_ros.trajectory.places import Place
 
 BREAK = b'\0|\0'  # between the files of one input
 STAMPS = ('1305031102.175304', '1305031102.211214', '1305031102.243211')
@@ -127,6 +131,16 @@ def read_cloud(data: bytes) -> bool:
     return False
 
 
+def read_landmark_file(data: bytes) -> bool:
+    """Read the landmarks of a saved map."""
+    with contextlib.suppress(LandmarkFileError):
+        found = read_landmarks(file_with('a.landmarks.safetensors', data))
+        assert np.isfinite(found.poses).all() and found.landmarks * 40 <= len(data)
+        assert all(np.isfinite(place.points).all() for place in found.places)
+        return True
+    return False
+
+
 def read_calibration(data: bytes) -> bool:
     """Read a calibration file and make a camera of it."""
     with contextlib.suppress(CalibrationError):
@@ -191,6 +205,17 @@ def cloud_seeds() -> list[bytes]:
              b'property double x\nproperty uchar red\nelement face 0\n'
              b'property list uchar int vertex_indices\nend_header\n' + bytes(9))
     return [path.read_bytes(), other]
+
+
+def landmark_seeds() -> list[bytes]:
+    """Return a map of two keyframes with three landmarks each."""
+    camera = np.array([[100.0, 0, 80], [0, 100, 60], [0, 0, 1]])
+    thumbnail = np.zeros((15, 20), np.float32)
+    places = tuple(Place(
+        number, Features(number, np.zeros((3, 2), np.float32), np.zeros((3, 32), np.uint8),
+                         np.arange(3)), np.ones((3, 3)), np.ones(3), thumbnail, thumbnail,
+        camera, (160, 120), False) for number in range(2))
+    return [to_bytes(LandmarkMap(places, np.tile(np.eye(4), (2, 1, 1)), True))]
 
 
 def calibration_seeds() -> list[bytes]:
@@ -262,6 +287,9 @@ TARGETS = (
            lambda: [b'1403636579763555584\n1403636579813555456', b'img1\nimg2\nimg10',
                     b'1305031102.175304\n1305031102.211214\n1305031102.5'], NAME_TOKENS),
     Target('tum_trajectory', read_trajectory, trajectory_seeds, LIST_TOKENS),
+    Target('landmark_file', read_landmark_file, landmark_seeds,
+           (b'"data_offsets":[0,0]', b'"shape":[', b'"dtype":"F32"', b'__metadata__', b'version',
+            b'\x00\x00\xc0\x7f', b'\xff' * 8, b'4294967296')),
     Target('ply_cloud', read_cloud, cloud_seeds, PLY_TOKENS),
     Target('cache_table', read_table, table_seeds, (b'\r\n', b',', b'nan', b'"', b'stamp')),
     Target('option_values', read_command_line, lambda: [b'640x480', b'7', b'0.5', b'1e3'],

@@ -13,6 +13,7 @@ import yaml  # noqa: E402
 from xsvggt_ros.cli.main import main  # noqa: E402
 from xsvggt_ros.geometry import metrics  # noqa: E402
 from xsvggt_ros.mapping.map_files import read_tum  # noqa: E402
+from xsvggt_ros.recordings.followed_frames import FollowedFrames  # noqa: E402
 from xsvggt_ros.recordings.recording import LANDMARKS_FILE  # noqa: E402
 from xsvggt_ros.trajectory.landmark_file import read_landmarks  # noqa: E402
 from xsvggt_ros.world.synthetic_world import DEMO_SEED, SyntheticWorld  # noqa: E402
@@ -102,6 +103,17 @@ def test_another_room_is_told_and_keeps_a_frame_of_its_own(saved, tmp_path, caps
     assert not report['localization']['localized'] and not report['scale']['metric']
     assert sum(report['localization']['not_recognised'].values()) > 0
     assert np.linalg.norm(positions(out)[0][0]) < 1e-6   # it begins at its own origin
+
+
+def test_a_recording_that_is_recognised_too_late_stays_in_one_frame(
+        saved, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(FollowedFrames.__init__, '__defaults__', (1_000_000, None))
+    out = tmp_path / 'out'
+    assert main(['reconstruct', *recording(tmp_path, DEMO_SEED), '--out', str(out),
+                 '--localize-in', str(saved / LANDMARKS_FILE)]) == 0
+    assert 'recognised when files were being written already' in capsys.readouterr().out
+    assert not json.loads((out / 'report.json').read_text())['localization']['localized']
+    assert np.linalg.norm(positions(out)[0][0]) < 1e-6
 
 
 @pytest.mark.parametrize('arguments, words', [
