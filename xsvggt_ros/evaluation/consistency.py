@@ -15,7 +15,6 @@ from xsvggt_ros.evaluation.eval_streams import EvalStream
 from xsvggt_ros.evaluation.evaluation import Prediction
 from xsvggt_ros.evaluation.followed import first_camera
 from xsvggt_ros.geometry.similarity import align, scales
-from xsvggt_ros.trajectory.adjustment import solve
 from xsvggt_ros.trajectory.config import TrajectoryConfig
 from xsvggt_ros.trajectory.local_map import WindowProblem
 from xsvggt_ros.trajectory.loop_closer import LoopCloser
@@ -80,7 +79,7 @@ def run_odometry(predicted: Prediction, stream: EvalStream, mode: str,
     found = []
     for index, grey in enumerate(stream.greys):
         if asked is not None:
-            odometry.apply(asked, solve(asked.problem))
+            odometry.apply(asked, asked.solve())
         estimate = odometry.step(Frame(
             grey, predicted.depths[index], confidences[index],
             predicted.world_from_camera[index], model_from_source,

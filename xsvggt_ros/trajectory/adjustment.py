@@ -6,7 +6,7 @@ exp(-l). Each has a prior: the network's depth there, with Cauchy's kernel; obse
 Huber's. Levenberg-Marquardt on the poses, the landmarks eliminated by their Schur complement.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -26,6 +26,9 @@ _LARGEST_STEP = 0.7      # of a log depth in one iteration
 _CONVERGED = 1e-3        # relative gain below which it is done
 _TRIES = 3               # dampings of one iteration
 _FOCAL_BLOCK = 1
+UNKNOWN_SIGMA = 0.6      # of log depths of a scene of which nothing is known
+_ITERATIONS_ANEW = 30
+_MUCH_BETTER = 0.8       # of the cost of what was seen, below which it is begun anew
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ class Solution:
     covariance: of the free poses [6 W, 6 W], the focal length's uncertainty in it; None if it
     could not be had. depth_information [M]: inverse variance of each log depth, poses held.
     focal_variance: of log_focal, None where the focal length is known. errors [n]: pixels.
+    is_anew: whether it was found without the depths that landmarks had, see `solve_beginning`.
     """
 
     poses: np.ndarray
@@ -85,6 +89,7 @@ class Solution:
     focal_variance: float | None
     errors: np.ndarray
     cost: float
+    is_anew: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,37 @@ def solve(problem: Problem) -> Solution:
     covariance, focal_variance = system.covariance()
     return Solution(state.poses, state.depth, state.focal, covariance, system.depths,
                     focal_variance, np.sqrt(solver.squares(state)), cost)
+
+
+def solve_beginning(problem: Problem) -> Solution:
+    """
+    Return the adjusted window of a stream that has just begun.
+
+    Depths that are wrong the other way round (a floor that rises towards the camera, a near thing
+    taken for a far one) make a camera that moves look like one that turns, and all that is seen
+    later is fitted to that: a minimum from which small steps do not lead away. So it is solved
+    twice more without the network's depths, from cameras that have not moved: with the relief
+    that was found turned inside out, and with none. What explains much better what was seen is
+    taken. (That a relief and its reverse look alike: Belhumeur, Kriegman and Yuille, IJCV 1999.)
+    """
+    found = solve(problem)
+    middle = np.median(problem.prior)
+    flat = np.full(len(problem.prior), middle)
+    poses = problem.poses.copy()
+    poses[problem.free] = poses[0]
+    unknown = replace(problem, poses=poses, prior=flat, iterations=_ITERATIONS_ANEW,
+                      prior_sigma=np.full(len(flat), UNKNOWN_SIGMA))
+    anew = min((solve(replace(unknown, log_inverse_depth=depth))
+                for depth in (2 * middle - found.log_inverse_depth, flat)),
+               key=lambda solution: _seen_cost(problem, solution))
+    if not _seen_cost(problem, anew) < _MUCH_BETTER * _seen_cost(problem, found):
+        return found
+    return replace(anew, is_anew=True)
+
+
+def _seen_cost(problem: Problem, solution: Solution) -> float:
+    """Return the robust cost of the observations alone."""
+    return huber_cost((solution.errors / problem.pixel_sigma) ** 2, problem.huber)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xsvggt_ros.trajectory.adjustment import FocalPrior, Problem, rescaled, Solution
+from xsvggt_ros.trajectory.adjustment import (
+    FocalPrior,
+    Problem,
+    rescaled,
+    Solution,
+    solve,
+    solve_beginning,
+    UNKNOWN_SIGMA,
+)
 from xsvggt_ros.trajectory.config import TrajectoryConfig
 from xsvggt_ros.trajectory.projection import inverse, nearest_pose, rays
 from xsvggt_ros.trajectory.tracker import Tracks
@@ -16,13 +24,22 @@ _BAD = 8.0           # sigmas of an observation from which its landmark is given
 
 @dataclass(frozen=True)
 class WindowProblem:
-    """A problem and whose it is: numbers of its keyframes, landmarks and observers."""
+    """
+    A problem and whose it is: numbers of its keyframes, landmarks and observers.
+
+    begins: whether the stream's first keyframe is in the window, so that all may be wrong yet.
+    """
 
     problem: Problem
     keyframes: np.ndarray   # of the poses
     landmarks: np.ndarray
     newest: int             # keyframe
     log_focal: float        # when it was made
+    begins: bool
+
+    def solve(self) -> Solution:
+        """Return its solution; takes milliseconds, and may be called by any thread."""
+        return solve_beginning(self.problem) if self.begins else solve(self.problem)
 
 
 class LocalMap:
@@ -165,7 +182,7 @@ class LocalMap:
             config.pixel_sigma * self._pixel_scale, config.huber, config.depth_cauchy, focal,
             config.iterations)
         return WindowProblem(problem, self.keyframes, wanted, int(self.keyframes[-1]),
-                             self._log_focal)
+                             self._log_focal, bool(newest[0] == 0))
 
     def _has_baseline(self, landmarks: np.ndarray, keyframes: np.ndarray) -> bool:
         """Return whether keyframes are so far apart that landmarks [rows] move in the image."""
@@ -189,6 +206,8 @@ class LocalMap:
         known = np.isin(asked.landmarks, self._ids, assume_unique=True)
         rows = np.searchsorted(self._ids, asked.landmarks[known])
         self._depth[rows] = solution.log_inverse_depth[known]
+        if solution.is_anew:
+            self._prior_sigma[rows] = np.maximum(self._prior_sigma[rows], UNKNOWN_SIGMA)
         self._information[rows] = solution.depth_information[known]
         if problem.focal is not None:
             self._apply_focal(asked, solution)

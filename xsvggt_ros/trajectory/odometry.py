@@ -5,9 +5,10 @@ from functools import partial
 
 import numpy as np
 
-from xsvggt_ros.trajectory.adjustment import Solution, solve
+from xsvggt_ros.trajectory.adjustment import Solution
 from xsvggt_ros.trajectory.config import TrajectoryConfig
 from xsvggt_ros.trajectory.depth_field import correction, Seen
+from xsvggt_ros.trajectory.depth_trust import DepthTrust
 from xsvggt_ros.trajectory.fallback import Fallback, Located
 from xsvggt_ros.trajectory.gaps import Gap, GapWatch
 from xsvggt_ros.trajectory.keyframes import KeyframeRule
@@ -107,6 +108,7 @@ class Odometry:
         self._keyframes = 0
         self._log_scale = 0.0
         self._spread: float | None = None
+        self._trust = DepthTrust()
         self._keyframe_from_last = np.eye(4)
         self._motion: np.ndarray | None = None   # between the last two frames
         self._doubtful = False                   # whether the pose may be that of what moves
@@ -182,12 +184,14 @@ class Odometry:
         asked = problem.problem
         off = np.abs(solution.log_inverse_depth - asked.prior) / asked.prior_sigma
         self._drift.take_window(solution.covariance, misfit(off, HALF_NORMAL))
+        if solution.is_anew:
+            self._trust.begin_anew(-asked.prior, -solution.log_inverse_depth)
 
     def adjust(self) -> None:
         """Adjust the window now."""
         problem = self.window_problem()
         if problem is not None:
-            self.apply(problem, solve(problem.problem))
+            self.apply(problem, problem.solve())
 
     def depth_factors(self, frame: Frame) -> np.ndarray:
         """
@@ -286,7 +290,9 @@ class Odometry:
         told = sample_depth(frame.depth, tracks.pixels, frame.depth_from_image)
         good = (depth > _SHALLOWEST) & (told > _SHALLOWEST)
         well = good & (variance < _WELL_KNOWN ** 2)
-        good = well if well.sum() > _FEWEST_SCALED else good
+        if well.sum() > _FEWEST_SCALED:
+            good = well
+            self._trust.add(np.log(told[good]), np.log(depth[good]))
         if good.sum() <= _FEWEST_SCALED // 2:
             return self._log_scale
         ratios = np.log(depth[good] / told[good])
@@ -301,7 +307,10 @@ class Odometry:
     def _depths_at(self, frame: Frame, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the trajectory's depths [n] at pixels by the network, and their log sigmas."""
         depths = sample_depth(frame.depth, pixels, frame.depth_from_image)
-        return depths * np.exp(self._log_scale), self._depth_sigmas(frame, pixels)
+        known = frame.depth[np.isfinite(frame.depth) & (frame.depth > _SHALLOWEST)]
+        depths, sigmas = self._trust.judged(depths, self._depth_sigmas(frame, pixels),
+                                            float(np.median(known)) if len(known) else 0.0)
+        return depths * np.exp(self._log_scale), sigmas
 
     def _depth_sigmas(self, frame: Frame, pixels: np.ndarray) -> np.ndarray:
         """Return the standard deviations [n] of the network's log depths at pixels."""

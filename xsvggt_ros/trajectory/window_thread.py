@@ -3,7 +3,7 @@
 from collections.abc import Callable
 import threading
 
-from xsvggt_ros.trajectory.adjustment import Solution, solve
+from xsvggt_ros.trajectory.adjustment import Solution
 from xsvggt_ros.trajectory.background import Background
 from xsvggt_ros.trajectory.local_map import WindowProblem
 
@@ -38,6 +38,6 @@ class WindowThread(Background[WindowProblem]):
             return solved
 
     def _solve(self, problem: WindowProblem) -> None:
-        solved = problem, solve(problem.problem)
+        solved = problem, problem.solve()
         with self._lock:
             self._solved = solved

@@ -15,6 +15,7 @@ from xsvggt_ros.node.stream_trajectory import StreamTrajectory
 from xsvggt_ros.node.tracked_pose import TrackedPose
 from xsvggt_ros.trajectory.corrections import Corrections
 from xsvggt_ros.trajectory.landmark_map import landmark_map
+from xsvggt_ros.trajectory.local_map import WindowProblem
 from xsvggt_ros.trajectory.projection import motion
 from xsvggt_ros.world.synthetic_world import SPLITS, SyntheticWorld
 
@@ -103,12 +104,10 @@ def test_stamps_that_stand_or_leap_tell_no_velocity(seen):
 
 
 def test_a_window_that_fails_is_a_warning_and_poses_go_on(seen, monkeypatch):
-    from xsvggt_ros.trajectory import window_thread
-
     def failing(problem):
         raise ValueError('not today')
 
-    monkeypatch.setattr(window_thread, 'solve', failing)
+    monkeypatch.setattr(WindowProblem, 'solve', failing)
     log = Log()
     tracker = StreamTrajectory(TrajectorySettings('optimized'), DepthSettings('auto'), log)
     found = follow(tracker, seen[1])

@@ -3,7 +3,6 @@
 import numpy as np
 from scenes import CAMERA
 
-from xsvggt_ros.trajectory.adjustment import solve
 from xsvggt_ros.trajectory.config import TrajectoryConfig
 from xsvggt_ros.trajectory.local_map import LocalMap
 from xsvggt_ros.trajectory.projection import motion, project, to_camera
@@ -68,7 +67,7 @@ def test_an_exact_map_is_left_as_it_is():
     poses, points = local_map.poses.copy(), local_map.points(tracked)[0]
     asked = local_map.window_problem()
     assert len(asked.problem.free) == CONFIG.window
-    local_map.apply(asked, solve(asked.problem))
+    local_map.apply(asked, asked.solve())
     np.testing.assert_allclose(local_map.poses, poses, atol=1e-5)
     np.testing.assert_allclose(local_map.points(tracked)[0], points, atol=1e-3)
 
@@ -81,7 +80,7 @@ def test_a_solution_for_what_is_gone_is_taken_over_as_far_as_it_is_left():
     rng = np.random.default_rng(2)
     local_map, tracked, _ = walk(25)
     asked = local_map.window_problem()
-    solution = solve(asked.problem)
+    solution = asked.solve()
     for number in range(25, 60):   # all of the window's keyframes are pruned meanwhile
         tracked = add(local_map, number, rng, tracked[-60:])
         local_map.prune(tracked)
@@ -97,7 +96,7 @@ def test_a_landmark_that_disagrees_is_given_up():
     seen[0] += 60
     local_map.add_keyframe(12, pose_at(12), Tracks(tracked, seen.astype(np.float32)))
     asked = local_map.window_problem()
-    local_map.apply(asked, solve(asked.problem))
+    local_map.apply(asked, asked.solve())
     assert not local_map.known(tracked[:1]).any() and local_map.known(tracked[1:]).all()
     assert rng is not None
 
@@ -107,7 +106,7 @@ def test_a_known_focal_length_is_certain_and_another_one_gets_surer():
     local_map, _, _ = walk(21, focal_known=False)
     assert local_map.focal_uncertainty == CONFIG.focal_sigma
     asked = local_map.window_problem()
-    local_map.apply(asked, solve(asked.problem))
+    local_map.apply(asked, asked.solve())
     assert local_map.focal_uncertainty < CONFIG.focal_sigma
 
 

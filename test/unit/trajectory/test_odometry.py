@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from xsvggt_ros.geometry import metrics
-from xsvggt_ros.trajectory.adjustment import solve
+from xsvggt_ros.trajectory.adjustment import solve, solve_beginning
 from xsvggt_ros.trajectory.config import TrajectoryConfig
 from xsvggt_ros.trajectory.history import History
 from xsvggt_ros.trajectory.odometry import Frame, Odometry
@@ -203,7 +203,7 @@ def test_a_window_that_is_solved_late_moves_later_keyframes_along():
         estimate = odometry.step(frame_of(one, seed=index), adjust_now=False)
         history.add(estimate, odometry)
         if waiting is not None and odometry.keyframes >= waiting[1] + 2:   # two keyframes late
-            odometry.apply(waiting[0], solve(waiting[0].problem))
+            odometry.apply(waiting[0], waiting[0].solve())
             waiting = None
         if estimate.is_keyframe and waiting is None and index:
             problem = odometry.window_problem()
@@ -242,3 +242,35 @@ def test_a_depth_that_is_expected_to_be_off_counts_by_its_error():
     told_nothing = start()
     told_nothing.step(frame_of(views[0]))
     assert (told_nothing.map._prior_sigma == told_nothing.config.depth_sigma).all()
+
+
+def test_depths_turned_inside_out_do_not_mislead_for_long(monkeypatch):
+    _, views = room()
+    truth = [view.world_from_camera for view in views]
+
+    def located():
+        frames = []
+        for view in views:
+            depth = np.median(view.depth) ** 2 / view.depth
+            frames.append(frame_of(view, depth=depth.astype(np.float32)))
+        _, history = follow(start(), frames)
+        return errors(history.final(), truth)
+
+    position, turn = located()
+    assert position < 0.15 and turn < 1.0
+    monkeypatch.setattr('xsvggt_ros.trajectory.local_map.solve_beginning', solve)
+    misled = located()
+    assert misled[1] > 2 * turn
+
+
+def test_depths_that_are_about_right_are_not_begun_anew(monkeypatch):
+    _, views = room()
+    found = []
+
+    def watched(problem):
+        found.append(solve_beginning(problem))
+        return found[-1]
+
+    monkeypatch.setattr('xsvggt_ros.trajectory.local_map.solve_beginning', watched)
+    follow(start(), [frame_of(view) for view in views])
+    assert len(found) >= 3 and not any(one.is_anew for one in found)

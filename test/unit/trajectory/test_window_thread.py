@@ -6,7 +6,6 @@ import threading
 import numpy as np
 from scenes import make_problem
 
-from xsvggt_ros.trajectory import window_thread
 from xsvggt_ros.trajectory.adjustment import solve
 from xsvggt_ros.trajectory.local_map import WindowProblem
 from xsvggt_ros.trajectory.window_thread import WindowThread
@@ -14,7 +13,7 @@ from xsvggt_ros.trajectory.window_thread import WindowThread
 
 def asked(**changes):
     problem = replace(make_problem(np.random.default_rng(0), noise=0.3), **changes)
-    return WindowProblem(problem, np.arange(5), np.arange(60), 4, 0.0)
+    return WindowProblem(problem, np.arange(5), np.arange(60), 4, 0.0, False)
 
 
 def test_what_is_offered_is_solved_and_taken_once():
@@ -47,12 +46,12 @@ def test_an_error_is_reported_and_the_next_window_is_solved():
 def test_closing_waits_for_what_is_being_solved(monkeypatch):
     begun, may_end = threading.Event(), threading.Event()
 
-    def slow(problem):
+    def slow(window):
         begun.set()
         may_end.wait()
-        return solve(problem)
+        return solve(window.problem)
 
-    monkeypatch.setattr(window_thread, 'solve', slow)
+    monkeypatch.setattr(WindowProblem, 'solve', slow)
     thread = WindowThread(lambda error: None)
     assert thread.offer(asked())
     begun.wait()
