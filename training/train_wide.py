@@ -40,7 +40,7 @@ _MUON_MATRICES = ('frame_blocks', 'global_blocks')
 _STAGES = (   # from which share of the training on: frames of a clip, share along a way
     (0.0, (2, 4, 8, 12), 0.5),
     (0.25, (4, 8, 16, 24), 0.7),
-    (0.6, (8, 16, 24, 48), 0.9))
+    (0.6, (8, 12, 16, 24, 48), 0.9))
 _BOUNDED_FROM = 0.6
 _WARM = 40      # rooms that are there at least when clips are drawn
 
@@ -53,8 +53,8 @@ class WidePlan:
     steps: int = 20000
     minutes: float | None = None     # instead of steps: of training
     frames_per_step: int = 96
-    dense_share: float = 0.25        # of a clip's frames have dense maps in a step
-    rooms_per_step: float = 1.0      # new rooms, of 48 frames each
+    dense_share: float = 0.5         # of a clip's frames have dense maps in a step
+    rooms_per_step: float = 3.0      # new rooms, of 48 frames each: fewer are learned by heart
     slots: int = 400                 # rooms that clips are drawn from
     learning_rate: float = 6e-4      # AdamW
     muon_rate: float = 5e-3          # Muon, for the matrices of the aggregator's blocks

@@ -5,9 +5,9 @@ import numpy as np
 from xsvggt_ros.trajectory.adjustment import UNKNOWN_SIGMA
 
 _SMOOTHING = 0.2       # of the slope, from keyframe to keyframe
-_BELIEVED = 0.5        # slope from which the relief is taken as it is
+_BELIEVED = 0.3        # slope from which the relief is taken as it is
 _FEWEST = 20           # landmarks that say something of it
-_FLATTEST = 0.05       # standard deviation of log depth below which there is no relief
+_FLATTEST = 0.1        # standard deviation of log depth below which there is no relief
 _FARTHEST = 1.0        # log depths from the middle, beyond which one counts as this far
 
 
@@ -16,7 +16,7 @@ class DepthTrust:
     The slope of true log depth over the network's, and what follows for its depths.
 
     It is 1 where the network is right and 0 where its relief has nothing to do with the scene's.
-    Below a half, depths are drawn towards the frame's middle, and become as uncertain as those of
+    Below a third, depths are drawn towards the frame's middle, and become as uncertain as those of
     which nothing is known.
     """
 
