@@ -330,7 +330,8 @@ def test_a_bag_becomes_everything_that_was_asked_for(tmp_path):
     for scaled, own in zip(read_tum(out / 'trajectory.tum'), read_tum(plain / 'trajectory.tum')):
         np.testing.assert_allclose(scaled.position, np.multiply(own.position, 2.5), atol=1e-6)
     assert sorted(file.name for file in plain.iterdir()) == [
-        'cache.csv', 'map.ply', 'reconstruction.png', 'report.json', 'trajectory.tum']
+        'cache.csv', 'map.landmarks.safetensors', 'map.ply', 'reconstruction.png', 'report.json',
+        'trajectory.tum']
 
 
 def test_an_unknown_export_or_one_whose_library_lacks_is_one_line(tmp_path, capsys, monkeypatch):
