@@ -183,7 +183,7 @@ class Stream:
                                      'trajectory.mode': 'network'} | changes)
         loaded = SimpleNamespace(
             engine=self.engine, description='fake', random_weights=False, device_name='fake',
-            device=torch.device('cpu'))
+            device=torch.device('cpu'), depth_errors=None)
         tf = SimpleNamespace(expect=lambda edges, header: None, other_parent=lambda child: None)
         self.pipeline = Pipeline(
             loaded, SimpleNamespace(**self.topics), FaultLog(self.told.append),

@@ -12,6 +12,7 @@ from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.kernels import availability
 from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.model.checkpoint import CheckpointError, load_model
+from xsvggt_ros.model.error_table import ErrorTable
 from xsvggt_ros.node.settings import ModelSettings, Settings
 from xsvggt_ros.trajectory.landmark_file import LandmarkFileError, read_landmarks
 from xsvggt_ros.trajectory.landmark_map import LandmarkMap
@@ -32,6 +33,7 @@ class LoadedEngine:
     description: str  # of the weights
     random_weights: bool
     device: torch.device
+    depth_errors: ErrorTable | None  # what confidences mean, if the weights say so
 
     @property
     def device_name(self) -> str:
@@ -101,7 +103,8 @@ def load_engine(
         raise StartError(
             f'the network does not fit into the memory of {device}; choose a smaller '
             'checkpoint, model.dtype:=bf16, or model.device:=cpu') from error
-    return LoadedEngine(engine, loaded.description, loaded.random_weights, device)
+    return LoadedEngine(engine, loaded.description, loaded.random_weights, device,
+                        loaded.depth_errors)
 
 
 def check_memory(engine: StreamEngine, image_size: int, device: torch.device) -> None:

@@ -83,7 +83,7 @@ class StreamOutputs:
         """Begin without a stream; counts in ``statistics``, and tells ``deadline`` the times."""
         self.map = MapOutput(publishers, faults, loaded.device, loaded.description,
                              settings.map, settings.pose.odom_frame,
-                             loaded.engine.config.depth_errors)
+                             loaded.depth_errors)
         self._occupancy = OccupancyOutput(publishers, faults, settings.pose.odom_frame)
         self._poses = PoseOutputs(publishers, faults, tf, settings.path.max_poses)
         self._device = loaded.device
