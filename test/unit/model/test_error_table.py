@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from xsvggt_ros.engine.factory import build_engine, EngineOptions
 from xsvggt_ros.model.checkpoint import load_model, save_checkpoint
 from xsvggt_ros.model.error_table import calibration, ErrorTable, fit_error_table, KEY
 from xsvggt_ros.model.weight_files import CheckpointError
@@ -70,3 +71,16 @@ def test_it_comes_with_the_weights(tmp_path):
 def test_confidences_that_hardly_differ_stay_apart_when_they_are_stored():
     table = ErrorTable((1.0, 1.0000012, 1.002), (0.3, 0.2, 0.1))
     assert ErrorTable.from_json(json.loads(table.to_json())) == table
+
+
+def test_what_an_engine_says_has_the_errors_of_its_checkpoint(tmp_path):
+    path = tmp_path / 'knows.safetensors'
+    table = ErrorTable((1.0, 2.0), (0.3, 0.1))
+    save_checkpoint(load_model('random', size='small').model, path, {KEY: table.to_json()})
+    image = np.zeros((84, 112, 3), np.uint8)
+    results = [build_engine(load_model(name), EngineOptions(threads=1), 'cpu').step(image)
+               for name in (str(path), 'random')]
+    errors = results[0].depth_error()
+    assert torch.equal(errors, table.relative_errors(results[0].depth_confidence))
+    assert 0.1 <= results[0].typical_error() <= 0.3
+    assert results[1].depth_error() is None
