@@ -1,4 +1,4 @@
-"""What another odometry (nav_msgs/Odometry) says of positions at the times of images. No ROS."""
+"""What another odometry (nav_msgs/Odometry) says of poses at the times of images. No ROS."""
 
 from bisect import bisect_left
 from collections import Counter, deque
@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from xsvggt_ros.geometry.frame_names import frame_name, nanoseconds
+from xsvggt_ros.geometry.quaternions import matrix_from_quaternion
+from xsvggt_ros.geometry.stamped_pose import StampedPose
 
 MAX_MESSAGES = 2000  # messages remembered: ten seconds of a fast odometry
 MAX_GAP = 0.5  # seconds between two messages across which a position is interpolated
@@ -21,7 +23,11 @@ MIN_JUMP = 0.1  # metres; less does not change a trajectory by much
 STANDS_OUT = 5.0  # times as fast as just before and just after: a jump, too
 SENDER_PATIENCE = 2.0  # seconds after which another frame may take over
 RECENT = 5.0  # seconds for which a message that was refused is worth telling
+MAX_TURN = 20.0  # rad/s: what turns faster has jumped
+MIN_TURN = 0.3  # rad; less is no jump
 TURNED_BACK = 10  # messages in a row that are older than one before: time has begun anew
+
+Turn = tuple[float, float, float, float]  # quaternion x, y, z, w
 
 
 def refusal(message: Any) -> str:
@@ -50,10 +56,12 @@ def refusal(message: Any) -> str:
 
 class OdometryHint:
     """
-    The newest positions; filled by the executor's thread, read by the worker's.
+    The newest poses; filled by the executor's thread, read by the worker's.
 
     They come in numbered pieces, within which the odometry is continuous. A new piece begins where
     it was lost, where it jumps, where its frames change and where time begins anew.
+    `at` tells positions, for the scale; `around` whole poses, which turns that jump and gaps
+    divide further.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
@@ -63,6 +71,9 @@ class OdometryHint:
         self._stamps: deque[int] = deque(maxlen=MAX_MESSAGES)
         self._positions: deque[tuple[float, float, float]] = deque(maxlen=MAX_MESSAGES)
         self._pieces: deque[int] = deque(maxlen=MAX_MESSAGES)
+        # Orientation, covariance [36], and how often whole poses were interrupted until then.
+        self._turns: deque[tuple[Turn, Any, int] | None] = deque(maxlen=MAX_MESSAGES)
+        self._interruptions = 0
         self._piece = 0  # of the newest
         self._breaks = False  # before the next one
         self._doubted = False  # whether the newest step is a jump: the next one decides
@@ -79,6 +90,7 @@ class OdometryHint:
         self.heard = self._now()
         frames = frame_name(message.header.frame_id), frame_name(message.child_frame_id)
         reason, position = refusal(message), message.pose.pose.position
+        turn = message.pose.pose.orientation
         if self._frames is not None and self._is_of_another(frames):
             self._refuse('frames', f"its frames are '{frames[0]}' and '{frames[1]}', but others "
                          f"come with '{self._frames[0]}' and '{self._frames[1]}': two odometries "
@@ -90,15 +102,21 @@ class OdometryHint:
         else:
             self._breaks |= self._frames not in (None, frames)
             self._frames = frames
-            self.add(nanoseconds(message.header), (position.x, position.y, position.z))
+            self.add(nanoseconds(message.header), (position.x, position.y, position.z),
+                     (turn.x, turn.y, turn.z, turn.w), message.pose.covariance)
 
     def lose(self, reason: str) -> None:
         """Refuse a message whose pose is none: what comes after it may be elsewhere."""
         self._breaks = True
         self._refuse('lost', reason)
 
-    def add(self, stamp_ns: int, position: tuple[float, float, float]) -> None:
-        """Remember a position in metres; one with the stamp of the newest is the same again."""
+    def add(self, stamp_ns: int, position: tuple[float, float, float],
+            turn: Turn | None = None, covariance: Any = None) -> None:
+        """
+        Remember a position in metres; one with the stamp of the newest is the same again.
+
+        turn, covariance [36]: of the whole pose; without them `around` does not know it.
+        """
         newest = self._stamps[-1] if self._stamps else None
         if stamp_ns == newest:
             self.repeated += 1
@@ -111,11 +129,12 @@ class OdometryHint:
                 return
             self._breaks = True
             with self._lock:
-                for kept in (self._stamps, self._positions, self._pieces):
+                for kept in (self._stamps, self._positions, self._pieces, self._turns):
                     kept.clear()
                 self._doubted = False
         self._older = 0
         with self._lock:
+            self._append_turn(stamp_ns, turn, covariance)
             self._append(stamp_ns, position)
         self.taken += 1
         self._taken_at = self._now()
@@ -140,6 +159,43 @@ class OdometryHint:
                 return None
         part = (stamp_ns - start) / (end - start)
         return (1 - part) * np.array(here) + part * np.array(there), piece
+
+    def newest(self) -> int | None:
+        """Return the stamp up to which poses are known; None if there is none."""
+        with self._lock:
+            known = len(self._stamps) - self._doubted
+            return self._stamps[known - 1] if known > 0 else None
+
+    def around(self, stamp_ns: int) -> tuple[StampedPose, StampedPose, tuple[int, int]] | None:
+        """
+        Return the poses before and after a time, and their stretch; None if one is not known.
+
+        Between poses of one stretch there is neither a jump nor a gap of more than MAX_GAP. With
+        a pose at this very time both are that one.
+        """
+        with self._lock:
+            if not self._stamps or not self._stamps[0] <= stamp_ns <= self._stamps[-1]:
+                return None
+            after = bisect_left(self._stamps, stamp_ns)
+            if self._doubted and after == len(self._stamps) - 1:
+                return None
+            before = after if self._stamps[after] == stamp_ns else after - 1
+            rows = [(self._stamps[row], self._positions[row], self._turns[row], self._pieces[row])
+                    for row in (before, after)]
+        poses, stretches = [], set()
+        for stamp, position, turned, piece in rows:
+            if turned is None:
+                return None
+            turn, covariance, interruptions = turned
+            stretches.add((piece, interruptions))
+            poses.append(StampedPose(stamp, _matrix(position, turn),
+                                     np.array(covariance, np.float64).reshape(6, 6)))
+        return None if len(stretches) > 1 else (poses[0], poses[1], stretches.pop())
+
+    @property
+    def body(self) -> str | None:
+        """Return the frame whose poses come (child_frame_id); None: there were none yet."""
+        return None if self._frames is None else self._frames[1]
 
     def distance(self, stamp_ns: int) -> float | None:
         """Return the seconds between a time and the nearest position; None if there is none."""
@@ -174,6 +230,15 @@ class OdometryHint:
         self._reason = kind, reason
         self._refused_at = self._now()
 
+    def _append_turn(self, stamp_ns: int, turn: Turn | None, covariance: Any) -> None:
+        """Remember the rest of a pose; after a gap, or a turn that jumps, it is interrupted."""
+        if self._stamps and turn is not None and self._turns[-1] is not None:
+            seconds = (stamp_ns - self._stamps[-1]) * 1e-9
+            angle = _angle(self._turns[-1][0], turn)
+            self._interruptions += seconds > MAX_GAP or (
+                angle > MIN_TURN and angle > MAX_TURN * seconds)
+        self._turns.append(None if turn is None else (turn, covariance, self._interruptions))
+
     def _append(self, stamp_ns: int, position: tuple[float, float, float]) -> None:
         length, speed = self._step(stamp_ns, position)
         if self._doubted:
@@ -203,3 +268,15 @@ class OdometryHint:
         """Return how fast it went from a remembered position to the next."""
         length = math.dist(self._positions[index], self._positions[index + 1])
         return length / ((self._stamps[index + 1] - self._stamps[index]) * 1e-9)
+
+
+def _angle(first: Turn, second: Turn) -> float:
+    """Return the angle between two orientations, by quaternions of any length, in rad."""
+    cosine = abs(sum(a * b for a, b in zip(first, second)))
+    return 2 * math.acos(min(1.0, cosine / (math.hypot(*first) * math.hypot(*second))))
+
+
+def _matrix(position: tuple[float, float, float], turn: Turn) -> np.ndarray:
+    pose = np.eye(4)
+    pose[:3, :3], pose[:3, 3] = matrix_from_quaternion(turn), position
+    return pose
