@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from xsvggt_ros.trajectory.motion_factors import MotionFactors
 from xsvggt_ros.trajectory.projection import (
     cauchy_cost,
     cauchy_weights,
@@ -48,7 +49,7 @@ class Problem:
     rays [M, 3], log_inverse_depth [M], prior [M], prior_sigma [M], anchor [M] (rows of poses).
     Observations, sorted by landmark: seen_by [n] (rows of poses), landmark [n], pixels [n, 2].
     camera [3, 3]; focal: None where it is known. pixel_sigma, huber, cauchy, iterations: as in
-    TrajectoryConfig, pixels of this image.
+    TrajectoryConfig, pixels of this image. motions: between the poses, by an odometry.
     """
 
     poses: np.ndarray
@@ -67,6 +68,7 @@ class Problem:
     cauchy: float
     focal: FocalPrior | None = None
     iterations: int = 5
+    motions: MotionFactors | None = None
 
 
 @dataclass(frozen=True)
@@ -222,6 +224,8 @@ class _Solver:
         total += cauchy_cost(((state.depth - p.prior) / p.prior_sigma) ** 2, p.cauchy)
         if p.focal is not None:
             total += ((state.focal - p.focal.mean) / p.focal.sigma) ** 2
+        if p.motions is not None:
+            total += p.motions.cost(state.poses)
         return total
 
     def squares(self, state: _State) -> np.ndarray:
@@ -256,6 +260,8 @@ class _Solver:
             focals = _FOCAL_BLOCK
             hessian[-1, -1] += 1 / p.focal.sigma ** 2
             gradient[-1] += (state.focal - p.focal.mean) / p.focal.sigma ** 2
+        if p.motions is not None:
+            p.motions.add_to(hessian, gradient, state.poses, self._column, len(p.free))
         off = (state.depth - p.prior) / p.prior_sigma
         prior_weight = cauchy_weights(off ** 2, p.cauchy) / p.prior_sigma ** 2
         depths = self._by_landmark(weight * (by_depth ** 2).sum(1)) + prior_weight

@@ -23,8 +23,9 @@ class Fix:
     """
     A frame's pose [4, 4] and the tracks it is from.
 
-    source: 'first', 'tracks', 'matches', 'network' or 'hold'; error: pixels; information: [6, 6]
-    of a small motion, None for a pose that is a guess; others: tracks that do not agree.
+    source: 'first', 'tracks', 'matches', 'odometry', 'network' or 'hold'; error: pixels;
+    information: [6, 6] of a small motion, None for a pose that is a guess; others: tracks that do
+    not agree.
     """
 
     pose: np.ndarray

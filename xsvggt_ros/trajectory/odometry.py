@@ -15,8 +15,10 @@ from xsvggt_ros.trajectory.keyframes import KeyframeRule
 from xsvggt_ros.trajectory.local_map import LocalMap, WindowProblem
 from xsvggt_ros.trajectory.locate import Fix, Locator
 from xsvggt_ros.trajectory.movers import Movers
+from xsvggt_ros.trajectory.odometry_support import Carried, OdometrySupport
 from xsvggt_ros.trajectory.places import Place, PlaceMaker, Snapshot
 from xsvggt_ros.trajectory.projection import inverse, nearest_pose, to_camera
+from xsvggt_ros.trajectory.relative_odometry import RelativeOdometry, View
 from xsvggt_ros.trajectory.tracker import sample_depth, Tracks
 from xsvggt_ros.trajectory.uncertainty import Drift, HALF_NORMAL, misfit, RAYLEIGH
 
@@ -37,7 +39,8 @@ class Frame:
     grey: uint8 [H, W], of a pinhole camera. depth, confidence: the network's, [h, w], NaN and 0
     where nothing is known. world_from_camera: its pose, [4, 4]. depth_from_image: [3, 3], from
     pixel coordinates of `grey` to those of `depth`. depth_error: [h, w], the share by which depth
-    is expected to be off; None: confidences only compare with each other.
+    is expected to be off; None: confidences only compare with each other. view: for an odometry
+    from elsewhere; None: that does not know where the camera is on its body.
     """
 
     grey: np.ndarray
@@ -46,6 +49,7 @@ class Frame:
     world_from_camera: np.ndarray
     depth_from_image: np.ndarray
     depth_error: np.ndarray | None = None
+    view: View | None = None
 
 
 @dataclass(frozen=True)
@@ -55,10 +59,10 @@ class Estimate:
 
     world_from_camera [4, 4]: in the first camera's optical frame; corrections of the window make
     it jump a little. odom_from_camera [4, 4]: never jumps, drifts instead. source: 'first',
-    'tracks', 'matches', 'network' or 'hold'. inliers: landmarks that agree; error: their median
-    reprojection error in pixels, NaN without any. covariance, step_covariance: [6, 6] of
-    odom_from_camera since the first frame, and of its step since the last one; of small motions
-    (rotation in rad, translation in the odometry's unit) in the camera's axes.
+    'tracks', 'matches', 'odometry', 'network' or 'hold'. inliers: landmarks that agree; error:
+    their median reprojection error in pixels, NaN without any. covariance, step_covariance:
+    [6, 6] of odom_from_camera since the first frame, and of its step since the last one; of small
+    motions (rotation in rad, translation in the odometry's unit) in the camera's axes.
     keyframe, keyframe_from_camera: of which it is kept as a part. scale: units of the trajectory
     for one of the network's depth here.
     """
@@ -85,11 +89,13 @@ class Odometry:
     """
 
     def __init__(self, camera: np.ndarray, size: tuple[int, int], focal_known: bool,
-                 config: TrajectoryConfig | None = None) -> None:
+                 config: TrajectoryConfig | None = None,
+                 relative: RelativeOdometry | None = None) -> None:
         """
         Begin with a camera matrix [3, 3] of images of `size` (width, height).
 
-        focal_known: whether the focal length is calibrated, or a guess to be improved.
+        focal_known: whether the focal length is calibrated, or a guess to be improved. relative:
+        the camera's motions by an odometry from elsewhere.
         """
         self.config = config = config or TrajectoryConfig()
         self._width = size[0]
@@ -114,6 +120,7 @@ class Odometry:
         self._doubtful = False                   # whether the pose may be that of what moves
         self._odom_from_last = np.eye(4)
         self._drift = Drift(config)
+        self.support = None if relative is None else OdometrySupport(relative, config)
 
     @property
     def camera(self) -> np.ndarray:
@@ -130,17 +137,21 @@ class Odometry:
         if not self._keyframes:
             return self._first(frame)
         before = self.map.pose(self._keyframes - 1) @ self._keyframe_from_last
-        fix = self._locator.locate(frame.grey, self.map, before, self._guesses(before, frame))
+        carried = None if self.support is None else self.support.carry(frame.view)
+        fix = self._locator.locate(frame.grey, self.map, before,
+                                   self._guesses(before, frame, carried))
         blind = fix is None and float(frame.grey.std()) < self.config.dark
         if fix is None:
             pose, source = self._fallback.guess(self._frames, frame.world_from_camera, blind)
+            if carried is not None:
+                pose, source = carried.guess(before, pose), 'odometry'
             fix = Fix(pose, Tracks.none(), source, float('nan'), None)
         tracks = fix.tracks
         self._movers.watch(frame.grey, fix, self.map, partial(self._depths_of, frame))
         self._doubtful = self._movers.many and fix.error > self.config.doubt * self._pixel_scale
         wanted = not blind and (not len(tracks) or fix.source == 'matches' or self._rule.wants(
             tracks, fix.pose, self.map.camera, self._width))
-        step_covariance = self._move(before, fix)
+        step_covariance = self._move(before, fix, frame.view, carried)
         if wanted:
             self._add_keyframe(frame, fix, adjust_now)
         else:
@@ -176,7 +187,11 @@ class Odometry:
 
     def window_problem(self) -> WindowProblem | None:
         """Return what is to be adjusted; None if there is nothing."""
-        return self.map.window_problem() if self.config.optimize else None
+        asked = self.map.window_problem() if self.config.optimize else None
+        if asked is None or self.support is None:
+            return asked
+        return replace(asked, problem=replace(
+            asked.problem, motions=self.support.factors(asked.keyframes)))
 
     def apply(self, problem: WindowProblem, solution: Solution) -> None:
         """Take over a solution of `window_problem`."""
@@ -223,12 +238,17 @@ class Odometry:
         self._add_keyframe(frame, fix, False)
         self._fallback.add(Located(0, np.eye(4), frame.world_from_camera, 1.0))
         self._gaps.add(np.eye(4), frame.world_from_camera, 1.0)
+        if self.support is not None:
+            self.support.took(frame.view, np.eye(4), True, None)
         return self._estimate(np.eye(4), fix, True, self._drift.covariance)
 
-    def _guesses(self, before: np.ndarray, frame: Frame) -> list[np.ndarray]:
-        """Return where the last motion, gone on with, and the network's put the frame."""
+    def _guesses(self, before: np.ndarray, frame: Frame,
+                 carried: Carried | None) -> list[np.ndarray]:
+        """Return where an odometry, the last motion, gone on with, and the network's put it."""
         network = self._fallback.network(frame.world_from_camera)
-        return [network] if self._motion is None else [before @ self._motion, network]
+        by_odometry = [] if carried is None else [carried.guess(before, before)]
+        gone_on = [] if self._motion is None else [before @ self._motion]
+        return [*by_odometry, *gone_on, network]
 
     def _add_keyframe(self, frame: Frame, fix: Fix, adjust_now: bool) -> None:
         keyframe = self._keyframes
@@ -236,6 +256,9 @@ class Odometry:
         tracks = fix.tracks
         self.map.add_keyframe(keyframe, fix.pose, tracks)
         self._drift.add_keyframe()
+        if self.support is not None:
+            self.support.add_keyframe(keyframe, frame.view, fix.information is not None)
+            self.support.learn(self.map.keyframes, self.map.poses)
         if adjust_now and keyframe:
             self.adjust()
         tracks = tracks.chosen(self.map.known(tracks.ids))
@@ -255,7 +278,7 @@ class Odometry:
             self._snapshot = self._places.snapshot(
                 frame.grey, frame.depth * np.exp(self._log_scale), frame.depth_from_image,
                 features, self.map, fix.information is None and keyframe > 0)
-            self._snapshot = replace(self._snapshot, gap=self._gap())
+            self._snapshot = self._joined(self._snapshot, fix)
         self._rule.begin(tracks, pose)
         self.map.prune(tracks.ids)
 
@@ -273,6 +296,16 @@ class Odometry:
             return
         pose = self.map.pose(self._keyframes - 1) @ self._keyframe_from_last
         self._gaps.add(pose, frame.world_from_camera, float(np.exp(self._log_scale)))
+
+    def _joined(self, snapshot: Snapshot, fix: Fix) -> Snapshot:
+        """Return a new keyframe's snapshot with what joins it to the one before."""
+        keyframe = self._keyframes - 1
+        if fix.source != 'odometry' or self.support is None:
+            return replace(snapshot, gap=self._gap())
+        gap = self.support.gap(keyframe, self.map.pose(keyframe - 1), self.map.pose(keyframe))
+        # Not guessed, as far as loops are concerned, but less sure than a step that was tracked.
+        place = snapshot.place if gap is None else replace(snapshot.place, guessed=False)
+        return replace(snapshot, place=place, gap=gap)
 
     def _gap(self) -> Gap | None:
         """Return what is newly known of the last gap, as long as both of its sides are known."""
@@ -324,16 +357,21 @@ class Odometry:
             frame.confidence > 0).any() else 1.0
         return self.config.depth_sigma * np.clip(np.sqrt(typical / confidence), *_CONFIDENCE)
 
-    def _move(self, before: np.ndarray, fix: Fix) -> np.ndarray:
+    def _move(self, before: np.ndarray, fix: Fix, view: View | None,
+              carried: Carried | None) -> np.ndarray:
         """Take the step from the last frame's pose into the odometry; return its covariance."""
         step = inverse(before) @ fix.pose
+        by_odometry = carried if fix.source == 'odometry' else None
+        if self.support is not None:
+            self.support.took(view, step, fix.information is not None, by_odometry)
         self._motion = step.copy() if fix.information is not None else None
         step[:3, 3] *= self.unit
         self._odom_from_last = nearest_pose(self._odom_from_last @ step)
         sigma = self.config.pixel_sigma * self._pixel_scale
         return self._drift.step(step, fix.information,
                                 inverse(self.map.pose(self._keyframes - 1)) @ fix.pose, self.unit,
-                                misfit(fix.error / sigma, RAYLEIGH))
+                                misfit(fix.error / sigma, RAYLEIGH),
+                                None if by_odometry is None else by_odometry.covariance)
 
     def _estimate(self, pose: np.ndarray, fix: Fix, is_keyframe: bool,
                   step_covariance: np.ndarray) -> Estimate:

@@ -87,8 +87,10 @@ class Drift:
         self._keyframes: deque[int] = deque(maxlen=config.window)   # frames that became one
         self._window: np.ndarray | None = None       # a keyframe's share, in its axes
         self._depth_misfit = 1.0
-        self._guesses = 0                            # since a frame was located
+        self._is_lost = False                        # whether the last frame was not located
+        self._guesses = 0                            # of these that nothing else told of
         self._before: np.ndarray | None = None       # the guesses, while no keyframe is made
+        self._guessed = UNKNOWN                      # what they added, together
         self.covariance = bounded(_START)
 
     def add_keyframe(self) -> None:
@@ -108,37 +110,44 @@ class Drift:
 
     def step(self, step: np.ndarray, information: np.ndarray | None,
              keyframe_from_camera: np.ndarray, unit: float = 1.0,
-             pixel_misfit: float = 1.0) -> np.ndarray:
+             pixel_misfit: float = 1.0, carried_by: np.ndarray | None = None) -> np.ndarray:
         """
         Take a step [4, 4] from frame to frame; return its covariance [6, 6].
 
         In the axes of the camera behind it, as is `covariance` afterwards, the pose's since the
         beginning. information [6, 6]: of the pose against its landmarks; None for a guess.
         unit: by which lengths of `step` are longer than those of the other arguments.
-        pixel_misfit: `misfit` of the landmarks' pixels.
+        pixel_misfit: `misfit` of the landmarks' pixels. carried_by [6, 6]: covariance of a guess
+        by an odometry from elsewhere; None for any other.
         """
         self._frame += 1
+        lengths = np.array([1, 1, 1, unit, unit, unit])
         if information is None:
-            return self._guess(step)
+            return self._guess(step, None if carried_by is None else
+                               bounded(carried_by * lengths * lengths[:, None]))
         added = self._of_keyframe(information, keyframe_from_camera) * self._rate()
         added = added * (pixel_misfit * self._depth_misfit)
-        lengths = np.array([1, 1, 1, unit, unit, unit])
         added = bounded(added * lengths * lengths[:, None])
         base = self.covariance if self._before is None else self._before
         self.covariance = bounded(carried(base, step) + added)
         back = self._before is not None
-        self._before, self._guesses = None, 0
+        self._before, self._guesses, self._is_lost = None, 0, False
         # Found again where it was lost: the step takes back what was guessed.
-        return bounded(added + UNKNOWN) if back else added
+        return bounded(added + self._guessed) if back else added
 
-    def _guess(self, step: np.ndarray) -> np.ndarray:
-        if not self._guesses:
-            self._before = self.covariance
+    def _guess(self, step: np.ndarray, by_odometry: np.ndarray | None) -> np.ndarray:
+        if not self._is_lost:
+            self._is_lost = True
+            self._before, self._guessed = self.covariance, np.zeros((6, 6))
         elif self._before is not None:
             self._before = carried(self._before, step)
-        added = _LONGER if self._guesses else UNKNOWN
+        if by_odometry is not None:
+            added = by_odometry
+            self._guessed = carried(self._guessed, step) + added
+        else:
+            added, self._guessed = (_LONGER if self._guesses else UNKNOWN), UNKNOWN
+            self._guesses += 1
         self.covariance = bounded(carried(self.covariance, step) + added)
-        self._guesses += 1
         return added.copy()
 
     def _of_keyframe(self, information: np.ndarray, keyframe_from_camera: np.ndarray,

@@ -1,0 +1,201 @@
+"""What an odometry from elsewhere adds: motions through darkness, and between keyframes."""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+
+from xsvggt_ros.trajectory.config import TrajectoryConfig
+from xsvggt_ros.trajectory.gaps import Gap
+from xsvggt_ros.trajectory.motion_factors import MotionFactors
+from xsvggt_ros.trajectory.projection import inverse, nearest_pose
+from xsvggt_ros.trajectory.relative_odometry import RelativeMotion, RelativeOdometry, View
+
+_FEWEST = 5              # pairs of keyframes that tell the length of a metre
+_SHORTEST = 0.02         # metres between two of them
+_UNSURE = 0.1            # relative sigma of that length from which it is not known
+_SUREST = 0.01
+_GIVEN_SIGMA = 0.1       # of a length by scale.mode
+_GAP_UNIT = 0.1          # sigma of the unit's logarithm over a gap
+
+
+@dataclass(frozen=True)
+class Metre:
+    """How many units of the trajectory a metre is, and the relative standard deviation of that."""
+
+    units: float
+    sigma: float
+
+
+@dataclass(frozen=True)
+class Carried:
+    """
+    The motion from the last frame to this one by the odometry, in the trajectory's unit.
+
+    step [4, 4]; without a known metre it is a rotation alone, and covariance is None. covariance
+    [6, 6]: as of `RelativeMotion`. is_exact: see there.
+    """
+
+    step: np.ndarray
+    covariance: np.ndarray | None
+    is_exact: bool
+
+    def guess(self, last: np.ndarray, fallback: np.ndarray) -> np.ndarray:
+        """Return the pose after one at `last`; the position of `fallback` where none is known."""
+        pose = nearest_pose(last @ self.step)
+        if self.covariance is None:
+            pose[:3, 3] = fallback[:3, 3]
+        return pose
+
+
+@dataclass
+class _Pair:
+    """A keyframe and the one before: when they were, and what lies between."""
+
+    before: View
+    after: View
+    tracked: bool
+    motion: RelativeMotion | None = None
+    units: float | None = None    # of the trajectory in a metre
+
+
+class OdometrySupport:
+    """
+    Motions of an odometry from elsewhere, for one stream.
+
+    They are told from the last frame whose pose is sure, not from frame to frame: what was guessed
+    because the odometry came late is put right by the next frame. The length of a metre is the
+    median over the newest pairs of keyframes that were tracked.
+    """
+
+    def __init__(self, relative: RelativeOdometry, config: TrajectoryConfig) -> None:
+        """Begin without a frame."""
+        self._relative = relative
+        self._config = config
+        self._anchor: View | None = None
+        self._believed = np.eye(4)       # anchor_from_last
+        self._last: View | None = None
+        self._carried = 0.0              # metres since a frame was located
+        self._view: View | None = None   # of the last keyframe
+        self._pairs: OrderedDict[int, _Pair] = OrderedDict()   # by the later keyframe
+        self._learned: Metre | None = None
+        self.given: float | None = None  # units in a metre, by scale.mode
+
+    @property
+    def metre(self) -> Metre | None:
+        """Return how long a metre is; None while it is not known."""
+        if self._learned is not None or self.given is None:
+            return self._learned
+        return Metre(self.given, _GIVEN_SIGMA)
+
+    def carry(self, view: View | None) -> Carried | None:
+        """Return the motion since the last frame; None where the odometry does not tell it."""
+        if view is None:
+            return None
+        for start, believed in ((self._anchor, self._believed), (self._last, np.eye(4))):
+            motion = None if start is None else self._relative.between(start, view, ahead=True)
+            if motion is not None:
+                pose, covariance = self._in_units(motion, self._carried)
+                return Carried(inverse(believed) @ pose, covariance, motion.is_exact)
+        return None
+
+    def took(self, view: View | None, step: np.ndarray, located: bool,
+             carried: Carried | None) -> None:
+        """Take the step [4, 4] that was made to a frame. carried: where that was by odometry."""
+        metre = self.metre
+        if metre is not None:
+            self._carried = 0.0 if located else (
+                self._carried + float(np.linalg.norm(step[:3, 3])) / metre.units)
+        if located or view is not None and carried is not None and carried.is_exact:
+            self._anchor, self._believed = view, np.eye(4)
+        else:
+            self._believed = nearest_pose(self._believed @ step)
+        self._last = view
+
+    def add_keyframe(self, keyframe: int, view: View | None, tracked: bool) -> None:
+        """Take a new keyframe. tracked: whether landmarks join it to the one before."""
+        if view is not None and self._view is not None:
+            self._pairs[keyframe] = _Pair(self._view, view, tracked)
+            if len(self._pairs) > max(self._config.odometry_pairs, 2 * self._config.window):
+                self._pairs.popitem(last=False)
+        self._view = view
+
+    def learn(self, keyframes: np.ndarray, poses: np.ndarray) -> None:
+        """Learn the length of a metre from keyframes [K] where they are now, poses [K, 4, 4]."""
+        rows = {int(keyframe): row for row, keyframe in enumerate(keyframes)}
+        for keyframe, pair in self._pairs.items():
+            motion = self._motion(pair)
+            if motion is None or not pair.tracked or not {keyframe - 1, keyframe} <= rows.keys():
+                continue
+            metres = motion.before_from_after[:3, 3]
+            if metres @ metres < _SHORTEST ** 2:
+                continue
+            first, second = poses[rows[keyframe - 1]], poses[rows[keyframe]]
+            seen = first[:3, :3].T @ (second[:3, 3] - first[:3, 3])
+            pair.units = float(seen @ metres / (metres @ metres))
+        told = np.array([pair.units for pair in self._pairs.values() if pair.units is not None])
+        if len(told) < _FEWEST:
+            return
+        middle = float(np.median(told))
+        spread = 1.4826 * float(np.median(np.abs(told - middle))) * 1.2533 / np.sqrt(len(told))
+        if middle > 0 and spread < _UNSURE * middle:
+            self._learned = Metre(middle, max(_SUREST, spread / middle))
+
+    def factors(self, keyframes: np.ndarray) -> MotionFactors | None:
+        """Return what is known of the motions between keyframes [K]; None if there is nothing."""
+        rows = {int(keyframe): row for row, keyframe in enumerate(keyframes)}
+        found = []
+        for keyframe, pair in self._pairs.items():
+            motion = self._motion(pair)
+            if motion is not None and {keyframe - 1, keyframe} <= rows.keys():
+                pose, covariance = self._in_units(motion)
+                information = np.zeros((6, 6))
+                if covariance is not None:
+                    information = np.linalg.inv(covariance)
+                else:
+                    information[:3, :3] = np.linalg.inv(motion.covariance[:3, :3])
+                found.append((rows[keyframe - 1], rows[keyframe], pose, information))
+        if not found:
+            return None
+        before, after, measured, informations = zip(*found)
+        return MotionFactors(np.array(before), np.array(after), np.array(measured),
+                             np.array(informations), self._config.odometry_cauchy)
+
+    def gap(self, keyframe: int, before: np.ndarray, after: np.ndarray) -> Gap | None:
+        """
+        Return how a keyframe that was carried to is joined to the one before; None if it is not.
+
+        before, after: world_from_camera [4, 4] of both.
+        """
+        pair = self._pairs.get(keyframe)
+        motion = None if pair is None else self._motion(pair)
+        covariance = None if motion is None else self._in_units(motion)[1]
+        if covariance is None:
+            return None
+        sigma = np.append(np.sqrt(np.diag(covariance)), _GAP_UNIT)
+        return Gap(keyframe, inverse(before) @ after, sigma)
+
+    # Parts ---------------------------------------------------------------------------------------
+
+    def _motion(self, pair: _Pair) -> RelativeMotion | None:
+        """Return what lies between, as soon as the odometry has come that far."""
+        if pair.motion is None:
+            pair.motion = self._relative.between(pair.before, pair.after)
+        return pair.motion
+
+    def _in_units(self, motion: RelativeMotion, carried: float = 0.0,
+                  ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return a motion and its covariance in the trajectory's unit; else a rotation, None."""
+        pose, metre = motion.before_from_after.copy(), self.metre
+        if metre is None:
+            pose[:3, 3] = 0
+            return pose, None
+        covariance = motion.covariance.copy()
+        along = pose[:3, :3].T @ pose[:3, 3]
+        # A wrong length of the metre is the same one all the way: not as by chance.
+        length = float(np.linalg.norm(along))
+        more = 1 + 2 * carried / length if length > 0 else 1.0
+        covariance[3:, 3:] += metre.sigma ** 2 * more * np.outer(along, along)
+        lengths = np.repeat([1.0, metre.units], 3)
+        pose[:3, 3] *= metre.units
+        return pose, covariance * lengths * lengths[:, None]
