@@ -147,6 +147,9 @@ PARAMETERS = {
         'optimized', "Source of the poses: network, the network's own; tracked, corners tracked "
         'on its depth; optimized, the same with bundle adjustment and closed loops',
         'trajectory.mode', choices=('network', 'tracked', 'optimized')),
+    'use_odometry': Argument(
+        False, 'Whether odom_hint_topic carries the pose while the camera sees nothing, and joins '
+        'keyframes: true or false', 'trajectory.use_odometry'),
     'scale_mode': Argument(
         'none', "Where metres come from: none leaves the network's own unit, fixed takes "
         'scale_value, odometry compares with odom_hint_topic, depth with depth_hint_topic, '
@@ -187,8 +190,8 @@ OTHERS = {
         'auto', 'Calibration of that camera. auto: camera_info beside image_topic', pattern=TOPIC,
         expected=A_TOPIC),
     'odom_hint_topic': Argument(
-        'odom_hint', 'Odometry in metres (nav_msgs/Odometry), with scale_mode:=odometry',
-        pattern=TOPIC, expected=A_TOPIC),
+        'odom_hint', 'Odometry in metres (nav_msgs/Odometry), with scale_mode:=odometry or '
+        'use_odometry:=true', pattern=TOPIC, expected=A_TOPIC),
     'depth_hint_topic': Argument(
         'depth_hint', 'Depth in metres (sensor_msgs/Image), registered to the images, with '
         'scale_mode:=depth', pattern=TOPIC, expected=A_TOPIC),
@@ -268,7 +271,8 @@ def without_effect(values: Mapping[str, Value]) -> list[str]:
     lines = [
         f'{hint} has no effect with scale_mode:={mode}; set scale_mode:={wanted}'
         for hint, wanted in (('odom_hint_topic', 'odometry'), ('depth_hint_topic', 'depth'))
-        if values[hint] != ALL[hint].default and mode is not None and mode != wanted]
+        if values[hint] != ALL[hint].default and mode is not None and mode != wanted
+        and not (hint == 'odom_hint_topic' and values.get('use_odometry'))]
     if values['loop'] and not values['bag']:
         lines.append('loop has no effect without bag:=<recording>')
     return lines

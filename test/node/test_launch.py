@@ -260,6 +260,9 @@ def test_arguments_without_effect_are_told(launch_file):
     lines = launch_file(odom_hint_topic='/odom', scale_mode='depth', loop='true').lines
     assert ['scale_mode:=odometry' in line for line in lines] == [True, False]
     assert 'bag' in lines[1]
+    used = launch_file(odom_hint_topic='/odom', scale_mode='depth', use_odometry='true')
+    assert len(used.lines) == 2    # those of before
+    assert node_of(used).values['trajectory.use_odometry'] is True
 
 
 def test_defaults_do_not_pass_for_given_where_the_file_is_included_again(launch_file, tmp_path):

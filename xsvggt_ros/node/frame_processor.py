@@ -142,7 +142,8 @@ class FrameProcessor:
             if stream.trajectory.is_on:
                 followed, tracked = stream.trajectory.follow(
                     pixels[0], cameras[0], results[0], self._resize, images[0].stamp_ns,
-                    stream.scale.metres_of(settings.scale.mode))
+                    stream.scale.metres_of(settings.scale.mode),
+                    images[0].content.header.frame_id)
                 results = [followed]
                 camera_from_world = followed.camera_from_world.double().cpu().numpy()
         except FrameError as error:

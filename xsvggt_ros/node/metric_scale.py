@@ -28,16 +28,15 @@ from xsvggt_ros.mapping.depth_scale import DepthScale, MIN_PIXELS
 from xsvggt_ros.mapping.odometry_hint import MAX_GAP, OdometryHint
 from xsvggt_ros.mapping.scale import Scale
 from xsvggt_ros.mapping.trajectory_scale import TrajectoryScale
-from xsvggt_ros.node.inputs.hint_topic import HintFault, HintTopic
+from xsvggt_ros.node.inputs.hint_topic import HintFault, HintTopic, odometry_fault
 from xsvggt_ros.node.inputs.image_codec import ImageError
 from xsvggt_ros.node.inputs.rig import seen_transforms
 from xsvggt_ros.node.settings import ScaleSettings
-from xsvggt_ros.node.status.fault_log import FaultLog
+from xsvggt_ros.node.status.lasting_fault import LastingFault
 
 UNMATCHED = 30  # frames for which odometry may be late
 UNMATCHED_DEPTH = 3  # frames for which a depth image may be late
 KEY = 30  # characters of a message by which it is known, before there are numbers
-LASTS = 5.0  # seconds after which a fault of the scale is worth a line in the log
 
 
 class MetricScale:
@@ -47,7 +46,7 @@ class MetricScale:
         """Begin without a scale."""
         self.current: Scale | None = None  # None: lengths are in the network's unit
         self._logger = logger
-        self._hint = OdometryHint()
+        self.odometry = OdometryHint()
         self._trajectory = TrajectoryScale()
         # Positions in the network's unit for whose time no odometry has come yet.
         self._unmatched: deque[tuple[int, np.ndarray]] = deque()
@@ -61,9 +60,7 @@ class MetricScale:
         self._compared = ''  # why the newest images could not be compared
         self._topic: HintTopic | None = None
         self._since = 0.0  # seconds of the steady clock, when it was listened to
-        # Not the bound method: rclpy allows one severity for each place that calls a logger.
-        self._log = FaultLog(lambda text: logger.warning(text))
-        self._lasting: tuple[str, float] | None = None  # fault, since when
+        self._log = LastingFault(logger, 'metric scale is updated again')
 
     def metres_of(self, mode: str) -> float | None:
         """Return the metres of a unit; NaN while they are not known yet, None if never."""
@@ -79,7 +76,7 @@ class MetricScale:
 
     def on_odometry(self, message: Odometry) -> None:
         """Remember where another odometry is, in metres."""
-        self._hint.take(message)
+        self.odometry.take(message)
 
     def on_depth(self, message: Image) -> None:
         """Remember a depth image of the reference camera."""
@@ -90,18 +87,15 @@ class MetricScale:
         """Return what is wrong with what comes on the topic, or what follows from it."""
         if self._topic is None:
             return HintFault(self.fault[:KEY], self.fault) if self.fault else None
-        is_odometry = self._topic.mode == 'odometry'
-        heard = (self._hint if is_odometry else self._depth_hint).heard
-        has_come = heard is not None and heard >= self._since
-        silence = self._topic.silence(
-            time.monotonic() - max(heard or 0.0, self._since), has_come)
-        if silence is not None:
-            return silence
-        refused = self._hint.fault() if is_odometry else None
-        if refused is not None:
-            kind, reason = refused
-            return HintFault(kind, f'odometry on {self._topic.name} is refused '
-                             f'({self._hint.refused[kind]} messages so far): {reason}')
+        if self._topic.mode == 'odometry':
+            fault = odometry_fault(self.odometry, self._topic, self._since)
+        else:
+            heard = self._depth_hint.heard
+            fault = self._topic.silence(
+                time.monotonic() - max(heard or 0.0, self._since),
+                heard is not None and heard >= self._since)
+        if fault is not None:
+            return fault
         return HintFault(
             self.fault[:KEY], f'{self.fault} ({self._topic.name})') if self.fault else None
 
@@ -109,7 +103,7 @@ class MetricScale:
         """Return what has come on the topic, in words; empty if none is listened to."""
         if self._topic is None:
             return ''
-        came = (self._hint.description() if self._topic.mode == 'odometry' else
+        came = (self.odometry.description() if self._topic.mode == 'odometry' else
                 f'{self._depth_hint.received} images')
         return f'{self._topic.name}: {came}'
 
@@ -130,17 +124,7 @@ class MetricScale:
 
     def tell(self, fault: HintFault | None, text: str) -> None:
         """Have a fault that lasts in the log, more and more seldom, and when it is over."""
-        if fault is None:
-            if self._log.get('scale') is not None:
-                self._log.clear('scale')
-                self._logger.info('metric scale is updated again')
-            self._lasting = None
-            return
-        now = time.monotonic()
-        if self._lasting is None or self._lasting[0] != fault.key:
-            self._lasting = fault.key, now
-        if now - self._lasting[1] >= LASTS or fault.key.startswith('unpublished'):
-            self._log.report('scale', text, key=fault.key)
+        self._log.tell(None if fault is None else fault.key, text)
 
     # The worker's thread -------------------------------------------------------------------------
 
@@ -243,7 +227,7 @@ class MetricScale:
         """Compare the positions for whose time the other odometry has come by now."""
         for _ in range(len(self._unmatched)):
             stamp_ns, position = self._unmatched.popleft()
-            there = self._hint.at(stamp_ns)
+            there = self.odometry.at(stamp_ns)
             if there is not None:
                 self._trajectory.add(position, *there)
                 self._compared = ''
@@ -251,7 +235,7 @@ class MetricScale:
                 self._unmatched.append((stamp_ns, position))
         if len(self._unmatched) > UNMATCHED:
             stamp_ns, _ = self._unmatched.popleft()
-            distance = self._hint.distance(stamp_ns)
+            distance = self.odometry.distance(stamp_ns)
             self._compared = (
                 'no valid odometry has arrived' if distance is None else
                 f'no odometry matches an image: the nearest stamp is {distance:.3g} s away'

@@ -266,6 +266,10 @@ TABLE: tuple[Parameter, ...] = (
               'of a window of keyframes and loop closure in threads of their own. The latter two '
               'estimate covariance and twist of ~/odometry; with several cameras (image_topics) '
               "poses are the network's whatever is set here.", choices=MODES),
+    Parameter('trajectory.use_odometry', False, 'Use the odometry on `odom_hint` '
+              '(nav_msgs/Odometry: wheels, visual-inertial) in the trajectory: it carries the '
+              'pose while the camera sees nothing, and joins keyframes. Needs trajectory.mode '
+              'tracked or optimized, and TF from its child_frame_id to the camera.'),
     Parameter('depth.correction', 'auto', "With trajectory.mode optimized: auto corrects the "
               "network's depth smoothly to agree with the landmarks; off leaves it.",
               choices=('off', 'auto')),

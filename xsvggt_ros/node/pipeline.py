@@ -26,6 +26,7 @@ from xsvggt_ros.node.frame_processor import FrameProcessor
 from xsvggt_ros.node.inputs.calibrations import Calibrations
 from xsvggt_ros.node.inputs.camera_calibration import CameraCalibration
 from xsvggt_ros.node.inputs.image_intake import ImageIntake, ImageSet
+from xsvggt_ros.node.inputs.odometry_input import OdometryInput
 from xsvggt_ros.node.inputs.rig import RigGeometry
 from xsvggt_ros.node.inputs.tf_listener import TfListener
 from xsvggt_ros.node.loading import LoadedEngine
@@ -69,14 +70,14 @@ class Pipeline:
         self.status = StatusPublisher(publishers, loaded, self.intake, self.statistics, faults)
         self.deadline = Deadline()
         self.scale = MetricScale(logger)
+        trajectory = settings.trajectory if rig is None else TrajectorySettings('network')
+        self.odometry = make_odometry(trajectory, settings, self.scale, tf, logger)
         self.outputs = StreamOutputs(
             loaded, publishers, faults, tf, settings, self.statistics, self.status, self.deadline)
         self.stream = Stream(
             loaded.engine, self.deadline, self.scale, self.outputs,
-            StreamTrajectory(
-                settings.trajectory if rig is None else TrajectorySettings('network'),
-                settings.depth, logger, landmarks), self.statistics,
-            faults, logger)
+            StreamTrajectory(trajectory, settings.depth, logger, landmarks, self.odometry),
+            self.statistics, faults, logger)
         self._rejections = Rejections(loaded, faults, self.statistics)
         self.processor = FrameProcessor(
             loaded, self.stream, self.calibrations, topics, rig, publishers, self.outputs,
@@ -165,3 +166,17 @@ class Pipeline:
         """Publish the map if a subscriber waits for it."""
         self.stream.publishing.join()
         self.outputs.publish_maps(self._settings)
+
+
+def make_odometry(
+    trajectory: TrajectorySettings, settings: Settings, scale: MetricScale, tf: TfListener,
+    logger: RcutilsLogger,
+) -> OdometryInput | None:
+    """Return the odometry that the trajectory is to use; None if there is none."""
+    if not settings.trajectory.use_odometry:
+        return None
+    if trajectory.mode == 'network':
+        logger.warning("trajectory.use_odometry has no effect: poses are the network's own, by "
+                       'trajectory.mode, or because there are several cameras')
+        return None
+    return OdometryInput(scale.odometry, tf, settings.pose.base_frame, logger)

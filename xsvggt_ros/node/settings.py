@@ -105,6 +105,7 @@ class TrajectorySettings:
     """Whose poses are published."""
 
     mode: str
+    use_odometry: bool = False
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from xsvggt_ros.geometry.camera_model import CameraModel
 from xsvggt_ros.geometry.se3 import transform_points
 from xsvggt_ros.geometry.similarity import apply_to_pose, scales
 from xsvggt_ros.images.preprocess import Resize
+from xsvggt_ros.node.inputs.odometry_input import OdometryInput
 from xsvggt_ros.node.placing import Placing
 from xsvggt_ros.node.settings import DepthSettings, TrajectorySettings
 from xsvggt_ros.node.status.fault_log import FaultLog
@@ -36,13 +37,15 @@ class StreamTrajectory:
     """
 
     def __init__(self, trajectory: TrajectorySettings, depth: DepthSettings,
-                 logger: RcutilsLogger, landmarks: LandmarkMap | None = None) -> None:
+                 logger: RcutilsLogger, landmarks: LandmarkMap | None = None,
+                 odometry: OdometryInput | None = None) -> None:
         """
         Begin without a stream; in the mode network there is nothing to do.
 
-        landmarks: of a saved map, in which each stream is looked for.
+        landmarks: of a saved map, in which each stream is looked for. odometry: from elsewhere.
         """
         self.mode = trajectory.mode
+        self._odometry = odometry
         self._placing = None if landmarks is None else Placing(landmarks, logger)
         self._correct_depth = depth.correction == 'auto'
         self._log = FaultLog(lambda text: logger.warning(text))
@@ -76,18 +79,23 @@ class StreamTrajectory:
 
     def follow(self, pixels: np.ndarray, camera: CameraModel | None, result: FrameResult,
                resize: Resize, stamp_ns: int, metres: float | None = None,
-               ) -> tuple[FrameResult, TrackedPose]:
+               frame_id: str = '') -> tuple[FrameResult, TrackedPose]:
         """
         Return a result with the trajectory's pose, camera and depth, and how that came.
 
         metres: of a unit, by which lengths are multiplied later; NaN: not known yet; None: never,
-        then lengths take the unit of a saved map in which the stream is found.
+        then lengths take the unit of a saved map in which the stream is found. frame_id: of the
+        image, for an odometry from elsewhere.
         """
+        outside = self._odometry
         if self._follower is None:
-            self._follower = Follower(self.mode, correct_depth=self._correct_depth)
+            self._follower = Follower(self.mode, correct_depth=self._correct_depth,
+                                      relative=None if outside is None else outside.relative)
         self._take_window()
+        self._follower.know_metres(metres)
         estimate = self._follower.follow(
-            pixels, camera, network_frame(result, resize.model_from_source()), adjust_now=False)
+            pixels, camera, network_frame(result, resize.model_from_source()), adjust_now=False,
+            view=None if outside is None else outside.view(frame_id, stamp_ns))
         if estimate.is_keyframe:
             self._offer_window()
             self._offer_loops()
@@ -173,7 +181,8 @@ class StreamTrajectory:
 
     def _tracked(self, estimate: Estimate, stamp_ns: int) -> TrackedPose:
         velocity, seconds = None, 1.0
-        if self._last is not None and estimate.source in ('tracks', 'matches'):
+        if self._last is not None and estimate.source in (
+                'tracks', 'matches', 'odometry'):
             seconds = (stamp_ns - self._last[0]) * 1e-9
             if 0 < seconds <= _LONGEST:
                 step = inverse(self._last[1]) @ estimate.odom_from_camera

@@ -13,6 +13,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from xsvggt_ros.node.inputs.camera_calibration import CameraCalibration
 from xsvggt_ros.node.inputs.hint_topic import HINTS, HintTopic
+from xsvggt_ros.node.inputs.odometry_input import OTHERWISE
 from xsvggt_ros.node.pipeline import Pipeline
 from xsvggt_ros.node.settings import Settings
 
@@ -102,5 +103,7 @@ def subscribe(
         scale.listen(HintTopic(node, mode))
     if mode == 'depth':
         add(Image, 'depth_hint', scale.on_depth, IMAGE_DEPTH)
-    if mode == 'odometry':
+    if pipeline.odometry is not None:
+        pipeline.odometry.listen(HintTopic(node, 'odometry', OTHERWISE))
+    if mode == 'odometry' or pipeline.odometry is not None:
         add(Odometry, 'odom_hint', scale.on_odometry, 10)

@@ -162,6 +162,10 @@ class Supervisor:
         if numbers.report is not None:
             scale_fault = pipeline.scale.check(
                 self._current.settings.scale.mode, rig.fault if rig is not None else '')
+        odometry_fault = odometry_came = ''
+        if pipeline.odometry is not None:
+            odometry_came = pipeline.odometry.description()
+            odometry_fault = pipeline.odometry.check() if numbers.report is not None else ''
         return replace(
             basis, paused=not intake.enabled, image_age=intake.meter.age(),
             image_rate=intake.meter.rate(), info_rate=lens.meter.rate(),
@@ -172,6 +176,7 @@ class Supervisor:
             deadline_fault=pipeline.deadline.fault, jump_fault=intake.clock_jumps.get('jump'),
             sender_faults=self._sender_faults(pipeline), camera_faults=intake.camera_faults(),
             scale_fault=scale_fault, scale_hint=pipeline.scale.hint_description(),
+            odometry_fault=odometry_fault, odometry=odometry_came,
             cameras=f'{len(intake.topics)}, {rig.description()}' if rig is not None else '',
             resets=numbers.resets, last_reset=numbers.last_reset, scale=pipeline.scale.current,
             rate_out=numbers.out_meter.rate(), latencies=list(numbers.latencies),

@@ -54,7 +54,7 @@ class TrajectoryConfig:
     dark: float = 4.0                # grey levels of contrast below which an image shows nothing
     # Odometry from elsewhere.
     odometry_cauchy: float = 5.0     # sigmas from which a motion by it counts less
-    odometry_pairs: int = 30         # of keyframes that tell how long its metre is
+    odometry_segments: int = 60      # of the way, that tell how long its metre is
     # Loops.
     close_loops: bool = True         # where it is optimized
     loop_alike: float = 0.5          # of thumbnails, 1: the same

@@ -10,6 +10,7 @@ from xsvggt_ros.trajectory.config import TrajectoryConfig
 from xsvggt_ros.trajectory.history import History
 from xsvggt_ros.trajectory.landmark_map import LandmarkMap
 from xsvggt_ros.trajectory.odometry import Estimate, Frame, Odometry
+from xsvggt_ros.trajectory.relative_odometry import RelativeOdometry, View
 from xsvggt_ros.trajectory.tracker import grey_of
 
 MAX_WIDTH = 1280   # pixels in which corners are tracked: in more they are not found better
@@ -42,41 +43,51 @@ class Follower:
     """
 
     def __init__(self, mode: str, history: bool = False, correct_depth: bool = True,
-                 landmarks: LandmarkMap | None = None) -> None:
+                 landmarks: LandmarkMap | None = None,
+                 relative: RelativeOdometry | None = None) -> None:
         """
         Begin a stream in mode 'tracked' or 'optimized'.
 
         history: keep every frame's pose; landmarks: a saved map, in which it is looked for then.
-        correct_depth: see `Odometry.depth_factors`.
+        correct_depth: see `Odometry.depth_factors`; relative: see `Odometry`.
         """
         self._config = TrajectoryConfig(optimize=mode == 'optimized',
                                         correct_depth=correct_depth)
         self.history = History(self._config, landmarks) if history else None
         self.odometry: Odometry | None = None
+        self._relative = relative
         self._view = GreyView()
         self._frame: Frame | None = None
         self._model_from_picture = np.eye(3)
 
     def follow(self, pixels: np.ndarray, camera: CameraModel | None, seen: NetworkFrame,
-               adjust_now: bool = True) -> Estimate:
+               adjust_now: bool = True, view: View | None = None) -> Estimate:
         """
         Return the pose of a picture, uint8 [H, W, 3] RGB or [H, W] grey, as it came.
 
         camera: its calibration; the same object must come with every frame. adjust_now: as in
-        `Odometry.step`.
+        `Odometry.step`. view: as in `Frame`.
         """
         grey = self._view.grey(pixels, camera)
         self._model_from_picture = seen.model_from_source @ _larger(grey.shape, pixels.shape)
         if self.odometry is None:
             height, width = grey.shape
             matrix = np.linalg.inv(self._model_from_picture) @ seen.intrinsics
-            self.odometry = Odometry(matrix, (width, height), camera is not None, self._config)
+            self.odometry = Odometry(matrix, (width, height), camera is not None, self._config,
+                                     self._relative)
         self._frame = Frame(grey, seen.depth, seen.confidence, seen.world_from_camera,
-                            self._model_from_picture, seen.depth_error)
+                            self._model_from_picture, seen.depth_error, view)
         estimate = self.odometry.step(self._frame, adjust_now)
         if self.history is not None:
             self.history.add(estimate, self.odometry)
         return estimate
+
+    def know_metres(self, metres: float | None) -> None:
+        """Take how many metres a unit of the odometry frame has; None or NaN: not known."""
+        support = None if self.odometry is None else self.odometry.support
+        if self.odometry is not None and support is not None:
+            known = metres is not None and 0 < metres < float('inf')
+            support.given = 1 / (metres * self.odometry.unit) if known and metres else None
 
     def depth_factors(self) -> np.ndarray:
         """Return factors, float32 [h, w], of the last frame's depth; see `Odometry`."""

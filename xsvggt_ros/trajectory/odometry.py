@@ -257,8 +257,7 @@ class Odometry:
         self.map.add_keyframe(keyframe, fix.pose, tracks)
         self._drift.add_keyframe()
         if self.support is not None:
-            self.support.add_keyframe(keyframe, frame.view, fix.information is not None)
-            self.support.learn(self.map.keyframes, self.map.poses)
+            self.support.add_keyframe(keyframe, frame.view)
         if adjust_now and keyframe:
             self.adjust()
         tracks = tracks.chosen(self.map.known(tracks.ids))

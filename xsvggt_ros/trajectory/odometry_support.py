@@ -1,6 +1,6 @@
 """What an odometry from elsewhere adds: motions through darkness, and between keyframes."""
 
-from collections import OrderedDict
+from collections import deque, OrderedDict
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +11,12 @@ from xsvggt_ros.trajectory.motion_factors import MotionFactors
 from xsvggt_ros.trajectory.projection import inverse, nearest_pose
 from xsvggt_ros.trajectory.relative_odometry import RelativeMotion, RelativeOdometry, View
 
-_FEWEST = 5              # pairs of keyframes that tell the length of a metre
-_SHORTEST = 0.02         # metres between two of them
+_SEGMENT = 0.5           # seconds of the way, at least, that tell the length of a metre
+_SHORTEST = 0.03         # metres of it
+_ENOUGH = 0.2            # metres, from which a segment does not count for more
+_FEWEST = 3              # segments
+_CHANCE = 0.05           # relative sigma of what one of them tells, at least
+_MOST_PENDING = 20       # segments
 _UNSURE = 0.1            # relative sigma of that length from which it is not known
 _SUREST = 0.01
 _GIVEN_SIGMA = 0.1       # of a length by scale.mode
@@ -48,15 +52,14 @@ class Carried:
         return pose
 
 
-@dataclass
+@dataclass(eq=False)
 class _Pair:
-    """A keyframe and the one before: when they were, and what lies between."""
+    """Two images: when they were, and what lies between, by the odometry and as it was tracked."""
 
     before: View
     after: View
-    tracked: bool
+    seen: np.ndarray                        # before_from_after [4, 4], the trajectory's unit
     motion: RelativeMotion | None = None
-    units: float | None = None    # of the trajectory in a metre
 
 
 class OdometrySupport:
@@ -65,7 +68,7 @@ class OdometrySupport:
 
     They are told from the last frame whose pose is sure, not from frame to frame: what was guessed
     because the odometry came late is put right by the next frame. The length of a metre is the
-    median over the newest pairs of keyframes that were tracked.
+    median over the newest segments of the way that were tracked.
     """
 
     def __init__(self, relative: RelativeOdometry, config: TrajectoryConfig) -> None:
@@ -78,6 +81,10 @@ class OdometrySupport:
         self._carried = 0.0              # metres since a frame was located
         self._view: View | None = None   # of the last keyframe
         self._pairs: OrderedDict[int, _Pair] = OrderedDict()   # by the later keyframe
+        self._segment: _Pair | None = None    # that goes on, while frames are located
+        self._segments: deque[_Pair] = deque(maxlen=_MOST_PENDING)   # for which odometry is late
+        # Units in a metre, and the weight of that.
+        self._told: deque[tuple[float, float]] = deque(maxlen=config.odometry_segments)
         self._learned: Metre | None = None
         self.given: float | None = None  # units in a metre, by scale.mode
 
@@ -111,35 +118,15 @@ class OdometrySupport:
         else:
             self._believed = nearest_pose(self._believed @ step)
         self._last = view
+        self._follow(view if located else None, step)
 
-    def add_keyframe(self, keyframe: int, view: View | None, tracked: bool) -> None:
-        """Take a new keyframe. tracked: whether landmarks join it to the one before."""
+    def add_keyframe(self, keyframe: int, view: View | None) -> None:
+        """Take a new keyframe."""
         if view is not None and self._view is not None:
-            self._pairs[keyframe] = _Pair(self._view, view, tracked)
-            if len(self._pairs) > max(self._config.odometry_pairs, 2 * self._config.window):
+            self._pairs[keyframe] = _Pair(self._view, view, np.eye(4))
+            if len(self._pairs) > 2 * self._config.window:
                 self._pairs.popitem(last=False)
         self._view = view
-
-    def learn(self, keyframes: np.ndarray, poses: np.ndarray) -> None:
-        """Learn the length of a metre from keyframes [K] where they are now, poses [K, 4, 4]."""
-        rows = {int(keyframe): row for row, keyframe in enumerate(keyframes)}
-        for keyframe, pair in self._pairs.items():
-            motion = self._motion(pair)
-            if motion is None or not pair.tracked or not {keyframe - 1, keyframe} <= rows.keys():
-                continue
-            metres = motion.before_from_after[:3, 3]
-            if metres @ metres < _SHORTEST ** 2:
-                continue
-            first, second = poses[rows[keyframe - 1]], poses[rows[keyframe]]
-            seen = first[:3, :3].T @ (second[:3, 3] - first[:3, 3])
-            pair.units = float(seen @ metres / (metres @ metres))
-        told = np.array([pair.units for pair in self._pairs.values() if pair.units is not None])
-        if len(told) < _FEWEST:
-            return
-        middle = float(np.median(told))
-        spread = 1.4826 * float(np.median(np.abs(told - middle))) * 1.2533 / np.sqrt(len(told))
-        if middle > 0 and spread < _UNSURE * middle:
-            self._learned = Metre(middle, max(_SUREST, spread / middle))
 
     def factors(self, keyframes: np.ndarray) -> MotionFactors | None:
         """Return what is known of the motions between keyframes [K]; None if there is nothing."""
@@ -177,6 +164,41 @@ class OdometrySupport:
 
     # Parts ---------------------------------------------------------------------------------------
 
+    def _follow(self, view: View | None, step: np.ndarray) -> None:
+        """Go on with a segment to an image that was located; None: it ends."""
+        segment = self._segment
+        if view is None:
+            self._segment = None
+        elif segment is None:
+            self._segment = _Pair(view, view, np.eye(4))
+        else:
+            segment.seen = nearest_pose(segment.seen @ step)
+            if view.stamp_ns - segment.before.stamp_ns >= _SEGMENT * 1e9:
+                segment.after = view
+                self._segments.append(segment)
+                self._segment = _Pair(view, view, np.eye(4))
+        if any(self._motion(pair) is not None for pair in self._segments):
+            self._learn()
+
+    def _learn(self) -> None:
+        """Learn the length of a metre from the segments for which odometry has come by now."""
+        for segment in [pair for pair in self._segments if pair.motion is not None]:
+            self._segments.remove(segment)
+            assert segment.motion is not None   # it was chosen by that
+            metres = segment.motion.before_from_after[:3, 3]
+            length = float(np.linalg.norm(metres))
+            if length > _SHORTEST:
+                self._told.append((float(segment.seen[:3, 3] @ metres) / length ** 2,
+                                   min(length, _ENOUGH)))
+        if len(self._told) < _FEWEST:
+            return
+        told, weights = np.array(self._told).T
+        middle = _median(told, weights)
+        deviation = 1.4826 * _median(np.abs(told - middle), weights)
+        error = max(_CHANCE * middle, 1.2533 * deviation) * np.sqrt(weights.max() / weights.sum())
+        if 0 < error < _UNSURE * middle:
+            self._learned = Metre(middle, max(_SUREST, float(error / middle)))
+
     def _motion(self, pair: _Pair) -> RelativeMotion | None:
         """Return what lies between, as soon as the odometry has come that far."""
         if pair.motion is None:
@@ -199,3 +221,10 @@ class OdometrySupport:
         lengths = np.repeat([1.0, metre.units], 3)
         pose[:3, 3] *= metre.units
         return pose, covariance * lengths * lengths[:, None]
+
+
+def _median(values: np.ndarray, weights: np.ndarray) -> float:
+    """Return the value with half of the weight below it."""
+    order = np.argsort(values)
+    total = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(total, 0.5 * total[-1])])

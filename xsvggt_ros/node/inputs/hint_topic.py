@@ -1,8 +1,11 @@
 """The topic on which metres come: its full name, and what may be wrong if nothing comes on it."""
 
 from dataclasses import dataclass
+import time
 
 from rclpy.node import Node
+
+from xsvggt_ros.mapping.odometry_hint import OdometryHint
 
 # By scale.mode: the topic, its type, and what is sent on it, in words.
 HINTS = {'odometry': ('odom_hint', 'nav_msgs/msg/Odometry', 'odometry'),
@@ -21,9 +24,11 @@ class HintFault:
 class HintTopic:
     """What the node's graph says of a topic that is listened to."""
 
-    def __init__(self, node: Node, mode: str) -> None:
-        """Look at the topic of a scale.mode, one of HINTS."""
+    def __init__(self, node: Node, mode: str,
+                 otherwise: str = 'choose another scale.mode') -> None:
+        """Look at the topic of a scale.mode, one of HINTS; otherwise: how to do without."""
         self.mode = mode
+        self._otherwise = otherwise
         self._node = node
         self._relative, self._kind, self._what = HINTS[mode]
         self.name = node.resolve_topic_name(self._relative)
@@ -46,4 +51,19 @@ class HintTopic:
             f'unpublished {has_come}',
             (f'{what}: nobody publishes it {again}' if has_come else
              f'nobody publishes {again}') + f'; start its publisher, remap it '
-            f'(-r {self._relative}:=/your/topic), or choose another scale.mode')
+            f'(-r {self._relative}:=/your/topic), or {self._otherwise}')
+
+
+def odometry_fault(hint: OdometryHint, topic: HintTopic, since: float) -> HintFault | None:
+    """Return what is wrong with odometry on a topic, listened to since a time; None: nothing."""
+    heard = hint.heard
+    silence = topic.silence(time.monotonic() - max(heard or 0.0, since),
+                            heard is not None and heard >= since)
+    if silence is not None:
+        return silence
+    refused = hint.fault()
+    if refused is None:
+        return None
+    kind, reason = refused
+    return HintFault(kind, f'odometry on {topic.name} is refused ({hint.refused[kind]} messages '
+                     f'so far): {reason}')

@@ -74,6 +74,8 @@ class Snapshot:
     jump_fault: Fault | None = None  # the last image with the stamp of another clock
     scale_hint: str = ''  # what has come on the topic that scale.mode listens to
     scale_fault: str = ''  # why lengths are not in metres, or their scale is not kept up
+    odometry: str = ''  # what has come of the odometry that trajectory.use_odometry takes
+    odometry_fault: str = ''  # why poses are made without it
     calibrated_focal: tuple[float, float] | None = None
     camera_info_fault: Fault | None = None
     received: int = 0
@@ -177,6 +179,8 @@ def _input(s: Snapshot) -> Part:
         values['cameras'] = s.cameras
     if s.scale_hint:
         values['scale hint'] = s.scale_hint
+    if s.odometry:
+        values['odometry'] = s.odometry
     if s.state != 'active':
         return WARN, f'the node is {s.state}', values
     if s.paused:
@@ -210,6 +214,8 @@ def _input_warnings(s: Snapshot) -> list[str]:
         warnings.append(s.jump_fault.message)
     if s.scale_fault:
         warnings.append(s.scale_fault)
+    if s.odometry_fault:
+        warnings.append(s.odometry_fault)
     if s.stamp_fault is not None and s.stamp_fault.age < RECENT:
         warnings.append(s.stamp_fault.message)
     if s.camera_info_fault is not None:  # it lasts until a calibration of use comes

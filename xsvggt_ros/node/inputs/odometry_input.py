@@ -1,0 +1,99 @@
+"""An odometry from elsewhere for the trajectory: its motions, and where the camera is on it."""
+
+import time
+
+import numpy as np
+from rclpy.impl.rcutils_logger import RcutilsLogger
+
+from xsvggt_ros.geometry.frame_names import frame_name
+from xsvggt_ros.mapping.odometry_hint import MAX_GAP, OdometryHint
+from xsvggt_ros.mapping.transform_tree import LookupError_
+from xsvggt_ros.node.inputs.hint_topic import HintFault, HintTopic, odometry_fault
+from xsvggt_ros.node.inputs.tf_listener import TfListener
+from xsvggt_ros.node.status.lasting_fault import LastingFault
+from xsvggt_ros.trajectory.relative_odometry import RelativeOdometry, View
+
+OTHERWISE = 'set trajectory.use_odometry to false'
+
+
+class OdometryInput:
+    """
+    What `trajectory.use_odometry` needs: `odom_hint`, and TF from its body to the camera.
+
+    Messages are taken by the executor's thread, as for the scale; views are asked for by the
+    worker's.
+    """
+
+    def __init__(self, hint: OdometryHint, tf: TfListener, base_frame: str,
+                 logger: RcutilsLogger) -> None:
+        """
+        Read `hint`, which somebody fills, and look cameras up in `tf`.
+
+        base_frame: of the robot; the body of an odometry that does not name its own.
+        """
+        self.relative = RelativeOdometry(hint)
+        self._hint = hint
+        self._tf = tf
+        self._base_frame = base_frame
+        self._topic: HintTopic | None = None
+        self._since = 0.0   # seconds of the steady clock, when it was listened to
+        self._fault: HintFault | None = None   # of the newest image
+        self._log = LastingFault(logger, 'the odometry is used for the trajectory again')
+
+    # The executor's thread -----------------------------------------------------------------------
+
+    def listen(self, topic: HintTopic) -> None:
+        """Know from where messages are to come from now on."""
+        self._topic, self._since = topic, time.monotonic()
+
+    def check(self) -> str:
+        """Return why poses are made without the odometry, empty if all is well; log what lasts."""
+        fault = self._fault
+        if self._topic is not None:
+            fault = odometry_fault(self._hint, self._topic, self._since) or fault
+        text = '' if fault is None else (
+            f'poses are made without odometry (trajectory.use_odometry): {fault.text}')
+        self._log.tell(None if fault is None else fault.key, text)
+        return text
+
+    def description(self) -> str:
+        """Return what has come on the topic, in words."""
+        name = '' if self._topic is None else f'{self._topic.name}: '
+        return name + self._hint.description()
+
+    # The worker's thread -------------------------------------------------------------------------
+
+    def view(self, frame_id: str, stamp_ns: int) -> View | None:
+        """Return where the camera of an image is on the odometry's body; None: not known."""
+        self._fault, body = None, self._hint.body
+        if body is None:
+            return None      # nothing has come: `check` says so
+        topic = 'odom_hint' if self._topic is None else self._topic.name
+        body = body or self._base_frame
+        if not body:
+            self._fault = HintFault('body', (
+                f'odometry on {topic} does not say of which frame of the robot it is: set its '
+                f'child_frame_id in the odometry, or base_frame here, or {OTHERWISE}'))
+            return None
+        camera = frame_name(frame_id)
+        distance = self._hint.distance(stamp_ns)
+        if distance is not None and distance > MAX_GAP:
+            self._fault = HintFault('stamps', (
+                f'no odometry on {topic} matches an image: the nearest stamp is {distance:.3g} s '
+                'away; both must have stamps of one clock'))
+        try:
+            return View(stamp_ns, self._lookup(body, camera, stamp_ns))
+        except LookupError_ as error:
+            self._fault = HintFault('tf', (
+                f"the camera's pose on '{body}', of which the odometry on {topic} is, is unknown: "
+                f"{error}. Publish the transform from '{body}' to '{camera}' "
+                "(robot_state_publisher, or the camera's driver), check the odometry's "
+                f'child_frame_id and the frame_id of the images, or {OTHERWISE}'))
+            return None
+
+    def _lookup(self, body: str, camera: str, stamp_ns: int) -> np.ndarray:
+        """Return body_from_camera [4, 4] at a time, or the newest; raises LookupError_."""
+        try:
+            return self._tf.lookup(body, camera, stamp_ns)
+        except LookupError_:
+            return self._tf.lookup(body, camera, None)
