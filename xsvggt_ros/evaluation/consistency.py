@@ -16,9 +16,10 @@ from xsvggt_ros.evaluation.evaluation import Prediction
 from xsvggt_ros.evaluation.followed import first_camera
 from xsvggt_ros.geometry.similarity import align, scales
 from xsvggt_ros.trajectory.config import TrajectoryConfig
+from xsvggt_ros.trajectory.frame import Frame
 from xsvggt_ros.trajectory.local_map import WindowProblem
 from xsvggt_ros.trajectory.loop_closer import LoopCloser
-from xsvggt_ros.trajectory.odometry import Frame, Odometry
+from xsvggt_ros.trajectory.odometry import Odometry
 from xsvggt_ros.trajectory.projection import inverse, rotation_vector
 from xsvggt_ros.trajectory.uncertainty import carried
 

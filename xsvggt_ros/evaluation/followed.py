@@ -9,8 +9,9 @@ from xsvggt_ros.console.errors import ToolError
 from xsvggt_ros.evaluation.eval_streams import EvalStream
 from xsvggt_ros.evaluation.evaluation import Prediction
 from xsvggt_ros.trajectory.config import TrajectoryConfig
+from xsvggt_ros.trajectory.frame import Frame
 from xsvggt_ros.trajectory.history import History
-from xsvggt_ros.trajectory.odometry import Frame, Odometry
+from xsvggt_ros.trajectory.odometry import Odometry
 
 
 def follow(predicted: Prediction, stream: EvalStream, mode: str,

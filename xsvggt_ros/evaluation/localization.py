@@ -29,11 +29,12 @@ from xsvggt_ros.geometry import metrics
 from xsvggt_ros.geometry.similarity import apply_to_pose
 from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.trajectory.config import TrajectoryConfig
+from xsvggt_ros.trajectory.frame import Frame
 from xsvggt_ros.trajectory.history import History
 from xsvggt_ros.trajectory.landmark_file import ENDING, read_landmarks, write_landmarks
 from xsvggt_ros.trajectory.landmark_map import landmark_map, LandmarkMap
 from xsvggt_ros.trajectory.localizer import Localizer
-from xsvggt_ros.trajectory.odometry import Frame, Odometry
+from xsvggt_ros.trajectory.odometry import Odometry
 from xsvggt_ros.world.path import draw_path
 from xsvggt_ros.world.synthetic_world import SPLITS
 

@@ -7,9 +7,10 @@ import numpy as np
 
 from xsvggt_ros.geometry.camera_model import CameraModel
 from xsvggt_ros.trajectory.config import TrajectoryConfig
+from xsvggt_ros.trajectory.frame import Frame
 from xsvggt_ros.trajectory.history import History
 from xsvggt_ros.trajectory.landmark_map import LandmarkMap
-from xsvggt_ros.trajectory.odometry import Estimate, Frame, Odometry
+from xsvggt_ros.trajectory.odometry import Estimate, Odometry
 from xsvggt_ros.trajectory.relative_odometry import RelativeOdometry, View
 from xsvggt_ros.trajectory.tracker import grey_of
 

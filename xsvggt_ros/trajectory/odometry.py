@@ -8,48 +8,20 @@ import numpy as np
 from xsvggt_ros.trajectory.adjustment import Solution
 from xsvggt_ros.trajectory.config import TrajectoryConfig
 from xsvggt_ros.trajectory.depth_field import correction, Seen
-from xsvggt_ros.trajectory.depth_trust import DepthTrust
 from xsvggt_ros.trajectory.fallback import Fallback, Located
+from xsvggt_ros.trajectory.frame import Frame
 from xsvggt_ros.trajectory.gaps import Gap, GapWatch
 from xsvggt_ros.trajectory.keyframes import KeyframeRule
 from xsvggt_ros.trajectory.local_map import LocalMap, WindowProblem
 from xsvggt_ros.trajectory.locate import Fix, Locator
 from xsvggt_ros.trajectory.movers import Movers
+from xsvggt_ros.trajectory.network_depth import NetworkDepth, SHALLOWEST
 from xsvggt_ros.trajectory.odometry_support import Carried, OdometrySupport
 from xsvggt_ros.trajectory.places import Place, PlaceMaker, Snapshot
 from xsvggt_ros.trajectory.projection import inverse, nearest_pose, to_camera
 from xsvggt_ros.trajectory.relative_odometry import RelativeOdometry, View
 from xsvggt_ros.trajectory.tracker import sample_depth, Tracks
 from xsvggt_ros.trajectory.uncertainty import Drift, HALF_NORMAL, misfit, RAYLEIGH
-
-_FEWEST_SCALED = 20      # landmarks that tell a keyframe's scale
-_WELL_KNOWN = 0.1        # standard deviation of the log depth of such a landmark
-_SELF_CONSISTENT = 0.1   # spread of log ratios up to which the network's own scale counts
-_SMOOTHING = 0.2         # of that spread, from keyframe to keyframe
-_SHALLOWEST = 1e-3       # depth below which it is none
-_CONFIDENCE = (0.7, 2.0)  # factors of the depth's sigma, for the most and the least confident
-_SIGMAS = (0.05, 0.6)     # least and greatest that is made of errors to be expected
-
-
-@dataclass(frozen=True)
-class Frame:
-    """
-    One frame for the odometry.
-
-    grey: uint8 [H, W], of a pinhole camera. depth, confidence: the network's, [h, w], NaN and 0
-    where nothing is known. world_from_camera: its pose, [4, 4]. depth_from_image: [3, 3], from
-    pixel coordinates of `grey` to those of `depth`. depth_error: [h, w], the share by which depth
-    is expected to be off; None: confidences only compare with each other. view: for an odometry
-    from elsewhere; None: that does not know where the camera is on its body.
-    """
-
-    grey: np.ndarray
-    depth: np.ndarray
-    confidence: np.ndarray
-    world_from_camera: np.ndarray
-    depth_from_image: np.ndarray
-    depth_error: np.ndarray | None = None
-    view: View | None = None
 
 
 @dataclass(frozen=True)
@@ -112,9 +84,7 @@ class Odometry:
         self.unit = 1.0
         self._frames = 0
         self._keyframes = 0
-        self._log_scale = 0.0
-        self._spread: float | None = None
-        self._trust = DepthTrust()
+        self._depth = NetworkDepth(config)
         self._keyframe_from_last = np.eye(4)
         self._motion: np.ndarray | None = None   # between the last two frames
         self._doubtful = False                   # whether the pose may be that of what moves
@@ -147,7 +117,7 @@ class Odometry:
                 pose, source = carried.guess(before, pose), 'odometry'
             fix = Fix(pose, Tracks.none(), source, float('nan'), None)
         tracks = fix.tracks
-        self._movers.watch(frame.grey, fix, self.map, partial(self._depths_of, frame))
+        self._movers.watch(frame.grey, fix, self.map, partial(self._depth.of, frame))
         self._doubtful = self._movers.many and fix.error > self.config.doubt * self._pixel_scale
         wanted = not blind and (not len(tracks) or fix.source == 'matches' or self._rule.wants(
             tracks, fix.pose, self.map.camera, self._width))
@@ -161,7 +131,7 @@ class Odometry:
         self._keyframe_from_last = inverse(self.map.pose(keyframe)) @ pose
         if fix.information is not None:
             self._fallback.add(Located(self._frames, pose, frame.world_from_camera,
-                                       float(np.exp(self._log_scale))))
+                                       self._depth.scale))
         self._watch_gaps(frame, fix, wanted)
         return self._estimate(pose, fix, wanted, step_covariance)
 
@@ -200,7 +170,7 @@ class Odometry:
         off = np.abs(solution.log_inverse_depth - asked.prior) / asked.prior_sigma
         self._drift.take_window(solution.covariance, misfit(off, HALF_NORMAL))
         if solution.is_anew:
-            self._trust.begin_anew(-asked.prior, -solution.log_inverse_depth)
+            self._depth.trust.begin_anew(-asked.prior, -solution.log_inverse_depth)
 
     def adjust(self) -> None:
         """Adjust the window now."""
@@ -218,17 +188,17 @@ class Odometry:
         if not self.corrects_depth:
             return np.ones(frame.depth.shape, np.float32)
         if self._doubtful:
-            return np.full(frame.depth.shape, np.exp(self._log_scale), np.float32)
+            return np.full(frame.depth.shape, np.exp(self._depth.log_scale), np.float32)
         tracks = self._locator.tracks
         tracks = tracks.chosen(self.map.known(tracks.ids))
         points, _, variance = self.map.points(tracks.ids)
         pose = self.map.pose(self._keyframes - 1) @ self._keyframe_from_last
         depth = to_camera(points, pose)[:, 2]
         told = sample_depth(frame.depth, tracks.pixels, frame.depth_from_image)
-        good = (depth > _SHALLOWEST) & (told > _SHALLOWEST)
+        good = (depth > SHALLOWEST) & (told > SHALLOWEST)
         with np.errstate(all='ignore'):
             ratio = np.where(good, np.log(depth / told), np.nan)
-        return correction(Seen(tracks.pixels, ratio, variance), self._log_scale,
+        return correction(Seen(tracks.pixels, ratio, variance), self._depth.log_scale,
                           frame.depth.shape, frame.depth_from_image, self._width)
 
     # Parts ---------------------------------------------------------------------------------------
@@ -262,12 +232,12 @@ class Odometry:
             self.adjust()
         tracks = tracks.chosen(self.map.known(tracks.ids))
         pose = self.map.pose(keyframe)
-        self._log_scale = self._scale_here(frame, tracks, pose)
+        self._depth.learn(frame, tracks, pose, self.map, self._doubtful)
         corners = self._locator.corners(frame.grey, tracks, self._movers.pixels)
         corners = self._movers.without(corners, tracks.pixels, pose, self.map.camera,
-                                       partial(self._depths_of, frame))
-        depths, sigmas = self._depths_at(frame, corners)
-        good = np.isfinite(depths) & (depths > _SHALLOWEST)
+                                       partial(self._depth.of, frame))
+        depths, sigmas = self._depth.judged(frame, corners)
+        good = np.isfinite(depths) & (depths > SHALLOWEST)
         if good.any():
             corners = corners[good]
             ids = self.map.add_landmarks(keyframe, corners, depths[good], sigmas[good])
@@ -275,15 +245,11 @@ class Odometry:
         features = self._locator.begin_keyframe(frame.grey, tracks, keyframe)
         if self.closes_loops:
             self._snapshot = self._places.snapshot(
-                frame.grey, frame.depth * np.exp(self._log_scale), frame.depth_from_image,
+                frame.grey, frame.depth * np.exp(self._depth.log_scale), frame.depth_from_image,
                 features, self.map, fix.information is None and keyframe > 0)
             self._snapshot = self._joined(self._snapshot, fix)
         self._rule.begin(tracks, pose)
         self.map.prune(tracks.ids)
-
-    def _depths_of(self, frame: Frame, pixels: np.ndarray) -> np.ndarray:
-        """Return the trajectory's depths [n] at pixels by the network."""
-        return np.exp(self._log_scale) * sample_depth(frame.depth, pixels, frame.depth_from_image)
 
     def _watch_gaps(self, frame: Frame, fix: Fix, is_keyframe: bool) -> None:
         if fix.information is None and is_keyframe:
@@ -294,7 +260,7 @@ class Odometry:
         elif fix.information is None:
             return
         pose = self.map.pose(self._keyframes - 1) @ self._keyframe_from_last
-        self._gaps.add(pose, frame.world_from_camera, float(np.exp(self._log_scale)))
+        self._gaps.add(pose, frame.world_from_camera, self._depth.scale)
 
     def _joined(self, snapshot: Snapshot, fix: Fix) -> Snapshot:
         """Return a new keyframe's snapshot with what joins it to the one before."""
@@ -312,49 +278,6 @@ class Odometry:
         if not np.isin(sides, self.map.keyframes).all():
             return None
         return self._gaps.gap(*(self.map.pose(side) for side in sides.tolist()))
-
-    def _scale_here(self, frame: Frame, tracks: Tracks, pose: np.ndarray) -> float:
-        """Return the logarithm of the trajectory's unit over the network's in this frame."""
-        if len(tracks) <= _FEWEST_SCALED:
-            return self._log_scale
-        points, _, variance = self.map.points(tracks.ids)
-        depth = to_camera(points, pose)[:, 2]
-        told = sample_depth(frame.depth, tracks.pixels, frame.depth_from_image)
-        good = (depth > _SHALLOWEST) & (told > _SHALLOWEST)
-        well = good & (variance < _WELL_KNOWN ** 2)
-        if well.sum() > _FEWEST_SCALED:
-            good = well
-            self._trust.add(np.log(told[good]), np.log(depth[good]))
-        if good.sum() <= _FEWEST_SCALED // 2:
-            return self._log_scale
-        ratios = np.log(depth[good] / told[good])
-        middle = float(np.median(ratios))
-        spread = 1.4826 * float(np.median(np.abs(ratios - middle))) + 1e-3
-        self._spread = spread if self._spread is None else (
-            self._spread + _SMOOTHING * (spread - self._spread))
-        trust = min(1.0, (_SELF_CONSISTENT / self._spread) ** 2)
-        lean = 1.0 if self._doubtful else self.config.depth_lean
-        return (1 - lean * trust) * middle
-
-    def _depths_at(self, frame: Frame, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the trajectory's depths [n] at pixels by the network, and their log sigmas."""
-        depths = sample_depth(frame.depth, pixels, frame.depth_from_image)
-        known = frame.depth[np.isfinite(frame.depth) & (frame.depth > _SHALLOWEST)]
-        depths, sigmas = self._trust.judged(depths, self._depth_sigmas(frame, pixels),
-                                            float(np.median(known)) if len(known) else 0.0)
-        return depths * np.exp(self._log_scale), sigmas
-
-    def _depth_sigmas(self, frame: Frame, pixels: np.ndarray) -> np.ndarray:
-        """Return the standard deviations [n] of the network's log depths at pixels."""
-        if frame.depth_error is not None:
-            error = sample_depth(frame.depth_error, pixels, frame.depth_from_image)
-            error = np.where(np.isfinite(error), error, np.inf)
-            return np.clip(error / HALF_NORMAL, *_SIGMAS)
-        confidence = sample_depth(frame.confidence, pixels, frame.depth_from_image)
-        confidence = np.where(np.isfinite(confidence) & (confidence > 0), confidence, 1e-3)
-        typical = np.median(frame.confidence[frame.confidence > 0]) if (
-            frame.confidence > 0).any() else 1.0
-        return self.config.depth_sigma * np.clip(np.sqrt(typical / confidence), *_CONFIDENCE)
 
     def _move(self, before: np.ndarray, fix: Fix, view: View | None,
               carried: Carried | None) -> np.ndarray:
@@ -378,4 +301,4 @@ class Odometry:
         return Estimate(pose, self._odom_from_last.copy(), fix.source, len(fix.tracks), fix.error,
                         self._drift.covariance, step_covariance, self._keyframes - 1,
                         self._keyframe_from_last.copy(), is_keyframe,
-                        float(np.exp(self._log_scale)))
+                        self._depth.scale)

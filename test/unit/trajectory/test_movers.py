@@ -8,11 +8,12 @@ from scenes import CAMERA, way
 from xsvggt_ros.evaluation.hard_streams import HardSource, STREAMS
 from xsvggt_ros.geometry import metrics
 from xsvggt_ros.trajectory.config import TrajectoryConfig
+from xsvggt_ros.trajectory.frame import Frame
 from xsvggt_ros.trajectory.history import History
 from xsvggt_ros.trajectory.local_map import LocalMap
 from xsvggt_ros.trajectory.locate import Fix
 from xsvggt_ros.trajectory.movers import Movers
-from xsvggt_ros.trajectory.odometry import Frame, Odometry
+from xsvggt_ros.trajectory.odometry import Odometry
 from xsvggt_ros.trajectory.projection import project, to_camera
 from xsvggt_ros.trajectory.tracker import grey_of, Tracks
 from xsvggt_ros.world.synthetic_world import SPLITS

@@ -10,8 +10,9 @@ import pytest
 from xsvggt_ros.geometry import metrics
 from xsvggt_ros.trajectory.adjustment import solve, solve_beginning
 from xsvggt_ros.trajectory.config import TrajectoryConfig
+from xsvggt_ros.trajectory.frame import Frame
 from xsvggt_ros.trajectory.history import History
-from xsvggt_ros.trajectory.odometry import Frame, Odometry
+from xsvggt_ros.trajectory.odometry import Odometry
 from xsvggt_ros.world.synthetic_world import SPLITS, SyntheticWorld
 
 SIZE = (320, 240)

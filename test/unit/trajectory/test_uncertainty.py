@@ -160,6 +160,26 @@ def test_who_is_found_again_where_he_was_lost_is_as_sure_as_before():
     assert drift.covariance[3:, 3:].trace() < 1.2 * never.covariance[3:, 3:].trace()
 
 
+def test_a_guess_by_an_odometry_adds_what_that_says_and_no_more():
+    told = np.diag([1e-4] * 3 + [4e-4] * 3)
+    drift, never = start(), start()
+    grown(drift, 10)
+    grown(never, 11)
+    before = drift.covariance
+    for count in range(1, 6):
+        added = drift.step(np.eye(4), None, np.eye(4), unit=2.0, carried_by=told)
+        np.testing.assert_allclose(np.diag(added), [1e-4] * 3 + [16e-4] * 3, rtol=1e-3)
+        np.testing.assert_allclose(drift.covariance, before + count * np.diag(np.diag(added)),
+                                   atol=1e-6)
+    step = drift.step(AHEAD, INFORMATION, np.eye(4))
+    assert 5 * 16e-4 < step[3, 3] < 0.05      # back from where the odometry had it
+    assert drift.covariance[3:, 3:].trace() < 1.2 * never.covariance[3:, 3:].trace()
+    # One that nothing tells of in between is as unsure as it ever was.
+    for odometry in (told, None, told):
+        drift.step(np.eye(4), None, np.eye(4), carried_by=odometry)
+    assert drift.covariance[3, 3] > 1 and drift.step(AHEAD, INFORMATION, np.eye(4))[3, 3] > 1
+
+
 def test_a_keyframe_that_was_guessed_stays_unsure():
     drift = start()
     grown(drift, 10)
