@@ -13,7 +13,7 @@ from xsvggt_ros.trajectory.projection import motion
 from xsvggt_ros.world.synthetic_world import SPLITS, SyntheticWorld
 
 RATE = 5.0
-SEEN, COVERED = 5, 5
+SEEN, COVERED = 5, 5     # images, at least
 MOUNT = motion(np.array([0.4, -1.0, 0.6, 0.15, -0.1, 0.4]))   # of the camera on the robot
 
 
@@ -91,36 +91,55 @@ def test_a_covered_camera_is_carried_and_what_is_missing_is_named(node, robot):
     robot.wait(lambda: publisher.get_subscription_count() > 0, 'the node to listen', node)
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     transforms = robot.node.create_publisher(TFMessage, '/tf_static', latched)
-    frames = [world.frame(index / RATE) for index in range(SEEN)]
     sent = []
 
-    def drive(index):
-        publisher.publish(wheels(world, index))
-        # The node has it when it answers.
-        robot.wait(lambda: f'{index + 1} used' in values(robot)['odometry'], 'odometry', node)
-        sent.append(image(frames[min(index, SEEN - 1)], index, index >= SEEN))
+    def drive(covered):
+        index, asked = len(sent), [0]
+
+        def is_taken():
+            reports = len(robot.received['diagnostics'])
+            if reports > asked[0]:    # best effort: again, until it has come; twice counts once
+                asked[0] = reports
+                publisher.publish(wheels(world, index))
+            return f'{index + 1} used' in values(robot)['odometry']
+
+        robot.wait(is_taken, 'odometry', node)
+        sent.append(image(world.frame(index / RATE), index, covered))
         robot.process(node, sent[-1])
 
     robot.wait(lambda: 'odometry' in values(robot), 'diagnostics', node)
-    drive(0)
-    said = robot.wait_for_diagnostic(node, 'Input', 'without odometry', "'base_link'",
-                                     '/odom_hint', FRAME_ID, 'trajectory.use_odometry to false')
-    assert said.level == b'\x01'
+    drive(covered=False)
+    words = ('without odometry', "'base_link'", '/odom_hint', FRAME_ID,
+             'trajectory.use_odometry to false')
+
+    def is_named():
+        publisher.publish(wheels(world, 0))    # or it is silent, which is worse
+        status = robot.diagnostic('Input')
+        return status if all(word in status.message for word in words) else None
+
+    assert robot.wait(is_named, 'what is missing', node).level == b'\x01'
     transforms.publish(mount())
-    robot.wait(lambda: transforms.get_subscription_count() > 0, 'TF to be listened to', node)
-    robot.pass_by(node)
-    for index in range(1, SEEN + COVERED):
-        drive(index)
+    while len(sent) < SEEN or 'without odometry' in robot.diagnostic('Input').message:
+        drive(covered=False)
+    seen = len(sent)
+    for _ in range(COVERED):
+        drive(covered=True)
     assert [status_of(robot, one).pose_source for one in sent] == (
-        ['first'] + ['tracks'] * (SEEN - 1) + ['odometry'] * COVERED)
-    before, sure = place_of(robot, sent[SEEN - 1])
+        ['first'] + ['tracks'] * (seen - 1) + ['odometry'] * COVERED)
+    before, sure = place_of(robot, sent[seen - 1])
     after, less_sure = place_of(robot, sent[-1])
-    true = (world.path.world_from_camera((SEEN + COVERED - 1) / RATE)
-            - world.path.world_from_camera((SEEN - 1) / RATE))[:3, 3]
-    assert np.linalg.norm(after - before) == pytest.approx(np.linalg.norm(true), rel=0.1)
+    true = (world.path.world_from_camera((seen + COVERED - 1) / RATE)
+            - world.path.world_from_camera((seen - 1) / RATE))[:3, 3]
+    # The unit is the network's, which takes a metre for a little more or less.
+    assert np.linalg.norm(after - before) == pytest.approx(np.linalg.norm(true), rel=0.3)
     assert np.trace(sure[:3, :3]) < np.trace(less_sure[:3, :3]) < 0.3
     robot.wait(lambda: values(robot, 'Tracking').get('pose from') == 'odometry', 'source', node)
-    robot.wait(lambda: 'without odometry' not in robot.diagnostic('Input').message, 'an end')
+
+    def is_well():
+        publisher.publish(wheels(world, len(sent) - 1))
+        return 'without odometry' not in robot.diagnostic('Input').message
+
+    robot.wait(is_well, 'an end of what was wrong', node)
 
 
 def values(robot, name='Input'):
