@@ -47,9 +47,11 @@ class Metres:
         """Return by what lengths are multiplied."""
         return self.value or 1.0
 
-    def take_saved_map(self) -> None:
-        """Know that all is in metres already: that of the map in which the run found itself."""
-        self.value, self.source, self.is_decided = 1.0, 'saved map', True
+    def take_saved_map(self, is_metric: bool) -> None:
+        """Know that all has the unit of the map in which the run found itself: no other counts."""
+        self.value = 1.0 if is_metric else None
+        self.uncertainty, self.refusal = None, ''
+        self.source, self.is_decided = 'saved map', True
 
     def observe(self, number: int, hints: FrameHints | None, result: FrameResult, resize: Resize,
                 camera: CameraModel | None) -> None:

@@ -266,9 +266,9 @@ class Pipeline:
 
     def give(self, output: FrameOutput) -> None:
         """Put a frame whose pose is final into the map and the exports, in the run's unit."""
+        if self.followed is not None and self.followed.is_localized:
+            self.metres.take_saved_map(self.followed.is_metric)
         self._decide()
-        if self.followed is not None and self.followed.is_metric:
-            self.metres.take_saved_map()
         metres = self.metres.factor
         if metres != 1.0:
             output = replace(output, result=output.result.scaled(metres),

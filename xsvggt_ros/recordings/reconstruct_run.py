@@ -54,7 +54,7 @@ def run_reconstruct(options: argparse.Namespace) -> None:
                          options.calibration, options.input_topic, _hints(options))
     hints = getattr(source, 'hints', None)
     metres = Metres(options.scale if isinstance(options.scale, float) else None,
-                    hints is not None and bool(hints.describe()))
+                    options.scale != 'none' and hints is not None and bool(hints.describe()))
     Recording.check_folder(options.out)
     exports = make_exports(names, ExportOptions(
         options.out, str(options.input or 'synthetic world'), _grid_options(options),
@@ -115,11 +115,22 @@ def _landmarks(options: argparse.Namespace) -> LandmarkMap | None:
     if options.scale not in ('auto', 'none'):
         raise ToolError('--localize-in brings lengths into the unit of the saved map: leave '
                         '--scale out')
-    options.scale = 'none'
     try:
-        return read_landmarks(options.localize_in)
+        landmarks = read_landmarks(options.localize_in)
     except LandmarkFileError as error:
         raise ToolError(f'--localize-in: {error}') from error
+    _check_unit(options, landmarks)
+    return landmarks
+
+
+def _check_unit(options: argparse.Namespace, landmarks: LandmarkMap) -> None:
+    """Raise ToolError for a topic that is to give metres where the saved map has none."""
+    asked = [name for name, topic in (('--depth-topic', options.depth_topic),
+                                      ('--odometry-topic', options.odometry_topic)) if topic]
+    if asked and options.scale != 'none' and not landmarks.is_metric:
+        raise ToolError(f'{" and ".join(asked)}: {options.localize_in} is not in metres, and what '
+                        'is localised in it takes its unit; leave the topic out, or add --scale '
+                        'none: an odometry is then compared only')
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """`xsvggt reconstruct --localize-in`: a later recording in the frame of an earlier map."""
 
+from dataclasses import replace
 import json
 
 import numpy as np
@@ -7,15 +8,22 @@ import pytest
 
 pytest.importorskip('matplotlib')
 
-from recording_maker import write_folder  # noqa: E402
+from recording_maker import (  # noqa: E402
+    image_items,
+    Messages,
+    odometry_message,
+    START,
+    write_folder,
+    write_mcap,
+)
 import yaml  # noqa: E402
 
 from xsvggt_ros.cli.main import main  # noqa: E402
 from xsvggt_ros.geometry import metrics  # noqa: E402
-from xsvggt_ros.mapping.map_files import read_tum  # noqa: E402
+from xsvggt_ros.mapping.map_files import read_ply, read_tum  # noqa: E402
 from xsvggt_ros.recordings.followed_frames import FollowedFrames  # noqa: E402
 from xsvggt_ros.recordings.recording import LANDMARKS_FILE  # noqa: E402
-from xsvggt_ros.trajectory.landmark_file import read_landmarks  # noqa: E402
+from xsvggt_ros.trajectory.landmark_file import read_landmarks, write_landmarks  # noqa: E402
 from xsvggt_ros.world.synthetic_world import DEMO_SEED, SyntheticWorld  # noqa: E402
 
 RATE, FRAMES, LATER = 5.0, 14, 0.9   # seconds after which the other recording begins
@@ -91,6 +99,61 @@ def test_a_later_recording_is_in_the_frame_and_the_unit_of_the_map(saved, tmp_pa
     again = read_landmarks(out / LANDMARKS_FILE)
     apart = np.linalg.norm(again.poses[:, None, :3, 3] - here[None], axis=2).min(1)
     assert again.is_metric and apart.max() < 0.05 * METRES
+
+
+@pytest.fixture
+def unitless(saved, tmp_path):
+    """Return the saved map's file as a run without metres would have written it."""
+    file = tmp_path / 'saved' / LANDMARKS_FILE
+    file.parent.mkdir()
+    write_landmarks(file, replace(read_landmarks(saved / LANDMARKS_FILE), is_metric=False))
+    return file
+
+
+def bag_with_odometry(path, larger, frames=9):
+    """Write pictures of the room and the camera's odometry, `larger` times as long as it was."""
+    world, messages, items = SyntheticWorld(DEMO_SEED, 320, 240), Messages(), []
+    stamps = [START + round(number * 1e9 / RATE) for number in range(frames)]
+    times = LATER + np.arange(frames) / RATE
+    for number in range(-2, 4 * frames + 4):
+        pose = world.path.world_from_camera(LATER + number / (4 * RATE))
+        pose[:3, 3] *= larger
+        stamp = START + round(number * 1e9 / (4 * RATE))
+        items.append(('/odom', 'nav_msgs/msg/Odometry', stamp,
+                      odometry_message(messages, stamp, pose, 'camera')))
+    pictures = image_items(messages, [world.frame(time).image for time in times], stamps)
+    return write_mcap(path, sorted(items + pictures, key=lambda item: item[2]))
+
+
+def test_a_map_without_metres_is_not_multiplied_by_the_scale_of_a_bag(saved, unitless, tmp_path):
+    bag = bag_with_odometry(tmp_path / 'later.mcap', 30.0)
+    recording(tmp_path, DEMO_SEED, 1)   # for its calibration
+    out = tmp_path / 'out'
+    assert main(['reconstruct', str(bag), '--calibration', str(tmp_path / 'camera.yaml'),
+                 '--localize-in', str(unitless), '--out', str(out)]) == 0
+    report = json.loads((out / 'report.json').read_text())
+    assert report['localization']['localized']
+    assert report['scale'] == {'metric': False, 'metres_per_unit': None, 'uncertainty': None,
+                               'source': 'saved map', 'refused': None}
+    assert report['against_odometry']['compared'] > 3
+    assert not read_landmarks(out / LANDMARKS_FILE).is_metric
+    # Cloud and poses have the saved map's unit, not the bag's, which is 30 times as small.
+    sizes = [np.median(np.linalg.norm(
+        np.stack([cloud[axis] for axis in 'xyz'], 1)
+        - positions(folder)[0].mean(0), axis=1))
+        for folder in (saved, out) for cloud in [read_ply(folder / 'map.ply')]]
+    assert sizes[1] == pytest.approx(sizes[0], rel=0.5)
+
+
+@pytest.mark.parametrize('option', ['--depth-topic', '--odometry-topic'])
+def test_metres_are_not_asked_for_in_a_map_without_them(unitless, tmp_path, capsys, option):
+    assert main(['reconstruct', '--frames', '2', '--localize-in', str(unitless), option, '/some',
+                 '--out', str(tmp_path / 'out')]) == 1
+    error = capsys.readouterr().err
+    assert f'{option}: {unitless} is not in metres' in error and error.count('\n') == 1
+    assert main(['reconstruct', '--frames', '2', '--localize-in', str(unitless), option, '/some',
+                 '--scale', 'none', '--out', str(tmp_path / 'out')]) == 1
+    assert 'is no bag' in capsys.readouterr().err   # that far
 
 
 def test_another_room_is_told_and_keeps_a_frame_of_its_own(saved, tmp_path, capsys):
