@@ -5,14 +5,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 import json
 from pathlib import Path
-import sys
 
 import numpy as np
 from PIL import Image
 
 from xsvggt_ros.console.arguments import image_size, positive_float, positive_int, seed
+from xsvggt_ros.console.command import run_command
 from xsvggt_ros.console.errors import ToolError
-from xsvggt_ros.console.processes import interrupt_on_signals
 from xsvggt_ros.console.progress import ProgressBar
 from xsvggt_ros.mapping.map_files import read_tum, write_tum
 from xsvggt_ros.mapping.trajectory import StampedPose
@@ -71,18 +70,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the files; return the exit code."""
-    interrupt_on_signals()
-    try:
-        render(options.out, options.seed, options.frames, options.rate, options.size)
-    except KeyboardInterrupt:
-        return 0
-    except ToolError as error:
-        print(f'xsvggt world: {error}', file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f'xsvggt world: cannot write to {options.out}: {error}', file=sys.stderr)
-        return 1
-    return 0
+    def work() -> None:
+        try:
+            render(options.out, options.seed, options.frames, options.rate, options.size)
+        except OSError as error:
+            raise ToolError(f'cannot write to {options.out}: {error}') from error
+
+    return run_command('world', work)
 
 
 def render(out: Path, seed: int, frames: int, rate: float, size: tuple[int, int]) -> None:
@@ -106,33 +100,53 @@ def write_stream(out: Path, rate: float, poses: Sequence[np.ndarray],
 
     poses: world_from_camera [4, 4] each, optical frames. frames: image uint8 [H, W, 3] and depth
     float32 [H, W] of each pose. An earlier stream that was written there is removed first; raises
-    ToolError if there is anything else among the images, which would be played with them.
+    ToolError if there is anything else among the images, which would be played with them. Whatever
+    ends it before the last frame, poses and calibration are those of the frames that are there.
     """
     _remove_earlier(out)
     for name in _FOLDERS:
         (out / name).mkdir(parents=True, exist_ok=True)
     stamps = [_FIRST_STAMP + round(index * 1e9 / rate) for index in range(len(poses))]
-    # Before the images: it tells whose they are, should this end before the last one.
-    write_tum(out / _POSES, (StampedPose.from_matrix(stamp, pose)
-                             for stamp, pose in zip(stamps, poses)))
-    bar = ProgressBar('rendering', len(stamps))
-    for index, (stamp, (image, depth)) in enumerate(zip(stamps, frames)):
-        Image.fromarray(image).save(out / 'images' / f'{stamp}.png')
-        np.save(out / 'depth' / f'{stamp}.npy', depth)
-        bar.update(index + 1)
-    bar.close(len(stamps))
+    stamped = [StampedPose.from_matrix(stamp, pose) for stamp, pose in zip(stamps, poses)]
     intrinsics = asdict(camera)
     (out / 'camera_info.yaml').write_text(_CALIBRATION.format(**intrinsics), encoding='ascii')
     (out / 'intrinsics.json').write_text(json.dumps(intrinsics, indent=2) + '\n',
                                          encoding='ascii')
+    # Before the images: it tells whose they are, should this be killed before the last one.
+    write_tum(out / _POSES, stamped)
+    bar, done = ProgressBar('rendering', len(stamps)), 0
+    try:
+        for stamp, (image, depth) in zip(stamps, frames):
+            Image.fromarray(image).save(_file(out, 'images', stamp))
+            np.save(_file(out, 'depth', stamp), depth)
+            done += 1
+            bar.update(done)
+        bar.close(done)
+    except BaseException:
+        _keep(out, stamped, done)
+        print(f'\nended early: {done} of {len(stamps)} images, their depth maps, poses and '
+              f'calibration are in {out}', flush=True)
+        raise
     print(f'{len(stamps)} images, depth maps and poses in {out}')
+
+
+def _file(out: Path, name: str, stamp: int) -> Path:
+    """Return where an image or a depth map of a time in ns is written."""
+    return out / name / f'{stamp}{_FOLDERS[name]}'
+
+
+def _keep(out: Path, stamped: Sequence[StampedPose], done: int) -> None:
+    """Leave the poses of the frames that are done, and nothing of the one after them."""
+    for pose in stamped[done:done + 1]:
+        for name in _FOLDERS:
+            _file(out, name, pose.stamp_ns).unlink(missing_ok=True)
+    write_tum(out / _POSES, stamped[:done])
 
 
 def _remove_earlier(out: Path) -> None:
     """Remove the images and depth maps that `render` wrote; raise ToolError for others."""
     there = {file for name in _FOLDERS if (out / name).is_dir() for file in (out / name).iterdir()}
-    own = {out / name / f'{stamp}{ending}' for name, ending in _FOLDERS.items()
-           for stamp in _earlier_stamps(out)}
+    own = {_file(out, name, stamp) for name in _FOLDERS for stamp in _earlier_stamps(out)}
     others = sorted(file.name for file in there - own)
     if others:
         raise ToolError(

@@ -298,7 +298,7 @@ def test_a_shorter_stream_leaves_nothing_of_the_one_before(tmp_path):
         assert files_in(tmp_path / 'a') == files_in(tmp_path / 'b')
 
 
-def test_what_an_interrupted_stream_left_is_known_by_its_poses(tmp_path, monkeypatch):
+def test_an_interrupted_stream_is_whole_as_far_as_it_goes(tmp_path, monkeypatch, capsys):
     real, calls = SyntheticWorld.frame, []
 
     def interrupted(self, time):
@@ -310,8 +310,20 @@ def test_what_an_interrupted_stream_left_is_known_by_its_poses(tmp_path, monkeyp
     render = ['world', 'render', '--seed', '2', '--size', '32x24', '--out', str(tmp_path)]
     with monkeypatch.context() as patch:
         patch.setattr(SyntheticWorld, 'frame', interrupted)
-        main([*render, '--frames', '9'])
-    assert len(list((tmp_path / 'images').iterdir())) == 3
+        assert main([*render, '--frames', '9']) == 130
+    told = capsys.readouterr()
+    assert f'3 of 9 images, their depth maps, poses and calibration are in {tmp_path}' in told.out
+    assert not told.err
+    folder = ImageFolder(tmp_path / 'images')
+    stamps = [frame.stamp_ns for frame in folder.frames()]
+    assert folder.calibration is not None and len(stamps) == 3
+    assert [pose.stamp_ns for pose in read_tum(tmp_path / 'poses.tum')] == stamps
+    # An error, here between an image and its depth map, is no different; and begun anew it goes.
+    with monkeypatch.context() as patch:
+        patch.setattr(np, 'save', lambda *_: (_ for _ in ()).throw(OSError('disk full')))
+        assert main([*render, '--frames', '9']) == 1
+    assert 'cannot write to' in capsys.readouterr().err
+    assert not list((tmp_path / 'images').iterdir()) and not read_tum(tmp_path / 'poses.tum')
     assert main([*render, '--frames', '2']) == 0
     assert len(list((tmp_path / 'images').iterdir())) == 2
 
