@@ -23,8 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                              '--checkpoint random (default: auto, what the weights say)')
     parser.add_argument('--image', type=image_size, default=(640, 480), metavar='WxH',
                         help="the camera's image size (default: 640x480)")
-    parser.add_argument('--max-tokens', type=positive_int, default=2048, metavar='N',
-                        help='budget of the KV cache per layer (default: 2048)')
+    parser.add_argument('--max-tokens', type=positive_int, default=7300, metavar='N',
+                        help="budget of the KV cache per layer (default: 7300, as the node's)")
     parser.add_argument('--no-network', action='store_true',
                         help='leave checkpoint and speed aside')
     parser.add_argument('--strict', action='store_true', help='fail on warnings too')

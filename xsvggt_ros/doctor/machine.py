@@ -185,7 +185,7 @@ def middleware() -> Finding:
 
 def libraries() -> list[Finding]:
     """Look at the libraries that only some commands need."""
-    missing = [f'{package} ({purpose})' for package, purpose, module in _LIBRARIES
+    missing = [(package, purpose) for package, purpose, module in _LIBRARIES
                if find_spec(module) is None]
     there = [f'{package} {_installed(package)}' for package, _, module in _LIBRARIES
              if find_spec(module) is not None]
@@ -196,8 +196,9 @@ def libraries() -> list[Finding]:
         findings.append(Finding('libraries', 'error', f'cannot be imported: {", ".join(broken)}',
                                 'install them again'))
     if missing:
-        findings.append(Finding('libraries', 'note', f'not here: {", ".join(missing)}',
-                                "pip install 'xsvggt_ros[demo,recordings]', rerun-sdk"))
+        words = ', '.join(f'{package} ({purpose})' for package, purpose in missing)
+        findings.append(Finding('libraries', 'note', f'not here: {words}', 'pip install '
+                                + ' '.join(package for package, _ in missing)))
     return findings
 
 

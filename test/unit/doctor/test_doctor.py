@@ -2,14 +2,17 @@
 
 import json
 import os
+import re
+import shlex
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from xsvggt_ros.cli.main import main
+from xsvggt_ros.cli.main import build_parser, main
 from xsvggt_ros.doctor import machine, speed
 from xsvggt_ros.doctor.finding import Finding, lines_of, worst
+from xsvggt_ros.kv_cache.config import CacheConfig
 
 
 def test_this_machine_is_looked_at(tmp_path, capsys):
@@ -116,3 +119,13 @@ def test_libraries_that_lack_are_named(monkeypatch):
     found = machine.libraries()
     assert [finding.level for finding in found] == ['ok', 'error', 'note']
     assert 'yaml' in found[1].words and 'av (videos' in found[2].words
+    monkeypatch.setattr(machine, 'find_spec', lambda name: None)
+    [_, note] = machine.libraries()
+    program, command, *packages = shlex.split(note.advice)
+    assert (program, command) == ('pip', 'install') and {'av', 'rerun-sdk'} <= set(packages)
+    assert all(re.fullmatch(r'[\w-]+', package) for package in packages)   # no commas, say
+
+
+def test_the_doctor_sizes_the_node_s_cache():
+    given = build_parser('doctor').parse_args(['doctor'])
+    assert given.max_tokens == CacheConfig().max_tokens
