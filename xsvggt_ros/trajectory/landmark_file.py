@@ -76,13 +76,14 @@ def write_landmarks(path: Path, landmarks: LandmarkMap) -> None:
 
 def read_landmarks(path: Path) -> LandmarkMap:
     """Return the map in a file; raises LandmarkFileError for one that is damaged or too large."""
+    path = path.absolute()
     try:
         size = path.stat().st_size
         if not path.is_file():
-            raise LandmarkFileError(f'{path} is not a file: name the {ENDING} file of a map')
+            raise LandmarkFileError(f'{path} is not a file: name {_beside(path)}')
         if size > MOST_BYTES:
             raise LandmarkFileError(f'{path} has {size} bytes, a file of landmarks at most '
-                                    f'{MOST_BYTES}: name the {ENDING} file of a map')
+                                    f'{MOST_BYTES}: name {_beside(path)}')
         content = path.read_bytes()
     except (OSError, ValueError) as error:
         if isinstance(error, LandmarkFileError):
@@ -93,9 +94,19 @@ def read_landmarks(path: Path) -> LandmarkMap:
         return _map_of(content)
     except (SafetensorError, ValueError, KeyError, TypeError, OverflowError,
             RecursionError) as error:
+        if isinstance(error, SafetensorError) and path.suffix != '.safetensors':
+            raise LandmarkFileError(f'{path} is no file of landmarks: name '
+                                    f'{_beside(path)}') from error
         words = ' '.join(str(error).split())[:160] or type(error).__name__
         raise LandmarkFileError(f'{path} is damaged, or no file of landmarks: {words}; save the '
                                 'map again, or name another file') from error
+
+
+def _beside(path: Path) -> str:
+    """Return which file is meant where a map's cloud or its folder was named, if it is there."""
+    names = (path / f'map{ENDING}', path.with_name(path.stem + ENDING))
+    return next((f'{name}, which is there' for name in names if name.is_file()),
+                f'the {ENDING} file of a map')
 
 
 def _map_of(content: bytes) -> LandmarkMap:

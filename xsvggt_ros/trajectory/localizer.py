@@ -22,6 +22,18 @@ _ROUNDS = 15             # of a robust fit
 _POINTS = np.array([[0, 0, 0], [1, 0, 1], [-1, 0, 1], [0, 1, 1], [0, -1, 1]], float)
 
 
+# Why keyframes are not recognised, in words; the names are those of reports.
+_REASONS = {
+    'few matches': 'too few features look like the map',
+    'no pose': 'their matches fit no pose',
+    'few inliers': 'too few matches fit a pose',
+    'no scale': 'depths do not tell the scale',
+    'depths disagree': "depths are not the map's",
+    'too little of what should be seen': "too little is seen of the map's landmarks",
+    'ambiguous': 'several places fit',
+}
+
+
 @dataclass(frozen=True)
 class LocalizationReport:
     """
@@ -35,6 +47,15 @@ class LocalizationReport:
     confirmations: int
     since: int | None
     refused: dict[str, int]
+
+
+def describe_refusals(report: LocalizationReport) -> str:
+    """Return in words why a stream is not believed to be in the map."""
+    if not report.refused:
+        return 'too few keyframes were recognised'
+    often = sorted(report.refused.items(), key=lambda one: -one[1])
+    return 'keyframes that were not recognised: ' + ', '.join(
+        f'{count} ({_REASONS.get(reason, reason)})' for reason, count in often)
 
 
 class Localizer:

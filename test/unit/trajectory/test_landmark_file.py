@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 import os
+from pathlib import Path
 
 from loop_scene import Room, round_way
 import numpy as np
@@ -157,3 +158,19 @@ def test_a_failed_save_leaves_the_earlier_file_and_nothing_else(kept, tmp_path, 
     assert path.read_bytes() == b'earlier'
     with pytest.raises(ValueError, match='no keyframes'):
         write_landmarks(path, landmark_map(KeptKeyframes.none(), np.eye(4), 1.0, False))
+
+
+def test_the_cloud_of_a_map_is_told_from_its_landmarks(content, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cloud = b'ply\nformat binary_little_endian 1.0\n' + bytes(100)
+    (tmp_path / 'map.ply').write_bytes(cloud)
+    wanted = tmp_path / f'map{landmark_file.ENDING}'
+    for named, words in (
+            ('map.ply', f'name the {landmark_file.ENDING} file'), ('none', 'cannot be read')):
+        with pytest.raises(LandmarkFileError, match=words) as error:
+            read_landmarks(Path(named))
+        assert str(tmp_path / named) in str(error.value)   # wherever it is read
+    wanted.write_bytes(content)
+    for named in (Path('map.ply'), tmp_path):
+        with pytest.raises(LandmarkFileError, match=f'name {wanted}, which is there'):
+            read_landmarks(named)

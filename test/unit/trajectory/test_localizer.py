@@ -11,7 +11,7 @@ from xsvggt_ros.geometry.similarity import apply_to_pose, scales
 from xsvggt_ros.trajectory.config import TrajectoryConfig
 from xsvggt_ros.trajectory.landmark_file import _map_of, to_bytes
 from xsvggt_ros.trajectory.landmark_map import KeptKeyframes, landmark_map
-from xsvggt_ros.trajectory.localizer import Localizer
+from xsvggt_ros.trajectory.localizer import describe_refusals, Localizer
 from xsvggt_ros.trajectory.loop_closer import LoopCloser
 from xsvggt_ros.trajectory.map_search import MapSearch, SeenLandmarks, Sighting
 from xsvggt_ros.trajectory.pose_graph import similarity_of
@@ -161,6 +161,9 @@ def test_what_is_not_clear_does_not_count(saved):
     assert localizer.map_from_stream is None
     assert localizer.report.refused == {
         'too little of what should be seen': 5, 'ambiguous': 5, 'few matches': 2}
+    assert describe_refusals(localizer.report) == (
+        "keyframes that were not recognised: 5 (too little is seen of the map's landmarks), "
+        '5 (several places fit), 2 (too few features look like the map)')
 
 
 def test_what_is_believed_is_corrected_slowly(saved):
