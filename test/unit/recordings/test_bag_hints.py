@@ -156,6 +156,65 @@ def test_topics_that_cannot_be_told_apart_are_listed(tmp_path, caplog):
             open_source(path, hints=choice)
 
 
+def own_outputs(messages, space, topics=('confidence', 'depth/image_rect'), odometry=True):
+    """Return what the node publishes: depth and confidence in the frame of the pictures."""
+    items = [(f'{space}/{topic}', IMAGE, stamp, messages.image(
+        frame.depth.astype(np.float32) / 3, stamp, '32FC1'))
+        for topic in topics for frame, stamp in zip(FRAMES, STAMPS)]
+    return items + odometries(messages, f'{space}/odometry') * odometry
+
+
+@pytest.mark.parametrize('space, topics, odometry', [
+    ('/robot/xsvggt', (), True), ('/xsvggt', ('confidence',), False),
+    ('/xsvggt', ('confidence/compressedDepth',), False),
+    ('/renamed', ('confidence', 'depth/image_rect'), True)])
+def test_what_this_package_made_is_no_measure_of_metres(tmp_path, caplog, space, topics, odometry):
+    messages = Messages()
+    own = own_outputs(messages, space, topics, odometry)
+    path = write_mcap(tmp_path / 'a.mcap', images(messages) + own)
+    hints, found = hinted(path, HintChoice('auto'))
+    assert hints.describe() == '' and all(hint.place is hint.depth is None for hint in found)
+    told = [record.message for record in caplog.records if 'this package' in record.message]
+    names = ', '.join(sorted({name for name, *_ in own}))
+    assert told == [f'left out as a measure of metres, for this package made them: {names}']
+    kind = 'odometry' if odometry else 'depth'
+    with pytest.raises(ToolError, match=f'choose with --{kind}-topic.*this package made: {space}'):
+        hinted(path, HintChoice(kind))
+    # Beside others it does not count; whoever names it gets it, and is told.
+    path = write_mcap(tmp_path / 'b.mcap', images(messages) + own + depths(messages)
+                      + odometries(messages))
+    hints, _ = hinted(path, HintChoice('auto'))
+    assert (hints.depth_topic, hints.odometry_topic) == (DEPTH, '/odom')
+    if odometry:
+        caplog.clear()
+        hints, _ = hinted(path, HintChoice('auto', None, f'{space}/odometry'))
+        assert hints.odometry_topic == f'{space}/odometry'
+        assert f'--odometry-topic {space}/odometry: this package made it' in caplog.text
+
+
+def test_a_renamed_node_is_known_by_its_status_and_its_frame(tmp_path):
+    from mcap.writer import Writer
+    messages = Messages()
+    items = odometries(messages, '/a/odometry', 'camera') + odometries(messages, '/b/odometry')
+    for _, _, stamp, message in odometries(messages, '/c/pose'):
+        message.header.frame_id = 'xsvggt_odom'
+        items.append(('/c/pose', ODOMETRY, stamp, message))
+    path = tmp_path / 'a.mcap'
+    begin = Writer.finish
+
+    def with_status(writer):
+        schema = writer.register_schema('xsvggt_ros/msg/CacheStatus', 'ros2msg', b'int32 a\n')
+        channel = writer.register_channel('/a/cache_status', 'cdr', schema)
+        writer.add_message(channel, START, bytes(8), START)
+        begin(writer)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Writer, 'finish', with_status)
+        write_mcap(path, images(messages) + items)
+    hints, _ = hinted(path, HintChoice('auto'))
+    assert hints.odometry_topic == '/b/odometry'
+
+
 def test_a_base_that_tf_does_not_know_is_one_line(tmp_path):
     messages = Messages()
     path = write_mcap(tmp_path / 'a.mcap', images(messages) + static(messages))

@@ -16,6 +16,7 @@ from xsvggt_ros.mapping.transform_tree import LookupError_, TransformTree
 from xsvggt_ros.recordings.inputs.bag import Bag
 from xsvggt_ros.recordings.inputs.bag_images import base_topic, frame_of, is_depth, stamp_of
 from xsvggt_ros.recordings.inputs.bag_types import BagError
+from xsvggt_ros.recordings.inputs.own_topics import own_topics
 from xsvggt_ros.recordings.source_frame import FrameHints, SourceFrame
 
 ODOMETRY, TF = 'nav_msgs/msg/Odometry', 'tf2_msgs/msg/TFMessage'
@@ -54,8 +55,12 @@ class BagHints:
         """
         self._bag, self._choice = bag, choice
         self._camera_frame = frame_of(bag.first(images))
+        self._own, self._left_out = own_topics(bag), list[str]()
         self.depth_topic = self._choose_depth()
         self.odometry_topic = self._choose_odometry()
+        if self._left_out:
+            _log.warning('left out as a measure of metres, for this package made them: %s',
+                         ', '.join(sorted(self._left_out)))
         if choice.base_frame:
             self._check_base()
 
@@ -90,6 +95,7 @@ class BagHints:
             return self._asked('--depth-topic', wanted, there)
         if self._choice.scale not in ('auto', 'depth'):
             return None
+        there = self._of_others(there)
         # One that was recorded raw and compressed counts once; raw is taken.
         cameras = {base_topic(name): name for name in sorted(there, reverse=True)}
         fitting = [name for name in cameras.values() if self._is_registered(name)]
@@ -99,7 +105,7 @@ class BagHints:
                else 'there is none')
         if self._choice.scale == 'depth':
             raise BagError(f'--scale depth: {self._bag.path}: {why}: choose with --depth-topic'
-                           f'{_listed(there)}')
+                           f'{self._listed(there)}')
         if there:
             _log.warning('depth is not used for metres: %s; --depth-topic takes one%s', why,
                          _listed(there))
@@ -118,11 +124,12 @@ class BagHints:
             return self._asked('--odometry-topic', wanted, there)
         if self._choice.scale not in ('auto', 'odometry'):
             return None
+        there = self._of_others(there)
         if len(there) == 1:
             return there[0]
         if self._choice.scale == 'odometry':
             raise BagError(f'--scale odometry: {self._bag.path} has {len(there)} topics of '
-                           f'odometry: choose with --odometry-topic{_listed(there)}')
+                           f'odometry: choose with --odometry-topic{self._listed(there)}')
         if there:
             _log.warning('odometry is not used for metres: there are several; --odometry-topic '
                          'takes one%s', _listed(there))
@@ -134,7 +141,19 @@ class BagHints:
             kind = ODOMETRY if 'odometry' in option else 'depth image'
             raise BagError(f'{option} {wanted}: {self._bag.path} has no such topic of type {kind}'
                            f'{_listed(there)}')
+        if name in self._own and self._choice.scale != 'none':
+            _log.warning('%s %s: this package made it: its lengths are metres only if they were '
+                         'when it was made', option, name)
         return name
+
+    def _of_others(self, there: list[str]) -> list[str]:
+        """Return the topics that this package did not make."""
+        self._left_out += [name for name in there if name in self._own]
+        return [name for name in there if name not in self._own]
+
+    def _listed(self, there: list[str]) -> str:
+        made = f' (this package made: {", ".join(self._left_out)})' * bool(self._left_out)
+        return _listed(there) + made
 
     def _check_base(self) -> None:
         """Raise BagError unless TF knows where the camera is on the base, at some time."""
