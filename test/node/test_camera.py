@@ -178,7 +178,7 @@ def test_a_broken_image_is_named_and_the_others_go_out(tmp_path):
 
 
 @pytest.mark.parametrize('arguments, words', [
-    (['--input', 'no/such/folder'], 'no/such/folder: no such folder'),
+    (['--input', 'no/such/folder'], 'no/such/folder: no such file or folder'),
     (['--calibration', 'x', '--input', 'EMPTY'], 'no images in it')])
 def test_a_wrong_folder_ends_with_a_message(tmp_path, arguments, words):
     camera = start_camera(*[str(tmp_path) if word == 'EMPTY' else word for word in arguments])

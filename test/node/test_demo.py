@@ -128,7 +128,7 @@ def test_demo_says_that_a_folder_is_missing_before_it_starts_anything(tmp_path):
     demo = start_demo('--out', str(tmp_path / 'out'), '--input', str(tmp_path / 'nowhere'))
     _, errors = demo.communicate(timeout=PATIENCE)
     assert demo.returncode == 1
-    assert 'nowhere: no such folder' in errors and 'Traceback' not in errors
+    assert 'nowhere: no such file or folder' in errors and 'Traceback' not in errors
     assert not (tmp_path / 'out').exists()
 
 

@@ -80,7 +80,7 @@ def test_a_folder_becomes_poses_and_a_cloud(tmp_path, capsys):
 def test_a_folder_that_is_not_there_is_one_line(tmp_path):
     pytest.importorskip('torch')
     pytest.importorskip('PIL.Image')
-    with pytest.raises(SystemExit, match='missing: no such folder'):
+    with pytest.raises(SystemExit, match='missing: no such file or folder'):
         load(1).main([str(tmp_path / 'missing')])
 
 

@@ -17,6 +17,7 @@ from xsvggt_ros.recordings.exports.export import FrameOutput
 from xsvggt_ros.recordings.recording import Recording
 from xsvggt_ros.trajectory.follower import Follower
 from xsvggt_ros.trajectory.landmark_map import landmark_map, LandmarkMap
+from xsvggt_ros.trajectory.localizer import describe_refusals
 from xsvggt_ros.trajectory.projection import inverse
 from xsvggt_ros.trajectory.results import network_frame, tensor_like
 
@@ -103,6 +104,8 @@ class FollowedFrames:
             words += '; NOT localised in the saved map: all is in a frame and a unit of its own'
             if localizer.map_from_stream is not None:
                 words += ' (it was recognised when files were being written already)'
+            else:
+                words += f'; {describe_refusals(localizer.report)}'
         return words
 
     def follow(self, pixels: np.ndarray, camera: CameraModel | None, result: FrameResult,

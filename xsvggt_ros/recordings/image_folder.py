@@ -198,7 +198,7 @@ def _with_reason(reason: str, names: list[str]) -> str:
 def _list_images(path: Path) -> list[Path]:
     """Return the images in `path`, or in its sub-folder `data`, in the order of their names."""
     if not path.exists():
-        raise FolderError(f'{path}: no such folder')
+        raise FolderError(f'{path}: no such file or folder')
     if not path.is_dir():
         raise FolderError(f'{path}: not a folder; give the folder that holds the images')
     try:

@@ -86,11 +86,17 @@ def load_state(folder: Path, settings: dict[str, Any], device: torch.device) -> 
         words = ' '.join(str(error).split())[:200] or type(error).__name__
         raise ToolError(f'--resume: {path} cannot be read: {words}; leave --resume out to begin '
                         'anew') from error
-    changed = [f'{name} was {there.get(name)}, now {value}' for name, value in settings.items()
-               if there.get(name) != value]
+    changed = [f'{_option(name)} was {there.get(name)}, now {value}'
+               for name, value in settings.items() if there.get(name) != value]
     if changed:
         raise ToolError(f'--resume: the run was begun with other options: {"; ".join(changed)}')
     return state
+
+
+def _option(name: str) -> str:
+    """Return how an option is called on the command line."""
+    named = {'input': 'INPUT', 'input_topic': '--topic'}
+    return named.get(name, f'--{name.replace("_", "-")}')
 
 
 def forget_state(folder: Path) -> None:

@@ -177,7 +177,7 @@ def test_a_folder_of_images_can_be_the_stream(tmp_path):
     (('--image-size', '50'), 1, ('multiple of 14', '56')),
     (('--frames', '1'), 1, ('2 or more',)),
     (('--checkpoint', 'nowhere.pth'), 1, ('nowhere.pth',)),
-    (('--input', 'nowhere'), 1, ('nowhere', 'no such folder')),
+    (('--input', 'nowhere'), 1, ('nowhere', 'no such file or folder')),
     (('--json', '.'), 1, ('folder',)),
     (('--device', 'abacus'), 1, ('abacus', 'cuda')),
 ])

@@ -140,7 +140,7 @@ def test_an_image_of_another_size_is_named_and_skipped(tmp_path, caplog):
 
 
 def test_folders_that_cannot_be_played_say_why(tmp_path):
-    with pytest.raises(FolderError, match='nowhere: no such folder'):
+    with pytest.raises(FolderError, match='nowhere: no such file or folder'):
         ImageFolder(tmp_path / 'nowhere')
     with pytest.raises(FolderError, match='no images in it'):
         ImageFolder(tmp_path)

@@ -341,7 +341,7 @@ def test_reconstruct_takes_the_folders_calibration(tmp_path):
 
 def test_reconstruct_names_a_missing_folder_and_checkpoint(tmp_path, capsys):
     assert main(['reconstruct', str(tmp_path / 'nowhere'), '--out', str(tmp_path)]) == 1
-    assert 'nowhere: no such folder' in capsys.readouterr().err
+    assert 'nowhere: no such file or folder' in capsys.readouterr().err
     assert main(['reconstruct', '--checkpoint', str(tmp_path / 'no.pth'), '--out',
                  str(tmp_path)]) == 1
     assert 'no.pth' in capsys.readouterr().err

@@ -109,10 +109,10 @@ def test_what_cannot_be_resumed_is_one_line(tmp_path, images, monkeypatch, capsy
         assert main(command[:-1]) == 130
     capsys.readouterr()
     assert main([*command, '--quantization', 'none']) == 1
-    assert 'begun with other options: quantization was int4, now none' in capsys.readouterr().err
+    assert 'begun with other options: --quantization was int4, now none' in capsys.readouterr().err
     other = write_folder(tmp_path / 'other', *make_frames(COUNT, (56, 42)))
     assert main(['reconstruct', str(other), *command[2:]]) == 1
-    assert 'input was' in capsys.readouterr().err
+    assert 'INPUT was' in capsys.readouterr().err
     whole = (tmp_path / STATE_FILE).read_bytes()
     for spoiled in (whole[:len(whole) // 2], b'', b'PK'):
         (tmp_path / STATE_FILE).write_bytes(spoiled)
