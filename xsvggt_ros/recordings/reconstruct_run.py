@@ -1,6 +1,7 @@
 """Feeds frames straight to the engine and keeps what comes out."""
 
 import argparse
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from xsvggt_ros.engine.factory import build_engine, EngineOptions
 from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.model.checkpoint import LoadedModel
+from xsvggt_ros.recordings.exports.earlier import remove_earlier
 from xsvggt_ros.recordings.exports.export import (
     export_names,
     ExportOptions,
@@ -33,6 +35,7 @@ from xsvggt_ros.recordings.recording import (
     Recording,
     TRAJECTORY_FILE,
     write_map_landmarks,
+    writing,
 )
 from xsvggt_ros.recordings.report import relative, RunReport, write_report
 from xsvggt_ros.recordings.resume import forget_state, load_state, save_state
@@ -86,8 +89,7 @@ def run_reconstruct(options: argparse.Namespace) -> None:
         _tell_summary(recording, run.seconds, source)
         told = [followed.describe() if followed is not None else '', metres.describe()]
         print('\n'.join(filter(None, told)))
-        files = _write_all(run, report, options.out)
-        print('\n'.join(str(file) for file in files), flush=True)
+        _tell_files(_write_all(run, report, options.out))
     except (KeyboardInterrupt, ToolError) as error:
         ignore_signals()
         ahead.stop()
@@ -115,6 +117,10 @@ def _landmarks(options: argparse.Namespace) -> LandmarkMap | None:
     if options.scale not in ('auto', 'none'):
         raise ToolError('--localize-in brings lengths into the unit of the saved map: leave '
                         '--scale out')
+    saved, out = options.localize_in, options.out.resolve()
+    if out in (saved.parent.resolve(), saved.resolve().parent):
+        raise ToolError(f'--out {options.out}: has the saved map that --localize-in names, which '
+                        'would be replaced; give another folder')
     try:
         landmarks = read_landmarks(options.localize_in)
     except LandmarkFileError as error:
@@ -128,9 +134,9 @@ def _check_unit(options: argparse.Namespace, landmarks: LandmarkMap) -> None:
     asked = [name for name, topic in (('--depth-topic', options.depth_topic),
                                       ('--odometry-topic', options.odometry_topic)) if topic]
     if asked and options.scale != 'none' and not landmarks.is_metric:
-        raise ToolError(f'{" and ".join(asked)}: {options.localize_in} is not in metres, and what '
-                        'is localised in it takes its unit; leave the topic out, or add --scale '
-                        'none: an odometry is then compared only')
+        raise ToolError(f'{" and ".join(asked)}: {options.localize_in.absolute()} is not in '
+                        'metres, and what is localised in it takes its unit; leave the topic '
+                        'out, or add --scale none: an odometry is then compared only')
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
@@ -215,6 +221,11 @@ def _tell_summary(recording: Recording, seconds: float, source: FrameSource) -> 
         print(describe_errors(errors))
 
 
+def _tell_files(files: Sequence[Path]) -> None:
+    """Print where files are."""
+    print('\n'.join(str(file.absolute()) for file in files), flush=True)
+
+
 def _write_all(run: Pipeline, report: RunReport, folder: Path) -> list[Path]:
     """Write everything but for the exports that were written before; return the files."""
     files = _write_data(run, report, folder)
@@ -224,6 +235,7 @@ def _write_all(run: Pipeline, report: RunReport, folder: Path) -> list[Path]:
 
 def _write_data(run: Pipeline, report: RunReport, folder: Path) -> list[Path]:
     """Write map, trajectory, cache table, exports and report; return the files; ToolError."""
+    _remove_earlier(run, folder)
     files = run.recording.write_data(folder)
     saved = write_map_landmarks(folder, run.landmarks())
     files += saved
@@ -241,6 +253,15 @@ def _write_data(run: Pipeline, report: RunReport, folder: Path) -> list[Path]:
     return [*files, write_report(folder, report, run.recording)]
 
 
+def _remove_earlier(run: Pipeline, folder: Path) -> None:
+    """Remove what this run does not replace of one that was written there before; ToolError."""
+    with writing(folder):
+        removed = remove_earlier(folder, [export.name for export in run.exports])
+        (folder / PICTURE_FILE).unlink(missing_ok=True)
+    if removed:
+        print(f'removed from {folder}, for they were of an earlier run: {", ".join(removed)}')
+
+
 def _save_so_far(run: Pipeline, report: RunReport, folder: Path) -> None:
     """Write and name what there is; the picture only if that does not keep anybody waiting."""
     recording = run.recording
@@ -249,10 +270,10 @@ def _save_so_far(run: Pipeline, report: RunReport, folder: Path) -> None:
         return
     files = _write_data(run, report, folder)
     print(f'saved {recording.frames} frames:')
-    print('\n'.join(str(file) for file in files), flush=True)
+    _tell_files(files)
     try:
         with time_limit(PICTURE_PATIENCE):
-            print(_write_picture(recording, folder), flush=True)
+            _tell_files([_write_picture(recording, folder)])
     except OutOfTime:
         print(f'{PICTURE_FILE} is left out: drawing it takes longer than {PICTURE_PATIENCE:g} s',
               flush=True)

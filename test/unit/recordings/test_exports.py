@@ -334,6 +334,27 @@ def test_a_bag_becomes_everything_that_was_asked_for(tmp_path):
         'trajectory.tum']
 
 
+def test_a_folder_has_the_files_of_one_run(tmp_path, capsys):
+    images, stamps = make_frames(3)
+    bag = write_mcap(tmp_path / 'a.mcap', image_items(Messages(), images, stamps))
+    out = tmp_path / 'out'
+    command = ['reconstruct', str(bag), *SMALL, '--trajectory', 'network', '--out', str(out)]
+    (out / 'colmap').mkdir(parents=True)
+    for name in ('map.yaml', 'colmap/dense.txt'):   # of somebody else
+        (out / name).write_text('mine')
+    assert main([*command, '--export', 'mcap,colmap,depth']) == 0
+    assert main([*command, '--export', 'mcap']) == 0
+    assert f'removed from {out}, for they were of an earlier run: depth, colmap' in (
+        capsys.readouterr().out)
+    own = {'map.ply', 'trajectory.tum', 'cache.csv', 'report.json', 'reconstruction.png'}
+    assert {str(file.relative_to(out)) for file in out.rglob('*') if file.is_file()} == {
+        *own, 'recording.mcap', 'map.yaml', 'colmap/dense.txt'}
+    assert main([*command, '--export', 'grid']) == 0
+    assert main(command) == 0
+    assert {str(file.relative_to(out)) for file in out.rglob('*') if file.is_file()} == {
+        *own, 'colmap/dense.txt'}   # the grid had taken map.yaml over
+
+
 def test_an_unknown_export_or_one_whose_library_lacks_is_one_line(tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit) as ended:
         main(['reconstruct', '--export', 'ply,glb', '--out', str(tmp_path)])

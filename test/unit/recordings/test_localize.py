@@ -161,7 +161,8 @@ def test_another_room_is_told_and_keeps_a_frame_of_its_own(saved, tmp_path, caps
     out = tmp_path / 'out'
     assert main(['reconstruct', *source, '--localize-in', str(saved / LANDMARKS_FILE),
                  '--out', str(out)]) == 0
-    assert 'NOT localised' in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert 'NOT localised' in told and 'keyframes that were not recognised: ' in told
     report = json.loads((out / 'report.json').read_text())
     assert not report['localization']['localized'] and not report['scale']['metric']
     assert sum(report['localization']['not_recognised'].values()) > 0
@@ -191,6 +192,24 @@ def test_what_cannot_be_is_refused_in_one_line(tmp_path, capsys, arguments, word
                  '--out', str(tmp_path / 'out')]) == 1
     error = capsys.readouterr().err
     assert words in error and error.count('\n') == 1
+
+
+def test_the_folder_of_the_saved_map_is_not_written_to(tmp_path, capsys):
+    saved_map = tmp_path / 'saved' / LANDMARKS_FILE
+    saved_map.parent.mkdir()
+    saved_map.write_bytes(b'precious')
+    (tmp_path / 'link').symlink_to(saved_map.parent)
+    (tmp_path / 'linked').mkdir()
+    (tmp_path / 'linked' / LANDMARKS_FILE).symlink_to(saved_map)
+    for named, out in ((saved_map, saved_map.parent), (saved_map, tmp_path / 'link'),
+                       (tmp_path / 'linked' / LANDMARKS_FILE, tmp_path / 'linked'),
+                       (tmp_path / 'linked' / LANDMARKS_FILE, saved_map.parent)):
+        assert main(['reconstruct', '--frames', '2', '--localize-in', str(named),
+                     '--out', str(out)]) == 1
+        error = capsys.readouterr().err
+        assert f'--out {out}: has the saved map' in error and error.count('\n') == 1
+    assert [file.name for file in saved_map.parent.iterdir()] == [LANDMARKS_FILE]
+    assert saved_map.read_bytes() == b'precious'
 
 
 def test_a_run_without_keyframes_leaves_no_landmarks_of_an_earlier_one(tmp_path):

@@ -7,7 +7,7 @@ from uuid import uuid4
 import numpy as np
 
 from xsvggt_ros.console.optional import need
-from xsvggt_ros.recordings.exports.export import ExportOptions, FrameOutput
+from xsvggt_ros.recordings.exports.export import ExportOptions, FrameOutput, remove_old
 from xsvggt_ros.recordings.exports.rerun_log import begin, log_frame
 from xsvggt_ros.recordings.recording import Recording
 
@@ -72,6 +72,8 @@ class RerunExport:
     def _begun(self) -> Any:
         if self._stream is None:
             number = f'_{len(self._files)}' if self._files else ''
+            if not self._files:   # parts of an earlier run, which was gone on with
+                remove_old(self._options.folder, r'recording_\d+\.rrd')
             self._files.append(self._options.folder / f'recording{number}.rrd')
             self._stream = self._rr.RecordingStream('xsvggt', recording_id=self._id)
             self._stream.save(str(self._files[-1]))
