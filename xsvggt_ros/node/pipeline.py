@@ -71,7 +71,7 @@ class Pipeline:
         self.deadline = Deadline()
         self.scale = MetricScale(logger)
         trajectory = settings.trajectory if rig is None else TrajectorySettings('network')
-        self.odometry = make_odometry(trajectory, settings, self.scale, tf, logger)
+        self.odometry = make_odometry(settings, self.scale, tf, logger)
         self.outputs = StreamOutputs(
             loaded, publishers, faults, tf, settings, self.statistics, self.status, self.deadline)
         self.stream = Stream(
@@ -169,14 +169,9 @@ class Pipeline:
 
 
 def make_odometry(
-    trajectory: TrajectorySettings, settings: Settings, scale: MetricScale, tf: TfListener,
-    logger: RcutilsLogger,
+    settings: Settings, scale: MetricScale, tf: TfListener, logger: RcutilsLogger,
 ) -> OdometryInput | None:
     """Return the odometry that the trajectory is to use; None if there is none."""
     if not settings.trajectory.use_odometry:
-        return None
-    if trajectory.mode == 'network':
-        logger.warning("trajectory.use_odometry has no effect: poses are the network's own, by "
-                       'trajectory.mode, or because there are several cameras')
         return None
     return OdometryInput(scale.odometry, tf, settings.pose.base_frame, logger)

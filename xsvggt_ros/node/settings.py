@@ -220,6 +220,11 @@ class Settings:
             raise ValueError(
                 'map.localize_in needs trajectory.mode optimized and one camera: nothing else has '
                 'keyframes; change them, or leave map.localize_in empty')
+        if self.trajectory.use_odometry and (self.trajectory.mode == 'network' or cameras > 1):
+            raise ValueError(
+                'trajectory.use_odometry needs trajectory.mode tracked or optimized and one '
+                "camera: the network's own poses take no odometry; change them, or set "
+                'trajectory.use_odometry to false')
         if self.cloud.organized and cameras > 1:
             raise ValueError(
                 'cloud.organized needs one camera, because the merged cloud of a rig has no rows '

@@ -17,6 +17,7 @@ from xsvggt_ros.node.inputs.odometry_input import OdometryInput
 from xsvggt_ros.node.metric_scale import MetricScale
 from xsvggt_ros.node.pipeline import make_odometry
 from xsvggt_ros.node.settings import DEFAULTS, DepthSettings, TrajectorySettings
+from xsvggt_ros.node.status import lasting_fault
 from xsvggt_ros.node.stream_trajectory import StreamTrajectory
 from xsvggt_ros.trajectory.projection import motion
 from xsvggt_ros.world.synthetic_world import SPLITS, SyntheticWorld
@@ -130,14 +131,37 @@ def test_a_covered_camera_goes_on_with_the_odometry(metres):
         assert tracked.velocity_covariance[3, 3] > 1.0
 
 
-def test_it_is_used_only_where_poses_are_tracked():
-    asked, log = DEFAULTS.changed({'trajectory.use_odometry': True}), Log()
-    for settings, mode, told in ((asked, 'network', 1), (asked, 'tracked', 1),
-                                 (DEFAULTS, 'tracked', 1)):
-        found = make_odometry(TrajectorySettings(mode), settings, MetricScale(logging.getLogger()),
-                              TransformTree(), log)
-        assert (found is not None) == (settings is asked and mode == 'tracked')
-        assert len(log.warnings) == told and 'no effect' in log.warnings[0]
+def test_it_is_used_only_if_asked_for_and_only_where_poses_are_tracked():
+    asked = DEFAULTS.changed({'trajectory.use_odometry': True})
+    for settings in (asked, DEFAULTS):
+        settings.check()
+        found = make_odometry(settings, MetricScale(logging.getLogger()), TransformTree(), Log())
+        assert (found is not None) == (settings is asked)
+    for other in ({'trajectory.mode': 'network'}, {'image_topics': ['left', 'right']}):
+        with pytest.raises(ValueError, match='trajectory.use_odometry needs trajectory.mode'):
+            asked.changed(other).check()
+        DEFAULTS.changed(other).check()
+
+
+def test_the_log_tells_that_the_odometry_is_used_when_it_is_and_again_only_if_it_was(
+        monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(lasting_fault, 'LASTS', 0.0)
+    odometry, hint, tree = listening()
+    hint.take(message(900, (float('nan'), 0.0, 0.0)))
+    assert 'refused' in odometry.check() and 'made without odometry' in caplog.text
+    hint.take(message(1000))
+    assert odometry.check() == ''     # no image has shown yet whether it can be used
+    odometry.view('camera', 1000 * MILLI)
+    assert "'base_link'" in odometry.check() and 'is used' not in caplog.text
+    tree.add(edge('base_link', 'camera', MOUNT), static=True)
+    odometry.view('camera', 1000 * MILLI)
+    assert odometry.check() == '' and 'is used for the trajectory now' in caplog.text
+    assert 'again' not in caplog.text
+    odometry.view('camera', 9000 * MILLI)
+    assert 'the nearest stamp' in odometry.check()
+    odometry.view('camera', 1000 * MILLI)
+    assert odometry.check() == '' and 'is used for the trajectory again' in caplog.text
 
 
 def test_no_odometry_and_one_that_is_not_used_are_the_same():

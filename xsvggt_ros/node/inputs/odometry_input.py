@@ -13,6 +13,8 @@ from xsvggt_ros.node.inputs.tf_listener import TfListener
 from xsvggt_ros.node.status.lasting_fault import LastingFault
 from xsvggt_ros.trajectory.relative_odometry import RelativeOdometry, View
 
+NOW = 'the odometry is used for the trajectory now'
+AGAIN = 'the odometry is used for the trajectory again'
 OTHERWISE = 'set trajectory.use_odometry to false'
 
 
@@ -38,7 +40,8 @@ class OdometryInput:
         self._topic: HintTopic | None = None
         self._since = 0.0   # seconds of the steady clock, when it was listened to
         self._fault: HintFault | None = None   # of the newest image
-        self._log = LastingFault(logger, 'the odometry is used for the trajectory again')
+        self._is_used = self._was_used = False   # for the newest image; for any, as was checked
+        self._log = LastingFault(logger, AGAIN)
 
     # The executor's thread -----------------------------------------------------------------------
 
@@ -51,10 +54,14 @@ class OdometryInput:
         fault = self._fault
         if self._topic is not None:
             fault = odometry_fault(self._hint, self._topic, self._since) or fault
-        text = '' if fault is None else (
-            f'poses are made without odometry (trajectory.use_odometry): {fault.text}')
-        self._log.tell(None if fault is None else fault.key, text)
-        return text
+        if fault is not None:
+            text = f'poses are made without odometry (trajectory.use_odometry): {fault.text}'
+            self._log.tell(fault.key, text)
+            return text
+        if self._is_used:   # otherwise no image has shown yet whether all is well
+            self._log.tell(None, AGAIN if self._was_used else NOW)
+            self._was_used = True
+        return ''
 
     def description(self) -> str:
         """Return what has come on the topic, in words."""
@@ -65,31 +72,37 @@ class OdometryInput:
 
     def view(self, frame_id: str, stamp_ns: int) -> View | None:
         """Return where the camera of an image is on the odometry's body; None: not known."""
-        self._fault, body = None, self._hint.body
+        view, fault = self._look(frame_id, stamp_ns)
+        # First what `check`, in another thread, asks last.
+        self._is_used, self._fault = view is not None and fault is None, fault
+        return view
+
+    def _look(self, frame_id: str, stamp_ns: int) -> tuple[View | None, HintFault | None]:
+        """Return the view of an image, and what is wrong; neither if nothing has come."""
+        body = self._hint.body
         if body is None:
-            return None      # nothing has come: `check` says so
+            return None, None      # `check` says so
         topic = 'odom_hint' if self._topic is None else self._topic.name
         body = body or self._base_frame
         if not body:
-            self._fault = HintFault('body', (
+            return None, HintFault('body', (
                 f'odometry on {topic} does not say of which frame of the robot it is: set its '
                 f'child_frame_id in the odometry, or base_frame here, or {OTHERWISE}'))
-            return None
+        fault = None
         camera = frame_name(frame_id)
         distance = self._hint.distance(stamp_ns)
         if distance is not None and distance > MAX_GAP:
-            self._fault = HintFault('stamps', (
+            fault = HintFault('stamps', (
                 f'no odometry on {topic} matches an image: the nearest stamp is {distance:.3g} s '
                 'away; both must have stamps of one clock'))
         try:
-            return View(stamp_ns, self._lookup(body, camera, stamp_ns))
+            return View(stamp_ns, self._lookup(body, camera, stamp_ns)), fault
         except LookupError_ as error:
-            self._fault = HintFault('tf', (
+            return None, HintFault('tf', (
                 f"the camera's pose on '{body}', of which the odometry on {topic} is, is unknown: "
                 f"{error}. Publish the transform from '{body}' to '{camera}' "
                 "(robot_state_publisher, or the camera's driver), check the odometry's "
                 f'child_frame_id and the frame_id of the images, or {OTHERWISE}'))
-            return None
 
     def _lookup(self, body: str, camera: str, stamp_ns: int) -> np.ndarray:
         """Return body_from_camera [4, 4] at a time, or the newest; raises LookupError_."""

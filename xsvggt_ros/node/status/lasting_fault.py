@@ -13,7 +13,7 @@ class LastingFault:
     """One kind of fault that comes and goes: told when it lasts, then more and more seldom."""
 
     def __init__(self, logger: RcutilsLogger, over: str) -> None:
-        """Begin without a fault. over: what to say when there is none any more."""
+        """Begin without a fault. over: what to say when there is none any more, if anything."""
         self._logger = logger
         self._over = over
         # Not the bound method: rclpy allows one severity for each place that calls a logger.
@@ -21,11 +21,16 @@ class LastingFault:
         self._lasting: tuple[str, float] | None = None  # fault, since when
 
     def tell(self, key: str | None, text: str) -> None:
-        """Take what is wrong now. key: the same for the same fault; None: nothing is wrong."""
+        """
+        Take what is wrong now. key: the same for the same fault; None: nothing is wrong.
+
+        text: about the fault; without one, if not empty, what to say in place of `over`.
+        """
         if key is None:
             if self._log.get('fault') is not None:
                 self._log.clear('fault')
-                self._logger.info(self._over)
+                if text or self._over:
+                    self._logger.info(text or self._over)
             self._lasting = None
             return
         now = time.monotonic()
