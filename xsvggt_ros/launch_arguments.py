@@ -257,6 +257,8 @@ def check_files(values: Mapping[str, Value]) -> None:
     elif checkpoint not in SHIPPED:
         faults.append(_missing('checkpoint', checkpoint, 'or use small, which comes with the '
                                'package'))
+    if values.get('localize_in'):
+        faults.append(_missing('localize_in', str(values['localize_in']), 'or leave it empty'))
     if values['bag']:
         faults.append(_missing_bag(str(values['bag'])))
     if values['rviz']:
@@ -269,8 +271,10 @@ def without_effect(values: Mapping[str, Value]) -> list[str]:
     """Return a line for each argument that was given, and that others leave without effect."""
     mode = values.get('scale_mode')
     lines = [
-        f'{hint} has no effect with scale_mode:={mode}; set scale_mode:={wanted}'
-        for hint, wanted in (('odom_hint_topic', 'odometry'), ('depth_hint_topic', 'depth'))
+        f'{hint} has no effect with scale_mode:={mode}; set scale_mode:={wanted}{other}'
+        for hint, wanted, other in (
+            ('odom_hint_topic', 'odometry', ', or use_odometry:=true for the trajectory'),
+            ('depth_hint_topic', 'depth', ''))
         if values[hint] != ALL[hint].default and mode is not None and mode != wanted
         and not (hint == 'odom_hint_topic' and values.get('use_odometry'))]
     if values['loop'] and not values['bag']:

@@ -227,7 +227,8 @@ def test_rviz_that_is_not_installed_is_refused_before_the_node_starts(
     assert launch.started == [] and 'rviz:=true' in failure and 'apt-get install' in failure
 
 
-@pytest.mark.parametrize('name', ['params_file', 'checkpoint', 'bag', 'rviz_config'])
+@pytest.mark.parametrize('name', ['params_file', 'checkpoint', 'bag', 'rviz_config',
+                                  'localize_in'])
 def test_a_file_that_is_not_there_is_refused(launch_file, tmp_path, monkeypatch, name):
     with_program(tmp_path, monkeypatch, 'ros2')
     with_package(tmp_path, monkeypatch, 'rviz2')
@@ -259,7 +260,7 @@ def test_a_parameter_file_of_any_namespace_is_taken(launch_file, tmp_path):
 def test_arguments_without_effect_are_told(launch_file):
     lines = launch_file(odom_hint_topic='/odom', scale_mode='depth', loop='true').lines
     assert ['scale_mode:=odometry' in line for line in lines] == [True, False]
-    assert 'bag' in lines[1]
+    assert 'bag' in lines[1] and 'use_odometry:=true' in lines[0]
     used = launch_file(odom_hint_topic='/odom', scale_mode='depth', use_odometry='true')
     assert len(used.lines) == 2    # those of before
     assert node_of(used).values['trajectory.use_odometry'] is True
