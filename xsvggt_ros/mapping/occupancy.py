@@ -35,7 +35,8 @@ class GridOptions:
         """Return the options with what is chosen: by the camera's height, and how far it sees."""
         resolution = self.resolution
         if not resolution:
-            reach = np.concatenate([np.ravel(ray.reach()) for ray in rays] or [np.ones(1)])
+            reaches = [ray.reach() for ray in rays if len(ray.points)]
+            reach = np.concatenate(reaches or [np.ones(1)])
             resolution = rounded(2 * float(np.quantile(reach, 0.8)) / _CELLS_ACROSS)
         return GridOptions(resolution, self.low or _FLOOR * camera_height,
                            self.high or 1.1 * camera_height)

@@ -67,8 +67,9 @@ class OccupancyMap:
         keyframe: of the trajectory, of which the frame is a part.
         """
         points = points[np.isfinite(points).all(axis=1)]
-        depth = float(np.median(points[:, 2])) if len(points) else 0.0
-        if not self._scans.takes(odom_from_camera, depth):
+        # A cloud without points says nothing, and must not count for those that do.
+        if not len(points) or not self._scans.takes(
+                odom_from_camera, float(np.median(points[:, 2]))):
             return False
         scan = _Scan(points[::len(points) // RAYS + 1].astype(np.float32), odom_from_camera,
                      keyframe)

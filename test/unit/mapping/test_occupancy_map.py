@@ -5,7 +5,7 @@ import pytest
 from test_exports import HEIGHT, K, room_depth, turned, WIDTH
 
 from xsvggt_ros.mapping import occupancy_map
-from xsvggt_ros.mapping.occupancy import Cells, GridOptions
+from xsvggt_ros.mapping.occupancy import Cells, GridOptions, Rays
 from xsvggt_ros.mapping.occupancy_map import OccupancyMap
 
 OPTIONS = GridOptions(0.1)
@@ -160,6 +160,13 @@ def test_cells_grow_and_keep_what_they_know(places, corner, shape):
 def test_nothing_seen_is_no_grid():
     grid = OccupancyMap()
     for step in range(5):
-        grid.add(np.full((10, 3), np.nan), turned(10.0 * step))
-    grid.cast(OPTIONS)
-    assert grid._count == 5
+        assert not grid.add(np.full((10, 3), np.nan), turned(10.0 * step))
+        assert not grid.add(np.empty((0, 3)), turned(10.0 * step))
+    assert not grid.is_possible and not grid.cast(GridOptions())
+    for pose in TURN:    # later there is something, now and then
+        assert grid.add(points(pose), pose)
+        assert not grid.add(np.empty((0, 3)), pose)
+    all_cast(grid)
+    check_room(grid)
+    rays = [Rays(np.zeros(3), np.empty((0, 3)))] * 2
+    assert GridOptions().chosen(1.0, rays).resolution == GridOptions().chosen(1.0, []).resolution

@@ -38,6 +38,7 @@ class OccupancyOutput:
         self._shown = GridOptions()   # with which the last grid was made
         self._changed = False
         self._latched = False
+        self._resolution = 0.0        # of the last grid
         self._published_at = -np.inf
 
     def forget(self) -> None:
@@ -45,8 +46,9 @@ class OccupancyOutput:
         self._map.clear()
         self._metres, self._changed = None, False
         if self._latched:
-            self._publishers.occupancy.publish(fill(
-                OccupancyGrid(), header=Header(frame_id=self._odom_frame)))
+            empty = fill(OccupancyGrid(), header=Header(frame_id=self._odom_frame))
+            fill(empty.info, resolution=self._resolution)   # 0 would be divided by
+            self._publishers.occupancy.publish(empty)
             self._latched = False
 
     def follow(self, metres: float | None, centre: np.ndarray | None = None,
@@ -111,7 +113,7 @@ class OccupancyOutput:
         fill_xyz(grid.info.origin.orientation, place.orientation)
         grid.data = array('b', cells.occupancy().tobytes())
         self._publishers.occupancy.publish(grid)
-        self._latched, self._shown = True, options
+        self._latched, self._shown, self._resolution = True, options, cells.resolution
         self._changed = self._map.is_off   # loops were closed while it was made
         self._published_at = time.monotonic()
 
