@@ -13,8 +13,9 @@ from xsvggt_ros.kv_cache.cache import CacheHealth
 from xsvggt_ros.mapping.point_map import MapFill
 from xsvggt_ros.node.lifecycle import XsvggtNode
 from xsvggt_ros.node.outputs.map_output import full_message, MapReport
-from xsvggt_ros.node.status.diagnostics import build_statuses, GpuMemory, Snapshot
+from xsvggt_ros.node.status.diagnostics import build_statuses
 from xsvggt_ros.node.status.fault_log import Fault, FaultLog
+from xsvggt_ros.node.status.snapshot import GpuMemory, Snapshot
 from xsvggt_ros.node.status.stream_statistics import (
     FrameReport,
     Latency,
@@ -76,6 +77,7 @@ def test_depth_that_is_expected_to_be_far_off_is_a_warning():
     status = status_of('Tracking', report=unsure, max_depth_error=0.35)
     assert status.level == WARN and '41 %' in status.message
     assert 'model.checkpoint' in status.message
+    assert 'diagnostics.max_depth_error, 35 %' in status.message
     assert status_of('Tracking', report=unsure, max_depth_error=0.0).level == OK
     unknown = status_of('Tracking', report=replace(REPORT, depth_error=0.0), max_depth_error=0.35)
     assert {v.key: v.value for v in unknown.values}['expected depth error (%)'] == 'not known'

@@ -151,6 +151,7 @@ def test_the_occupancy_grid_comes_to_late_subscribers_and_goes_with_the_stream(r
                    'coarser cells', node)
         assert robot.call(Trigger, '/xsvggt/reset', Trigger.Request()).success
         robot.wait(lambda: not grids[-1].info.width, 'an empty grid', node)
+        assert grids[-1].info.resolution == 0.5   # RViz and planners divide by it
     finally:
         robot.node.destroy_subscription(subscription)
         for name in ('resolution', 'min_height', 'max_height'):
@@ -322,6 +323,20 @@ def test_without_a_map_nothing_is_gathered_and_saving_says_why(make_output):
     assert publisher.messages == [] and output.report is None
     with pytest.raises(MapError, match=r'map\.enable'):
         output.save(settings)
+
+
+def test_a_map_without_points_says_why_when_it_is_to_be_saved(make_output):
+    output, settings, *_ = make_output()
+    with pytest.raises(MapError, match='no image with a known pose has been processed'):
+        output.save(settings)
+    for second in range(3):
+        output.add(header(second), lambda: some_cloud(count=0), pose(second), None, settings)
+    assert output.report.fill.points == 0
+    for why, words in (('', 'Look at cloud.max_error'), ('the lens is covered', 'the lens is')):
+        with pytest.raises(MapError, match=f'3 poses are known: no cloud .* point. {words}'):
+            output.save(settings, why_empty=why)
+    output.add(header(4), lambda: some_cloud(), pose(4.0), None, settings)
+    assert output.report.fill.points > 0
 
 
 def test_map_and_way_follow_the_unit(make_output, tmp_path):

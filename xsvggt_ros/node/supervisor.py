@@ -13,16 +13,21 @@ from xsvggt_ros.node.pipeline import Pipeline
 from xsvggt_ros.node.runtime import Runtime
 from xsvggt_ros.node.status.diagnostics import (
     build_statuses,
-    GpuMemory,
     hanging_message,
     no_image_message,
     process_memory,
-    Snapshot,
 )
 from xsvggt_ros.node.status.fault_log import FaultLog
+from xsvggt_ros.node.status.lasting_fault import LastingFault
+from xsvggt_ros.node.status.snapshot import GpuMemory, Snapshot
+from xsvggt_ros.node.status.tracking_status import lasting_warnings
 from xsvggt_ros.node.worker import ANYTHING
 
 PERIOD = 1.0  # seconds
+# Warnings of the stream that the log has, too, and what it says when they are over: placing tells
+# of itself that a stream is localised.
+LASTING = {'localization': '', 'depth': 'the network knows the scene again',
+           'cloud': 'clouds have points again'}
 USUAL = 3  # times the usual latency: nothing that is quicker is stuck
 
 
@@ -39,6 +44,8 @@ class Supervisor:
         self.silence = FaultLog(lambda text: node.get_logger().warning(text))
         self._silence_reported = False
         self._senders_reported = False
+        self._lasting = {
+            kind: LastingFault(node.get_logger(), over) for kind, over in LASTING.items()}
         self._last = -PERIOD  # when diagnostics were published
         self._publisher = node.create_publisher(DiagnosticArray, '/diagnostics', 10)
         # A steady clock: with use_sim_time and no /clock, ROS time stands still.
@@ -68,6 +75,7 @@ class Supervisor:
                 pipeline.scale.current, snapshot.silence > snapshot.image_timeout, is_stuck)
             self._check_cameras(snapshot)
             self._check_senders(snapshot)
+            self._check_stream(snapshot)
             self._publish_waiting_map(pipeline)
         message = DiagnosticArray()
         message.header.stamp = self._node.get_clock().now().to_msg()
@@ -125,6 +133,16 @@ class Supervisor:
         elif self._senders_reported and not faults:
             self._node.get_logger().info('images come from one camera again')
         self._senders_reported = bool(faults)
+
+    def _check_stream(self, snapshot: Snapshot) -> None:
+        """Have the log say what is wrong with the stream if it lasts, and when it is over."""
+        if snapshot.report is None or snapshot.paused or (
+                snapshot.silence > snapshot.image_timeout):
+            return     # nothing new is known
+        warnings = lasting_warnings(snapshot) | {'cloud': snapshot.report.cloud_fault}
+        for kind, lasting in self._lasting.items():
+            text = warnings.get(kind, '')
+            lasting.tell(kind if text else None, text)
 
     def _publish_waiting_map(self, pipeline: Pipeline) -> None:
         """Have the map published to those who subscribed after the newest image."""

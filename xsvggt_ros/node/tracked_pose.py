@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from xsvggt_ros.geometry.similarity import scales
 from xsvggt_ros.trajectory.landmark_map import KeptKeyframes
 from xsvggt_ros.trajectory.loop_closer import LoopReport
 from xsvggt_ros.trajectory.map_frame import MapFrame
@@ -50,6 +51,14 @@ class LoopState:
     keyframes: np.ndarray
     kept: KeptKeyframes = field(default_factory=KeptKeyframes.none)
     localization: Localization | None = None
+
+    @property
+    def map_metres(self) -> float | None:
+        """Return the metres of the results' unit by a saved map in metres; None: not in one."""
+        if not self.map_frame.is_localized or (
+                self.localization is None or not self.localization.is_metric):
+            return None
+        return float(scales(self.map_frame.corrections.at(self.keyframe)))
 
 
 @dataclass(frozen=True)

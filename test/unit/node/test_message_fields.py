@@ -20,7 +20,7 @@ from xsvggt_ros.msg import CacheStatus, StreamStatus
 from xsvggt_ros.node import messages
 from xsvggt_ros.node.frames import Pose
 from xsvggt_ros.node.message_fields import fill, fill_xyz
-from xsvggt_ros.node.status.diagnostics import GpuMemory
+from xsvggt_ros.node.status.snapshot import GpuMemory
 from xsvggt_ros.node.status.stream_statistics import FrameReport, Latency
 from xsvggt_ros.node.status.stream_status import cache_message, fill_report
 from xsvggt_ros.node.tracked_pose import Localization, LoopState, TrackedPose

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from xsvggt_ros.engine.host_copy import Maker, PendingCopy
 from xsvggt_ros.engine.stream_engine import FrameResult
-from xsvggt_ros.mapping.point_cloud import CloudOptions, lay_out_cloud
+from xsvggt_ros.mapping.point_cloud import CloudOptions, COLUMNS, lay_out_cloud
 from xsvggt_ros.node import messages
 from xsvggt_ros.node.outputs.publishers import Publishers
 from xsvggt_ros.node.settings import CloudSettings
 
 Output = tuple[LifecyclePublisher, Image | CameraInfo | PointCloud2]
+LEAST_LEFT = 0.05  # share of a cloud's points of which less is next to nothing
 TOPICS = ('points', 'depth', 'depth_info', 'rgb', 'rgb_info', 'confidence')
 
 
@@ -89,6 +90,29 @@ def cloud_of(host: PendingCopy) -> np.ndarray:
     """Return the cloud [N, 5], or [H, W, 5] if it is organised; a view of what was copied."""
     rows = host['cloud'].numpy()
     return rows if rows.ndim == 3 else rows[:int(host['cloud_size'])]
+
+
+def cloud_fault(host: PendingCopy, settings: CloudSettings) -> str:
+    """
+    Return that `cloud.max_error` leaves next to nothing of a frame's cloud; empty if it does not.
+
+    It does if the cloud has hardly any of its points, and the depth of most is expected to be
+    off by more.
+    """
+    if 'cloud' not in host or settings.max_error <= 0:
+        return ''
+    error = float(host['typical_error'])
+    if error <= settings.max_error:
+        return ''
+    count, kept = int(host['cloud_size']), 1 - settings.confidence_percentile / 100
+    if count > LEAST_LEFT * kept * host['cloud'].numel() / len(COLUMNS):
+        return ''
+    return (
+        f'cloud.max_error, {100 * settings.max_error:.0f} %, leaves out all but {count} points of '
+        f'the newest cloud: the network expects its depth to be off by {100 * error:.0f} %, so '
+        'there is next to nothing in ~/points, ~/map_points and ~/occupancy. Show the camera '
+        'more than a bare surface, take other weights (model.checkpoint), raise '
+        'cloud.max_error, or set it to 0 to keep all')
 
 
 def without_gaps(cloud: np.ndarray) -> np.ndarray:

@@ -163,18 +163,19 @@ class MapOutput:
         return self._metres is not None
 
     def save(self, settings: MapSettings, is_metric: bool | None = None,
-             landmarks: Callable[[], LandmarkMap] | None = None) -> str:
+             landmarks: Callable[[], LandmarkMap] | None = None, why_empty: str = '') -> str:
         """
         Write map and trajectory as files; return what was written. Raises MapError.
 
         is_metric: whether lengths are in metres, None: if the stream has a scale. landmarks:
-        makes what a later stream is found by, which is written, too.
+        makes what a later stream is found by, which is written, too. why_empty: why the newest
+        cloud had no points, if that is known.
         """
         if self._map is None:
             raise MapError('there is no map: set map.enable to true and start the node again')
         points = self._points()
         if not len(points):
-            raise MapError('the map is empty: no image has been processed since the stream began')
+            raise MapError(self._why_empty(why_empty))
         is_metric = self.is_metric if is_metric is None else is_metric
         unit = 'metres' if is_metric else "the network's own unit"
         comment = (f'xsvggt_ros, frame {self._odom_frame}, lengths in {unit}, voxels of '
@@ -197,6 +198,15 @@ class MapOutput:
         return words
 
     # Parts ---------------------------------------------------------------------------------------
+
+    def _why_empty(self, reason: str) -> str:
+        images = len(self._trajectory)
+        if not images:
+            return ('the map is empty: no image with a known pose has been processed since the '
+                    'stream began (~/status, and diagnostics Input and Tracking, say more)')
+        return (f'the map is empty, though {images} poses are known: no cloud has had a point. '
+                + (reason or 'Look at cloud.max_error, cloud.max_range and '
+                   'cloud.confidence_percentile'))
 
     def _points(self) -> np.ndarray:
         """Return all points [N, 5] in the odometry frame."""

@@ -18,14 +18,19 @@ from xsvggt_ros.node.deadline import Deadline
 from xsvggt_ros.node.frames import Pose
 from xsvggt_ros.node.inputs.tf_listener import TfListener
 from xsvggt_ros.node.loading import LoadedEngine
-from xsvggt_ros.node.outputs.frame_outputs import cloud_of, frame_outputs, without_gaps
+from xsvggt_ros.node.outputs.frame_outputs import (
+    cloud_fault,
+    cloud_of,
+    frame_outputs,
+    without_gaps,
+)
 from xsvggt_ros.node.outputs.map_output import MapOutput, Moves
 from xsvggt_ros.node.outputs.occupancy_output import OccupancyOutput
 from xsvggt_ros.node.outputs.pose_outputs import PoseOutputs
 from xsvggt_ros.node.outputs.publishers import Publishers
 from xsvggt_ros.node.settings import MapSettings, Settings
-from xsvggt_ros.node.status.diagnostics import GpuMemory
 from xsvggt_ros.node.status.fault_log import FaultLog
+from xsvggt_ros.node.status.snapshot import GpuMemory
 from xsvggt_ros.node.status.stream_statistics import (
     FrameReport,
     Latency,
@@ -169,7 +174,7 @@ class StreamOutputs:
             confidence_mean=frame.host['mean_confidence'].item(),
             depth_error=frame.host['typical_error'].item(),
             predicted_fx=intrinsics[0, 0].item(), predicted_fy=intrinsics[1, 1].item(),
-            tracked=frame.tracked)
+            tracked=frame.tracked, cloud_fault=cloud_fault(frame.host, frame.settings.cloud))
 
     def _follow_unit(self, scale: Scale | None) -> np.ndarray | None:
         """Let the poses follow a new scale; return about which point [3] all is scaled."""
@@ -181,13 +186,13 @@ class StreamOutputs:
 
     def save_map(self, settings: MapSettings) -> str:
         """Write the map and what a later stream is found by in it; raises MapError."""
-        loops = self._loops
+        loops, report = self._loops, self._statistics.report
+        fault = '' if report is None else report.cloud_fault
         if loops is None:
-            return self.map.save(settings)
-        is_metric = self.map.is_metric or (
-            bool(loops.map_frame.is_localized) and loops.localization is not None
-            and loops.localization.is_metric)
-        return self.map.save(settings, is_metric, lambda: self._poses.landmarks(loops, is_metric))
+            return self.map.save(settings, why_empty=fault)
+        is_metric = self.map.is_metric or loops.map_metres is not None
+        return self.map.save(settings, is_metric, lambda: self._poses.landmarks(loops, is_metric),
+                             fault)
 
     def map_is_due(self, settings: Settings) -> bool:
         """Return whether somebody waits for a newer map or grid; from any thread."""

@@ -1,126 +1,25 @@
-"""What /diagnostics says: six statuses, each with what to do where something is wrong."""
+"""What /diagnostics says: seven statuses, each with what to do where something is wrong."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-import math
 import os
 import time
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
-import torch
 
 from xsvggt_ros.geometry.quaternions import BACKEND as QUATERNIONS
-from xsvggt_ros.mapping.scale import Scale
 from xsvggt_ros.node.message_fields import fill
-from xsvggt_ros.node.outputs.map_output import MapReport
-from xsvggt_ros.node.status.fault_log import Fault
-from xsvggt_ros.node.status.stream_statistics import FrameReport, PERCENTILES, percentiles
-from xsvggt_ros.node.tracked_pose import LoopState
+from xsvggt_ros.node.status.snapshot import ERROR, OK, Part, RECENT, Snapshot, WARN
+from xsvggt_ros.node.status.stream_statistics import PERCENTILES, percentiles
+from xsvggt_ros.node.status.tracking_status import tracking_status
 
-OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
-RECENT = 10.0  # seconds for which a fault that does not repeat stays visible
 FOCAL_DOUBT = 0.2  # calibrated and predicted focal lengths may differ by this share
 GPU_WARN, GPU_ERROR = 0.8, 0.9  # share of the device's memory in use
-
-Part = tuple[bytes, str, Mapping[str, object]]  # level, message, values
-
-
-@dataclass(frozen=True)
-class GpuMemory:
-    """Memory of the device in bytes; all zero on a CPU."""
-
-    allocated: int = 0
-    reserved: int = 0
-    free: int = 0
-    total: int = 0
-
-    @classmethod
-    def read(cls, device: torch.device) -> 'GpuMemory':
-        """Ask the driver."""
-        if device.type != 'cuda':
-            return cls()
-        free, total = torch.cuda.mem_get_info(device)
-        return cls(torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device),
-                   free, total)
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """All that diagnostics are made of, taken at one moment."""
-
-    state: str  # lifecycle state
-    topic: str
-    publishers: Sequence[str]  # of the image topic, each in words
-    image_timeout: float
-    active_for: float  # seconds since activation; 0 while not active
-    start_fault: Fault | None
-    image_fault: Fault | None
-    frame_fault: Fault | None
-    tf_fault: Fault | None
-    stamp_fault: Fault | None
-    map_fault: Fault | None
-    process_bytes: int
-    paused: bool = False  # by ~/enable
-    # What there is only once the node is configured:
-    image_age: float | None = None  # seconds since the last image; None: none yet
-    image_rate: float = 0.0
-    info_rate: float = 0.0
-    image_description: str = ''  # encoding and size of the last image
-    calibration: str = 'none'  # what is made of camera_info, in words
-    camera_faults: Sequence[tuple[int, str]] = ()  # of a rig: which camera is missing, and why
-    cameras: str = ''  # of a rig: how many, and where their positions come from
-    tf_refused: Sequence[str] = ()  # edges of others, and why
-    sender_faults: Sequence[str] = ()  # who publishes images where one camera should
-    jump_fault: Fault | None = None  # the last image with the stamp of another clock
-    scale_hint: str = ''  # what has come on the topic that scale.mode listens to
-    scale_fault: str = ''  # why lengths are not in metres, or their scale is not kept up
-    odometry: str = ''  # what has come of the odometry that trajectory.use_odometry takes
-    odometry_fault: str = ''  # why poses are made without it
-    calibrated_focal: tuple[float, float] | None = None
-    camera_info_fault: Fault | None = None
-    received: int = 0
-    processed: int = 0
-    dropped: int = 0
-    rejected: int = 0
-    skipped: int = 0
-    deadline_fault: str = ''  # why deadline_ms cannot be kept
-    rate_out: float = 0.0
-    latencies: Sequence[float] = ()  # seconds, of the last frames
-    busy_for: float = 0.0  # seconds that what is in work has taken; 0: nothing is in work
-    busy_with: str = 'an image'
-    patience: float = 2.0  # seconds after which that is said
-    worker_fault: Fault | None = None  # the last one, mended or not; so the next two
-    callback_fault: Fault | None = None
-    last_failure: Fault | None = None  # of an image
-    resets: int = 0
-    last_reset: str = ''  # why
-    scale: Scale | None = None  # None: lengths are in the network's unit
-    report: FrameReport | None = None
-    budget_warning: str | None = None
-    max_depth_error: float = 0.0  # above which the expected error of depth is worth a warning
-    map: MapReport | None = None
-    model: str = ''
-    random_weights: bool = False
-    device: str = ''
-    acceleration: Mapping[str, str] = field(default_factory=dict)  # kernels, graphs
-    gpu: GpuMemory = GpuMemory()
-
-    @property
-    def silence(self) -> float:
-        """Return for how many seconds an active node has had no image."""
-        return self.active_for if self.image_age is None else min(self.image_age, self.active_for)
-
-    @property
-    def images_came(self) -> bool:
-        """Return whether there was an image since the node was activated."""
-        return self.image_age is not None and self.image_age < self.active_for
 
 
 def build_statuses(snapshot: Snapshot, prefix: str) -> list[DiagnosticStatus]:
     """Return the statuses, names beginning with ``prefix``."""
     parts = {
         'Input': _input, 'Inference': _inference, 'KV cache': _cache, 'Map': _map,
-        'GPU memory': _memory, 'Tracking': _tracking, 'Model': _model}
+        'GPU memory': _memory, 'Tracking': tracking_status, 'Model': _model}
     statuses = []
     for name, build in parts.items():
         level, message, values = build(snapshot)
@@ -319,6 +218,8 @@ def _map(s: Snapshot) -> Part:
         'added in (ms)': f'{1e3 * s.map.seconds:.1f}'}
     if s.map_fault is not None and s.map_fault.age < RECENT:
         return WARN, s.map_fault.message, values
+    if s.report is not None and s.report.cloud_fault:
+        return WARN, f'{s.report.cloud_fault} ({fill.points} points in the map)', values
     share = 100 * fill.points / fill.places
     return OK, f'{fill.points} points, {share:.0f} % of its capacity', values
 
@@ -337,52 +238,6 @@ def _memory(s: Snapshot) -> Part:
         return OK, message, values
     level = WARN if share < GPU_ERROR else ERROR
     return level, message + '; lower cache.max_tokens or model.image_size', values
-
-
-def _loops(loops: LoopState) -> dict[str, object]:
-    report = loops.report
-    refused = ', '.join(f'{reason} {count}' for reason, count in report.refused.items())
-    moved = report.moved * loops.map_frame.metres
-    return {'keyframes': len(loops.keyframes), 'loops closed': report.found,
-            'loops refused': refused or 'none',
-            'drift corrected': f'{moved:.3f}, {math.degrees(report.turned):.2f} degrees'}
-
-
-def _tracking(s: Snapshot) -> Part:
-    values: dict[str, object] = {
-        'resets': s.resets, 'last reset': s.last_reset or 'none',
-        'scale': f'{s.scale.metres:.4g} m per unit' if s.scale else "the network's own unit"}
-    localization = None
-    if s.report is not None:
-        values['mean confidence'] = f'{s.report.confidence_mean:.3f}'
-        values['expected depth error (%)'] = (
-            f'{100 * s.report.depth_error:.0f}' if s.report.depth_error else 'not known')
-        tracked = s.report.tracked
-        if tracked is not None:
-            values['pose from'] = tracked.source
-            values['landmarks'] = tracked.inliers
-            values['reprojection error'] = f'{tracked.error:.2f} pixels'
-            if tracked.loops is not None:
-                values.update(_loops(tracked.loops))
-                localization = tracked.loops.localization
-    if localization is not None:
-        values['localization'] = localization.describe()
-    if s.tf_refused:
-        values['TF refused'] = '; '.join(s.tf_refused[-3:])
-        values['TF edges refused'] = len(s.tf_refused)
-    if s.tf_fault is not None and s.tf_fault.age < RECENT:
-        return WARN, s.tf_fault.message, values
-    if s.report is None:
-        return OK, 'no stream yet', values
-    if localization is not None and localization.since_ns is None:
-        return WARN, f'{localization.describe()}; map.localize_in names the map', values
-    if 0 < s.max_depth_error < s.report.depth_error:
-        return WARN, (
-            f'the network expects its depth to be off by {100 * s.report.depth_error:.0f} %: it '
-            'hardly knows such scenes. Point the camera at more than a bare surface, or take '
-            'other weights (model.checkpoint, see `xsvggt weights`)'), values
-    unit = 'in metres' if s.scale else "in the network's own unit"
-    return OK, f'{s.report.cache.frames} images in this stream, lengths {unit}', values
 
 
 def _model(s: Snapshot) -> Part:

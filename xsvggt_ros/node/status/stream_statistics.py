@@ -10,7 +10,7 @@ import numpy as np
 from std_msgs.msg import Header
 
 from xsvggt_ros.engine.stream_engine import CacheStats
-from xsvggt_ros.node.tracked_pose import TrackedPose
+from xsvggt_ros.node.tracked_pose import Localization, TrackedPose
 
 PERCENTILES = (50, 95, 99)
 LATENCIES = 200  # frames over which latency statistics are taken
@@ -95,6 +95,19 @@ class FrameReport:
     predicted_fx: float  # pixels of the source image
     predicted_fy: float
     tracked: TrackedPose | None = None  # how the pose came about; None: it is the network's own
+    cloud_fault: str = ''  # why the cloud has next to no points
+
+    @property
+    def localization(self) -> Localization | None:
+        """Return what is known of where the stream is in a saved map; None without one."""
+        loops = None if self.tracked is None else self.tracked.loops
+        return None if loops is None else loops.localization
+
+    @property
+    def map_metres(self) -> float | None:
+        """Return the metres of a unit by the saved map the stream is in; None: not known."""
+        loops = None if self.tracked is None else self.tracked.loops
+        return None if loops is None else loops.map_metres
 
 
 class StreamStatistics:

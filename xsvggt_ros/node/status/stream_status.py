@@ -12,8 +12,8 @@ from xsvggt_ros.node.inputs.image_intake import ImageIntake
 from xsvggt_ros.node.loading import LoadedEngine
 from xsvggt_ros.node.message_fields import fill
 from xsvggt_ros.node.outputs.publishers import Publishers
-from xsvggt_ros.node.status.diagnostics import GpuMemory
 from xsvggt_ros.node.status.fault_log import FaultLog
+from xsvggt_ros.node.status.snapshot import GpuMemory
 from xsvggt_ros.node.status.stream_statistics import FrameReport, percentiles, StreamStatistics
 from xsvggt_ros.node.tracked_pose import TrackedPose
 
@@ -35,6 +35,8 @@ class StatusPublisher:
     def publish(self, state: int, scale: Scale | None) -> None:
         """Publish a state, under the header of the newest image that was processed."""
         intake, statistics, report = self._intake, self._statistics, self._statistics.report
+        by_map = None if report is None else report.map_metres
+        metres = scale.metres if scale is not None else by_map
         message = fill(
             StreamStatus(), header=statistics.last_header, state=state,
             model=self._loaded.description, random_weights=self._loaded.random_weights,
@@ -43,8 +45,8 @@ class StatusPublisher:
             frames_skipped=intake.skipped + statistics.late,
             frames_received=intake.received,  # last: images arrive meanwhile, it is never less
             rate_in=intake.meter.rate(), rate_out=statistics.out_meter.rate(),
-            reset_count=statistics.resets, metric=scale is not None,
-            scale=scale.metres if scale else 1.0,
+            reset_count=statistics.resets, metric=metres is not None,
+            scale=1.0 if metres is None else metres,
             scale_uncertainty=scale.uncertainty if scale else 0.0)
         if report is not None:
             fill_report(message, report, list(statistics.latencies))
