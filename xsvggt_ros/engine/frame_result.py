@@ -108,13 +108,14 @@ class FrameResult:
     @torch.inference_mode()
     def typical_error(self) -> Tensor:
         """Return the median of `depth_error`, [], over what is known; 0 if that says nothing."""
-        errors = self.depth_error()
-        if errors is None:
+        if self.depth_errors is None:
             return self.depth.new_zeros(())
-        # As infinities come last, the median of the others lies in the middle of their number.
-        middle = (errors < torch.inf).sum().sub(1).clamp_min(0) // 2
-        found = errors.flatten().sort().values.gather(0, middle[None])[0]
-        return found.where(found < torch.inf, 0)
+        # Errors fall as confidences rise, so the median's error is the error of the median. As
+        # unknown pixels come first, it lies so far from the end.
+        confidences = self.depth_confidence.flatten().sort(descending=True).values
+        middle = (confidences > 0).sum().sub(1).clamp_min(0) // 2
+        found = confidences.gather(0, middle[None])[0]
+        return self.depth_errors.relative_errors(found).where(found > 0, 0)
 
     @torch.inference_mode()
     def numbers(self) -> Tensor:

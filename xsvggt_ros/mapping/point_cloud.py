@@ -91,9 +91,9 @@ def _rows(result: FrameResult, options: CloudOptions) -> tuple[Tensor, Tensor]:
     rgb = ((red << 16) | (green << 8) | blue).view(torch.float32)
     rows = torch.cat([points, rgb[:, None], confidence[:, None]], dim=1)
     chosen = _chosen(points, confidence, options)
-    errors = result.depth_error() if options.max_error > 0 else None
-    if errors is not None:
-        chosen &= errors[::step, ::step].reshape(-1) <= options.max_error
+    if options.max_error > 0 and result.depth_errors is not None:
+        least = result.depth_errors.least_confidence(options.max_error)
+        chosen &= result.depth_confidence[::step, ::step].reshape(-1) >= least
     return rows, chosen
 
 

@@ -46,6 +46,17 @@ class ErrorTable:
         share = (asked - known[after - 1]) / (known[after] - known[after - 1])
         return torch.lerp(errors[after - 1], errors[after], share).exp()
 
+    def least_confidence(self, error: float) -> float:
+        """Return the least confidence of which at most `error` is expected; inf if none is."""
+        if error >= self.errors[0]:
+            return 0.0
+        if error < self.errors[-1]:
+            return math.inf
+        after = next(index for index, value in enumerate(self.errors) if value <= error)
+        (low, high), (more, less) = (values[after - 1:after + 1]
+                                     for values in (self.confidences, self.errors))
+        return float(low * (high / low) ** (math.log(more / error) / math.log(more / less)))
+
     def to_json(self) -> str:
         """Return the text that `from_json` reads."""
         return json.dumps([[float(f'{value:.9g}') for value in pair]

@@ -37,6 +37,16 @@ def test_a_fitted_table_tells_the_median_error():
     assert high == pytest.approx(table.errors[0], rel=1e-5)
 
 
+def test_the_least_confidence_is_where_the_error_begins_to_be_allowed():
+    table = ErrorTable((1.0, 2.0, 4.0, 9.0), (0.4, 0.4, 0.2, 0.05))
+    assert table.least_confidence(0.4) == table.least_confidence(3.0) == 0
+    assert table.least_confidence(0.049) == np.inf
+    for error in (0.39, 0.3, 0.2, 0.11, 0.05):
+        least = table.least_confidence(error)
+        allowed, refused = errors_of(table, [1.0001 * least, 0.9999 * least])
+        assert allowed <= error * 1.00001 and refused > error * 0.99999
+
+
 def test_a_confidence_that_misleads_gets_one_error():
     rng = np.random.default_rng(0)
     confidence = np.exp(rng.uniform(0, 3, 5000))
