@@ -24,6 +24,7 @@ from training.bounded import BoundedHistory
 from training.clips import Clips
 from training.curves import draw_curves
 from training.growth import grow, renew_confidences
+from training.matching import find_matches, matching_blocks, MatchLoss, Readout
 from training.validation import open_real, open_validation, validate_real, validate_rooms
 from training.wide_losses import wide_losses, wide_total
 from training.wide_pool import FRAMES, RoomPool, WIDTH
@@ -40,8 +41,8 @@ _MUON_MATRICES = ('frame_blocks', 'global_blocks')
 _STAGES = (   # from which share of the training on: frames of a clip, share along a way
     (0.0, (2, 4, 8, 12), 0.5),
     (0.25, (4, 8, 16, 24), 0.7),
-    (0.6, (8, 12, 16, 24, 48), 0.9))
-_BOUNDED_FROM = 0.6
+    (0.9, (8, 12, 16, 24, 48), 0.9))
+_BOUNDED_FROM = 0.9
 _WARM = 40      # rooms that are there at least when clips are drawn
 
 
@@ -60,8 +61,8 @@ class WidePlan:
     muon_rate: float = 5e-3          # Muon, for the matrices of the aggregator's blocks
     weight_decay: float = 0.02
     warm_up: int = 100               # steps
-    decay_from: float = 0.6          # share after which the rates fall to nothing
-    average: float = 0.999           # decay of the moving average of the weights that is kept
+    decay_from: float = 0.84         # share after which the rates fall to nothing
+    average: float = 0.998           # decay of the moving average of the weights that is kept
     validate_every: int = 250
     validation_rooms: int = 10       # of each world
     real_frames: int = 100
@@ -80,11 +81,13 @@ class WideTrainer:
             weight.requires_grad_(True)
             inside = weight.dim() == 2 and any(part in name for part in _MUON_MATRICES)
             (matrices if inside else others).append(weight)
+        self.readout = Readout(2 * model.config.embed_dim).to(device)
         self.optimizers = [
             torch.optim.Muon(matrices, lr=plan.muon_rate, weight_decay=plan.weight_decay),
             torch.optim.AdamW(others, lr=plan.learning_rate, betas=(0.9, 0.98),
-                              weight_decay=plan.weight_decay)]
-        self._rates = [plan.muon_rate, plan.learning_rate]
+                              weight_decay=plan.weight_decay),
+            torch.optim.AdamW(self.readout.parameters(), lr=plan.learning_rate)]
+        self._rates = [plan.muon_rate, plan.learning_rate, plan.learning_rate]
         self.step = 0
         self.seconds = 0.0
         self.curves: list[dict[str, float]] = []
@@ -129,10 +132,14 @@ class WideTrainer:
         rate = self.rate()
         for optimizer, full in zip(self.optimizers, self._rates):
             optimizer.param_groups[0]['lr'] = full * rate
+        config, generator = self.model.config, torch.Generator().manual_seed(self.step)
+        found = find_matches(clips, config.patch_size, generator)
+        matches = MatchLoss(found, config.special_tokens, matching_blocks(config.depth))
         with torch.autocast(self.device.type, torch.bfloat16):
             predicted = predict_clips(self.model, clips.images, dense,
-                                      BoundedHistory(bounded) if bounded else None)
-        terms = wide_losses(predicted, clips, dense)
+                                      BoundedHistory(bounded) if bounded else None, matches)
+        terms = {**wide_losses(predicted, clips, dense), 'matches': matches.value(),
+                 'motion': self.readout(predicted.patch_tokens, found)}
         loss = wide_total(terms)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -158,6 +165,7 @@ class WideTrainer:
         state = {'plan': asdict(self.plan), 'config': self.model.config.to_dict(),
                  'step': self.step, 'seconds': self.seconds, 'curves': self.curves,
                  'model': self.model.state_dict(), 'average': self.average,
+                 'readout': self.readout.state_dict(),
                  'optimizers': [optimizer.state_dict() for optimizer in self.optimizers]}
         unfinished = path.with_suffix('.part')
         torch.save(state, unfinished)
@@ -170,6 +178,8 @@ class WideTrainer:
             raise ValueError(f'{path} holds another network: delete it, or name another --out')
         self.model.load_state_dict(state['model'])
         self.average = state['average']
+        if 'readout' in state:
+            self.readout.load_state_dict(state['readout'])
         for optimizer, values in zip(self.optimizers, state['optimizers']):
             optimizer.load_state_dict(values)
         self.step, self.seconds, self.curves = state['step'], state['seconds'], state['curves']
@@ -275,7 +285,7 @@ class Run:
         """Write state, checkpoint and curves."""
         trainer, out = self.trainer, self.sources.out
         trainer.save(self._state)
-        words = f'wide and synthetic rooms, {trainer.step} steps, seed {trainer.plan.seed}'
+        words = f'synthetic rooms, simple and wide, {trainer.step} steps, seed {trainer.plan.seed}'
         save_checkpoint(trainer.averaged().to('cpu', torch.float16), out / 'wide.safetensors',
                         {'license': 'Apache-2.0', TRAINING_KEY: words})
         report = {'plan': asdict(trainer.plan), 'device': device_name(trainer.device),

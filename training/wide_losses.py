@@ -21,7 +21,8 @@ SPREAD = 0.3      # relative error that a confidence of 1 stands for; of c it is
 _ITERATION = 0.7   # weight of an iteration of the camera head over the next one's
 _SCALES = (1, 2, 4)   # pixels over which gradients of depth are compared
 WEIGHTS = {'depth': 1.0, 'edges': 0.5, 'points': 0.3, 'metric': 0.1, 'translation': 1.0,
-           'rotation': 2.0, 'moved': 1.0, 'turned': 2.0, 'field_of_view': 1.0}
+           'rotation': 3.0, 'moved': 1.0, 'turned': 4.0, 'field_of_view': 1.0, 'matches': 0.5,
+           'motion': 0.5}
 
 
 def wide_losses(predicted: ClipPrediction, clips: Clips,

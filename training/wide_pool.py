@@ -27,7 +27,7 @@ FRAMES = 48              # of a slot
 _LARGEST = 112           # rows of the largest picture
 _HEIGHTS = (84, 84, 84, 84, 84, 84, 70, 70, 56, 112)    # by the room's number
 _OLD_EVERY = 5           # every so-manieth room is one of the synthetic world
-_OLD_WEIGHT = 1.5        # of such a room when rooms are drawn
+_OLD_WEIGHT = 3.0        # of such a room when rooms are drawn
 _LONGEST_STRIDE = 3
 _ATTEMPTS, _OTHER = 3, 1 << 40   # numbers of rooms in place of one that cannot be drawn
 FIRST_UNSEEN = 1_000_000   # number of the first room of validation, which no training sees
@@ -155,7 +155,10 @@ class RoomPool:
         weights = np.array([_OLD_WEIGHT if is_old(int(number)) else 1.0 for number in chosen])
         rooms = rng.choice(chosen, count, replace=len(chosen) < count, p=weights / weights.sum())
         views = np.stack([_views(rng, frames, rng.uniform() < path_share) for _ in rooms])
-        return jitter(self.ring.clips(rooms, views), rng)
+        clips = jitter(self.ring.clips(rooms, views), rng)
+        # Not rooms of the synthetic world: the colours of their walls tell left from right.
+        new = np.array([not is_old(int(room)) for room in rooms])
+        return mirrored(clips, new & (rng.uniform(size=count) < 0.5))
 
     def _there(self, end: int) -> np.ndarray:
         """Return the rooms before `end` that are rendered, and in no slot that is written to."""
@@ -192,6 +195,17 @@ def jitter(clips: Clips, rng: np.random.Generator) -> Clips:
                      [..., None, None] for part in (gain, shift))
     clips.images = (clips.images * gains + shifts).clamp_(0, 1)
     return clips
+
+
+def mirrored(clips: Clips, chosen: np.ndarray) -> Clips:
+    """Return clips, those that are `chosen` [B] of the same rooms left for right."""
+    sides = torch.tensor([-1.0, 1.0, 1.0, 1.0])
+    sides = sides[:, None] * sides
+    other = Clips(clips.images.flip(-1), clips.depth.flip(-1), clips.camera_from_first * sides,
+                  clips.fields_of_view, clips.room_from_camera * sides)
+    where = torch.from_numpy(chosen)
+    return Clips(*(torch.where(where[(...,) + (None,) * (kept.dim() - 1)], turned, kept)
+                   for kept, turned in zip(vars(clips).values(), vars(other).values())))
 
 
 # In the processes --------------------------------------------------------------------------------

@@ -21,6 +21,8 @@ from xsvggt_ros.model.streamvggt import StreamVGGT
 _PARTS = 4   # of a clip, in which a CPU attends to its past
 # Of keys [B, heads, S, tokens of a frame, head_dim]: which frames each frame sees [B, S, S].
 Visible = Callable[[Tensor], Tensor]
+# Told a global block's number, queries and keys, both [B, heads, S, tokens of a frame, head_dim].
+Watch = Callable[[int, Tensor, Tensor], None]
 
 
 @dataclass
@@ -33,21 +35,23 @@ class ClipPrediction:
     points: Tensor  # [B, K, H, W, 3] in the frame of the clip's first camera
     points_confidence: Tensor  # [B, K, H, W]
     camera_tokens: list[Tensor]  # [B, S, 2 dim] of the layers that the dense heads read
+    patch_tokens: Tensor  # [B, S, P, 2 dim] of the last of those layers
 
 
 def predict_clips(model: StreamVGGT, images: Tensor,
                   dense_frames: Sequence[int] | None = None,
-                  visible: Visible | None = None) -> ClipPrediction:
+                  visible: Visible | None = None,
+                  watch: Watch | None = None) -> ClipPrediction:
     """
     Return what `model` would say of the clips `images` [B, S, 3, H, W], RGB in [0, 1].
 
     Dense maps are computed for `dense_frames` of each clip only (default: all). The camera head
     runs without autocast: poses do not fit into bf16. `visible` is asked once a global block
     which frames each frame may see, as a cache that forgets would let it; without it, all earlier
-    ones and itself.
+    ones and itself. `watch` is told what each global block compares.
     """
     config = model.config
-    layers, camera_tokens = _aggregate(model, images, visible)
+    layers, camera_tokens = _aggregate(model, images, visible, watch)
     chosen = list(range(images.shape[1])) if dense_frames is None else list(dense_frames)
     patches = [layers[layer][:, chosen, config.special_tokens:].flatten(0, 1)
                for layer in config.dpt_head.intermediate_layer_idx]
@@ -60,11 +64,12 @@ def predict_clips(model: StreamVGGT, images: Tensor,
         tokens = camera_tokens.float().split(1, dim=1)  # S times [B, 1, 2 dim]
         poses = torch.stack([model.camera_head(token, memory) for token in tokens], dim=2)
     return ClipPrediction(poses, *depth_map(depth), *point_map(points),
-                          camera_tokens=[layer[:, :, 0] for layer in layers.values()])
+                          [layer[:, :, 0] for layer in layers.values()],
+                          list(layers.values())[-1][:, :, config.special_tokens:])
 
 
-def _aggregate(model: StreamVGGT, images: Tensor,
-               visible: Visible | None) -> tuple[dict[int, Tensor], Tensor]:
+def _aggregate(model: StreamVGGT, images: Tensor, visible: Visible | None,
+               watch: Watch | None) -> tuple[dict[int, Tensor], Tensor]:
     """Return the wanted layers' tokens [B, S, P, 2 dim] and the camera tokens [B, S, 2 dim]."""
     aggregator, config = model.aggregator, model.config
     batch, frames = images.shape[:2]
@@ -84,7 +89,9 @@ def _aggregate(model: StreamVGGT, images: Tensor,
             zip(aggregator.frame_blocks, aggregator.global_blocks)):
         frame_out = frame_block(x.flatten(0, 1), _attend, tables.rope)
         frame_out = frame_out.unflatten(0, (batch, frames))
-        x = global_block(frame_out.flatten(1, 2), attend, rope).unflatten(1, (frames, -1))
+        seen = attend if watch is None else partial(
+            _attend_watched, attend=attend, watch=partial(watch, layer), frames=frames)
+        x = global_block(frame_out.flatten(1, 2), seen, rope).unflatten(1, (frames, -1))
         if layer in config.dpt_head.intermediate_layer_idx:
             kept[layer] = torch.cat([frame_out, x], dim=-1)
     return kept, torch.cat([frame_out[:, :, 0], x[:, :, 0]], dim=-1)
@@ -128,6 +135,13 @@ def _attend_visible(query: Tensor, key: Tensor, value: Tensor, visible: Visible,
     seen = visible(key.detach().unflatten(2, (frames, tokens)))
     mask = seen.repeat_interleave(tokens, 1).repeat_interleave(tokens, 2)
     return _attend_earlier(query, key, value, mask[:, None], frames)
+
+
+def _attend_watched(query: Tensor, key: Tensor, value: Tensor, attend: Attend,
+                    watch: Callable[[Tensor, Tensor], None], frames: int) -> Tensor:
+    """Return what `attend` does, after `watch` was shown the frames' queries and keys."""
+    watch(*(part.unflatten(2, (frames, -1)) for part in (query, key)))
+    return attend(query, key, value)
 
 
 class _ClipMemory:

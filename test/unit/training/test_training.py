@@ -101,7 +101,7 @@ def perfect(clips):
     frames = list(range(clips.images.shape[1]))
     ones = torch.ones_like(clips.depth)
     return ClipPrediction(encoding, clips.depth.clone(), ones, true_points(clips, frames), ones,
-                          []), frames
+                          [], torch.zeros(0)), frames
 
 
 def room_of(clips):
