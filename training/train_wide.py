@@ -62,7 +62,7 @@ class WidePlan:
     weight_decay: float = 0.02
     warm_up: int = 100               # steps
     decay_from: float = 0.84         # share after which the rates fall to nothing
-    average: float = 0.998           # decay of the moving average of the weights that is kept
+    average: float = 0.99            # decay of the moving average of the weights that is kept
     validate_every: int = 250
     validation_rooms: int = 10       # of each world
     real_frames: int = 100

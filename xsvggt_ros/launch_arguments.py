@@ -107,8 +107,8 @@ class Argument:
 PARAMETERS = {
     'checkpoint': Argument(
         'small', 'Weights: path of a .safetensors, .pt or .pth file; "small", which comes with '
-        'the package and knows synthetic rooms only; "streamvggt", once `xsvggt weights` has '
-        'fetched it; or "random", to test the plumbing',
+        'the package, was trained in synthetic rooms and is modest in real ones; "streamvggt", '
+        'once `xsvggt weights` has fetched it; or "random", to test the plumbing',
         'model.checkpoint'),
     'device': Argument(
         'auto', 'Where the network runs: auto, cpu, cuda or cuda:N', 'model.device',

@@ -101,7 +101,7 @@ def test_demo_tells_what_was_left_out_and_dropped_and_what_to_do(tmp_path):
     words, errors = demo.communicate(timeout=180)
     assert demo.returncode == 0, words + errors
     assert 'calibration: none in the recording' in words
-    assert 'node, WARN: these weights were trained on synthetic rooms only' in words
+    assert 'node, WARN: these weights were trained in synthetic rooms only' in words
     assert 'node: stream begins: images 80x60' in words
     assert re.search(r'skipped 2 of 62 images: 1403715273000000000.png, 1403715290000000000.png '
                      r'\(cannot identify', words)

@@ -421,7 +421,7 @@ def test_the_default_checkpoint_says_what_it_knows(robot, start):
     node = start(model__checkpoint='small', model__image_size=0)
     status = robot.process(node, make_image(0, width=160, height=120))
     assert 'trained in synthetic rooms' in status.model and not status.random_weights
-    assert 'synthetic rooms only; for a real camera' in node.output()
+    assert 'synthetic rooms only and are modest in real ones' in node.output()
     assert 'network 112x84' in node.output()
 
 

@@ -291,8 +291,8 @@ def _log_model(loaded: LoadedEngine, settings: Settings, logger: RcutilsLogger) 
     warn = logger.warning
     logger.info(f'{loaded.description} on {loaded.device}')
     if settings.model.checkpoint in SHIPPED:
-        warn('these weights were trained on synthetic rooms only; for a real '
-             'camera set model.checkpoint to other weights (README, Weights)')
+        warn('these weights were trained in synthetic rooms only and are modest in real ones; '
+             'for more set model.checkpoint to other weights (README, Weights)')
     kernels = native.why_missing() if loaded.device.type == 'cpu' else None
     if kernels is not None:
         warn(kernels)

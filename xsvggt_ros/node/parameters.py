@@ -103,9 +103,10 @@ MILLION = 1_000_000
 
 TABLE: tuple[Parameter, ...] = (
     Parameter('model.checkpoint', 'small', 'Weights: path of a .safetensors, .pt or .pth file; '
-              '"small", which comes with the package and was trained on synthetic rooms only; the '
-              'name of weights that `xsvggt weights` has fetched, such as "streamvggt"; '
-              'or "random" for random weights, which only test the installation.'),
+              '"small", which comes with the package, was trained in synthetic rooms and is '
+              'modest in real ones; the name of weights that `xsvggt weights` has fetched, such '
+              'as "streamvggt"; or "random" for random weights, which only test the '
+              'installation.'),
     Parameter('model.size', 'auto', 'Network size: auto reads it from the checkpoint (random '
               'weights: small).', choices=('auto', *SIZES), advanced=True),
     Parameter('model.device', 'auto', 'Where the network runs: auto (the GPU if there is one), '
