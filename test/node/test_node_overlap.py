@@ -359,8 +359,8 @@ def test_a_saved_map_has_all_images_so_far(make_stream, tmp_path):
     stream.send(2)
     stream.gates.wait_for('publish', 2)
     save = stream.pipeline.outputs.map.save
-    stream.pipeline.outputs.map.save = lambda values: (
-        stream.gates.pass_through('save'), save(values))[1]
+    stream.pipeline.outputs.map.save = lambda *values, **more: (
+        stream.gates.pass_through('save'), save(*values, **more))[1]
 
     def ask():
         stream.gates.pass_through('asked')
