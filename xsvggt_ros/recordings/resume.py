@@ -15,7 +15,7 @@ VERSION = 2
 
 # Whose classes a state may hold: what a run remembers, and nothing that starts processes.
 _OWN = tuple(f'xsvggt_ros.{room}' for room in (
-    'engine.', 'geometry.', 'images.', 'kv_cache.', 'mapping.', 'trajectory.',
+    'engine.', 'geometry.', 'images.', 'kv_cache.', 'mapping.', 'trajectory.', 'model.error_table',
     'recordings.exports.', 'recordings.followed_frames', 'recordings.metres',
     'recordings.outputs', 'recordings.pipeline', 'recordings.recording'))
 # What it may hold beside them.
