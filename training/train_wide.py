@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from training.attention_matching import find_matches, matching_blocks, MatchLoss, Readout
 from training.bounded import BoundedHistory
 from training.clips import Clips
 from training.curves import draw_curves
 from training.growth import grow, renew_confidences
-from training.matching import find_matches, matching_blocks, MatchLoss, Readout
 from training.validation import open_real, open_validation, validate_real, validate_rooms
 from training.wide_losses import wide_losses, wide_total
 from training.wide_pool import FRAMES, RoomPool, WIDTH

@@ -7,8 +7,8 @@ import torch
 pytest.importorskip('embreex')
 pytest.importorskip('numba')
 
+from training.attention_matching import find_matches, HEAD, Matches, MatchLoss, Readout  # noqa: E402
 from training.clips import Clips  # noqa: E402
-from training.matching import find_matches, HEAD, Matches, MatchLoss, Readout  # noqa: E402
 from xsvggt_ros.model.causal import predict_clips  # noqa: E402
 from xsvggt_ros.model.streamvggt import StreamVGGT  # noqa: E402
 
