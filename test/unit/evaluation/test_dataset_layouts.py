@@ -606,7 +606,7 @@ def test_nothing_recognised_tells_what_layouts_look_like(tmp_path):
 
 
 def test_what_is_no_folder(tmp_path):
-    assert message(tmp_path / 'none').startswith(f'{tmp_path}/none: no such file or folder')
+    assert message(tmp_path / 'none').startswith(f'{tmp_path}/none: no such folder')
     (tmp_path / 'file').write_text('')
     assert message(tmp_path / 'file').startswith(f'{tmp_path}/file: not a folder')
 
