@@ -9,8 +9,8 @@
 # error 0, as with evo and by Umeyama's formula.
 # Seen: the scale is 5.88 and the error 0.71 m, though "Sim3 scale = 5.880828 | reliable = true" and "Eval
 # reliable = true" are printed; what warns is an alert of "potential model mismatch". Divided by 4 it is
-# 4.28, by 1.7 it is 1.75, by 0.5 it is 0.487, by 1 it is right. A translation between two bodies is estimated first,
-# and where there is none it is found to be one if the scale is not 1.
+# 4.28, by 1.7 it is 1.75, by 0.5 it is 0.487, by 1 it is right. A translation between two bodies is
+# estimated first, and where there is none it is found to be one if the scale is not 1.
 # What to do: evo_ape -as; or give epica an estimate that has its scale, with --mode se3.
 #
 # Exit 0: it is so. Exit 1: it has changed.

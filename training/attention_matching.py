@@ -14,7 +14,8 @@ import torch
 from torch import nn, Tensor
 
 from training.clips import Clips
-from xsvggt_ros.geometry.se3 import invert_transform, pose_encoding_to_camera
+from training.losses import true_intrinsics
+from xsvggt_ros.geometry.se3 import invert_transform
 
 HEAD = 0
 _LEAST_DEPTH = 0.05    # in front of a camera
@@ -42,9 +43,7 @@ def find_matches(clips: Clips, patch: int, generator: torch.Generator) -> Matche
     later = later.repeat(3).to(device)
     middle = patch // 2
     rows, columns = (torch.arange(middle, side, patch, device=device) for side in (height, width))
-    encoding = torch.zeros(*depth.shape[:2], 9).to(depth)
-    encoding[..., 7:] = clips.fields_of_view
-    focal, centre = _lens(pose_encoding_to_camera(encoding, height, width)[1])
+    focal, centre = _lens(true_intrinsics(clips))
     far = depth[:, later][..., rows, :][..., columns].flatten(2)                  # [B, N, P]
     pixels = torch.stack(torch.meshgrid(columns, rows, indexing='xy'), -1).flatten(0, 1).to(depth)
     rays = (pixels - centre[:, later]) / focal[:, later]                          # [B, N, P, 2]

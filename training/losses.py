@@ -53,13 +53,17 @@ def total(terms: dict[str, Tensor]) -> Tensor:
     return reduce(torch.add, weighted)
 
 
+def true_intrinsics(clips: Clips) -> Tensor:
+    """Return the intrinsics [B, S, 3, 3] of all frames, in pixels."""
+    encoding = torch.zeros(*clips.depth.shape[:2], 9).to(clips.depth)
+    encoding[..., 7:] = clips.fields_of_view
+    return pose_encoding_to_camera(encoding, *clips.depth.shape[-2:])[1]
+
+
 def true_points(clips: Clips, frames: list[int]) -> Tensor:
     """Return the points [B, K, H, W, 3] of `frames` in the first camera's frame."""
     depth = clips.depth[:, frames]
-    height, width = depth.shape[-2:]
-    encoding = torch.zeros(*depth.shape[:2], 9).to(depth)
-    encoding[..., 7:] = clips.fields_of_view[:, frames]
-    _, intrinsics = pose_encoding_to_camera(encoding, height, width)
+    intrinsics = true_intrinsics(clips)[:, frames]
     local = torch.stack([unproject_depth(one, k) for one, k in
                          zip(depth.flatten(0, 1), intrinsics.flatten(0, 1))])
     first_from_camera = invert_transform(clips.camera_from_first[:, frames]).flatten(0, 1)

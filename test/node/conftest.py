@@ -1,7 +1,17 @@
-"""Which tiny network the node has in these tests."""
+"""What the tests of the node share: the robot, and which tiny network the node has."""
 
 import pytest
 from tiny_stream import NETWORKS
+
+
+@pytest.fixture(scope='module')
+def robot():
+    """Return a robot, which nothing is recorded of yet."""
+    from stream_harness import Robot  # without ROS other tests are collected, too
+
+    robot = Robot()
+    yield robot
+    robot.close()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 from std_srvs.srv import Trigger
-from stream_harness import NodeProcess, Robot
+from stream_harness import NodeProcess
 from test_node_trajectory import message_of, odometry_of, RATE
 
 from xsvggt_ros.geometry import metrics
@@ -13,13 +13,6 @@ from xsvggt_ros.trajectory.landmark_file import read_landmarks
 from xsvggt_ros.world.synthetic_world import SPLITS, SyntheticWorld
 
 SAVED, LATER, BEGIN = 16, 20, 3     # frames of both streams, and where the later one begins
-
-
-@pytest.fixture(scope='module')
-def robot():
-    robot = Robot()
-    yield robot
-    robot.close()
 
 
 @pytest.fixture(scope='module')

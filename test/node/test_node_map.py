@@ -16,7 +16,7 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
-from stream_harness import make_image, NodeProcess, Robot, write_tiny_checkpoint
+from stream_harness import make_image, NodeProcess, write_tiny_checkpoint
 import torch
 
 from xsvggt_ros.geometry.frame_names import nanoseconds
@@ -40,13 +40,6 @@ PERIOD = 0.2
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp('node_map')
-
-
-@pytest.fixture(scope='module')
-def robot():
-    robot = Robot()
-    yield robot
-    robot.close()
 
 
 @pytest.fixture(scope='module')

@@ -5,7 +5,7 @@ from nav_msgs.msg import Odometry
 import numpy as np
 import pytest
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from stream_harness import FRAME_ID, make_image, NodeProcess, qos, Robot
+from stream_harness import FRAME_ID, make_image, NodeProcess, qos
 from tf2_msgs.msg import TFMessage
 
 from xsvggt_ros.geometry.quaternions import quaternion_from_matrix
@@ -15,13 +15,6 @@ from xsvggt_ros.world.synthetic_world import SPLITS, SyntheticWorld
 RATE = 5.0
 SEEN, COVERED = 5, 5     # images, at least
 MOUNT = motion(np.array([0.4, -1.0, 0.6, 0.15, -0.1, 0.4]))   # of the camera on the robot
-
-
-@pytest.fixture(scope='module')
-def robot():
-    robot = Robot()
-    yield robot
-    robot.close()
 
 
 @pytest.fixture(scope='module')

@@ -21,13 +21,6 @@ WIDTH, HEIGHT = 70, 56
 
 
 @pytest.fixture(scope='module')
-def robot():
-    robot = Robot()
-    yield robot
-    robot.close()
-
-
-@pytest.fixture(scope='module')
 def running(tmp_path_factory, robot, network):
     folder = tmp_path_factory.mktemp('node_pace')
     node = NodeProcess(

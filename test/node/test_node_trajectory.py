@@ -6,20 +6,13 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
-from stream_harness import make_image, NodeProcess, Robot
+from stream_harness import make_image, NodeProcess
 
 from xsvggt_ros.geometry import metrics
 from xsvggt_ros.world.synthetic_world import SPLITS, SyntheticWorld
 
 RATE = 5.0
 COUNT = 12
-
-
-@pytest.fixture(scope='module')
-def robot():
-    robot = Robot()
-    yield robot
-    robot.close()
 
 
 @pytest.fixture(scope='module')

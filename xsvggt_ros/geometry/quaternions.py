@@ -36,6 +36,14 @@ def matrix_from_quaternion(quaternion: Sequence[float]) -> np.ndarray:
     return np.full((3, 3), np.nan) if unit is None else np.asarray(_BACKEND.to_matrix(unit))
 
 
+def pose_matrix(position: Sequence[float] | np.ndarray,
+                quaternion: Sequence[float]) -> np.ndarray:
+    """Return the transform [4, 4], float64; NaN as `matrix_from_quaternion` has it."""
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = matrix_from_quaternion(quaternion), position
+    return matrix
+
+
 def quaternion_from_matrix(rotation: np.ndarray) -> Quaternion:
     """Return the unit quaternion (x, y, z, w), w >= 0, of a rotation [3, 3]."""
     x, y, z, w = (float(part) for part in _BACKEND.from_matrix(np.asarray(rotation, np.float64)))

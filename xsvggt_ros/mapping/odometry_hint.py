@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from xsvggt_ros.geometry.frame_names import frame_name, nanoseconds
-from xsvggt_ros.geometry.quaternions import matrix_from_quaternion
-from xsvggt_ros.geometry.stamped_pose import StampedPose
+from xsvggt_ros.geometry.pose_with_covariance import PoseWithCovariance
+from xsvggt_ros.geometry.quaternions import pose_matrix, Quaternion
 
 MAX_MESSAGES = 2000  # messages remembered: ten seconds of a fast odometry
 MAX_GAP = 0.5  # seconds between two messages across which a position is interpolated
@@ -26,8 +26,6 @@ RECENT = 5.0  # seconds for which a message that was refused is worth telling
 MAX_TURN = 20.0  # rad/s: what turns faster has jumped
 MIN_TURN = 0.3  # rad; less is no jump
 TURNED_BACK = 10  # messages in a row that are older than one before: time has begun anew
-
-Turn = tuple[float, float, float, float]  # quaternion x, y, z, w
 
 
 def refusal(message: Any) -> str:
@@ -72,7 +70,7 @@ class OdometryHint:
         self._positions: deque[tuple[float, float, float]] = deque(maxlen=MAX_MESSAGES)
         self._pieces: deque[int] = deque(maxlen=MAX_MESSAGES)
         # Orientation, covariance [36], and how often whole poses were interrupted until then.
-        self._turns: deque[tuple[Turn, Any, int] | None] = deque(maxlen=MAX_MESSAGES)
+        self._turns: deque[tuple[Quaternion, Any, int] | None] = deque(maxlen=MAX_MESSAGES)
         self._interruptions = 0
         self._piece = 0  # of the newest
         self._breaks = False  # before the next one
@@ -111,7 +109,7 @@ class OdometryHint:
         self._refuse('lost', reason)
 
     def add(self, stamp_ns: int, position: tuple[float, float, float],
-            turn: Turn | None = None, covariance: Any = None) -> None:
+            turn: Quaternion | None = None, covariance: Any = None) -> None:
         """
         Remember a position in metres; one with the stamp of the newest is the same again.
 
@@ -146,19 +144,16 @@ class OdometryHint:
         It may be known later: messages come after images, and a jump shows by what follows it.
         """
         with self._lock:
-            if not self._stamps or not self._stamps[0] <= stamp_ns <= self._stamps[-1]:
+            rows = self._rows(stamp_ns)
+            if rows is None:
                 return None
-            after = bisect_left(self._stamps, stamp_ns)
-            if self._doubted and after == len(self._stamps) - 1:
-                return None
-            end, there, piece = self._stamps[after], self._positions[after], self._pieces[after]
-            if end == stamp_ns:
-                return np.array(there), piece
-            start, here = self._stamps[after - 1], self._positions[after - 1]
-            if end - start > MAX_GAP * 1e9 or self._pieces[after - 1] != piece:
-                return None
-        part = (stamp_ns - start) / (end - start)
-        return (1 - part) * np.array(here) + part * np.array(there), piece
+            (start, here, piece), (end, there, later) = (
+                (self._stamps[row], np.array(self._positions[row]), self._pieces[row])
+                for row in rows)
+        if end - start > MAX_GAP * 1e9 or later != piece:
+            return None
+        part = (stamp_ns - start) / max(end - start, 1)
+        return (1 - part) * here + part * there, piece
 
     def newest(self) -> int | None:
         """Return the stamp up to which poses are known; None if there is none."""
@@ -166,31 +161,28 @@ class OdometryHint:
             known = len(self._stamps) - self._doubted
             return self._stamps[known - 1] if known > 0 else None
 
-    def around(self, stamp_ns: int) -> tuple[StampedPose, StampedPose, tuple[int, int]] | None:
+    def around(self, stamp_ns: int,
+               ) -> tuple[PoseWithCovariance, PoseWithCovariance, tuple[int, int]] | None:
         """
-        Return the poses before and after a time, and their stretch; None if one is not known.
+        Return the poses before and after a time, and their segment; None if one is not known.
 
-        Between poses of one stretch there is neither a jump nor a gap of more than MAX_GAP. With
+        Between poses of one segment there is neither a jump nor a gap of more than MAX_GAP. With
         a pose at this very time both are that one.
         """
         with self._lock:
-            if not self._stamps or not self._stamps[0] <= stamp_ns <= self._stamps[-1]:
-                return None
-            after = bisect_left(self._stamps, stamp_ns)
-            if self._doubted and after == len(self._stamps) - 1:
-                return None
-            before = after if self._stamps[after] == stamp_ns else after - 1
-            rows = [(self._stamps[row], self._positions[row], self._turns[row], self._pieces[row])
-                    for row in (before, after)]
-        poses, stretches = [], set()
-        for stamp, position, turned, piece in rows:
+            rows = self._rows(stamp_ns)
+            known = [] if rows is None else [
+                (self._stamps[row], self._positions[row], self._turns[row], self._pieces[row])
+                for row in rows]
+        poses, segments = [], set()
+        for stamp, position, turned, piece in known:
             if turned is None:
                 return None
             turn, covariance, interruptions = turned
-            stretches.add((piece, interruptions))
-            poses.append(StampedPose(stamp, _matrix(position, turn),
-                                     np.array(covariance, np.float64).reshape(6, 6)))
-        return None if len(stretches) > 1 else (poses[0], poses[1], stretches.pop())
+            segments.add((piece, interruptions))
+            poses.append(PoseWithCovariance(stamp, pose_matrix(position, turn),
+                                            np.array(covariance, np.float64).reshape(6, 6)))
+        return None if len(segments) != 1 else (poses[0], poses[1], segments.pop())
 
     @property
     def body(self) -> str | None:
@@ -230,7 +222,16 @@ class OdometryHint:
         self._reason = kind, reason
         self._refused_at = self._now()
 
-    def _append_turn(self, stamp_ns: int, turn: Turn | None, covariance: Any) -> None:
+    def _rows(self, stamp_ns: int) -> tuple[int, int] | None:
+        """Return the rows before and after a time, one twice if it is at that time; or None."""
+        if not self._stamps or not self._stamps[0] <= stamp_ns <= self._stamps[-1]:
+            return None
+        after = bisect_left(self._stamps, stamp_ns)
+        if self._doubted and after == len(self._stamps) - 1:
+            return None
+        return after - (self._stamps[after] != stamp_ns), after
+
+    def _append_turn(self, stamp_ns: int, turn: Quaternion | None, covariance: Any) -> None:
         """Remember the rest of a pose; after a gap, or a turn that jumps, it is interrupted."""
         if self._stamps and turn is not None and self._turns[-1] is not None:
             seconds = (stamp_ns - self._stamps[-1]) * 1e-9
@@ -270,13 +271,7 @@ class OdometryHint:
         return length / ((self._stamps[index + 1] - self._stamps[index]) * 1e-9)
 
 
-def _angle(first: Turn, second: Turn) -> float:
+def _angle(first: Quaternion, second: Quaternion) -> float:
     """Return the angle between two orientations, by quaternions of any length, in rad."""
     cosine = abs(sum(a * b for a, b in zip(first, second)))
     return 2 * math.acos(min(1.0, cosine / (math.hypot(*first) * math.hypot(*second))))
-
-
-def _matrix(position: tuple[float, float, float], turn: Turn) -> np.ndarray:
-    pose = np.eye(4)
-    pose[:3, :3], pose[:3, 3] = matrix_from_quaternion(turn), position
-    return pose

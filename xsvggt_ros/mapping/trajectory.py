@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xsvggt_ros.geometry.quaternions import matrix_from_quaternion, quaternion_from_matrix
+from xsvggt_ros.geometry.quaternions import pose_matrix, quaternion_from_matrix
 from xsvggt_ros.geometry.similarity import apply_to_pose
 
 MAX_POSES = 2 ** 17   # 8 MB; 72 minutes of every frame at 30 Hz
@@ -21,10 +21,7 @@ class StampedPose:
 
     def matrix(self) -> np.ndarray:
         """Return odom_from_camera [4, 4], float64; NaN if the quaternion is no rotation."""
-        matrix = np.eye(4)
-        matrix[:3, :3] = matrix_from_quaternion(self.quaternion)
-        matrix[:3, 3] = self.position
-        return matrix
+        return pose_matrix(self.position, self.quaternion)
 
     @staticmethod
     def from_matrix(stamp_ns: int, matrix: np.ndarray) -> 'StampedPose':
@@ -96,9 +93,7 @@ class Trajectory:
             return
         moves = similarities(self._keyframes[:self._count])
         for row, move in zip(self._numbers, moves):   # a view
-            pose = np.eye(4)
-            pose[:3, :3], pose[:3, 3] = matrix_from_quaternion(row[3:].tolist()), row[:3]
-            moved = apply_to_pose(move, pose)
+            moved = apply_to_pose(move, pose_matrix(row[:3], row[3:].tolist()))
             row[:3], row[3:] = moved[:3, 3], quaternion_from_matrix(moved[:3, :3])
 
     def rescale(self, factor: float) -> None:

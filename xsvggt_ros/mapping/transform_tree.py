@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from xsvggt_ros.geometry.frame_names import frame_name, nanoseconds
-from xsvggt_ros.geometry.quaternions import matrix_from_quaternion, quaternion_between
+from xsvggt_ros.geometry.quaternions import pose_matrix, quaternion_between
 
 MAX_TRANSFORMS = 1000  # transforms of an edge on a path that was asked for: ten seconds at 100 Hz
 MAX_TRANSFORMS_OF_OTHERS = 50  # transforms of another edge, until somebody asks
@@ -284,10 +284,7 @@ def _listed(frames: set[str]) -> str:
 
 
 def _matrix(numbers: Numbers) -> np.ndarray:
-    matrix = np.eye(4)
-    matrix[:3, :3] = matrix_from_quaternion(numbers[3:])
-    matrix[:3, 3] = numbers[:3]
-    return matrix
+    return pose_matrix(numbers[:3], numbers[3:])
 
 
 def _between(first: Numbers, second: Numbers, part: float) -> Numbers:

@@ -214,7 +214,7 @@ class Odometry:
 
     def _guesses(self, before: np.ndarray, frame: Frame,
                  carried: Carried | None) -> list[np.ndarray]:
-        """Return where an odometry, the last motion, gone on with, and the network's put it."""
+        """Return where an odometry, the last motion, extrapolated, and the network put it."""
         network = self._fallback.network(frame.world_from_camera)
         by_odometry = [] if carried is None else [carried.guess(before, before)]
         gone_on = [] if self._motion is None else [before @ self._motion]

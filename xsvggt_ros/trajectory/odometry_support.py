@@ -11,7 +11,7 @@ from xsvggt_ros.trajectory.motion_factors import MotionFactors
 from xsvggt_ros.trajectory.projection import inverse, nearest_pose
 from xsvggt_ros.trajectory.relative_odometry import RelativeMotion, RelativeOdometry, View
 
-_SEGMENT = 0.5           # seconds of the way, at least, that tell the length of a metre
+_SEGMENT = 0.5           # seconds of the trajectory, at least, that tell the length of a metre
 _SHORTEST = 0.03         # metres of it
 _ENOUGH = 0.2            # metres, from which a segment does not count for more
 _FEWEST = 3              # segments
@@ -68,7 +68,7 @@ class OdometrySupport:
 
     They are told from the last frame whose pose is sure, not from frame to frame: what was guessed
     because the odometry came late is put right by the next frame. The length of a metre is the
-    median over the newest segments of the way that were tracked.
+    median over the newest segments of the trajectory that were tracked.
     """
 
     def __init__(self, relative: RelativeOdometry, config: TrajectoryConfig) -> None:
@@ -214,7 +214,7 @@ class OdometrySupport:
             return pose, None
         covariance = motion.covariance.copy()
         along = pose[:3, :3].T @ pose[:3, 3]
-        # A wrong length of the metre is the same one all the way: not as by chance.
+        # A wrong length of the metre is the same one throughout: not as by chance.
         length = float(np.linalg.norm(along))
         more = 1 + 2 * carried / length if length > 0 else 1.0
         covariance[3:, 3:] += metre.sigma ** 2 * more * np.outer(along, along)

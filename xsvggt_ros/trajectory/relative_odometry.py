@@ -9,20 +9,25 @@ from typing import Protocol
 
 import numpy as np
 
-from xsvggt_ros.geometry.stamped_pose import StampedPose
-from xsvggt_ros.trajectory.projection import inverse, motion, rotation_vector, skew
+from xsvggt_ros.geometry.pose_with_covariance import PoseWithCovariance
+from xsvggt_ros.geometry.quaternions import (
+    pose_matrix,
+    quaternion_between,
+    quaternion_from_matrix,
+)
+from xsvggt_ros.trajectory.projection import inverse, rotation_vector, skew
 from xsvggt_ros.trajectory.uncertainty import adjoint
 
-MAX_AHEAD = 0.2          # seconds for which the newest motion is gone on with, if asked
+MAX_AHEAD = 0.2          # seconds for which the newest motion is extrapolated, if asked
 # Variances (rotation rad^2, position m^2) of a sender who tells none, or a constant one: a random
-# walk, so that a way made of many motions is as sure as the same way in one.
-_BY_WAY = np.array([0.03, 0.05]) ** 2     # for each metre
+# walk, so that a path made of many motions is as sure as the same path in one.
+_BY_DISTANCE = np.array([0.03, 0.05]) ** 2     # for each metre
 _BY_TURN = np.array([0.05, 0.0]) ** 2     # for each radian
 _BY_TIME = np.array([0.002, 0.002]) ** 2  # for each second
 _TOLD = 0.04             # of these, at least, where the sender's covariance grows
 _UNKNOWN = 100.0         # times these where the sender says that he does not know
 _LOST = np.array([1e3, 10.0])   # m^2, rad^2: variances from which that is what he says
-_AHEAD = 0.5             # share of a motion that was gone on with, by which it may be wrong
+_AHEAD = 0.5             # share of an extrapolated motion by which it may be wrong
 
 
 class PoseSource(Protocol):
@@ -31,8 +36,9 @@ class PoseSource(Protocol):
     def newest(self) -> int | None:
         """Return the stamp up to which poses are known; None if there is none."""
 
-    def around(self, stamp_ns: int) -> tuple[StampedPose, StampedPose, tuple[int, int]] | None:
-        """Return the poses before and after a time, and their stretch; None if not known."""
+    def around(self, stamp_ns: int,
+               ) -> tuple[PoseWithCovariance, PoseWithCovariance, tuple[int, int]] | None:
+        """Return the poses before and after a time, and their segment; None if not known."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ class RelativeMotion:
 
     before_from_after: [4, 4], metres. covariance: [6, 6] of a small motion (rotation, translation)
     in the later camera's axes, positive definite. is_exact: whether poses of the odometry lie
-    around both images; otherwise its newest motion was gone on with.
+    around both images; otherwise its newest motion was extrapolated.
     """
 
     before_from_after: np.ndarray
@@ -67,7 +73,7 @@ class RelativeMotion:
 class _Known:
     pose: np.ndarray         # parent_from_body
     covariance: np.ndarray   # [6, 6], the sender's
-    stretch: tuple[int, int]
+    segment: tuple[int, int]
 
 
 class RelativeOdometry:
@@ -91,13 +97,13 @@ class RelativeOdometry:
         if late > (MAX_AHEAD * 1e9 if ahead else 0):
             return None
         start, end = self._at(before.stamp_ns, newest), self._at(after.stamp_ns, newest)
-        if start is None or end is None or start.stretch != end.stretch:
+        if start is None or end is None or start.segment != end.segment:
             return None
         moved = inverse(start.pose) @ end.pose
         covariance = self._covariance(start, end, moved,
                                       (after.stamp_ns - before.stamp_ns) * 1e-9)
         if late > 0:
-            covariance[3:, 3:] += np.eye(3) * (_AHEAD * self._gone_on(newest, late)) ** 2
+            covariance[3:, 3:] += np.eye(3) * (_AHEAD * self._extrapolated(newest, late)) ** 2
         camera_from_base = inverse(after.base_from_camera)
         bring = adjoint(camera_from_base)
         covariance = bring @ covariance @ bring.T
@@ -105,24 +111,24 @@ class RelativeOdometry:
                               0.5 * (covariance + covariance.T), late <= 0)
 
     def _at(self, stamp_ns: int, newest: int) -> _Known | None:
-        """Return the body's pose at a time, interpolated, or gone on with after the newest."""
+        """Return the body's pose at a time, interpolated, or extrapolated after the newest."""
         if stamp_ns > newest:
             last, before = self._at(newest, newest), self._at(2 * newest - stamp_ns, newest)
-            if last is None or before is None or last.stretch != before.stretch:
+            if last is None or before is None or last.segment != before.segment:
                 return None
             return _Known(last.pose @ inverse(before.pose) @ last.pose, last.covariance,
-                          last.stretch)
+                          last.segment)
         found = self._source.around(stamp_ns)
         if found is None:
             return None
-        first, second, stretch = found
+        first, second, segment = found
         if first.stamp_ns == second.stamp_ns:
-            return _Known(first.parent_from_body, first.covariance, stretch)
+            return _Known(first.parent_from_body, first.covariance, segment)
         part = (stamp_ns - first.stamp_ns) / (second.stamp_ns - first.stamp_ns)
         return _Known(between_poses(first.parent_from_body, second.parent_from_body, part),
-                      (1 - part) * first.covariance + part * second.covariance, stretch)
+                      (1 - part) * first.covariance + part * second.covariance, segment)
 
-    def _gone_on(self, newest: int, late: int) -> float:
+    def _extrapolated(self, newest: int, late: int) -> float:
         """Return how far the body went in the newest `late` nanoseconds, in metres."""
         last, before = self._at(newest, newest), self._at(newest - late, newest)
         assert last is not None and before is not None   # the motion is made of them
@@ -131,9 +137,9 @@ class RelativeOdometry:
     @staticmethod
     def _covariance(start: _Known, end: _Known, moved: np.ndarray, seconds: float) -> np.ndarray:
         """Return the covariance [6, 6] of the body's motion (rotation, translation), its axes."""
-        way = float(np.linalg.norm(moved[:3, 3]))
+        distance = float(np.linalg.norm(moved[:3, 3]))
         turn = float(np.linalg.norm(rotation_vector(moved[:3, :3])))
-        least = np.repeat(way * _BY_WAY + turn * _BY_TURN + seconds * _BY_TIME, 3)
+        least = np.repeat(distance * _BY_DISTANCE + turn * _BY_TURN + seconds * _BY_TIME, 3)
         unknown = _unknown(start.covariance) | _unknown(end.covariance)
         growth = _growth(start, end, unknown)
         # What the sender tells counts for position and rotation each, where it grows at all.
@@ -156,12 +162,10 @@ def camera_pose(moved: np.ndarray, base_from_camera: np.ndarray,
 
 
 def between_poses(first: np.ndarray, second: np.ndarray, part: float) -> np.ndarray:
-    """Return the pose [4, 4] a part (0 to 1) of the way: along a line, and about one axis."""
-    result = np.eye(4)
-    turn = rotation_vector(first[:3, :3].T @ second[:3, :3])
-    result[:3, :3] = first[:3, :3] @ motion(np.concatenate([part * turn, np.zeros(3)]))[:3, :3]
-    result[:3, 3] = (1 - part) * first[:3, 3] + part * second[:3, 3]
-    return result
+    """Return the pose [4, 4] at a part (0 to 1) between two: along a line, about one axis."""
+    start, end = (quaternion_from_matrix(pose[:3, :3]) for pose in (first, second))
+    return pose_matrix((1 - part) * first[:3, 3] + part * second[:3, 3],
+                       quaternion_between(start, end, part))
 
 
 def _unknown(covariance: np.ndarray) -> np.ndarray:

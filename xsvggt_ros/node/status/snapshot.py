@@ -9,7 +9,7 @@ import torch
 from xsvggt_ros.mapping.scale import Scale
 from xsvggt_ros.node.outputs.map_output import MapReport
 from xsvggt_ros.node.status.fault_log import Fault
-from xsvggt_ros.node.status.stream_statistics import FrameReport
+from xsvggt_ros.node.status.stream_statistics import FrameReport, metres_of
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 RECENT = 10.0  # seconds for which a fault that does not repeat stays visible
@@ -100,9 +100,7 @@ class Snapshot:
     @property
     def metres(self) -> float | None:
         """Return the metres of the network's unit; None: lengths are in that unit."""
-        if self.scale is not None:
-            return self.scale.metres
-        return None if self.report is None else self.report.map_metres
+        return metres_of(self.scale, self.report)
 
     @property
     def silence(self) -> float:

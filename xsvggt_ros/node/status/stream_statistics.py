@@ -10,6 +10,7 @@ import numpy as np
 from std_msgs.msg import Header
 
 from xsvggt_ros.engine.stream_engine import CacheStats
+from xsvggt_ros.mapping.scale import Scale
 from xsvggt_ros.node.tracked_pose import Localization, TrackedPose
 
 PERCENTILES = (50, 95, 99)
@@ -108,6 +109,13 @@ class FrameReport:
         """Return the metres of a unit by the saved map the stream is in; None: not known."""
         loops = None if self.tracked is None else self.tracked.loops
         return None if loops is None else loops.map_metres
+
+
+def metres_of(scale: Scale | None, report: FrameReport | None) -> float | None:
+    """Return the metres of the network's unit; None: lengths are in that unit."""
+    if scale is not None:
+        return scale.metres
+    return None if report is None else report.map_metres
 
 
 class StreamStatistics:

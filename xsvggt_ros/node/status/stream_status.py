@@ -14,7 +14,12 @@ from xsvggt_ros.node.message_fields import fill
 from xsvggt_ros.node.outputs.publishers import Publishers
 from xsvggt_ros.node.status.fault_log import FaultLog
 from xsvggt_ros.node.status.snapshot import GpuMemory
-from xsvggt_ros.node.status.stream_statistics import FrameReport, percentiles, StreamStatistics
+from xsvggt_ros.node.status.stream_statistics import (
+    FrameReport,
+    metres_of,
+    percentiles,
+    StreamStatistics,
+)
 from xsvggt_ros.node.tracked_pose import TrackedPose
 
 
@@ -35,8 +40,7 @@ class StatusPublisher:
     def publish(self, state: int, scale: Scale | None) -> None:
         """Publish a state, under the header of the newest image that was processed."""
         intake, statistics, report = self._intake, self._statistics, self._statistics.report
-        by_map = None if report is None else report.map_metres
-        metres = scale.metres if scale is not None else by_map
+        metres = metres_of(scale, report)
         message = fill(
             StreamStatus(), header=statistics.last_header, state=state,
             model=self._loaded.description, random_weights=self._loaded.random_weights,

@@ -6,7 +6,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class StampedPose:
+class PoseWithCovariance:
     """
     A pose with its time and covariance, in metres.
 
