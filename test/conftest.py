@@ -32,8 +32,9 @@ if find_spec('rclpy') is None:  # the Python part alone: what needs ROS cannot b
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let the tests of the node run with another network."""
-    parser.addoption('--network', default='streamvggt', choices=('streamvggt', 'lingbot'),
-                     help='the tiny network in tests of the node that run with one only')
+    parser.addoption('--network', default='streamvggt',
+                     help='the tiny network in tests of the node that run with one only: one of '
+                          '`tiny_stream.NETWORKS`')
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -23,5 +23,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """
     if 'network' in metafunc.fixturenames:
         has_both = metafunc.definition.get_closest_marker('both_networks') is not None
-        names = NETWORKS if has_both else [metafunc.config.getoption('--network')]
+        chosen = metafunc.config.getoption('--network')
+        if chosen not in NETWORKS:
+            raise pytest.UsageError(f'--network must be one of {", ".join(NETWORKS)}')
+        names = NETWORKS if has_both else [chosen]
         metafunc.parametrize('network', names, scope='module')

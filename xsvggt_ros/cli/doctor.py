@@ -19,8 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--checkpoint', default='small', metavar='FILE',
                         help="weights to try (default: 'small', which comes with the package)")
     parser.add_argument('--size', default='auto',
-                        help='size of the network: auto, small, full or lingbot (full size), for '
-                             '--checkpoint random (default: auto, what the weights say)')
+                        help='size of the network, for --checkpoint random: what model.size takes '
+                             '(default: auto, what the weights say)')
     parser.add_argument('--image', type=image_size, default=(640, 480), metavar='WxH',
                         help="the camera's image size (default: 640x480)")
     parser.add_argument('--max-tokens', type=positive_int, default=7300, metavar='N',

@@ -22,6 +22,7 @@ class FrameWindow(RetentionPolicy):
     frame: there the first and the newest stay.
     """
 
+    name = 'lingbot'  # in `cache.policy`
     evicts = 'steps'
     lingers = True
     instead_for_single_tokens = 'sliding_window'

@@ -199,5 +199,5 @@ POLICIES: dict[str, type[RetentionPolicy]] = {
     'xstream_per_head': XStreamPerHead,
     'frame_coverage': FrameCoverage,
     'value_aware': ValueAware,
-    'lingbot': FrameWindow,
+    FrameWindow.name: FrameWindow,
 }

@@ -23,7 +23,6 @@ from xsvggt_ros.model.weight_files import (
     named_file,
     open_checkpoint,
     parse_json,
-    PUBLIC_WEIGHTS,
     read_json,
     Shapes,
     short,
@@ -258,8 +257,9 @@ def _config_beside(path: Path, needed: bool) -> Path | None:
 def _other_network(source: Source) -> CheckpointError:
     some = ', '.join(short(key, 60) for key in list(source.shapes)[:MAX_LISTED]) or 'none'
     return CheckpointError(
-        f'{source.path} is no checkpoint of StreamVGGT or LingBot-Map: its keys and shapes are of '
-        f'another network ({len(source.shapes)} tensors: {some}, ...). {PUBLIC_WEIGHTS}')
+        f'{source.path} is no checkpoint of {public_weights.networks()}: its keys and shapes are '
+        f'of another network ({len(source.shapes)} tensors: {some}, ...). '
+        f'{public_weights.where_to_get_weights()}')
 
 
 def _unknown_layers(path: Path, depth: int) -> CheckpointError:

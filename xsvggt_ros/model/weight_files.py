@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from xsvggt_ros.model import error_table
+from xsvggt_ros.model.public_weights import networks, where_to_get_weights
 
 CONFIG_KEY = 'xsvggt_config'  # metadata entry of a .safetensors file
 TRAINING_KEY = 'training'  # another one: in which scenes the weights were trained
@@ -26,15 +27,6 @@ PREFIX = 'module.'  # left by data-parallel training
 # What numbers may be, as .safetensors files call it, and torch.
 FLOATS = {'F64': torch.float64, 'F32': torch.float32, 'F16': torch.float16, 'BF16': torch.bfloat16}
 MAX_CHARACTERS = 200  # characters of a text from a file that are shown to people
-PUBLIC_WEIGHTS = (
-    "The public StreamVGGT weights are 'checkpoints.pth' (5.0 GB) in the Hugging Face model "
-    'repository lch01/StreamVGGT. The code repository of StreamVGGT is under CC BY-NC-SA 4.0, '
-    'because the work builds on non-commercial VGGT weights; so take its weights as '
-    'non-commercial too, and read the terms there before use. '
-    "LingBot-Map's are 'lingbot-map.pt' (4.6 GB) in the Hugging Face model repository "
-    'robbyant/lingbot-map: its code is under Apache-2.0, but that page declares no licence of the '
-    'weights. '
-    "'small' is the checkpoint that comes with this package.")
 # What files begin with that get the name of a checkpoint now and then.
 BEGINNINGS = (
     (b'version https://git-lfs', 'a Git LFS pointer, not the file itself: run git lfs pull'),
@@ -83,10 +75,10 @@ def named_file(name: str) -> Path:
 def open_checkpoint(path: Path) -> Iterator[Source]:
     """Open a checkpoint of either format; raise CheckpointError if that cannot be done."""
     if path == Path():
-        raise CheckpointError(f'no checkpoint was named. {PUBLIC_WEIGHTS}')
+        raise CheckpointError(f'no checkpoint was named. {where_to_get_weights()}')
     try:
         if not path.exists():
-            raise CheckpointError(f'there is no checkpoint {path}. {PUBLIC_WEIGHTS}')
+            raise CheckpointError(f'there is no checkpoint {path}. {where_to_get_weights()}')
     except (OSError, ValueError) as error:  # too long, no permission, a zero in it
         reason = getattr(error, 'strerror', None) or error
         raise CheckpointError(f'{short(path)} cannot be opened: {reason}') from error
@@ -198,7 +190,7 @@ def _unreadable(path: Path, reason: str) -> CheckpointError:
     if kind:
         return CheckpointError(
             f'{path} ({path.stat().st_size} bytes) cannot be read as a checkpoint: it is {kind}. '
-            'What is needed are weights of StreamVGGT or LingBot-Map, as torch.save or '
+            f'What is needed are weights of {networks()}, as torch.save or '
             'safetensors writes them; download or copy it again, or name another file')
     reason = short(reason.strip().split('\n')[0]) or 'it ends too early'
     return CheckpointError(
