@@ -179,7 +179,8 @@ class Stream:
         self.engine = FakeEngine(self.gates)
         self.topics = {name: FakePublisher(name, self.gates) for name in TOPICS}
         self.told = []
-        settings = DEFAULTS.changed({'cloud.confidence_percentile': 0.0,
+        # A small map: hundreds of streams in one process wait for the collector of cycles.
+        settings = DEFAULTS.changed({'cloud.confidence_percentile': 0.0, 'map.max_points': 16384,
                                      'trajectory.mode': 'network'} | changes)
         loaded = SimpleNamespace(
             engine=self.engine, description='fake', random_weights=False, device_name='fake',
