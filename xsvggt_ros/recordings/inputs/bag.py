@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 import heapq
 from pathlib import Path, PurePosixPath
 import re
@@ -20,7 +20,7 @@ from xsvggt_ros.recordings.inputs.bag_files import (
     BagTopic,
     open_bag_file,
 )
-from xsvggt_ros.recordings.inputs.bag_types import BagError
+from xsvggt_ros.recordings.inputs.bag_types import BagError, refusing, short_words
 
 METADATA = 'metadata.yaml'
 SUFFIXES = ('.mcap', '.db3', '.bag')
@@ -58,6 +58,7 @@ class Bag:
         self.notes = [f'{name} is missing: {path} is read without it' for name in layout.missing]
         self.files: list[BagFile] = [open_bag_file(self._unpacked(file)) for file in layout.files]
         self.topics = self._join_topics()
+        self.unread: dict[str, str] = {}   # why `first` found nothing, by topics
         spans = [file.span for file in self.files if any(file.span)]
         self.span = ((min(start for start, _ in spans), max(end for _, end in spans)) if spans
                      else (0, 0))
@@ -72,14 +73,20 @@ class Bag:
         """Yield the messages of a topic by log time, as far as each file is in that order."""
         for message in heapq.merge(*(file.messages(topic) for file in self.files),
                                    key=lambda message: message.log_ns):
+            expected = self.topics[topic].type
+            if message.type != expected:
+                message = replace(message, decode=refusing(
+                    f'a message of type {message.type} on a topic of {expected}'))
             yield _packed(message) if self._packed_messages else message
 
     def first(self, topic: str) -> Any:
         """Return the first message of a topic that can be decoded, None if there is none."""
         with suppress(BagError):   # who needs this topic's messages is told then
             for number, message in enumerate(self.messages(topic)):
-                with suppress(Exception):   # of the library, for bytes that nobody thought of
+                try:
                     return message.decode(message.data)
+                except Exception as error:   # of the library, for bytes that nobody thought of
+                    self.unread.setdefault(topic, short_words(error))
                 if number == _TRIED:
                     break
         return None
@@ -190,8 +197,7 @@ def _packs_messages(metadata: Path) -> bool:
 
 def _packed(message: BagMessage) -> BagMessage:
     """Return a message that is unpacked when it is decoded."""
-    return BagMessage(message.log_ns, message.data,
-                      lambda data: message.decode(_unpack(data)))
+    return replace(message, decode=lambda data: message.decode(_unpack(data)))
 
 
 def _unpack(data: bytes) -> bytes:

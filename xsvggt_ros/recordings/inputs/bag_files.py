@@ -12,6 +12,7 @@ from xsvggt_ros.recordings.inputs.bag_types import (
     MessageTypes,
     need_rosbags,
     normal_type,
+    short_words,
 )
 
 MCAP_MAGIC = b'\x89MCAP0\r\n'
@@ -30,9 +31,10 @@ class BagTopic:
 
 @dataclass(frozen=True)
 class BagMessage:
-    """The bytes of one message, when it was recorded, and what makes an object of them."""
+    """The bytes of one message, when it was recorded, its type, what makes an object of them."""
 
     log_ns: int
+    type: str
     data: bytes
     decode: Callable[[bytes], Any]
 
@@ -59,8 +61,8 @@ def guarded(file: BagFile, records: Iterator[Record]) -> Iterator[Record]:
     except BagError:
         raise
     except Exception as error:   # of the library, of lz4, zstd and SQLite, for damaged bytes
-        words = ' '.join(str(error).split())[:200] or type(error).__name__
-        file.fault = file.fault or f'it is damaged, and is read up to there ({words})'
+        file.fault = file.fault or (
+            f'it is damaged, and is read up to there ({short_words(error)})')
 
 
 # MCAP --------------------------------------------------------------------------------------------
@@ -103,7 +105,7 @@ class McapFile:
                     decode = decoders[channel.id] = self._types.decoder(
                         schema.name, schema.data.decode('utf-8', 'replace'),
                         _KINDS[schema.encoding], channel.message_encoding)
-                yield BagMessage(message.log_time, message.data, decode)
+                yield BagMessage(message.log_time, normal_type(schema.name), message.data, decode)
 
     def _summary(self) -> Any:
         """Return the summary of a file that was ended well and says where its messages are."""
@@ -219,7 +221,7 @@ class RosbagsFile:
                     decode = decoders[connection.id] = self._types.decoder(
                         connection.msgtype, definition.data, kind,
                         'ros1' if self._is_ros1 else 'cdr')
-                yield BagMessage(log_ns, data, decode)
+                yield BagMessage(log_ns, connection.msgtype, data, decode)
 
     def _opened(self) -> Any:
         from rosbags import rosbag1, rosbag2

@@ -15,7 +15,7 @@ from xsvggt_ros.mapping.odometry_hint import OdometryHint, refusal
 from xsvggt_ros.mapping.transform_tree import LookupError_, TransformTree
 from xsvggt_ros.recordings.inputs.bag import Bag
 from xsvggt_ros.recordings.inputs.bag_images import base_topic, frame_of, is_depth, stamp_of
-from xsvggt_ros.recordings.inputs.bag_types import BagError
+from xsvggt_ros.recordings.inputs.bag_types import BagError, short_words
 from xsvggt_ros.recordings.inputs.own_topics import own_topics
 from xsvggt_ros.recordings.source_frame import FrameHints, SourceFrame
 
@@ -179,7 +179,8 @@ class _Reader:
     """The messages of a topic, as far as somebody has asked for them."""
 
     def __init__(self, bag: Bag, topic: str) -> None:
-        self._messages = bag.messages(topic)
+        self._topic, self._messages = topic, bag.messages(topic)
+        self._told = False
         self.newest: int | None = None
 
     def until(self, stamp_ns: int) -> Iterator[tuple[int, Any]]:
@@ -193,7 +194,10 @@ class _Reader:
                 stamp = stamp_of(content, message.log_ns) if hasattr(
                     content, 'header') else message.log_ns
             except Exception as error:   # of the library, for bytes that nobody thought of
-                _log.debug('a message that is damaged: %s', error)
+                if not self._told:
+                    _log.warning('%s: messages of it are left out, such as one at %d ns: %s',
+                                 self._topic, message.log_ns, short_words(error))
+                    self._told = True
                 continue
             self.newest = stamp
             yield stamp, content

@@ -11,7 +11,7 @@ from xsvggt_ros.geometry.frame_names import frame_name
 from xsvggt_ros.images.image_codec import decode_compressed, decode_image
 from xsvggt_ros.recordings.inputs.bag import Bag
 from xsvggt_ros.recordings.inputs.bag_files import BagMessage, BagTopic
-from xsvggt_ros.recordings.inputs.bag_types import BagError
+from xsvggt_ros.recordings.inputs.bag_types import BagError, short_words
 from xsvggt_ros.recordings.inputs.skipped import Skipped
 from xsvggt_ros.recordings.inputs.video_decoder import PacketDecoder
 
@@ -135,8 +135,10 @@ def _decoded(
         try:
             content = message.decode(message.data)
             yield stamp_of(content, message.log_ns), content, len(message.data)
+        except BagError as error:
+            skipped.add(str(error))
         except Exception as error:   # of the library, for bytes that nobody thought of
-            skipped.add(f'a message that is damaged: {_told(error)}')
+            skipped.add(f'a message that is damaged: {short_words(error)}')
 
 
 def _in_order(
@@ -213,7 +215,3 @@ def _guarded(
         yield from decode(bytes(data), stamp)
     except ValueError as error:
         skipped.add(str(error))
-
-
-def _told(error: Exception) -> str:
-    return ' '.join(str(error).split())[:200] or type(error).__name__

@@ -80,11 +80,14 @@ class BagSource:
         if given is not None:
             return load_calibration(given).for_images(*self._size)
         name = self._info_topic()
-        message = None if name is None else self._bag.first(name)
+        if name is None:
+            return None
+        message = self._bag.first(name)
         if message is None:
+            _log.warning('%s: is not used: %s', name, self._bag.unread.get(name, 'it is empty'))
             return None
         try:
-            return self._from_info(name or '', message)
+            return self._from_info(name, message)
         except PlaceholderError as error:
             _log.warning('%s: %s', name, error)
         except (CameraError, ValueError, ArithmeticError, AttributeError) as error:

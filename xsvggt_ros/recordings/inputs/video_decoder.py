@@ -80,10 +80,10 @@ class PacketDecoder:
                 'key frame') from error
 
     def flush(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield the pictures that the decoder still holds."""
+        """Yield the pictures that the decoder still holds, up to one that is damaged."""
         try:
             yield from self._stamped(self._codec.decode(None))
-        except self._av.error.FFmpegError:
+        except (self._av.error.FFmpegError, ValueError):
             return
 
     def _stamped(self, frames: Any) -> Iterator[tuple[int, np.ndarray]]:
