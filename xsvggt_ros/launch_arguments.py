@@ -172,6 +172,9 @@ PARAMETERS = {
     'publish_map_tf': Argument(
         False, 'Whether to publish the edge from map_frame to odom_frame: true or false',
         'publish_map_tf'),
+    'robot_odom_frame': Argument(
+        '', "Frame of the robot's own odometry, for example odom, whose drift is corrected with "
+        'publish_map_tf. Needs base_frame and scale_mode. Empty: none', 'robot_odom_frame'),
     'localize_in': Argument(
         '', 'Saved map in which the stream finds itself: the .landmarks.safetensors file beside '
         "a map. map_frame is then that map's, with publish_map_tf. Empty: none",

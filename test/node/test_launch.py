@@ -136,7 +136,7 @@ def test_show_args_has_the_real_defaults_and_choices(launch_file):
     assert 'a multiple of 14' in declared['image_size']['description']
     assert all(options['description'] for options in declared.values())
     empty = {name for name, options in declared.items() if not options['default_value']}
-    assert empty == {'base_frame', 'localize_in', 'namespace', 'bag'}
+    assert empty == {'base_frame', 'robot_odom_frame', 'localize_in', 'namespace', 'bag'}
     # launch compares texts, and others write True.
     assert not any(options['choices'] and 'true' in options['choices']
                    for options in declared.values())

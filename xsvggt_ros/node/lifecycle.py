@@ -299,6 +299,9 @@ def _log_model(loaded: LoadedEngine, settings: Settings, logger: RcutilsLogger) 
     if settings.map.localize_in and not settings.pose.publish_map_tf:
         warn('the stream looks for itself in map.localize_in, but TF will not have it: set '
              f"publish_map_tf to true for the transform from '{settings.pose.map_frame}'")
+    if settings.pose.robot_odom_frame and not settings.pose.publish_map_tf:
+        warn(f"nothing corrects '{settings.pose.robot_odom_frame}' (robot_odom_frame): set "
+             f"publish_map_tf to true for the transform from '{settings.pose.map_frame}'")
     if loaded.random_weights:
         warn('random weights: the published geometry is meaningless; set '
              'model.checkpoint to a trained checkpoint')

@@ -7,10 +7,11 @@ from geometry_msgs.msg import Pose as PoseMsg
 from geometry_msgs.msg import PoseArray, PoseStamped, TransformStamped
 from nav_msgs.msg import Odometry, Path
 import numpy as np
+from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 from std_msgs.msg import Header
-from tf2_msgs.msg import TFMessage
 
+from xsvggt_ros.geometry.frame_names import nanoseconds
 from xsvggt_ros.geometry.quaternions import matrix_from_quaternion
 from xsvggt_ros.geometry.similarity import apply_to_pose
 from xsvggt_ros.mapping.point_cloud import COLUMNS
@@ -63,18 +64,21 @@ def camera_info(header: Header, height: int, width: int, intrinsics: np.ndarray)
                 p=np.hstack([intrinsics, np.zeros((3, 1))]))
 
 
-def transforms(header: Header, edges: Iterable[tuple[str, str, Pose]]) -> TFMessage:
-    """Return edges (parent, child, the child's pose in the parent) with the header's stamp."""
-    message = TFMessage()
-    for parent, child, pose in edges:
-        edge = TransformStamped()
-        edge.header.stamp = header.stamp
-        edge.header.frame_id = parent
-        edge.child_frame_id = child
-        fill_xyz(edge.transform.translation, pose.position)
-        fill_xyz(edge.transform.rotation, pose.orientation)
-        message.transforms.append(edge)
-    return message
+def transform(header: Header, parent: str, child: str, pose: Pose) -> TransformStamped:
+    """Return an edge of TF, the child's pose in the parent, with the header's stamp."""
+    edge = TransformStamped()
+    edge.header.stamp = header.stamp
+    edge.header.frame_id = parent
+    edge.child_frame_id = child
+    fill_xyz(edge.transform.translation, pose.position)
+    fill_xyz(edge.transform.rotation, pose.orientation)
+    return edge
+
+
+def later(header: Header, seconds: float) -> Header:
+    """Return a header with a stamp that is so much later."""
+    stamp = nanoseconds(header) + round(seconds * 1e9)
+    return Header(stamp=Time(nanoseconds=stamp).to_msg())
 
 
 def pose_stamped(header: Header, frame_id: str, pose: Pose) -> PoseStamped:

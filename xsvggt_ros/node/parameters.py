@@ -35,7 +35,7 @@ from xsvggt_ros.model.weight_quantization import WEIGHTS
 from xsvggt_ros.trajectory.config import MODES
 
 Value = str | int | float | bool | list[str]
-FRAMES = ('odom_frame', 'map_frame', 'base_frame')
+FRAMES = ('odom_frame', 'map_frame', 'base_frame', 'robot_odom_frame')
 GRAPHS = ('off', 'auto', 'on')
 SCALE_MODES = ('none', 'fixed', 'odometry', 'depth', 'baseline')
 # Of a list: ROS 2 knows no type of an empty one, and launch files cannot give it
@@ -65,9 +65,8 @@ class Parameter:
             if len(set(names)) < len(names):
                 return f'{self.name} must be different names; got {value}'
             return None
-        if self.name in FRAMES and not frame_name(str(value)):
-            if value or self.name != 'base_frame':
-                return f"{self.name} must be the name of a frame; got '{value}'"
+        if self.name in FRAMES and (value or self.default) and not frame_name(str(value)):
+            return f"{self.name} must be the name of a frame; got '{value}'"
         if self.choices and value not in self.choices:
             return f"{self.name} must be one of {', '.join(self.choices)}; got '{value}'"
         if self.limits and not self.limits[0] <= float(value) <= self.limits[1]:
@@ -233,7 +232,7 @@ TABLE: tuple[Parameter, ...] = (
     Parameter('odom_frame', 'xsvggt_odom', 'Frame in which the camera is tracked: x forward, y '
               'left, z up, origin at the first image.'),
     Parameter('map_frame', 'map', 'Parent of odom_frame, with publish_map_tf; its origin is '
-              'where each stream begins.'),
+              'where each stream begins; with robot_odom_frame, that of the odometry at first.'),
     Parameter('base_frame', '', 'Frame of the robot whose pose is published, for example '
               'base_link; TF must say where the camera is on it. Empty: the frame of the images.'),
     Parameter('publish_tf', True, 'Publish the transform from odom_frame to base_frame, or to '
@@ -241,10 +240,14 @@ TABLE: tuple[Parameter, ...] = (
     Parameter('invert_tf', False, 'Publish that transform inverted, with odom_frame as child of '
               'the robot: for robots whose frames have a root already.'),
     Parameter('publish_map_tf', False, 'Publish the transform from map_frame to odom_frame, '
-              'which takes the jumps at new streams, changes of scale and closed loops.',
-              dynamic=True),
-    Parameter('tf_timeout', 0.2, 'Seconds to wait for the transform from base_frame to the '
-              'camera at the time of an image.', limits=(0.0, 10.0)),
+              'which takes the jumps of new streams, scale and closed loops.', dynamic=True),
+    Parameter('robot_odom_frame', '', "Frame of the robot's own odometry, whose driver publishes "
+              'the transform from it to base_frame; map_frame becomes its parent, in place of '
+              'odom_frame that of base_frame. Needs publish_map_tf and metres. Empty: none.'),
+    Parameter('transform_tolerance', 0.5, 'Seconds by which the transform to robot_odom_frame is '
+              'post-dated: it holds until the next.', limits=(0.0, 10.0), dynamic=True),
+    Parameter('tf_timeout', 0.2, 'Seconds to wait for the transform from base_frame to the camera '
+              'at the time of an image.', limits=(0.0, 10.0)),
     Parameter('position_covariance', 0.01, 'Variance of the position in ~/odometry where poses '
               "are the network's (trajectory.mode), a constant, in the cloud's unit squared.",
               limits=(0.0, 1e6), dynamic=True),

@@ -95,6 +95,8 @@ class PoseSettings:
     publish_tf: bool
     invert_tf: bool
     publish_map_tf: bool
+    robot_odom_frame: str
+    transform_tolerance: float
     tf_timeout: float
     position_covariance: float
     orientation_covariance: float
@@ -207,10 +209,12 @@ class Settings:
         if pose.invert_tf and pose.publish_map_tf:
             raise ValueError('invert_tf and publish_map_tf would each give odom_frame a parent, '
                              'and it can have one only; switch one of them off')
-        frames = [name for name in (pose.odom_frame, pose.map_frame, pose.base_frame) if name]
-        if len(set(frames)) < len(frames):
-            raise ValueError('odom_frame, map_frame and base_frame must have different names; got '
-                             + ', '.join(frames))
+        frames = {name: getattr(pose, name) for name in FRAMES if getattr(pose, name)}
+        if len(set(frames.values())) < len(frames):
+            raise ValueError(f'{", ".join(frames)} must have different names; got '
+                             + ', '.join(frames.values()))
+        if pose.robot_odom_frame:
+            self._check_robot_odometry()
         low, high = self.occupancy.min_height, self.occupancy.max_height
         if low and high and low >= high:
             raise ValueError(
@@ -229,6 +233,22 @@ class Settings:
             raise ValueError(
                 'cloud.organized needs one camera, because the merged cloud of a rig has no rows '
                 'and columns; leave image_topics empty, or set cloud.organized to false')
+
+    def _check_robot_odometry(self) -> None:
+        pose = self.pose
+        if not pose.base_frame:
+            raise ValueError(
+                'robot_odom_frame needs base_frame, the frame of the robot that its odometry '
+                "publishes in it: set base_frame, for example to 'base_link', or leave "
+                'robot_odom_frame empty')
+        if pose.invert_tf:
+            raise ValueError(
+                'robot_odom_frame and invert_tf are two places for odom_frame, below map_frame '
+                'and below the robot; switch one of them off')
+        if self.scale.mode == 'none' and not self.map.localize_in:
+            raise ValueError(
+                "robot_odom_frame needs lengths in metres, which an odometry of the robot's own "
+                'has: set a scale.mode, or name a saved map that is in metres in map.localize_in')
 
 
 def parameter_name(section: str, field: str) -> str:

@@ -36,6 +36,14 @@ class Localization:
 
 
 @dataclass(frozen=True)
+class OdometryCorrection:
+    """What is told of map_frame -> robot_odom_frame: its state in words, and what is wrong."""
+
+    state: str
+    fault: str = ''
+
+
+@dataclass(frozen=True)
 class LoopState:
     """
     What closed loops say at an image, and a saved map.

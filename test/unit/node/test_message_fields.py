@@ -122,7 +122,7 @@ def test_poses_arrive(kind):
     stamped = messages.pose_stamped(header(), 'odom', pose(kind))
     for message in (
             stamped, messages.path([stamped, stamped]),
-            messages.transforms(header(), [('odom', 'camera', pose(kind))]),
+            messages.transform(header(), 'odom', 'camera', pose(kind)),
             messages.odometry(header(), 'odom', 'camera', pose(kind), kind(1), kind(2))):
         assert_arrives(message)
     odometry = messages.odometry(header(), 'odom', 'camera', pose(kind), 1, np.float32(2))

@@ -75,6 +75,22 @@ def test_a_saved_map_needs_keyframes():
             DEFAULTS.changed(saved | other).check()
 
 
+@pytest.mark.parametrize('other, words', [
+    ({'base_frame': ''}, 'robot_odom_frame needs base_frame'),
+    ({'invert_tf': True, 'publish_map_tf': False}, 'robot_odom_frame and invert_tf'),
+    ({'scale.mode': 'none'}, 'robot_odom_frame needs lengths in metres'),
+    ({'robot_odom_frame': '/xsvggt_odom'}, 'must have different names; got xsvggt_odom, map'),
+])
+def test_what_an_odometry_of_the_robot_needs(other, words):
+    given = DEFAULTS.changed({
+        'robot_odom_frame': '/odom', 'base_frame': 'base_link', 'publish_map_tf': True,
+        'scale.mode': 'depth'})
+    given.check()
+    given.changed({'scale.mode': 'none', 'map.localize_in': 'in_metres'}).check()
+    with pytest.raises(ValueError, match=words):
+        given.changed(other).check()
+
+
 @pytest.mark.parametrize('name, value, word', [
     ('cache.max_tokens', 0, '1 to 1000000'),
     ('cloud.stride', 65, '1 to 64'),

@@ -5,7 +5,6 @@ from collections import deque, OrderedDict
 import numpy as np
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
 from xsvggt_ros.geometry.frame_names import frame_name, nanoseconds
@@ -32,13 +31,13 @@ class TfListener:
         """Return target_from_source [4, 4] as `TransformTree.lookup` does."""
         return self._tree.lookup(target_frame, source_frame, stamp_ns)
 
-    def expect(self, edges: list[tuple[str, str]], header: Header) -> None:
-        """Know edges (parent, child) as our own before they are published with this stamp."""
-        for edge in edges:
-            self._own.setdefault(edge, deque(maxlen=MAX_TRANSFORMS)).append(nanoseconds(header))
-            self._own.move_to_end(edge)
-            if len(self._own) > MAX_PARENTS:  # a camera whose frame_id is never the same
-                self._own.popitem(last=False)
+    def expect(self, parent: str, child: str, stamp_ns: int) -> None:
+        """Know an edge as our own before it is published with this stamp."""
+        edge = parent, child
+        self._own.setdefault(edge, deque(maxlen=MAX_TRANSFORMS)).append(stamp_ns)
+        self._own.move_to_end(edge)
+        if len(self._own) > MAX_PARENTS:  # a camera whose frame_id is never the same
+            self._own.popitem(last=False)
 
     def other_parent(self, child: str) -> str | None:
         """Return the parent that another node gives a frame; None if nobody does."""

@@ -15,13 +15,14 @@ from xsvggt_ros.node.inputs.tf_listener import TfListener
 from xsvggt_ros.node.message_fields import fill_xyz
 from xsvggt_ros.node.outputs.motion import fill_motion
 from xsvggt_ros.node.outputs.publishers import Publishers
+from xsvggt_ros.node.outputs.robot_odometry import RobotOdometry, StreamPose
+from xsvggt_ros.node.outputs.tf_output import Edge, OF_BODY, OF_MAP, TfOutput
 from xsvggt_ros.node.settings import PoseSettings
 from xsvggt_ros.node.status.fault_log import FaultLog
-from xsvggt_ros.node.tracked_pose import LoopState, TrackedPose
+from xsvggt_ros.node.tracked_pose import LoopState, OdometryCorrection, TrackedPose
 from xsvggt_ros.trajectory.landmark_map import landmark_map, LandmarkMap
 from xsvggt_ros.trajectory.map_frame import MapFrame
 
-Edge = tuple[str, str, np.ndarray]  # parent, child, parent_from_child [4, 4]
 _PAUSE = 0.01  # seconds between two looks for a transform that is awaited
 
 
@@ -43,20 +44,25 @@ class PoseOutputs:
         self._path: deque[PoseStamped] = deque(maxlen=max_path)
         self._path_keyframes: deque[int] = deque(maxlen=max_path)
         self._map = MapFrame.none()
+        self._robot = RobotOdometry(tf)
+        self._edges = TfOutput(publishers, faults, tf)
 
     def forget(self) -> None:
         """Begin anew, at the origin."""
         self._frame = OdometryFrame()
+        self._robot.forget()
         self._clear_path()
 
     def begin_stream(self) -> None:
         """Go on from here, with a new path: the network's world is another one now."""
         self._frame.begin_stream()
+        self._robot.begin_stream()
         self._clear_path()
 
     def rescale(self, factor: float) -> np.ndarray:
         """Follow another unit; return the point [3] about which all is scaled."""
         centre = self._frame.rescale(factor)
+        self._robot.rescale()
         for stamped in self._path:
             at = stamped.pose.position
             fill_xyz(at, centre + factor * (np.array((at.x, at.y, at.z)) - centre))
@@ -64,12 +70,13 @@ class PoseOutputs:
 
     def publish(
         self, header: Header, world_from_camera: np.ndarray, settings: PoseSettings,
-        tracked: TrackedPose | None = None,
+        tracked: TrackedPose | None = None, is_metric: bool = False,
     ) -> Pose | None:
         """
         Publish a camera's pose in the network's world; TF first, the others need it.
 
-        tracked: how it came about, which tells covariance and twist.
+        tracked: how it came about, which tells covariance and twist. is_metric: whether lengths
+        are metres, as those of an odometry of the robot's own are.
         Returns the camera's pose in the odometry frame; None, with nothing published, while it is
         not known where the camera is on the robot.
         """
@@ -87,7 +94,8 @@ class PoseOutputs:
         loops = None if tracked is None else tracked.loops
         if loops is not None:
             self._follow_loops(loops)
-        self._publish_edges(header, body_frame, odom_from_body, settings)
+        self._edges.publish(
+            self._edges_of(header, body_frame, odom_from_body, settings, tracked, is_metric))
         pose, publishers = Pose.from_matrix(odom_from_body), self._publishers
         odometry = messages.odometry(
             header, odom_frame, body_frame, pose, settings.position_covariance,
@@ -107,6 +115,11 @@ class PoseOutputs:
             publishers.keyframes.publish(messages.pose_array(
                 header, odom_frame, placed @ np.linalg.inv(base_from_optical)))
         return Pose.from_matrix(odom_from_camera)
+
+    @property
+    def correction(self) -> OdometryCorrection:
+        """Return what is told of the transform to the robot's own odometry."""
+        return self._robot.correction
 
     def landmarks(self, loops: LoopState, is_metric: bool) -> LandmarkMap:
         """Return what keyframes see, in the odometry frame, in the unit of what is published."""
@@ -159,44 +172,32 @@ class PoseOutputs:
             self._faults.clear('base')
             return found
 
-    def _publish_edges(
+    def _edges_of(
         self, header: Header, body_frame: str, odom_from_body: np.ndarray,
-        settings: PoseSettings,
-    ) -> None:
+        settings: PoseSettings, tracked: TrackedPose | None, is_metric: bool,
+    ) -> list[Edge]:
+        """Return what TF is to have of a pose."""
         edges: list[Edge] = []
         odom_frame = settings.odom_frame
         if settings.publish_tf and settings.invert_tf:
-            edges.append((body_frame, odom_frame, np.linalg.inv(odom_from_body)))
-        elif settings.publish_tf:
-            edges.append((odom_frame, body_frame, odom_from_body))
-        # The frame of a saved map is not known before the stream is recognised in it.
-        if settings.publish_map_tf and self._map.is_localized is not False:
-            edges.append((settings.map_frame, odom_frame, self._frame.map_from_odom(
-                self._map.metric_map_from_odom, bool(self._map.is_localized))))
-        free = [edge for edge in edges if self._is_free(*edge[:2])]
-        if len(free) == len(edges):
-            self._faults.clear('tf')
-        if free:
-            self._tf.expect([(parent, child) for parent, child, _ in free], header)
-            self._publishers.tf.publish(messages.transforms(
-                header, [(parent, child, Pose.from_matrix(matrix))
-                         for parent, child, matrix in free]))
-
-    def _is_free(self, parent: str, child: str) -> bool:
-        """Return whether TF can have this edge from us; say so if not."""
-        if not child or child == parent:
-            self._faults.report(
-                'tf', f"TF cannot have the frame '{child}' below '{parent}'; set a frame_id in "
-                'the camera driver. This edge is not published')
-            return False
-        other = self._tf.other_parent(child)
-        if other is None:
-            return True
-        whose = ('by another node as well' if other == parent
-                 else f"in TF already, below '{other}'")
-        self._faults.report(
-            'tf', f"the edge '{parent}' -> '{child}' is not published: '{child}' is published "
-            f'{whose}, and a frame can have one parent only. If the robot moves with the camera, '
-            'set base_frame to the root of its own frames; if something else is its odometry, set '
-            'invert_tf:=true or publish_tf:=false', key=child)
-        return False
+            edges.append(Edge(
+                body_frame, odom_frame, np.linalg.inv(odom_from_body), OF_BODY, header))
+        elif settings.publish_tf and not settings.robot_odom_frame:
+            edges.append(Edge(odom_frame, body_frame, odom_from_body, OF_BODY, header))
+        map_from_odom = self._frame.map_from_odom(
+            self._map.metric_map_from_odom, bool(self._map.is_localized))
+        if settings.robot_odom_frame:
+            robot = self._robot
+            robot.follow(StreamPose(nanoseconds(header), map_from_odom @ odom_from_body,
+                                    self._map, tracked, is_metric), settings)
+            map_from_stream = robot.map_from_stream
+            if settings.publish_map_tf and robot.map_from_robot is not None:
+                edges.append(Edge(
+                    settings.map_frame, settings.robot_odom_frame, robot.map_from_robot, OF_MAP,
+                    messages.later(header, settings.transform_tolerance)))
+        else:  # the frame of a saved map is not known before the stream is recognised in it
+            map_from_stream = None if self._map.is_localized is False else np.eye(4)
+        if settings.publish_map_tf and map_from_stream is not None:
+            edges.append(Edge(settings.map_frame, odom_frame, map_from_stream @ map_from_odom,
+                              OF_MAP, header))
+        return edges

@@ -71,6 +71,12 @@ class Reconstruction:
     settings: Settings
     timestamps: FrameTimestamps
 
+    @property
+    def is_metric(self) -> bool:
+        """Return whether lengths are metres, by the scale or by a saved map."""
+        loops = None if self.tracked is None else self.tracked.loops
+        return self.scale is not None or (loops is not None and loops.map_metres is not None)
+
 
 class StreamOutputs:
     """
@@ -131,7 +137,8 @@ class StreamOutputs:
         if centre is not None:
             self._centre = centre  # the map needs it even if this image comes to nothing
         self._pose = self._poses.publish(
-            frame.header, frame.world_from_camera, frame.settings.pose, frame.tracked)
+            frame.header, frame.world_from_camera, frame.settings.pose, frame.tracked,
+            is_metric=frame.is_metric)
         for publisher, content in outputs:
             publisher.publish(content)
         self._published = time.monotonic()
@@ -174,7 +181,8 @@ class StreamOutputs:
             confidence_mean=frame.host['mean_confidence'].item(),
             depth_error=frame.host['typical_error'].item(),
             predicted_fx=intrinsics[0, 0].item(), predicted_fy=intrinsics[1, 1].item(),
-            tracked=frame.tracked, cloud_fault=cloud_fault(frame.host, frame.settings.cloud))
+            tracked=frame.tracked, cloud_fault=cloud_fault(frame.host, frame.settings.cloud),
+            correction=self._poses.correction if frame.settings.pose.robot_odom_frame else None)
 
     def _follow_unit(self, scale: Scale | None) -> np.ndarray | None:
         """Let the poses follow a new scale; return about which point [3] all is scaled."""

@@ -11,7 +11,7 @@ from std_msgs.msg import Header
 
 from xsvggt_ros.engine.stream_engine import CacheStats
 from xsvggt_ros.mapping.scale import Scale
-from xsvggt_ros.node.tracked_pose import Localization, TrackedPose
+from xsvggt_ros.node.tracked_pose import Localization, OdometryCorrection, TrackedPose
 
 PERCENTILES = (50, 95, 99)
 LATENCIES = 200  # frames over which latency statistics are taken
@@ -97,6 +97,7 @@ class FrameReport:
     predicted_fy: float
     tracked: TrackedPose | None = None  # how the pose came about; None: it is the network's own
     cloud_fault: str = ''  # why the cloud has next to no points
+    correction: OdometryCorrection | None = None  # of the odometry of the robot's own
 
     @property
     def localization(self) -> Localization | None:

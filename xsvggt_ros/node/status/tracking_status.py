@@ -16,6 +16,8 @@ def tracking_status(s: Snapshot) -> Part:
             f'{100 * s.report.depth_error:.0f}' if s.report.depth_error else 'not known')
         if s.report.tracked is not None:
             values.update(_tracked(s.report.tracked))
+        if s.report.correction is not None:
+            values['robot odometry'] = s.report.correction.state
     if s.tf_refused:
         values['TF refused'] = '; '.join(s.tf_refused[-3:])
         values['TF edges refused'] = len(s.tf_refused)
@@ -38,6 +40,8 @@ def lasting_warnings(s: Snapshot) -> dict[str, str]:
     localization = s.report.localization
     if localization is not None and localization.since_ns is None:
         warnings['localization'] = f'{localization.describe()}; map.localize_in names the map'
+    if s.report.correction is not None and s.report.correction.fault:
+        warnings['odometry'] = s.report.correction.fault
     if 0 < s.max_depth_error < s.report.depth_error:
         warnings['depth'] = (
             f'the network expects its depth to be off by {100 * s.report.depth_error:.0f} %: it '
