@@ -19,10 +19,10 @@ from xsvggt_ros.mapping.trajectory import StampedPose
 from xsvggt_ros.recordings import outputs
 from xsvggt_ros.recordings.calibration import CalibrationError, load_calibration
 from xsvggt_ros.recordings.image_folder import ImageFolder
+from xsvggt_ros.trajectory.keyframe import Keyframe
 from xsvggt_ros.trajectory.landmark_file import LandmarkFileError, read_landmarks, to_bytes
 from xsvggt_ros.trajectory.landmark_map import LandmarkMap
 from xsvggt_ros.trajectory.matching import Features
-from xsvggt_ros.trajectory.places import Place
 
 BREAK = b'\0|\0'  # between the files of one input
 STAMPS = ('1305031102.175304', '1305031102.211214', '1305031102.243211')
@@ -136,7 +136,7 @@ def read_landmark_file(data: bytes) -> bool:
     with contextlib.suppress(LandmarkFileError):
         found = read_landmarks(file_with('a.landmarks.safetensors', data))
         assert np.isfinite(found.poses).all() and found.landmarks * 40 <= len(data)
-        assert all(np.isfinite(place.points).all() for place in found.places)
+        assert all(np.isfinite(keyframe.points).all() for keyframe in found.keyframes)
         return True
     return False
 
@@ -211,11 +211,11 @@ def landmark_seeds() -> list[bytes]:
     """Return a map of two keyframes with three landmarks each."""
     camera = np.array([[100.0, 0, 80], [0, 100, 60], [0, 0, 1]])
     thumbnail = np.zeros((15, 20), np.float32)
-    places = tuple(Place(
+    keyframes = tuple(Keyframe(
         number, Features(number, np.zeros((3, 2), np.float32), np.zeros((3, 32), np.uint8),
                          np.arange(3)), np.ones((3, 3)), np.ones(3), thumbnail, thumbnail,
         camera, (160, 120), False) for number in range(2))
-    return [to_bytes(LandmarkMap(places, np.tile(np.eye(4), (2, 1, 1)), True))]
+    return [to_bytes(LandmarkMap(keyframes, np.tile(np.eye(4), (2, 1, 1)), True))]
 
 
 def calibration_seeds() -> list[bytes]:

@@ -13,7 +13,7 @@ from scipy.stats import chi2
 
 from xsvggt_ros.evaluation.eval_streams import EvalStream
 from xsvggt_ros.evaluation.evaluation import Prediction
-from xsvggt_ros.evaluation.followed import first_camera
+from xsvggt_ros.evaluation.tracking import first_camera
 from xsvggt_ros.geometry.similarity import align, scales
 from xsvggt_ros.trajectory.config import TrajectoryConfig
 from xsvggt_ros.trajectory.frame import Frame
@@ -21,7 +21,7 @@ from xsvggt_ros.trajectory.local_map import WindowProblem
 from xsvggt_ros.trajectory.loop_closer import LoopCloser
 from xsvggt_ros.trajectory.odometry import Odometry
 from xsvggt_ros.trajectory.projection import inverse, rotation_vector
-from xsvggt_ros.trajectory.uncertainty import carried
+from xsvggt_ros.trajectory.uncertainty import propagated
 
 _AXES = 3
 _ELLIPSE = float(chi2.ppf(0.95, _AXES))
@@ -91,8 +91,9 @@ def run_odometry(predicted: Prediction, stream: EvalStream, mode: str,
             closer.add(odometry.snapshot)
             odometry.unit = float(scales(closer.corrections.at(estimate.keyframe)))
     return OdometryRun(np.array([one.odom_from_camera for one in found]),
-               np.array([one.covariance for one in found]),
-               np.array([one.step_covariance for one in found]), [one.source for one in found])
+                       np.array([one.covariance for one in found]),
+                       np.array([one.step_covariance for one in found]),
+                       [one.source for one in found])
 
 
 def consistency(run: OdometryRun, truth: np.ndarray, frames: int) -> Consistency | None:
@@ -144,7 +145,7 @@ def _covariance(run: OdometryRun, first: int, last: int) -> np.ndarray:
     total = np.zeros((6, 6))
     for index in range(first + 1, last + 1):
         step = inverse(run.poses[index - 1]) @ run.poses[index]
-        total = carried(total, step) + run.steps[index]
+        total = propagated(total, step) + run.steps[index]
     return total
 
 

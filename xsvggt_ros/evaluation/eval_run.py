@@ -27,7 +27,7 @@ from xsvggt_ros.evaluation.datasets.layouts import open_sequences
 from xsvggt_ros.evaluation.eval_report import EvalRow, make_row, report, to_json
 from xsvggt_ros.evaluation.eval_streams import EvalSource, EvalStream, prepare, world_sources
 from xsvggt_ros.evaluation.evaluation import EvalSetting, Prediction, REMOVALS
-from xsvggt_ros.evaluation.followed import follow
+from xsvggt_ros.evaluation.tracking import track
 from xsvggt_ros.kv_cache.config import QUANTIZATIONS
 from xsvggt_ros.kv_cache.retention import POLICIES
 from xsvggt_ros.model.camera_head import ITERATIONS
@@ -87,8 +87,8 @@ def _row(setting: EvalSetting, length: int, starts: list[tuple[Prediction, EvalS
     if options.trajectory == 'network':
         row = make_row(setting, length, [evaluation.score(*start) for start in starts])
         return replace(row, tenths=evaluation.error_tenths(starts))
-    runs = [follow(predicted, stream, options.trajectory, options.focal == 'known',
-                   options.depth_correction == 'auto')
+    runs = [track(predicted, stream, options.trajectory, options.focal == 'known',
+                  options.depth_correction == 'auto')
             for predicted, stream in starts]
     scores = [[evaluation.score(predicted, stream)
                for predicted, (_, stream) in zip(kind, starts)] for kind in zip(*runs)]
@@ -132,7 +132,7 @@ def load_streams(options: argparse.Namespace, width: int, patch_size: int) -> li
     frames = read_lengths(options.frames)[-1]
     if options.data is None:
         recordings = world_sources(options.world, options.streams, frames * options.stride,
-                                      options.rate)
+                                   options.rate)
     else:
         recordings = open_sequences(options.data, options.layout)[:options.streams]
     total = sum(min(frames, -(-len(one) // options.stride)) for one in recordings)

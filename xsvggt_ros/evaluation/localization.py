@@ -24,7 +24,7 @@ from xsvggt_ros.console.tables import markdown_table
 from xsvggt_ros.evaluation import evaluation
 from xsvggt_ros.evaluation.eval_streams import EvalSource, EvalStream, prepare, WorldSource
 from xsvggt_ros.evaluation.evaluation import EvalSetting
-from xsvggt_ros.evaluation.followed import first_camera
+from xsvggt_ros.evaluation.tracking import first_camera
 from xsvggt_ros.geometry import metrics
 from xsvggt_ros.geometry.similarity import apply_to_pose
 from xsvggt_ros.kv_cache.config import CacheConfig
@@ -77,7 +77,7 @@ class _Run:
     live: list[tuple[int, np.ndarray]]   # frame, where it was in the map: once it is believed
 
 
-def follow(source: EvalSource, loaded: Any, landmarks: list[LandmarkMap]) -> list[_Run]:
+def track(source: EvalSource, loaded: Any, landmarks: list[LandmarkMap]) -> list[_Run]:
     """Return a stream's run; one for each map that it is looked for in, or one without."""
     stream = prepare(source, len(source), 1, loaded.config.img_size, loaded.config.patch_size,
                      lambda: None, tracked=True)
@@ -159,13 +159,13 @@ def main(arguments: list[str] | None = None) -> int:
         loaded = load_network(options.checkpoint, 'auto', torch.device('cpu'))
         torch.set_num_threads(1)
         seeds = SPLITS['test'][options.first:options.first + options.rooms]
-        mapped = [follow(WorldSource(seed, _MAPPED, _RATE), loaded, [])[0] for seed in seeds]
+        mapped = [track(WorldSource(seed, _MAPPED, _RATE), loaded, [])[0] for seed in seeds]
         maps = [saved(run) for run in mapped]
         rows = []
         for number, seed in enumerate(seeds):
             for start in range(1, options.starts + 1):
                 source = OtherPathSource(seed, start, _SEARCHED, _RATE)
-                here, there = follow(source, loaded, [maps[number], maps[number - 1]])
+                here, there = track(source, loaded, [maps[number], maps[number - 1]])
                 rows.append(measure(seed, here, mapped[number], source.name)
                             | {'elsewhere': bool(there.live)})
                 print(rows[-1], file=sys.stderr, flush=True)

@@ -26,8 +26,8 @@ from xsvggt_ros.evaluation import evaluation
 from xsvggt_ros.evaluation.datasets.layouts import open_sequences
 from xsvggt_ros.evaluation.eval_streams import EvalSource, prepare, world_sources
 from xsvggt_ros.evaluation.evaluation import EvalSetting, Scores
-from xsvggt_ros.evaluation.followed import follow
 from xsvggt_ros.evaluation.hard_streams import HardSource, STREAMS
+from xsvggt_ros.evaluation.tracking import track
 from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.world.synthetic_world import SPLITS
 
@@ -86,7 +86,7 @@ def measure(group: Group, loaded: Any) -> list[dict[str, Any]]:
                                        lambda: None)
         scores.setdefault('network', []).append(evaluation.score(predicted, stream))
         for name, mode, known in RUNS:
-            for when, run in zip(('final', 'live'), follow(predicted, stream, mode, known)):
+            for when, run in zip(('final', 'live'), track(predicted, stream, mode, known)):
                 scores.setdefault(f'{name}, {when}', []).append(evaluation.score(run, stream))
     return [{'streams': group.name, 'trajectory': name,
              **evaluation.to_dict(evaluation.mean(values)),

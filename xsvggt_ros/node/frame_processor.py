@@ -140,7 +140,7 @@ class FrameProcessor:
             camera_from_world = engine.accept(results)[0]
             tracked = None
             if stream.trajectory.is_on:
-                followed, tracked = stream.trajectory.follow(
+                followed, tracked = stream.trajectory.track(
                     pixels[0], cameras[0], results[0], self._resize, images[0].stamp_ns,
                     stream.scale.metres_of(settings.scale.mode),
                     images[0].content.header.frame_id)

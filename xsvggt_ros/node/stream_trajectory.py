@@ -11,11 +11,11 @@ from xsvggt_ros.geometry.se3 import transform_points
 from xsvggt_ros.geometry.similarity import apply_to_pose, scales
 from xsvggt_ros.images.preprocess import Resize
 from xsvggt_ros.node.inputs.odometry_input import OdometryInput
-from xsvggt_ros.node.placing import Placing
+from xsvggt_ros.node.map_localization import MapLocalization
 from xsvggt_ros.node.settings import DepthSettings, TrajectorySettings
 from xsvggt_ros.node.status.fault_log import FaultLog
 from xsvggt_ros.node.tracked_pose import LoopState, TrackedPose
-from xsvggt_ros.trajectory.follower import Follower
+from xsvggt_ros.trajectory.camera_tracker import CameraTracker
 from xsvggt_ros.trajectory.landmark_map import LandmarkMap
 from xsvggt_ros.trajectory.loop_closer import LoopCloser
 from xsvggt_ros.trajectory.loop_thread import LoopThread
@@ -46,7 +46,7 @@ class StreamTrajectory:
         """
         self.mode = trajectory.mode
         self._odometry = odometry
-        self._placing = None if landmarks is None else Placing(landmarks, logger)
+        self._localization = None if landmarks is None else MapLocalization(landmarks, logger)
         self._correct_depth = depth.correction == 'auto'
         self._log = FaultLog(lambda text: logger.warning(text))
         self._window: WindowThread | None = None
@@ -54,7 +54,7 @@ class StreamTrajectory:
         self._loops: LoopThread | None = None
         self._map = MapFrame.none()
         self._taken = self._map.corrections   # of the loops, that the map has followed
-        self._follower: Follower | None = None
+        self._tracker: CameraTracker | None = None
         self._last: tuple[int, np.ndarray] | None = None   # stamp, odom_from_camera
 
     @property
@@ -64,7 +64,7 @@ class StreamTrajectory:
 
     def forget(self) -> None:
         """Forget the stream; a window that is being solved is let go of."""
-        self._follower, self._last = None, None
+        self._tracker, self._last = None, None
         self.close()
 
     def close(self) -> None:
@@ -72,14 +72,14 @@ class StreamTrajectory:
         for thread in (self._window, self._loops):
             if thread is not None:
                 thread.close()
-        if self._placing is not None:
-            self._placing.forget()
+        if self._localization is not None:
+            self._localization.forget()
         self._window = self._loops = self._closer = None
         self._map = MapFrame.none()
 
-    def follow(self, pixels: np.ndarray, camera: CameraModel | None, result: FrameResult,
-               resize: Resize, stamp_ns: int, metres: float | None = None,
-               frame_id: str = '') -> tuple[FrameResult, TrackedPose]:
+    def track(self, pixels: np.ndarray, camera: CameraModel | None, result: FrameResult,
+              resize: Resize, stamp_ns: int, metres: float | None = None,
+              frame_id: str = '') -> tuple[FrameResult, TrackedPose]:
         """
         Return a result with the trajectory's pose, camera and depth, and how that came.
 
@@ -88,12 +88,12 @@ class StreamTrajectory:
         image, for an odometry from elsewhere.
         """
         outside = self._odometry
-        if self._follower is None:
-            self._follower = Follower(self.mode, correct_depth=self._correct_depth,
-                                      relative=None if outside is None else outside.relative)
+        if self._tracker is None:
+            self._tracker = CameraTracker(self.mode, correct_depth=self._correct_depth,
+                                          relative=None if outside is None else outside.relative)
         self._take_window()
-        self._follower.know_metres(metres)
-        estimate = self._follower.follow(
+        self._tracker.set_metres(metres)
+        estimate = self._tracker.track(
             pixels, camera, network_frame(result, resize.model_from_source()), adjust_now=False,
             view=None if outside is None else outside.view(frame_id, stamp_ns))
         if estimate.is_keyframe:
@@ -103,14 +103,14 @@ class StreamTrajectory:
         return self._changed(result, estimate), self._tracked(estimate, stamp_ns)
 
     def _take_window(self) -> None:
-        odometry = None if self._follower is None else self._follower.odometry
+        odometry = None if self._tracker is None else self._tracker.odometry
         solved = None if self._window is None else self._window.take()
         if solved is not None and odometry is not None:
             odometry.apply(*solved)
 
     def _offer_window(self) -> None:
-        assert self._follower is not None and self._follower.odometry is not None
-        odometry = self._follower.odometry
+        assert self._tracker is not None and self._tracker.odometry is not None
+        odometry = self._tracker.odometry
         if odometry.keyframes < 2 or not odometry.config.optimize:
             return
         if self._window is None:
@@ -121,40 +121,41 @@ class StreamTrajectory:
                 self._window.offer(problem)
 
     def _offer_loops(self) -> None:
-        assert self._follower is not None and self._follower.odometry is not None
-        odometry = self._follower.odometry
+        assert self._tracker is not None and self._tracker.odometry is not None
+        odometry = self._tracker.odometry
         if not odometry.closes_loops:
             return
         if self._loops is None:
             self._closer = LoopCloser(odometry.config)
-            placing = self._placing
+            localization = self._localization
             self._map = MapFrame(self._closer.corrections, np.eye(4),
-                                 is_localized=None if placing is None else False)
+                                 is_localized=None if localization is None else False)
             self._taken = self._closer.corrections
-            self._loops = LoopThread(self._closer, self._report_loops,
-                                     None if placing is None else placing.begin(odometry.config))
+            self._loops = LoopThread(
+                self._closer, self._report_loops,
+                None if localization is None else localization.begin(odometry.config))
         self._loops.offer(odometry.snapshot)
 
     def _follow_loops(self, estimate: Estimate, stamp_ns: int, metres: float | None) -> None:
         """Let the map follow the loops and the saved map; the odometry takes its unit alone."""
-        assert self._follower is not None and self._follower.odometry is not None
+        assert self._tracker is not None and self._tracker.odometry is not None
         if self._closer is None:
             return
-        corrections, placing = self._closer.corrections, self._placing
+        corrections, localization = self._closer.corrections, self._localization
         is_new = corrections is not self._taken
         self._taken = corrections
         pose = corrections.pose(estimate.keyframe, estimate.world_from_camera)
-        if placing is not None:
-            is_new |= placing.follow(pose, stamp_ns, metres)
+        if localization is not None:
+            is_new |= localization.update(pose, stamp_ns, metres)
         if not is_new:
             return
-        if placing is not None and placing.map_from_stream is not None:
-            corrections = corrections.moved(placing.map_from_stream)
+        if localization is not None and localization.map_from_stream is not None:
+            corrections = corrections.moved(localization.map_from_stream)
             pose = corrections.pose(estimate.keyframe, estimate.world_from_camera)
-        self._follower.odometry.unit = float(scales(corrections.at(estimate.keyframe)))
+        self._tracker.odometry.unit = float(scales(corrections.at(estimate.keyframe)))
         self._map = MapFrame(corrections, pose @ inverse(estimate.odom_from_camera),
-                             is_localized=None if placing is None else
-                             placing.map_from_stream is not None)
+                             is_localized=None if localization is None else
+                             localization.map_from_stream is not None)
 
     def _report_loops(self, error: Exception) -> None:
         name = type(error).__name__
@@ -167,17 +168,17 @@ class StreamTrajectory:
                          f'{error}; poses go on without it', key=name)
 
     def _changed(self, result: FrameResult, estimate: Estimate) -> FrameResult:
-        follower = self._follower
-        assert follower is not None and follower.odometry is not None
+        tracker = self._tracker
+        assert tracker is not None and tracker.odometry is not None
         camera_from_world = tensor_like(inverse(estimate.odom_from_camera), result)
-        points, unit = result.points, follower.odometry.unit
+        points, unit = result.points, tracker.odometry.unit
         if points is not None:
-            scale = unit * (estimate.scale if follower.odometry.corrects_depth else 1.0)
+            scale = unit * (estimate.scale if tracker.odometry.corrects_depth else 1.0)
             local = transform_points(result.camera_from_world, points) * scale
             points = transform_points(tensor_like(estimate.odom_from_camera, result), local)
         return replace(result, camera_from_world=camera_from_world, points=points,
-                       intrinsics=tensor_like(follower.intrinsics(), result),
-                       depth=result.depth * tensor_like(unit * follower.depth_factors(), result))
+                       intrinsics=tensor_like(tracker.intrinsics(), result),
+                       depth=result.depth * tensor_like(unit * tracker.depth_factors(), result))
 
     def _tracked(self, estimate: Estimate, stamp_ns: int) -> TrackedPose:
         velocity, seconds = None, 1.0
@@ -199,14 +200,14 @@ class StreamTrajectory:
                            loops)
 
     def _loop_state(self, estimate: Estimate) -> LoopState | None:
-        closer, placing = self._closer, self._placing
+        closer, localization = self._closer, self._localization
         if closer is None:
             return None
         keyframes, kept = closer.keyframes, closer.kept
-        if placing is None:
+        if localization is None:
             return LoopState(self._map, estimate.keyframe, closer.report, keyframes, kept)
-        if placing.map_from_stream is not None:
-            kept = kept.moved(placing.map_from_stream)
-            keyframes = apply_to_pose(placing.map_from_stream, keyframes)
+        if localization.map_from_stream is not None:
+            kept = kept.moved(localization.map_from_stream)
+            keyframes = apply_to_pose(localization.map_from_stream, keyframes)
         return LoopState(self._map, estimate.keyframe, closer.report, keyframes, kept,
-                         placing.localization)
+                         localization.state)

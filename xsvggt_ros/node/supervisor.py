@@ -24,8 +24,8 @@ from xsvggt_ros.node.status.tracking_status import lasting_warnings
 from xsvggt_ros.node.worker import ANYTHING
 
 PERIOD = 1.0  # seconds
-# Warnings of the stream that the log has, too, and what it says when they are over: placing tells
-# of itself that a stream is localised.
+# Warnings of the stream that the log has, too, and what it says when they are over:
+# MapLocalization logs by itself that a stream is localised.
 LASTING = {'localization': '', 'odometry': "the robot's odometry is corrected",
            'depth': 'the network knows the scene again', 'cloud': 'clouds have points again'}
 USUAL = 3  # times the usual latency: nothing that is quicker is stuck

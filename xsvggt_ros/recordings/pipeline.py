@@ -21,23 +21,23 @@ from xsvggt_ros.mapping.map_files import format_stamp
 from xsvggt_ros.mapping.point_cloud import CloudOptions, pack_cloud
 from xsvggt_ros.mapping.trajectory import StampedPose
 from xsvggt_ros.recordings.exports.export import Export, FrameOutput, SourcePictures
-from xsvggt_ros.recordings.followed_frames import (
-    FollowedFrames,
-    HELD_BYTES,
-    odom_pose,
-    output_bytes,
-)
 from xsvggt_ros.recordings.frame_source import FrameSource
 from xsvggt_ros.recordings.metres import Metres, scaled_cloud
 from xsvggt_ros.recordings.outputs import CacheRow
 from xsvggt_ros.recordings.recording import Recording
 from xsvggt_ros.recordings.sink_thread import SinkThread
 from xsvggt_ros.recordings.source_frame import SourceFrame
+from xsvggt_ros.recordings.tracked_frames import (
+    HELD_BYTES,
+    odom_pose,
+    output_bytes,
+    TrackedFrames,
+)
 from xsvggt_ros.trajectory.landmark_map import LandmarkMap
 
 SAVE_PERIOD = 300.0   # seconds between states of a run, to go on from
 # What a state has of a pipeline, beside its engine and the number of frames.
-_STATE = ('recording', 'exports', 'metres', 'seconds', '_stride', 'followed', '_waiting',
+_STATE = ('recording', 'exports', 'metres', 'seconds', '_stride', 'tracked', '_waiting',
           '_waiting_bytes', '_base')
 CLOUD = CloudOptions(confidence_percentile=20.0, max_error=0.5)    # as the node does by default
 
@@ -63,12 +63,12 @@ class Pipeline:
 
     def __init__(self, engine: StreamEngine, source: FrameSource, recording: Recording,
                  exports: Sequence[Export] = (), metres: Metres | None = None,
-                 followed: FollowedFrames | None = None,
+                 tracked: TrackedFrames | None = None,
                  show: Callable[[FrameOutput], None] | None = None) -> None:
         """
         Begin before the first frame.
 
-        followed: locates the frames; None: the network does. show: is given each frame as soon as
+        tracked: locates the frames; None: the network does. show: is given each frame as soon as
         it is located, with the pose of the moment.
         """
         self.engine, self.source, self.recording = engine, source, recording
@@ -77,9 +77,9 @@ class Pipeline:
         self.seconds = 0.0
         self.frames = 0           # that the network has seen
         self._stride = 1          # of the frames that are remembered
-        self.followed, self._show = followed, show
+        self.tracked, self._show = tracked, show
         self._failed: set[str] = set()   # exports, which get no more frames
-        self._waiting: deque[FrameOutput] = deque()   # for the scale, without `followed`
+        self._waiting: deque[FrameOutput] = deque()   # for the scale, without `tracked`
         self._waiting_bytes = 0
         self._locating, self._writing = SinkThread(self._locate), SinkThread(self._write)
         self._camera = source.calibration.camera() if source.calibration is not None else None
@@ -138,9 +138,9 @@ class Pipeline:
     @property
     def poses_from(self) -> dict[str, int]:
         """Return how many poses are from where."""
-        if self.followed is None:
+        if self.tracked is None:
             return {'network': len(self.recording.poses)}
-        return self.followed.sources
+        return self.tracked.sources
 
     def finish(self) -> None:
         """Give on what waits for its final pose, and wait until all is taken."""
@@ -151,8 +151,8 @@ class Pipeline:
             self._locating.finish()
         finally:
             try:
-                if self.followed is not None:
-                    self.followed.finish(self.recording, self.give)
+                if self.tracked is not None:
+                    self.tracked.finish(self.recording, self.give)
                 self._settle()
             finally:
                 self._writing.finish()
@@ -170,16 +170,16 @@ class Pipeline:
 
     def _placed(self, pose: StampedPose) -> StampedPose:
         """Return a pose in the run's odometry frame and unit; a saved map's has both."""
-        if self.followed is not None and self.followed.is_localized:
+        if self.tracked is not None and self.tracked.is_localized:
             return pose
         return self._base.placed(pose, self.metres.factor)
 
     def landmarks(self) -> LandmarkMap | None:
         """Return the keyframes in which a later run finds itself, in the map's frame and unit."""
-        if self.followed is None:
+        if self.tracked is None:
             return None
-        return self.followed.landmarks(self._base.odom_from_optical, self.metres.factor,
-                                       self.metres.value is not None)
+        return self.tracked.landmarks(self._base.odom_from_optical, self.metres.factor,
+                                      self.metres.value is not None)
 
     # The caller's thread -------------------------------------------------------------------------
 
@@ -216,9 +216,9 @@ class Pipeline:
         assert resize is not None   # there was a frame
         result, hints = seen.result, seen.frame.hints
         with _telling(number):
-            if self.followed is not None:
-                result = self.followed.follow(seen.pixels, self._camera, result,
-                                               resize.model_from_source())
+            if self.tracked is not None:
+                result = self.tracked.track(seen.pixels, self._camera, result,
+                                            resize.model_from_source())
             self.metres.observe(number, hints, result, resize, self._camera)
             cloud = pack_cloud(result, CLOUD)
         frame, stamp_ns = seen.frame, _stamp(seen.frame)
@@ -235,8 +235,8 @@ class Pipeline:
                              self._source_pictures(), self._base.base_from_camera)
         if self._show is not None:
             self._show(output)
-        if self.followed is not None:
-            self.followed.hold(output, self.give)
+        if self.tracked is not None:
+            self.tracked.hold(output, self.give)
         else:
             self._wait(output)
 
@@ -260,14 +260,14 @@ class Pipeline:
 
     def _positions(self) -> np.ndarray:
         """Return where all frames are in the network's unit, [N, 3]."""
-        if self.followed is not None:
-            return self.followed.positions()
+        if self.tracked is not None:
+            return self.tracked.positions()
         return np.array([pose.position for pose in self.recording.poses]).reshape(-1, 3)
 
     def give(self, output: FrameOutput) -> None:
         """Put a frame whose pose is final into the map and the exports, in the run's unit."""
-        if self.followed is not None and self.followed.is_localized:
-            self.metres.take_saved_map(self.followed.is_metric)
+        if self.tracked is not None and self.tracked.is_localized:
+            self.metres.take_saved_map(self.tracked.is_metric)
         self._decide()
         metres = self.metres.factor
         if metres != 1.0:

@@ -21,7 +21,6 @@ from xsvggt_ros.recordings.exports.export import (
     ExportOptions,
     make_exports,
 )
-from xsvggt_ros.recordings.followed_frames import FollowedFrames
 from xsvggt_ros.recordings.frame_source import frames_ahead, FrameSource, open_source
 from xsvggt_ros.recordings.inputs.bag import is_bag
 from xsvggt_ros.recordings.inputs.bag_hints import HintChoice
@@ -39,6 +38,7 @@ from xsvggt_ros.recordings.recording import (
 )
 from xsvggt_ros.recordings.report import relative, RunReport, write_report
 from xsvggt_ros.recordings.resume import forget_state, load_state, save_state
+from xsvggt_ros.recordings.tracked_frames import TrackedFrames
 from xsvggt_ros.trajectory.landmark_file import LandmarkFileError, read_landmarks
 from xsvggt_ros.trajectory.landmark_map import LandmarkMap
 
@@ -66,20 +66,20 @@ def run_reconstruct(options: argparse.Namespace) -> None:
     loaded, engine = _load(options)
     print(f'weights: {loaded.description}', flush=True)
     recording = Recording(model=loaded.description, random_weights=loaded.random_weights)
-    followed = None
+    tracked = None
     if options.trajectory != 'network':
-        followed = FollowedFrames(options.trajectory, options.depth_correction == 'auto',
-                                  landmarks=landmarks)
+        tracked = TrackedFrames(options.trajectory, options.depth_correction == 'auto',
+                                landmarks=landmarks)
     viewer = None
     if options.viewer:
         viewer = LiveViewer(report.source)
         print(f'viewer: {viewer.place}', flush=True)
-    run = Pipeline(engine, source, recording, exports, metres, followed,
+    run = Pipeline(engine, source, recording, exports, metres, tracked,
                    None if viewer is None else viewer.show)
     settings = _settings(options)
     if options.resume:
         _go_on(run, load_state(options.out, settings, choose_device(options.device)))
-        recording, metres, followed = run.recording, run.metres, run.followed
+        recording, metres, tracked = run.recording, run.metres, run.tracked
     else:
         forget_state(options.out)   # of an earlier run, whose files are replaced now
     ahead = frames_ahead(source)
@@ -87,7 +87,7 @@ def run_reconstruct(options: argparse.Namespace) -> None:
         run.reconstruct_all(ahead, lambda: _save_state(run, settings, options.out))
         report.complete = True
         _tell_summary(recording, run.seconds, source)
-        told = [followed.describe() if followed is not None else '', metres.describe()]
+        told = [tracked.describe() if tracked is not None else '', metres.describe()]
         print('\n'.join(filter(None, told)))
         _tell_files(_write_all(run, report, options.out))
     except (KeyboardInterrupt, ToolError) as error:
@@ -249,7 +249,7 @@ def _write_data(run: Pipeline, report: RunReport, folder: Path) -> list[Path]:
     report.seconds, report.skipped = run.seconds, run.source.describe_skipped()
     report.scale, report.against_odometry = run.metres.as_json(), run.against_odometry
     report.poses_from = run.poses_from
-    report.localization = run.followed.localization if run.followed is not None else None
+    report.localization = run.tracked.localization if run.tracked is not None else None
     return [*files, write_report(folder, report, run.recording)]
 
 

@@ -33,7 +33,7 @@ class RunReport:
     trajectory: str = 'network'          # whose poses
     poses_from: dict[str, int] = field(default_factory=dict)   # source: how many frames
     against_odometry: dict[str, Any] | None = None   # see `Metres.compared`
-    localization: dict[str, Any] | None = None   # in a saved map, see `FollowedFrames`
+    localization: dict[str, Any] | None = None   # in a saved map, see `TrackedFrames`
     base_frame: str = ''                 # whose poses trajectory.tum has; '': the camera's
 
 

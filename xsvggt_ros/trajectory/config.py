@@ -41,23 +41,23 @@ class TrajectoryConfig:
     focal_from: int = 3              # keyframes before it is estimated
     focal_floor: float = 0.01        # to which its uncertainty falls
     correct_depth: bool = True       # where it is optimized
-    # What moves by itself.
-    mover_share: float = 0.15        # of the tracks, that must move together
-    mover_error: float = 3.0         # pixels by which a thing has moved
-    mover_depth: float = 0.5         # of log depth, by which that may be off
-    mover_frames: int = 10           # after which what stands still is a part of the scene
+    # Dynamic objects.
+    dynamic_share: float = 0.15      # of the tracks, that must move together
+    dynamic_error: float = 3.0       # pixels by which a thing has moved
+    dynamic_depth: float = 0.5       # of log depth, by which that may be off
+    dynamic_frames: int = 10         # after which what stands still is a part of the scene
     doubt: float = 1.5               # pixels of error beyond which depth is not corrected then
     # When tracks are lost.
     matching_keyframes: int = 8      # that are searched
     matching_inliers: int = 20
     fallback_frames: int = 60        # that tell which fallback was better
-    dark: float = 4.0                # grey levels of contrast below which an image shows nothing
+    min_contrast: float = 4.0        # grey levels below which an image shows nothing
     # Odometry from elsewhere.
     odometry_cauchy: float = 5.0     # sigmas from which a motion by it counts less
     odometry_segments: int = 60      # of the way, that tell how long its metre is
     # Loops.
     close_loops: bool = True         # where it is optimized
-    loop_alike: float = 0.5          # of thumbnails, 1: the same
+    loop_similarity: float = 0.5     # of thumbnails, 1: the same
     loop_candidates: int = 5         # keyframes that a new one is compared with
     loop_inliers: int = 25
     loop_share: float = 0.4          # of the matches

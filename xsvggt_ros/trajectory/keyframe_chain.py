@@ -6,7 +6,7 @@ import numpy as np
 
 from xsvggt_ros.geometry.similarity import inverse_similarity
 from xsvggt_ros.trajectory.corrections import Corrections
-from xsvggt_ros.trajectory.places import Snapshot
+from xsvggt_ros.trajectory.keyframe import Snapshot
 from xsvggt_ros.trajectory.pose_graph import Edges
 
 # Standard deviations of a step from keyframe to keyframe; of depth where they are lengths.
@@ -61,19 +61,19 @@ class KeyframeChain:
 
     def update(self, snapshot: Snapshot, corrections: Corrections) -> None:
         """Add a snapshot's keyframe, and move those that the window moved."""
-        place = snapshot.place
-        known = place.depth[np.isfinite(place.depth) & (place.depth > 0)]
+        keyframe = snapshot.keyframe
+        known = keyframe.depth[np.isfinite(keyframe.depth) & (keyframe.depth > 0)]
         depth = float(np.median(known)) if len(known) else float(
             self._depth[-1] if len(self._depth) else 1.0)
-        sigma = (_GUESS if place.guessed else _STEP).copy()
+        sigma = (_GUESS if keyframe.guessed else _STEP).copy()
         sigma[3:6] *= depth
-        self.keyframes = np.append(self.keyframes, place.keyframe)
+        self.keyframes = np.append(self.keyframes, keyframe.id)
         self.poses = np.concatenate([self.poses, snapshot.poses[-1:]])
         self.nodes = np.concatenate([self.nodes, snapshot.poses[-1:]])
         self._variance = np.concatenate([self._variance, sigma[None] ** 2])
         self._depth = np.append(self._depth, depth)
-        self._guessed = np.append(self._guessed, place.guessed)
-        self.move(snapshot.keyframes, snapshot.poses, corrections)
+        self._guessed = np.append(self._guessed, keyframe.guessed)
+        self.move(snapshot.ids, snapshot.poses, corrections)
         gap = snapshot.gap
         if gap is not None and gap.keyframe in self:
             self._joints[gap.keyframe] = gap.before_from_keyframe

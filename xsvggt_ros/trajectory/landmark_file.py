@@ -10,9 +10,9 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from xsvggt_ros.trajectory.keyframe import GRID, Keyframe
 from xsvggt_ros.trajectory.landmark_map import LandmarkMap
 from xsvggt_ros.trajectory.matching import Features
-from xsvggt_ros.trajectory.places import GRID, Place
 from xsvggt_ros.trajectory.projection import project
 
 ENDING = '.landmarks.safetensors'
@@ -44,18 +44,18 @@ class LandmarkFileError(ValueError):
 
 def to_bytes(landmarks: LandmarkMap) -> bytes:
     """Return the content of a file; raises ValueError for a map without keyframes."""
-    places = landmarks.places
-    if not places:
+    keyframes = landmarks.keyframes
+    if not keyframes:
         raise ValueError('there are no keyframes with landmarks')
     arrays = {
-        'poses': landmarks.poses[:, :3], 'cameras': [place.camera for place in places],
-        'sizes': [place.size for place in places],
-        'counts': [len(place.points) for place in places],
-        'thumbnails': [place.thumbnail for place in places],
-        'depths': [place.depth for place in places],
-        'descriptors': np.concatenate([place.features.descriptors for place in places]),
-        'points': np.concatenate([place.points for place in places]),
-        'variances': np.concatenate([place.variance for place in places]),
+        'poses': landmarks.poses[:, :3], 'cameras': [keyframe.camera for keyframe in keyframes],
+        'sizes': [keyframe.size for keyframe in keyframes],
+        'counts': [len(keyframe.points) for keyframe in keyframes],
+        'thumbnails': [keyframe.thumbnail for keyframe in keyframes],
+        'depths': [keyframe.depth for keyframe in keyframes],
+        'descriptors': np.concatenate([keyframe.features.descriptors for keyframe in keyframes]),
+        'points': np.concatenate([keyframe.points for keyframe in keyframes]),
+        'variances': np.concatenate([keyframe.variance for keyframe in keyframes]),
     }
     typed = {name: np.ascontiguousarray(values, _TYPES[_ARRAYS[name][0]])
              for name, values in arrays.items()}
@@ -132,9 +132,9 @@ def _map_of(content: bytes) -> LandmarkMap:
     poses = np.tile(np.eye(4), (keyframes, 1, 1))
     poses[:, :3] = arrays['poses']
     _check_geometry(poses, arrays['cameras'], arrays['points'])
-    places = [_place(number, arrays, int(end - count), int(end))
-              for number, (end, count) in enumerate(zip(ends, arrays['counts']))]
-    return LandmarkMap(tuple(places), poses, notes.get('metric') == 'yes')
+    found = [_keyframe(number, arrays, int(end - count), int(end))
+             for number, (end, count) in enumerate(zip(ends, arrays['counts']))]
+    return LandmarkMap(tuple(found), poses, notes.get('metric') == 'yes')
 
 
 def _check(name: str, values: np.ndarray, keyframes: int, features: int) -> None:
@@ -164,12 +164,12 @@ def _check_geometry(poses: np.ndarray, cameras: np.ndarray, points: np.ndarray) 
         raise ValueError("'points' are behind their cameras")
 
 
-def _place(number: int, arrays: dict[str, np.ndarray], begin: int, end: int) -> Place:
+def _keyframe(number: int, arrays: dict[str, np.ndarray], begin: int, end: int) -> Keyframe:
     """Return a keyframe, with the landmarks from `begin` to `end`."""
     points, camera = arrays['points'][begin:end].astype(np.float64), arrays['cameras'][number]
     features = Features(number, project(points, camera).astype(np.float32),
                         arrays['descriptors'][begin:end], np.arange(begin, end))
     width, height = arrays['sizes'][number].tolist()
-    return Place(number, features, points, arrays['variances'][begin:end].astype(np.float64),
-                 arrays['thumbnails'][number], arrays['depths'][number], camera, (width, height),
-                 False)
+    return Keyframe(number, features, points, arrays['variances'][begin:end].astype(np.float64),
+                    arrays['thumbnails'][number], arrays['depths'][number], camera,
+                    (width, height), False)

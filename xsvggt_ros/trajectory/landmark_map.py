@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from xsvggt_ros.geometry.similarity import apply_to_pose, scales
+from xsvggt_ros.trajectory.keyframe import Keyframe
 from xsvggt_ros.trajectory.matching import Features
-from xsvggt_ros.trajectory.places import Place
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class KeptKeyframes:
     nodes [K, 4, 4]: similarities, the stream's map from each of them.
     """
 
-    places: tuple[Place, ...]
+    keyframes: tuple[Keyframe, ...]
     nodes: np.ndarray
 
     @classmethod
@@ -28,7 +28,7 @@ class KeptKeyframes:
 
     def moved(self, similarity: np.ndarray) -> 'KeptKeyframes':
         """Return them in another map, which a similarity [4, 4] takes from the stream's."""
-        return KeptKeyframes(self.places, similarity @ self.nodes)
+        return KeptKeyframes(self.keyframes, similarity @ self.nodes)
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,14 @@ class LandmarkMap:
     is_metric: whether that unit is the metre.
     """
 
-    places: tuple[Place, ...]
+    keyframes: tuple[Keyframe, ...]
     poses: np.ndarray
     is_metric: bool
 
     @property
     def landmarks(self) -> int:
         """Return how many landmarks there are, those of several keyframes several times."""
-        return sum(len(place.points) for place in self.places)
+        return sum(len(keyframe.points) for keyframe in self.keyframes)
 
 
 def landmark_map(kept: KeptKeyframes, map_from_stream: np.ndarray, metres: float,
@@ -62,17 +62,19 @@ def landmark_map(kept: KeptKeyframes, map_from_stream: np.ndarray, metres: float
     nodes = apply_to_pose(kept.nodes, np.eye(4))
     nodes[:, :3, 3] *= metres
     larger = metres * scales(kept.nodes)
-    scaled = [_scaled(place, factor) for place, factor in zip(kept.places, larger.tolist())]
-    used = [row for row, place in enumerate(scaled) if len(place.points)]
+    scaled = [_scaled(keyframe, factor)
+              for keyframe, factor in zip(kept.keyframes, larger.tolist())]
+    used = [row for row, keyframe in enumerate(scaled) if len(keyframe.points)]
     return LandmarkMap(tuple(scaled[row] for row in used), (map_from_stream @ nodes)[used],
                        is_metric)
 
 
-def _scaled(place: Place, factor: float) -> Place:
-    """Return a place in another unit, without the features that have no landmark."""
-    known = np.isfinite(place.points).all(1) & (place.points[:, 2] > 0) & (place.variance > 0)
-    seen = place.features
+def _scaled(keyframe: Keyframe, factor: float) -> Keyframe:
+    """Return a keyframe in another unit, without the features that have no landmark."""
+    points, variance = keyframe.points, keyframe.variance
+    known = np.isfinite(points).all(1) & (points[:, 2] > 0) & (variance > 0)
+    seen = keyframe.features
     features = Features(seen.keyframe, seen.pixels[known], seen.descriptors[known],
                         seen.ids[known])
-    return replace(place, features=features, points=factor * place.points[known],
-                   variance=place.variance[known], depth=np.float32(factor) * place.depth)
+    return replace(keyframe, features=features, points=factor * points[known],
+                   variance=variance[known], depth=np.float32(factor) * keyframe.depth)

@@ -7,11 +7,11 @@ import numpy as np
 
 from xsvggt_ros.geometry.similarity import inverse_similarity, rotation_between, scales
 from xsvggt_ros.trajectory.config import TrajectoryConfig
+from xsvggt_ros.trajectory.keyframe import Snapshot
 from xsvggt_ros.trajectory.landmark_alignment import align_landmarks
 from xsvggt_ros.trajectory.landmark_map import LandmarkMap
 from xsvggt_ros.trajectory.loop_closer import LoopCloser
-from xsvggt_ros.trajectory.map_search import MapSearch, Sighting
-from xsvggt_ros.trajectory.places import Snapshot
+from xsvggt_ros.trajectory.map_search import MapMatch, MapSearch
 from xsvggt_ros.trajectory.pose_graph import difference, similarity_of
 
 _KEPT = 60               # sightings, the newest
@@ -69,7 +69,7 @@ class Localizer:
     def __init__(self, landmarks: LandmarkMap, config: TrajectoryConfig) -> None:
         """Begin without a sighting; config: the odometry's."""
         self._search, self._config = MapSearch(landmarks, config), config
-        self._sightings: deque[Sighting] = deque(maxlen=_KEPT)
+        self._sightings: deque[MapMatch] = deque(maxlen=_KEPT)
         self._refused: Counter[str] = Counter()
         self._confirmations = self._unseen = 0
         self._since: int | None = None
@@ -78,17 +78,17 @@ class Localizer:
 
     def add(self, snapshot: Snapshot, stream: LoopCloser) -> None:
         """Look for a stream's new keyframe in the map; `stream` has taken it already."""
-        node = stream.node(snapshot.place.keyframe)
+        node = stream.node(snapshot.keyframe.id)
         if node is None:
             return
         believed = self.map_from_stream
         lost = self._unseen > _PATIENCE   # then it may be elsewhere than where it is believed
         about = None if believed is None or lost else believed @ node
-        self.take(self._search.find(snapshot.place, snapshot.image, about), stream)
+        self.take(self._search.find(snapshot.keyframe, snapshot.image, about), stream)
 
-    def take(self, found: Sighting | str, stream: LoopCloser) -> None:
+    def take(self, found: MapMatch | str, stream: LoopCloser) -> None:
         """Take what was found of a keyframe, and believe what enough of them say."""
-        if isinstance(found, Sighting):
+        if isinstance(found, MapMatch):
             found = self._gated(found)
         if isinstance(found, str):
             self._refused[found] += 1
@@ -111,7 +111,7 @@ class Localizer:
 
     # Parts ---------------------------------------------------------------------------------------
 
-    def _gated(self, found: Sighting) -> Sighting | str:
+    def _gated(self, found: MapMatch) -> MapMatch | str:
         config = self._config
         if found.share < config.localize_share:
             return 'too little of what should be seen'
@@ -119,7 +119,7 @@ class Localizer:
             return 'ambiguous'
         return found
 
-    def _believe(self, fitted: np.ndarray, count: int, is_newest: bool, found: Sighting,
+    def _believe(self, fitted: np.ndarray, count: int, is_newest: bool, found: MapMatch,
                  stream: LoopCloser) -> None:
         """Take over what agrees; correct what is believed slowly, where the camera is."""
         node = stream.node(found.keyframe)

@@ -6,8 +6,8 @@ import numpy as np
 
 from xsvggt_ros.geometry.similarity import inverse_similarity
 from xsvggt_ros.trajectory.config import TrajectoryConfig
+from xsvggt_ros.trajectory.keyframe import coarse_depth_at, coarse_points, Keyframe
 from xsvggt_ros.trajectory.matching import Matcher
-from xsvggt_ros.trajectory.places import coarse_points, joined_depth, Place
 from xsvggt_ros.trajectory.pose import find_pose, fit_pose
 from xsvggt_ros.trajectory.projection import NEAREST, project
 
@@ -15,9 +15,9 @@ _RANSAC_PIXELS = 2.0     # at 320 pixels
 _FEWEST_SCALED = 8       # landmarks of both that tell the scale
 _LEAST = np.array([0.004] * 3 + [0.01] * 3 + [0.015])   # sigmas; of depth where they are lengths
 _PLENTY = 80             # inliers below which a loop is less sure than its geometry says
-_LARGEST_SCALE = 1.0     # of the logarithm of the scale between two places
+_LARGEST_SCALE = 1.0     # of the logarithm of the scale between two keyframes
 _AGREES = 0.3            # of log depth
-_SEEN = 0.15             # share of a place's coarse depth that must be seen
+_SEEN = 0.15             # share of a keyframe's coarse depth that must be seen
 
 
 @dataclass(frozen=True)
@@ -36,19 +36,19 @@ class Loop:
 
 
 class LoopCheck:
-    """Compares a new place with old ones."""
+    """Compares a new keyframe with old ones."""
 
     def __init__(self, config: TrajectoryConfig, largest_scale: float = _LARGEST_SCALE) -> None:
         """
         Take the limits of a configuration.
 
-        largest_scale: of the logarithm of the scale between two places.
+        largest_scale: of the logarithm of the scale between two keyframes.
         """
         self._config, self._largest_scale = config, largest_scale
         self._matcher = Matcher(1)
 
-    def loop(self, old: Place, new: Place) -> Loop | str:
-        """Return the loop between two places, or why there is none."""
+    def loop(self, old: Keyframe, new: Keyframe) -> Loop | str:
+        """Return the loop between two keyframes, or why there is none."""
         here, there = self._matcher.match(new.features, old.features)
         known = np.isfinite(old.points[there, 2])
         here, there = here[known], there[known]
@@ -79,7 +79,7 @@ class LoopCheck:
         sigma = _sigma(fit.information, float(np.median(inside[:, 2])), scale_sigma)
         sigma *= max(1.0, _PLENTY / inliers)
         sigma[3:6] *= np.exp(-log_scale)
-        return Loop(old.keyframe, new.keyframe, similarity, sigma, inliers)
+        return Loop(old.id, new.id, similarity, sigma, inliers)
 
 
 def scale_between(old: np.ndarray, new: np.ndarray) -> tuple[float, float] | None:
@@ -103,12 +103,12 @@ def _sigma(information: np.ndarray, depth: float, scale_sigma: float) -> np.ndar
     return np.hypot(sigma, least)
 
 
-def depths_agree(old: Place, new: Place, old_from_new: np.ndarray) -> bool:
-    """Return whether the old place's coarse depth, seen by the new one, is that one's own."""
+def depths_agree(old: Keyframe, new: Keyframe, old_from_new: np.ndarray) -> bool:
+    """Return whether the old keyframe's coarse depth, seen by the new one, is that one's own."""
     new_from_old = inverse_similarity(old_from_new)
     points = coarse_points(old) @ new_from_old[:3, :3].T + new_from_old[:3, 3]
     points = points[points[:, 2] > NEAREST]
-    seen = joined_depth(new, project(points, new.camera))
+    seen = coarse_depth_at(new, project(points, new.camera))
     both = np.isfinite(seen) & (seen > NEAREST)
     if both.sum() < _SEEN * old.depth.size:
         return False

@@ -1,4 +1,4 @@
-"""Closes loops: looks for places that are seen again, and keeps a graph of all keyframes."""
+"""Closes loops: recognises places seen again, and keeps a graph of all keyframes."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,11 +9,12 @@ import numpy as np
 from xsvggt_ros.geometry.similarity import apply_to_pose, scales
 from xsvggt_ros.trajectory.config import TrajectoryConfig
 from xsvggt_ros.trajectory.corrections import Corrections
+from xsvggt_ros.trajectory.keyframe import Keyframe, Snapshot
 from xsvggt_ros.trajectory.keyframe_chain import KeyframeChain
+from xsvggt_ros.trajectory.keyframe_database import KeyframeDatabase
 from xsvggt_ros.trajectory.landmark_map import KeptKeyframes
 from xsvggt_ros.trajectory.loop_check import Loop, LoopCheck
 from xsvggt_ros.trajectory.loop_gate import is_plausible
-from xsvggt_ros.trajectory.places import Album, Place, Snapshot
 from xsvggt_ros.trajectory.pose_graph import Edges, solve_graph
 
 _LOOPS_A_KEYFRAME = 2    # that are taken
@@ -27,8 +28,8 @@ class LoopReport:
     """
     What became of the loops.
 
-    found: loops closed so far. refused: how many pairs of places that look alike were refused, by
-    reason. moved: by how far the newest keyframe was moved in all, in the trajectory's unit;
+    found: loops closed so far. refused: how many pairs of keyframes that look alike were refused,
+    by reason. moved: by how far the newest keyframe was moved in all, in the trajectory's unit;
     turned: in rad.
     """
 
@@ -49,7 +50,7 @@ class LoopCloser:
     def __init__(self, config: TrajectoryConfig) -> None:
         """Begin without keyframes."""
         self._config = config
-        self._album = Album()
+        self._database = KeyframeDatabase()
         self._check = LoopCheck(config)
         self._chain = KeyframeChain()
         self._loops: list[Loop] = []
@@ -59,14 +60,14 @@ class LoopCloser:
         self.report = LoopReport(0, {}, 0.0, 0.0)
         self.keyframes: np.ndarray = np.empty((0, 4, 4))   # map_from_keyframe
         self.kept = KeptKeyframes.none()
-        self._unsettled: dict[int, Place] = {}
+        self._unsettled: dict[int, Keyframe] = {}
 
     def add(self, snapshot: Snapshot, search: bool = True) -> bool:
         """Take a new keyframe; return whether a loop was closed. search: whether to look."""
         self._chain.update(snapshot, self.corrections)
-        self._unsettled[snapshot.place.keyframe] = snapshot.place
+        self._unsettled[snapshot.keyframe.id] = snapshot.keyframe
         self._settle(snapshot.settled)
-        loops = self._search(snapshot.place) if search else []
+        loops = self._search(snapshot.keyframe) if search else []
         self._loops += loops
         self._found += len(loops)
         if loops or snapshot.gap is not None:
@@ -75,13 +76,13 @@ class LoopCloser:
         self._show()
         return bool(loops)
 
-    def finish(self, keyframes: np.ndarray, poses: np.ndarray, settled: Sequence[Place],
+    def finish(self, keyframes: np.ndarray, poses: np.ndarray, settled: Sequence[Keyframe],
                iterations: int) -> None:
         """
         Bring all into agreement at the end.
 
         keyframes [K] and poses [K, 4, 4]: world_from_camera where they are by then; settled:
-        places whose landmarks are as they stay.
+        keyframes whose landmarks are as they stay.
         """
         self._chain.move(keyframes, poses, self.corrections)
         self._settle(settled)
@@ -106,24 +107,24 @@ class LoopCloser:
 
     # Parts ---------------------------------------------------------------------------------------
 
-    def _settle(self, places: Sequence[Place]) -> None:
-        for place in places:
-            self._unsettled.pop(place.keyframe, None)
-            if place.keyframe in self._chain:
-                self._album.add(place)
+    def _settle(self, keyframes: Sequence[Keyframe]) -> None:
+        for keyframe in keyframes:
+            self._unsettled.pop(keyframe.id, None)
+            if keyframe.id in self._chain:
+                self._database.add(keyframe)
 
     def _show(self) -> None:
         """Publish where the keyframes are, and what is seen from them."""
         self.keyframes = apply_to_pose(self._chain.nodes, np.eye(4))
-        places = (*self._album.places, *self._unsettled.values())
-        rows = self._chain.rows([place.keyframe for place in places])
-        self.kept = KeptKeyframes(places, self._chain.nodes[rows])
+        keyframes = (*self._database.keyframes, *self._unsettled.values())
+        rows = self._chain.rows([keyframe.id for keyframe in keyframes])
+        self.kept = KeptKeyframes(keyframes, self._chain.nodes[rows])
 
-    def _search(self, new: Place) -> list[Loop]:
-        """Return the loops that a new place closes; count those that are refused."""
+    def _search(self, new: Keyframe) -> list[Loop]:
+        """Return the loops that a new keyframe closes; count those that are refused."""
         found: list[Loop] = []
         for keyframe in self._candidates(new):
-            loop = self._check.loop(self._album.place(keyframe), new)
+            loop = self._check.loop(self._database[keyframe], new)
             if isinstance(loop, Loop) and not is_plausible(loop, self._chain, self._edges(found),
                                                            self._config.loop_gate):
                 loop = 'implausible'
@@ -136,16 +137,16 @@ class LoopCloser:
                 break
         return found
 
-    def _candidates(self, new: Place) -> list[int]:
-        """Return the keyframes that a place is compared with: those that look like it most."""
+    def _candidates(self, new: Keyframe) -> list[int]:
+        """Return ids of the keyframes that look most like a new one, to compare it with."""
         config = self._config
-        keyframes, alike = self._album.alike(new.thumbnail)
-        alike = np.where(keyframes <= new.keyframe - 2 * config.window, alike, -1.0)
-        order = np.argsort(-alike, kind='stable')
+        keyframes, scores = self._database.scores(new.thumbnail)
+        scores = np.where(keyframes <= new.id - 2 * config.window, scores, -1.0)
+        order = np.argsort(-scores, kind='stable')
         chosen: list[int] = []
-        for row in order[alike[order] > config.loop_alike].tolist():
+        for row in order[scores[order] > config.loop_similarity].tolist():
             keyframe = int(keyframes[row])
-            shared = np.isin(self._album.place(keyframe).features.ids, new.features.ids).sum()
+            shared = np.isin(self._database[keyframe].features.ids, new.features.ids).sum()
             if shared < _SHARED and all(abs(keyframe - one) > 1 for one in chosen):
                 chosen.append(keyframe)
             if len(chosen) == config.loop_candidates:
@@ -186,8 +187,8 @@ class LoopCloser:
             self._loops = [_rejoined(loop, gone, before, joint, variance) for loop in self._loops]
             self._loops = [loop for loop in self._loops if loop.first != loop.second]
             self._chain.remove(gone)
-            if gone in self._album:
-                self._album.remove(gone)
+            if gone in self._database:
+                self._database.remove(gone)
         most = _MOST_LOOPS * self._config.keyframes
         if len(self._loops) > most:
             best = sorted(range(len(self._loops)), key=lambda row: -self._loops[row].inliers)

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 from xsvggt_ros.trajectory.background import Background
+from xsvggt_ros.trajectory.keyframe import Snapshot
 from xsvggt_ros.trajectory.localizer import Localizer
 from xsvggt_ros.trajectory.loop_closer import LoopCloser
-from xsvggt_ros.trajectory.places import Snapshot
 
 _BEHIND = 3     # snapshots that wait from which no loops are looked for
 

@@ -7,24 +7,25 @@ import numpy as np
 
 from xsvggt_ros.geometry.similarity import inverse_similarity
 from xsvggt_ros.trajectory.config import TrajectoryConfig
+from xsvggt_ros.trajectory.keyframe import Keyframe
+from xsvggt_ros.trajectory.keyframe_database import KeyframeDatabase
 from xsvggt_ros.trajectory.landmark_map import LandmarkMap
 from xsvggt_ros.trajectory.loop_check import depths_agree, scale_between
 from xsvggt_ros.trajectory.matching import Features, Matcher
-from xsvggt_ros.trajectory.places import Album, Place
 from xsvggt_ros.trajectory.pose import find_pose, fit_pose, PoseFit
 from xsvggt_ros.trajectory.projection import NEAREST, project, to_camera
 
 _RATIO, _FARTHEST = 0.85, 64    # as for loops, see `matching`
 _SIZES = (1.0, 0.7, 1.4)        # of the picture: the map may be from nearer, or from farther
 _RANSAC_PIXELS = 3.0            # at 320 pixels
-_FEWEST = 12                    # matches with one place that are worth a guess
+_FEWEST = 12                    # matches with one keyframe that are worth a guess
 _GUESSES = 5                    # that are compared with all matches
 _BESIDE = 8.0                   # pixels, at 320, in which a landmark has to be seen again
 _TURNED, _MOVED = 0.2, 0.25     # rad and depths by which two poses are two
-_CLOSER = 12                    # places that are compared at all sizes
+_CLOSER = 12                    # keyframes that are compared at all sizes
 _MOST = 120                     # matches that a sighting keeps
 _DEPTH = 0.04                   # of log depth, by which landmarks are off that seem surer
-_NEAR = 8                       # places in which a pose is looked for that is known about
+_NEAR = 8                       # keyframes in which a pose is looked for that is known about
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class SeenLandmarks:
 
 
 @dataclass(frozen=True)
-class Sighting:
+class MapMatch:
     """
     A keyframe of the stream that is recognised.
 
@@ -74,7 +75,7 @@ class _Matches:
     """Features [m] and the landmarks that look like them, in the map's frame."""
 
     feature: np.ndarray
-    place: np.ndarray
+    keyframe: np.ndarray
     points: np.ndarray     # [m, 3]
     along: np.ndarray      # [m, 3], from the camera that saw it
     variance: np.ndarray
@@ -87,16 +88,16 @@ class MapSearch:
         """Take a map; config: the odometry's."""
         self._map, self._config = landmarks, config
         self._matcher = Matcher(1)
-        self._album = Album()
-        for place in landmarks.places:
-            self._album.add(place)
-        self._world = [pose[:3, :3] @ place.points.T + pose[:3, 3:]
-                       for place, pose in zip(landmarks.places, landmarks.poses)]
+        self._database = KeyframeDatabase()
+        for keyframe in landmarks.keyframes:
+            self._database.add(keyframe)
+        self._world = [pose[:3, :3] @ keyframe.points.T + pose[:3, 3:]
+                       for keyframe, pose in zip(landmarks.keyframes, landmarks.poses)]
 
-    def find(self, new: Place, image: np.ndarray, about: np.ndarray | None = None,
-             ) -> Sighting | str:
+    def find(self, new: Keyframe, image: np.ndarray, about: np.ndarray | None = None,
+             ) -> MapMatch | str:
         """
-        Return where a place is in the map, or why it is not known.
+        Return where a keyframe is in the map, or why it is not known.
 
         image: uint8 [h, w] that it is of. about [4, 4]: where it should be; then only there.
         """
@@ -116,24 +117,24 @@ class MapSearch:
 
     # Parts ---------------------------------------------------------------------------------------
 
-    def _candidates(self, new: Place, about: np.ndarray | None) -> np.ndarray:
-        """Return rows of the places to compare with."""
+    def _candidates(self, new: Keyframe, about: np.ndarray | None) -> np.ndarray:
+        """Return rows of the keyframes to compare with."""
         if about is not None:
             return self._seen_from(about, new)[:_NEAR]
-        _, alike = self._album.alike(new.thumbnail)
-        return np.argsort(-alike, kind='stable')[:self._config.localize_candidates]
+        _, scores = self._database.scores(new.thumbnail)
+        return np.argsort(-scores, kind='stable')[:self._config.localize_candidates]
 
-    def _seen_from(self, pose: np.ndarray, new: Place) -> np.ndarray:
-        """Return rows of places that see the most of what is seen from a pose, most first."""
+    def _seen_from(self, pose: np.ndarray, new: Keyframe) -> np.ndarray:
+        """Return rows of keyframes that see the most of what is seen from a pose, most first."""
         poses = self._map.poses
         ahead = poses[:, :3, 2] @ pose[:3, 2]
         apart = np.linalg.norm(poses[:, :3, 3] - pose[:3, 3], axis=1)
-        depth = np.array([np.median(place.points[:, 2]) for place in self._map.places])
+        depth = np.array([np.median(keyframe.points[:, 2]) for keyframe in self._map.keyframes])
         cost = np.arccos(np.clip(ahead, -1, 1)) + apart / depth
         return np.argsort(cost, kind='stable')
 
     def _match(self, features: Features, image: np.ndarray, rows: np.ndarray) -> _Matches:
-        """Return what looks the same in places, at any of the sizes."""
+        """Return what looks the same in keyframes, at any of the sizes."""
         found: list[tuple[np.ndarray, ...]] = []
         count = len(features.ids)
         seen = [_described(self._matcher, features, image, size) for size in _SIZES]
@@ -142,31 +143,31 @@ class MapSearch:
                      for row in rows.tolist()]
             rows = rows[np.argsort(-np.array(alike), kind='stable')[:_CLOSER]]
         for row in rows.tolist():
-            place = self._map.places[row]
+            keyframe = self._map.keyframes[row]
             feature, landmark = _nearest_both_ways(seen, count, self._signs(row))
             points = self._world[row].T[landmark]
             found.append((feature, np.full(len(feature), row), points,
                           points - self._map.poses[row][:3, 3],
-                          place.variance[landmark] + _DEPTH ** 2))
+                          keyframe.variance[landmark] + _DEPTH ** 2))
         if not found:
             empty = np.empty((0, 3))
             return _Matches(np.empty(0, int), np.empty(0, int), empty, empty, np.empty(0))
         return _Matches(*(np.concatenate(parts) for parts in zip(*found)))
 
     def _signs(self, row: int) -> np.ndarray:
-        """Return a place's descriptors as signs; kept they would take 32 times the memory."""
-        return _signs(self._map.places[row].features.descriptors)
+        """Return a keyframe's descriptors as signs; kept they would take 32 times the memory."""
+        return _signs(self._map.keyframes[row].features.descriptors)
 
-    def _fits(self, new: Place, matches: _Matches, scale: float) -> list[tuple[PoseFit, int]]:
+    def _fits(self, new: Keyframe, matches: _Matches, scale: float) -> list[tuple[PoseFit, int]]:
         """Return poses and how many features agree with each, best first."""
         config = self._config
         pixels = new.features.pixels[matches.feature].astype(np.float64)
         guesses: list[tuple[int, np.ndarray]] = []
-        for row in np.unique(matches.place).tolist():
-            of_place = matches.place == row
-            if of_place.sum() < _FEWEST:
+        for row in np.unique(matches.keyframe).tolist():
+            of_keyframe = matches.keyframe == row
+            if of_keyframe.sum() < _FEWEST:
                 continue
-            pose = find_pose(matches.points[of_place], pixels[of_place], new.camera,
+            pose = find_pose(matches.points[of_keyframe], pixels[of_keyframe], new.camera,
                              _RANSAC_PIXELS * scale)
             if pose is not None:
                 off = project(to_camera(matches.points, pose), new.camera) - pixels
@@ -181,27 +182,27 @@ class MapSearch:
                 fits.append((fit, len(np.unique(matches.feature[fit.inliers]))))
         return sorted(fits, key=lambda one: -one[1])
 
-    def _checked(self, new: Place, matches: _Matches, fit: PoseFit, inliers: int, second: int,
-                 scale: float) -> Sighting | str:
+    def _checked(self, new: Keyframe, matches: _Matches, fit: PoseFit, inliers: int, second: int,
+                 scale: float) -> MapMatch | str:
         local = to_camera(matches.points[fit.inliers], fit.pose)[:, 2]
         told = scale_between(local, new.points[matches.feature[fit.inliers], 2])
         if told is None:
             return 'no scale'
         similarity = fit.pose.copy()
         similarity[:3, :3] *= np.exp(told[0])
-        row = int(np.bincount(matches.place[fit.inliers]).argmax())
+        row = int(np.bincount(matches.keyframe[fit.inliers]).argmax())
         old_from_new = inverse_similarity(self._map.poses[row]) @ similarity
-        if not depths_agree(self._map.places[row], new, old_from_new):
+        if not depths_agree(self._map.keyframes[row], new, old_from_new):
             return 'depths disagree'
         share = self._share(new, fit.pose, scale)
-        return Sighting(new.keyframe, similarity, float(np.median(local)), inliers, share, second,
+        return MapMatch(new.id, similarity, float(np.median(local)), inliers, share, second,
                         _seen(new, matches, fit.inliers, scale))
 
-    def _share(self, new: Place, pose: np.ndarray, scale: float) -> float:
+    def _share(self, new: Keyframe, pose: np.ndarray, scale: float) -> float:
         """Return how many of the landmarks that should be seen from a pose look like that."""
         rows = self._seen_from(pose, new)[:_NEAR]
         points = np.concatenate([self._world[row].T for row in rows.tolist()])
-        descriptors = np.concatenate([self._map.places[row].features.descriptors
+        descriptors = np.concatenate([self._map.keyframes[row].features.descriptors
                                       for row in rows.tolist()])
         local = to_camera(points, pose)
         pixels = project(local, new.camera)
@@ -222,7 +223,7 @@ def _described(matcher: Matcher, features: Features, image: np.ndarray,
                size: float) -> tuple[np.ndarray, np.ndarray]:
     """Return which features [n] have descriptors [n, 256] in the picture at another size."""
     if size == 1.0:
-        # Those of the place itself, whatever the picture.
+        # Those of the keyframe itself, whatever the picture.
         return np.arange(len(features.ids)), _signs(features.descriptors)
     if not image.size:
         return np.empty(0, int), np.empty((0, 256), np.float32)
@@ -264,7 +265,7 @@ def _signs(descriptors: np.ndarray) -> np.ndarray:
     return 2 * np.unpackbits(descriptors, axis=1).astype(np.float32) - 1
 
 
-def _seen(new: Place, matches: _Matches, inliers: np.ndarray, scale: float) -> SeenLandmarks:
+def _seen(new: Keyframe, matches: _Matches, inliers: np.ndarray, scale: float) -> SeenLandmarks:
     """Return the matches that agree, the surest, at most _MOST."""
     rows = np.flatnonzero(inliers)
     times = np.bincount(matches.feature[rows], minlength=len(new.features.ids))

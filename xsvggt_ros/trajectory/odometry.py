@@ -8,16 +8,16 @@ import numpy as np
 from xsvggt_ros.trajectory.adjustment import Solution
 from xsvggt_ros.trajectory.config import TrajectoryConfig
 from xsvggt_ros.trajectory.depth_field import correction, Seen
+from xsvggt_ros.trajectory.dynamic_objects import DynamicObjects
 from xsvggt_ros.trajectory.fallback import Fallback, Located
 from xsvggt_ros.trajectory.frame import Frame
+from xsvggt_ros.trajectory.frame_tracker import FrameTracker, PoseMeasurement
 from xsvggt_ros.trajectory.gaps import Gap, GapWatch
-from xsvggt_ros.trajectory.keyframes import KeyframeRule
+from xsvggt_ros.trajectory.keyframe import Keyframe, KeyframeBuilder, Snapshot
+from xsvggt_ros.trajectory.keyframe_rule import KeyframeRule
 from xsvggt_ros.trajectory.local_map import LocalMap, WindowProblem
-from xsvggt_ros.trajectory.locate import Fix, Locator
-from xsvggt_ros.trajectory.movers import Movers
 from xsvggt_ros.trajectory.network_depth import NetworkDepth, SHALLOWEST
-from xsvggt_ros.trajectory.odometry_support import Carried, OdometrySupport
-from xsvggt_ros.trajectory.places import Place, PlaceMaker, Snapshot
+from xsvggt_ros.trajectory.odometry_support import OdometryStep, OdometrySupport
 from xsvggt_ros.trajectory.projection import inverse, nearest_pose, to_camera
 from xsvggt_ros.trajectory.relative_odometry import RelativeOdometry, View
 from xsvggt_ros.trajectory.tracker import sample_depth, Tracks
@@ -73,13 +73,13 @@ class Odometry:
         self._width = size[0]
         self._pixel_scale = config.scaled(size[0])
         self.map = LocalMap(camera, config, focal_known, self._pixel_scale)
-        self._locator = Locator(config, self._pixel_scale)
+        self._tracker = FrameTracker(config, self._pixel_scale)
         self._rule = KeyframeRule(config)
         self._fallback = Fallback(config.fallback_frames)
-        self._places = PlaceMaker(config.window)
+        self._keyframe_builder = KeyframeBuilder(config.window)
         self._snapshot: Snapshot | None = None
         self._gaps = GapWatch()
-        self._movers = Movers(config, self._pixel_scale)
+        self._dynamic = DynamicObjects(config, self._pixel_scale)
         # By which lengths in the odometry frame are longer: loops tell how the unit drifted.
         self.unit = 1.0
         self._frames = 0
@@ -107,33 +107,35 @@ class Odometry:
         if not self._keyframes:
             return self._first(frame)
         before = self.map.pose(self._keyframes - 1) @ self._keyframe_from_last
-        carried = None if self.support is None else self.support.carry(frame.view)
-        fix = self._locator.locate(frame.grey, self.map, before,
-                                   self._guesses(before, frame, carried))
-        blind = fix is None and float(frame.grey.std()) < self.config.dark
-        if fix is None:
+        carried = None if self.support is None else self.support.predict(frame.view)
+        measured = self._tracker.track(frame.grey, self.map, before,
+                                       self._guesses(before, frame, carried))
+        blind = measured is None and float(frame.grey.std()) < self.config.min_contrast
+        if measured is None:
             pose, source = self._fallback.guess(self._frames, frame.world_from_camera, blind)
             if carried is not None:
                 pose, source = carried.guess(before, pose), 'odometry'
-            fix = Fix(pose, Tracks.none(), source, float('nan'), None)
-        tracks = fix.tracks
-        self._movers.watch(frame.grey, fix, self.map, partial(self._depth.of, frame))
-        self._doubtful = self._movers.many and fix.error > self.config.doubt * self._pixel_scale
-        wanted = not blind and (not len(tracks) or fix.source == 'matches' or self._rule.wants(
-            tracks, fix.pose, self.map.camera, self._width))
-        step_covariance = self._move(before, fix, frame.view, carried)
+            measured = PoseMeasurement(pose, Tracks.none(), source, float('nan'), None)
+        tracks = measured.tracks
+        self._dynamic.update(frame.grey, measured, self.map, partial(self._depth.of, frame))
+        self._doubtful = (self._dynamic.many
+                          and measured.error > self.config.doubt * self._pixel_scale)
+        wanted = not blind and (
+            not len(tracks) or measured.source == 'matches' or self._rule.is_needed(
+                tracks, measured.pose, self.map.camera, self._width))
+        step_covariance = self._move(before, measured, frame.view, carried)
         if wanted:
-            self._add_keyframe(frame, fix, adjust_now)
+            self._add_keyframe(frame, measured, adjust_now)
         else:
-            self._locator.keep(frame.grey, tracks)
+            self._tracker.keep(frame.grey, tracks)
         keyframe = self._keyframes - 1
-        pose = self.map.pose(keyframe) if wanted else fix.pose
+        pose = self.map.pose(keyframe) if wanted else measured.pose
         self._keyframe_from_last = inverse(self.map.pose(keyframe)) @ pose
-        if fix.information is not None:
+        if measured.information is not None:
             self._fallback.add(Located(self._frames, pose, frame.world_from_camera,
                                        self._depth.scale))
-        self._watch_gaps(frame, fix, wanted)
-        return self._estimate(pose, fix, wanted, step_covariance)
+        self._watch_gaps(frame, measured, wanted)
+        return self._estimate(pose, measured, wanted, step_covariance)
 
     @property
     def corrects_depth(self) -> bool:
@@ -146,9 +148,9 @@ class Odometry:
         assert self._snapshot is not None   # there was a keyframe
         return self._snapshot
 
-    def settled(self) -> list[Place]:
-        """Return the newest keyframes' places as they are now; with `closes_loops`."""
-        return self._places.settle(self.map)
+    def settled(self) -> list[Keyframe]:
+        """Return the newest keyframes as they are now; with `closes_loops`."""
+        return self._keyframe_builder.settle(self.map)
 
     @property
     def closes_loops(self) -> bool:
@@ -189,7 +191,7 @@ class Odometry:
             return np.ones(frame.depth.shape, np.float32)
         if self._doubtful:
             return np.full(frame.depth.shape, np.exp(self._depth.log_scale), np.float32)
-        tracks = self._locator.tracks
+        tracks = self._tracker.tracks
         tracks = tracks.chosen(self.map.known(tracks.ids))
         points, _, variance = self.map.points(tracks.ids)
         pose = self.map.pose(self._keyframes - 1) @ self._keyframe_from_last
@@ -204,27 +206,27 @@ class Odometry:
     # Parts ---------------------------------------------------------------------------------------
 
     def _first(self, frame: Frame) -> Estimate:
-        fix = Fix(np.eye(4), Tracks.none(), 'first', float('nan'), None)
-        self._add_keyframe(frame, fix, False)
+        measured = PoseMeasurement(np.eye(4), Tracks.none(), 'first', float('nan'), None)
+        self._add_keyframe(frame, measured, False)
         self._fallback.add(Located(0, np.eye(4), frame.world_from_camera, 1.0))
         self._gaps.add(np.eye(4), frame.world_from_camera, 1.0)
         if self.support is not None:
-            self.support.took(frame.view, np.eye(4), True, None)
-        return self._estimate(np.eye(4), fix, True, self._drift.covariance)
+            self.support.add_step(frame.view, np.eye(4), True, None)
+        return self._estimate(np.eye(4), measured, True, self._drift.covariance)
 
     def _guesses(self, before: np.ndarray, frame: Frame,
-                 carried: Carried | None) -> list[np.ndarray]:
+                 carried: OdometryStep | None) -> list[np.ndarray]:
         """Return where an odometry, the last motion, extrapolated, and the network put it."""
         network = self._fallback.network(frame.world_from_camera)
         by_odometry = [] if carried is None else [carried.guess(before, before)]
         gone_on = [] if self._motion is None else [before @ self._motion]
         return [*by_odometry, *gone_on, network]
 
-    def _add_keyframe(self, frame: Frame, fix: Fix, adjust_now: bool) -> None:
+    def _add_keyframe(self, frame: Frame, measured: PoseMeasurement, adjust_now: bool) -> None:
         keyframe = self._keyframes
         self._keyframes += 1
-        tracks = fix.tracks
-        self.map.add_keyframe(keyframe, fix.pose, tracks)
+        tracks = measured.tracks
+        self.map.add_keyframe(keyframe, measured.pose, tracks)
         self._drift.add_keyframe()
         if self.support is not None:
             self.support.add_keyframe(keyframe, frame.view)
@@ -233,44 +235,44 @@ class Odometry:
         tracks = tracks.chosen(self.map.known(tracks.ids))
         pose = self.map.pose(keyframe)
         self._depth.learn(frame, tracks, pose, self.map, self._doubtful)
-        corners = self._locator.corners(frame.grey, tracks, self._movers.pixels)
-        corners = self._movers.without(corners, tracks.pixels, pose, self.map.camera,
-                                       partial(self._depth.of, frame))
+        corners = self._tracker.corners(frame.grey, tracks, self._dynamic.pixels)
+        corners = self._dynamic.static_corners(corners, tracks.pixels, pose, self.map.camera,
+                                               partial(self._depth.of, frame))
         depths, sigmas = self._depth.judged(frame, corners)
         good = np.isfinite(depths) & (depths > SHALLOWEST)
         if good.any():
             corners = corners[good]
             ids = self.map.add_landmarks(keyframe, corners, depths[good], sigmas[good])
             tracks = tracks.joined(Tracks(ids, corners))
-        features = self._locator.begin_keyframe(frame.grey, tracks, keyframe)
+        features = self._tracker.begin_keyframe(frame.grey, tracks, keyframe)
         if self.closes_loops:
-            self._snapshot = self._places.snapshot(
+            self._snapshot = self._keyframe_builder.snapshot(
                 frame.grey, frame.depth * np.exp(self._depth.log_scale), frame.depth_from_image,
-                features, self.map, fix.information is None and keyframe > 0)
-            self._snapshot = self._joined(self._snapshot, fix)
+                features, self.map, measured.information is None and keyframe > 0)
+            self._snapshot = self._joined(self._snapshot, measured)
         self._rule.begin(tracks, pose)
         self.map.prune(tracks.ids)
 
-    def _watch_gaps(self, frame: Frame, fix: Fix, is_keyframe: bool) -> None:
-        if fix.information is None and is_keyframe:
-            if fix.source != 'network':
+    def _watch_gaps(self, frame: Frame, measured: PoseMeasurement, is_keyframe: bool) -> None:
+        if measured.information is None and is_keyframe:
+            if measured.source != 'network':
                 self._gaps.forget()
                 return
             self._gaps.begin(self._keyframes - 1)
-        elif fix.information is None:
+        elif measured.information is None:
             return
         pose = self.map.pose(self._keyframes - 1) @ self._keyframe_from_last
         self._gaps.add(pose, frame.world_from_camera, self._depth.scale)
 
-    def _joined(self, snapshot: Snapshot, fix: Fix) -> Snapshot:
+    def _joined(self, snapshot: Snapshot, measured: PoseMeasurement) -> Snapshot:
         """Return a new keyframe's snapshot with what joins it to the one before."""
         keyframe = self._keyframes - 1
-        if fix.source != 'odometry' or self.support is None:
+        if measured.source != 'odometry' or self.support is None:
             return replace(snapshot, gap=self._gap())
         gap = self.support.gap(keyframe, self.map.pose(keyframe - 1), self.map.pose(keyframe))
         # Not guessed, as far as loops are concerned, but less sure than a step that was tracked.
-        place = snapshot.place if gap is None else replace(snapshot.place, guessed=False)
-        return replace(snapshot, place=place, gap=gap)
+        new = snapshot.keyframe if gap is None else replace(snapshot.keyframe, guessed=False)
+        return replace(snapshot, keyframe=new, gap=gap)
 
     def _gap(self) -> Gap | None:
         """Return what is newly known of the last gap, as long as both of its sides are known."""
@@ -279,26 +281,26 @@ class Odometry:
             return None
         return self._gaps.gap(*(self.map.pose(side) for side in sides.tolist()))
 
-    def _move(self, before: np.ndarray, fix: Fix, view: View | None,
-              carried: Carried | None) -> np.ndarray:
+    def _move(self, before: np.ndarray, measured: PoseMeasurement, view: View | None,
+              carried: OdometryStep | None) -> np.ndarray:
         """Take the step from the last frame's pose into the odometry; return its covariance."""
-        step = inverse(before) @ fix.pose
-        by_odometry = carried if fix.source == 'odometry' else None
+        step = inverse(before) @ measured.pose
+        by_odometry = carried if measured.source == 'odometry' else None
         if self.support is not None:
-            self.support.took(view, step, fix.information is not None, by_odometry)
-        self._motion = step.copy() if fix.information is not None else None
+            self.support.add_step(view, step, measured.information is not None, by_odometry)
+        self._motion = step.copy() if measured.information is not None else None
         step[:3, 3] *= self.unit
         self._odom_from_last = nearest_pose(self._odom_from_last @ step)
         sigma = self.config.pixel_sigma * self._pixel_scale
-        return self._drift.step(step, fix.information,
-                                inverse(self.map.pose(self._keyframes - 1)) @ fix.pose, self.unit,
-                                misfit(fix.error / sigma, RAYLEIGH),
+        return self._drift.step(step, measured.information,
+                                inverse(self.map.pose(self._keyframes - 1)) @ measured.pose,
+                                self.unit, misfit(measured.error / sigma, RAYLEIGH),
                                 None if by_odometry is None else by_odometry.covariance)
 
-    def _estimate(self, pose: np.ndarray, fix: Fix, is_keyframe: bool,
+    def _estimate(self, pose: np.ndarray, measured: PoseMeasurement, is_keyframe: bool,
                   step_covariance: np.ndarray) -> Estimate:
         self._frames += 1
-        return Estimate(pose, self._odom_from_last.copy(), fix.source, len(fix.tracks), fix.error,
-                        self._drift.covariance, step_covariance, self._keyframes - 1,
-                        self._keyframe_from_last.copy(), is_keyframe,
-                        self._depth.scale)
+        return Estimate(pose, self._odom_from_last.copy(), measured.source,
+                        len(measured.tracks), measured.error, self._drift.covariance,
+                        step_covariance, self._keyframes - 1, self._keyframe_from_last.copy(),
+                        is_keyframe, self._depth.scale)

@@ -24,15 +24,15 @@ _GAP_UNIT = 0.1          # sigma of the unit's logarithm over a gap
 
 
 @dataclass(frozen=True)
-class Metre:
+class UnitsPerMetre:
     """How many units of the trajectory a metre is, and the relative standard deviation of that."""
 
-    units: float
+    value: float
     sigma: float
 
 
 @dataclass(frozen=True)
-class Carried:
+class OdometryStep:
     """
     The motion from the last frame to this one by the odometry, in the trajectory's unit.
 
@@ -85,17 +85,17 @@ class OdometrySupport:
         self._segments: deque[_Pair] = deque(maxlen=_MOST_PENDING)   # for which odometry is late
         # Units in a metre, and the weight of that.
         self._told: deque[tuple[float, float]] = deque(maxlen=config.odometry_segments)
-        self._learned: Metre | None = None
+        self._learned: UnitsPerMetre | None = None
         self.given: float | None = None  # units in a metre, by scale.mode
 
     @property
-    def metre(self) -> Metre | None:
-        """Return how long a metre is; None while it is not known."""
+    def units_per_metre(self) -> UnitsPerMetre | None:
+        """Return how many units of the trajectory a metre is; None while it is not known."""
         if self._learned is not None or self.given is None:
             return self._learned
-        return Metre(self.given, _GIVEN_SIGMA)
+        return UnitsPerMetre(self.given, _GIVEN_SIGMA)
 
-    def carry(self, view: View | None) -> Carried | None:
+    def predict(self, view: View | None) -> OdometryStep | None:
         """Return the motion since the last frame; None where the odometry does not tell it."""
         if view is None:
             return None
@@ -103,16 +103,16 @@ class OdometrySupport:
             motion = None if start is None else self._relative.between(start, view, ahead=True)
             if motion is not None:
                 pose, covariance = self._in_units(motion, self._carried)
-                return Carried(inverse(believed) @ pose, covariance, motion.is_exact)
+                return OdometryStep(inverse(believed) @ pose, covariance, motion.is_exact)
         return None
 
-    def took(self, view: View | None, step: np.ndarray, located: bool,
-             carried: Carried | None) -> None:
+    def add_step(self, view: View | None, step: np.ndarray, located: bool,
+                 carried: OdometryStep | None) -> None:
         """Take the step [4, 4] that was made to a frame. carried: where that was by odometry."""
-        metre = self.metre
+        metre = self.units_per_metre
         if metre is not None:
             self._carried = 0.0 if located else (
-                self._carried + float(np.linalg.norm(step[:3, 3])) / metre.units)
+                self._carried + float(np.linalg.norm(step[:3, 3])) / metre.value)
         if located or view is not None and carried is not None and carried.is_exact:
             self._anchor, self._believed = view, np.eye(4)
         else:
@@ -197,7 +197,7 @@ class OdometrySupport:
         deviation = 1.4826 * _median(np.abs(told - middle), weights)
         error = max(_CHANCE * middle, 1.2533 * deviation) * np.sqrt(weights.max() / weights.sum())
         if 0 < error < _UNSURE * middle:
-            self._learned = Metre(middle, max(_SUREST, float(error / middle)))
+            self._learned = UnitsPerMetre(middle, max(_SUREST, float(error / middle)))
 
     def _motion(self, pair: _Pair) -> RelativeMotion | None:
         """Return what lies between, as soon as the odometry has come that far."""
@@ -208,7 +208,7 @@ class OdometrySupport:
     def _in_units(self, motion: RelativeMotion, carried: float = 0.0,
                   ) -> tuple[np.ndarray, np.ndarray | None]:
         """Return a motion and its covariance in the trajectory's unit; else a rotation, None."""
-        pose, metre = motion.before_from_after.copy(), self.metre
+        pose, metre = motion.before_from_after.copy(), self.units_per_metre
         if metre is None:
             pose[:3, 3] = 0
             return pose, None
@@ -218,8 +218,8 @@ class OdometrySupport:
         length = float(np.linalg.norm(along))
         more = 1 + 2 * carried / length if length > 0 else 1.0
         covariance[3:, 3:] += metre.sigma ** 2 * more * np.outer(along, along)
-        lengths = np.repeat([1.0, metre.units], 3)
-        pose[:3, 3] *= metre.units
+        lengths = np.repeat([1.0, metre.value], 3)
+        pose[:3, 3] *= metre.value
         return pose, covariance * lengths * lengths[:, None]
 
 

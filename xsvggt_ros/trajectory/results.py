@@ -6,7 +6,7 @@ from torch import Tensor
 
 from xsvggt_ros.engine.frame_result import FrameResult
 from xsvggt_ros.geometry.se3 import invert_transform
-from xsvggt_ros.trajectory.follower import NetworkFrame
+from xsvggt_ros.trajectory.camera_tracker import NetworkFrame
 
 
 def network_frame(result: FrameResult, model_from_source: Tensor) -> NetworkFrame:

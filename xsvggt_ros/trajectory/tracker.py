@@ -51,7 +51,7 @@ class Tracker:
         self._image: np.ndarray | None = None
         self.tracks = Tracks.none()
 
-    def follow(self, image: np.ndarray, guess: np.ndarray | None = None) -> Tracks:
+    def track(self, image: np.ndarray, guess: np.ndarray | None = None) -> Tracks:
         """
         Return the tracks that are found in `image`, there and back; `keep` makes it the last one.
 

@@ -27,7 +27,7 @@ def adjoint(transform: np.ndarray) -> np.ndarray:
     return matrix
 
 
-def carried(covariance: np.ndarray, step: np.ndarray) -> np.ndarray:
+def propagated(covariance: np.ndarray, step: np.ndarray) -> np.ndarray:
     """Return the covariance [6, 6] of a pose after a step [4, 4] that adds nothing to it."""
     bring = adjoint(inverse(step))
     return bring @ covariance @ bring.T
@@ -47,7 +47,7 @@ def bounded(covariance: np.ndarray) -> np.ndarray:
     return 0.5 * (covariance + covariance.T)
 
 
-def located(information: np.ndarray) -> np.ndarray:
+def pose_covariance(information: np.ndarray) -> np.ndarray:
     """Return the covariance [6, 6] of a pose against its landmarks from its information."""
     if not np.isfinite(information).all():
         return UNKNOWN.copy()
@@ -129,7 +129,7 @@ class Drift:
         added = added * (pixel_misfit * self._depth_misfit)
         added = bounded(added * lengths * lengths[:, None])
         base = self.covariance if self._before is None else self._before
-        self.covariance = bounded(carried(base, step) + added)
+        self.covariance = bounded(propagated(base, step) + added)
         back = self._before is not None
         self._before, self._guesses, self._is_lost = None, 0, False
         # Found again where it was lost: the step takes back what was guessed.
@@ -140,22 +140,22 @@ class Drift:
             self._is_lost = True
             self._before, self._guessed = self.covariance, np.zeros((6, 6))
         elif self._before is not None:
-            self._before = carried(self._before, step)
+            self._before = propagated(self._before, step)
         if by_odometry is not None:
             added = by_odometry
-            self._guessed = carried(self._guessed, step) + added
+            self._guessed = propagated(self._guessed, step) + added
         else:
             added, self._guessed = (_LONGER if self._guesses else UNKNOWN), UNKNOWN
             self._guesses += 1
-        self.covariance = bounded(carried(self.covariance, step) + added)
+        self.covariance = bounded(propagated(self.covariance, step) + added)
         return added.copy()
 
     def _of_keyframe(self, information: np.ndarray, keyframe_from_camera: np.ndarray,
                      ) -> np.ndarray:
-        here, config = located(information), self._config
+        here, config = pose_covariance(information), self._config
         if self._window is None:
             return config.alone_inflation * here
-        window = carried(self._window, keyframe_from_camera)
+        window = propagated(self._window, keyframe_from_camera)
         return config.located_inflation * here + config.window_inflation * window
 
     def _rate(self) -> float:

@@ -8,10 +8,10 @@ from xsvggt_ros.kernels import native
 from xsvggt_ros.model.threads import PYTORCH_CHOICE
 from xsvggt_ros.node.loading import load_engine, saved_landmarks, StartError
 from xsvggt_ros.node.settings import DEFAULTS
+from xsvggt_ros.trajectory.keyframe import Keyframe
 from xsvggt_ros.trajectory.landmark_file import write_landmarks
 from xsvggt_ros.trajectory.landmark_map import KeptKeyframes, landmark_map
 from xsvggt_ros.trajectory.matching import Features
-from xsvggt_ros.trajectory.places import Place
 
 SMALL = {'model.checkpoint': 'random', 'model.device': 'cpu', 'model.image_size': 56}
 KERNELS = 'portable' + (
@@ -63,11 +63,12 @@ def test_a_small_network_gets_one_thread_unless_somebody_says_otherwise(monkeypa
 
 
 def test_a_saved_map_without_metres_does_not_go_with_a_scale(tmp_path):
-    place = Place(0, Features(0, np.full((4, 2), 5.0, np.float32), np.zeros((4, 32), np.uint8),
-                              np.arange(4)), np.ones((4, 3)), np.ones(4),
-                  np.zeros((15, 20), np.float32), np.ones((15, 20), np.float32),
-                  np.array([[100.0, 0, 80], [0, 100, 60], [0, 0, 1]]), (160, 120), False)
-    kept = KeptKeyframes((place,), np.eye(4)[None])
+    features = Features(0, np.full((4, 2), 5.0, np.float32), np.zeros((4, 32), np.uint8),
+                        np.arange(4))
+    keyframe = Keyframe(0, features, np.ones((4, 3)), np.ones(4),
+                        np.zeros((15, 20), np.float32), np.ones((15, 20), np.float32),
+                        np.array([[100.0, 0, 80], [0, 100, 60], [0, 0, 1]]), (160, 120), False)
+    kept = KeptKeyframes((keyframe,), np.eye(4)[None])
     assert saved_landmarks(DEFAULTS) is None
     for is_metric in (True, False):
         file = tmp_path / f'{is_metric}.landmarks.safetensors'

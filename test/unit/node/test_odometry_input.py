@@ -111,8 +111,8 @@ def test_a_covered_camera_goes_on_with_the_odometry(metres):
     for index in range(10):
         frame = world.frame(index / RATE)
         pixels = frame.image * (index < 4)
-        found.append(tracker.follow(pixels, None, result_of(frame, index), RESIZE,
-                                    10 ** 9 + round(index * 1e9 / RATE), metres, 'camera'))
+        found.append(tracker.track(pixels, None, result_of(frame, index), RESIZE,
+                                   10 ** 9 + round(index * 1e9 / RATE), metres, 'camera'))
     tracker.close()
     assert [tracked.source for _, tracked in found] == (
         ['first'] + ['tracks'] * 3 + ['odometry'] * 6)
@@ -174,8 +174,8 @@ def test_no_odometry_and_one_that_is_not_used_are_the_same():
                                    odometry=source)
         for index, frame in enumerate(frames):
             pixels = frame.image * (index < 6)
-            found.append(tracker.follow(pixels, None, result_of(frame, index), RESIZE,
-                                        10 ** 9 + round(index * 1e9 / RATE), None, 'camera'))
+            found.append(tracker.track(pixels, None, result_of(frame, index), RESIZE,
+                                       10 ** 9 + round(index * 1e9 / RATE), None, 'camera'))
         tracker.close()
     for (result, tracked), (other, same) in zip(found[:8], found[8:]):
         assert tracked.source == same.source

@@ -54,8 +54,8 @@ def trajectory(mode='optimized', correction='auto'):
 
 
 def follow(tracker, frames, start=0):
-    return [tracker.follow(one.image, None, result_of(one, index), RESIZE,
-                           start + round(index * 1e9 / RATE))
+    return [tracker.track(one.image, None, result_of(one, index), RESIZE,
+                          start + round(index * 1e9 / RATE))
             for index, one in enumerate(frames)]
 
 
@@ -97,7 +97,7 @@ def test_stamps_that_stand_or_leap_tell_no_velocity(seen):
     _, frames = seen
     tracker = trajectory('tracked')
     stamps = [0, 0, 10 ** 11, 10 ** 11 + 10 ** 8]
-    found = [tracker.follow(frames[0].image, None, result_of(frames[0], index), RESIZE, stamp)[1]
+    found = [tracker.track(frames[0].image, None, result_of(frames[0], index), RESIZE, stamp)[1]
              for index, stamp in enumerate(stamps)]
     assert [one.velocity is None for one in found] == [True, True, True, False]
     assert np.abs(found[-1].velocity).max() < 0.05
@@ -121,14 +121,14 @@ def test_a_loop_moves_the_map_and_the_unit_and_never_the_odometry(seen, monkeypa
     similarities = np.stack([np.eye(4), np.eye(4), similarity])
 
     def closing(closer, snapshot, search):
-        if snapshot.place.keyframe == 2:
+        if snapshot.keyframe.id == 2:
             closer.corrections = Corrections(np.arange(3), similarities)
 
     monkeypatch.setattr('xsvggt_ros.trajectory.loop_closer.LoopCloser.add', closing)
     tracker, found = trajectory(correction='off'), []
     for index, one in enumerate(seen[1]):
-        found.append(tracker.follow(one.image, None, result_of(one, index), RESIZE,
-                                    round(index * 1e9 / RATE)))
+        found.append(tracker.track(one.image, None, result_of(one, index), RESIZE,
+                                   round(index * 1e9 / RATE)))
         if tracker._loops is not None:
             tracker._loops.wait()
     maps = [tracked.loops.map_frame for _, tracked in found]
@@ -170,8 +170,8 @@ MAP_FROM_WORLD = motion(np.array([0, 0, 0.7, 10.0, 0, -3.0]))
 
 def followed_to_the_end(tracker, frame, index, metres=None):
     """Return what becomes of a frame when all threads are done with the one before."""
-    found = tracker.follow(frame.image, None, result_of(frame, index), RESIZE,
-                           round(index * 1e9 / RATE), metres)
+    found = tracker.track(frame.image, None, result_of(frame, index), RESIZE,
+                          round(index * 1e9 / RATE), metres)
     for thread in (tracker._window, tracker._loops):
         if thread is not None:
             thread.wait()

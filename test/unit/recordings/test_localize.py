@@ -21,8 +21,8 @@ import yaml  # noqa: E402
 from xsvggt_ros.cli.main import main  # noqa: E402
 from xsvggt_ros.geometry import metrics  # noqa: E402
 from xsvggt_ros.mapping.map_files import read_ply, read_tum  # noqa: E402
-from xsvggt_ros.recordings.followed_frames import FollowedFrames  # noqa: E402
 from xsvggt_ros.recordings.recording import LANDMARKS_FILE  # noqa: E402
+from xsvggt_ros.recordings.tracked_frames import TrackedFrames  # noqa: E402
 from xsvggt_ros.trajectory.landmark_file import read_landmarks, write_landmarks  # noqa: E402
 from xsvggt_ros.world.synthetic_world import DEMO_SEED, SyntheticWorld  # noqa: E402
 
@@ -69,7 +69,7 @@ def saved(tmp_path_factory):
 
 def test_the_map_has_its_landmarks_beside_it(saved):
     landmarks = read_landmarks(saved / LANDMARKS_FILE)
-    assert landmarks.is_metric and len(landmarks.places) > 3 and landmarks.landmarks > 500
+    assert landmarks.is_metric and len(landmarks.keyframes) > 3 and landmarks.landmarks > 500
     report = json.loads((saved / 'report.json').read_text())
     assert LANDMARKS_FILE in report['exports']['ply']['files'] and report['localization'] is None
     # Keyframes stand where the trajectory has them.
@@ -171,7 +171,7 @@ def test_another_room_is_told_and_keeps_a_frame_of_its_own(saved, tmp_path, caps
 
 def test_a_recording_that_is_recognised_too_late_stays_in_one_frame(
         saved, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(FollowedFrames.__init__, '__defaults__', (1_000_000, None))
+    monkeypatch.setattr(TrackedFrames.__init__, '__defaults__', (1_000_000, None))
     out = tmp_path / 'out'
     assert main(['reconstruct', *recording(tmp_path, DEMO_SEED), '--out', str(out),
                  '--localize-in', str(saved / LANDMARKS_FILE)]) == 0

@@ -12,8 +12,8 @@ from xsvggt_ros.console.processes import ChildProcess
 from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.mapping.map_files import read_ply
 from xsvggt_ros.recordings import pipeline
-from xsvggt_ros.recordings.followed_frames import FollowedFrames
 from xsvggt_ros.recordings.resume import STATE_FILE
+from xsvggt_ros.recordings.tracked_frames import TrackedFrames
 
 COUNT = 8
 SMALL = ['--image-size', '56', '--max-tokens', '60', '--export', 'ply,tum,colmap,depth,grid,mcap']
@@ -51,7 +51,7 @@ def test_what_was_interrupted_twice_is_as_if_it_had_not_been(
         tmp_path, images, monkeypatch, capsys, mode, held):
     """With little memory for frames that wait, exports have had some of them already."""
     if held is not None:
-        monkeypatch.setattr(FollowedFrames.__init__, '__defaults__', (held, None))
+        monkeypatch.setattr(TrackedFrames.__init__, '__defaults__', (held, None))
     whole, out = tmp_path / 'whole', tmp_path / 'out'
     command = ['reconstruct', str(images), '--trajectory', mode, *SMALL, '--out']
     assert main([*command, str(whole)]) == 0

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from scenes import CAMERA
 
+from xsvggt_ros.trajectory.keyframe import _thumbnail, Keyframe, Snapshot
 from xsvggt_ros.trajectory.matching import Features
-from xsvggt_ros.trajectory.places import _thumbnail, Place, Snapshot
 from xsvggt_ros.trajectory.projection import motion, project, rotation, to_camera
 
 SIZE = (320, 240)
@@ -36,7 +36,7 @@ class Room:
         self._texture = cv2.GaussianBlur(
             rng.integers(0, 255, (240, 4000), dtype=np.uint8), (0, 0), 12)
 
-    def place(self, keyframe, pose, scale=1.0, guessed=False):
+    def keyframe(self, keyframe, pose, scale=1.0, guessed=False):
         """Return what is seen from a true pose; scale: of what the stream takes for a metre."""
         local = to_camera(self.points, pose)
         pixels = project(local, CAMERA)
@@ -48,19 +48,19 @@ class Room:
                             ids)
         angle = np.arctan2(pose[0, 2], pose[2, 2]) % (2 * np.pi)
         left = int(angle / (2 * np.pi) * 3600)
-        return Place(keyframe, features, scale * local[seen], np.full(len(seen), 1e-4),
-                     _thumbnail(self._texture[:, left:left + 320]),
-                     np.full((15, 20), scale * 2.8, np.float32), CAMERA, SIZE, guessed)
+        return Keyframe(keyframe, features, scale * local[seen], np.full(len(seen), 1e-4),
+                        _thumbnail(self._texture[:, left:left + 320]),
+                        np.full((15, 20), scale * 2.8, np.float32), CAMERA, SIZE, guessed)
 
 
 def snapshots(room, true, odometry, scale=None):
     """Yield the snapshots of a way; odometry: its poses as they are believed."""
     scale = np.ones(len(true)) if scale is None else scale
-    places = [room.place(number, pose, scale[number]) for number, pose in enumerate(true)]
-    for number, place in enumerate(places):
-        settled = places[number - WINDOW:number - WINDOW + 1] if number >= WINDOW else []
+    keyframes = [room.keyframe(number, pose, scale[number]) for number, pose in enumerate(true)]
+    for number, keyframe in enumerate(keyframes):
+        settled = keyframes[number - WINDOW:number - WINDOW + 1] if number >= WINDOW else []
         recent = np.arange(max(0, number - WINDOW), number + 1)
-        yield Snapshot(place, recent, odometry[recent], tuple(settled))
+        yield Snapshot(keyframe, recent, odometry[recent], tuple(settled))
 
 
 def drifting(true, rng, turn=0.004, length=0.01, scale=0.003):
@@ -76,7 +76,7 @@ def drifting(true, rng, turn=0.004, length=0.01, scale=0.003):
     return poses, scales
 
 
-def wrong(place, other):
-    """Return a place that looks like another one."""
-    return replace(place, thumbnail=other.thumbnail, features=replace(
-        other.features, keyframe=place.keyframe, ids=other.features.ids + 50_000))
+def wrong(keyframe, other):
+    """Return a keyframe that looks like another one."""
+    return replace(keyframe, thumbnail=other.thumbnail, features=replace(
+        other.features, keyframe=keyframe.id, ids=other.features.ids + 50_000))

@@ -87,7 +87,7 @@ def test_what_is_known_of_a_gap_stays_when_keyframes_beside_it_go():
     joint = np.eye(4)
     joint[:3, 3] = 1, 2, 3
     for snapshot in snapshots(Room(landmarks=100), true, true):
-        if snapshot.place.keyframe == 12:
+        if snapshot.keyframe.id == 12:
             snapshot = replace(snapshot, gap=Gap(10, joint, np.full(7, 0.5)))
         chain.update(snapshot, Corrections.none())
     edges = chain.edges()

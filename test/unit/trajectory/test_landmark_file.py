@@ -26,9 +26,9 @@ NOTES = {'format': 'xsvggt landmarks', 'version': '1', 'metric': 'no'}
 @pytest.fixture(scope='module')
 def kept():
     room, way = Room(landmarks=600), round_way(4)
-    places = [room.place(number, pose) for number, pose in enumerate(way)]
-    places[2].points[3] = np.nan
-    return KeptKeyframes(tuple(places), way)
+    keyframes = [room.keyframe(number, pose) for number, pose in enumerate(way)]
+    keyframes[2].points[3] = np.nan
+    return KeptKeyframes(tuple(keyframes), way)
 
 
 @pytest.fixture(scope='module')
@@ -54,16 +54,16 @@ def test_what_was_written_comes_back(kept, tmp_path):
     write_landmarks(path, saved)
     read = read_landmarks(path)
     assert read.is_metric and read.landmarks == saved.landmarks
-    assert read.landmarks == sum(len(place.points) for place in kept.places) - 1
+    assert read.landmarks == sum(len(keyframe.points) for keyframe in kept.keyframes) - 1
     assert np.allclose(read.poses, saved.poses)
-    for there, here in zip(read.places, saved.places):
+    for there, here in zip(read.keyframes, saved.keyframes):
         assert np.array_equal(there.features.descriptors, here.features.descriptors)
         assert np.allclose(there.points, here.points, rtol=1e-6)
         assert np.allclose(there.features.pixels, here.features.pixels, atol=1e-2)
         assert np.array_equal(there.thumbnail, here.thumbnail)
         assert there.size == here.size and np.array_equal(there.camera, here.camera)
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
-    assert os.path.getsize(path) < 60 * saved.landmarks + 4000 * len(saved.places)
+    assert os.path.getsize(path) < 60 * saved.landmarks + 4000 * len(saved.keyframes)
 
 
 def test_a_map_is_in_the_unit_and_frame_of_its_points(kept):
@@ -71,7 +71,7 @@ def test_a_map_is_in_the_unit_and_frame_of_its_points(kept):
     frame = similarity_of(np.array([0.1, 0, 0, 5, 0, 0, 0]))
     saved = landmark_map(replace(kept, nodes=larger @ kept.nodes), frame, 3.0, False)
     assert np.allclose(scales(saved.poses), 1)
-    here, there = kept.places[1], saved.places[1]
+    here, there = kept.keyframes[1], saved.keyframes[1]
     assert np.allclose(there.points, 6 * here.points) and np.allclose(there.depth, 6 * here.depth)
     # A landmark is where the point is that it was.
     point = np.append(here.points[0], 1.0)
@@ -98,7 +98,7 @@ def test_flipped_bytes_are_refused_or_harmless(content, tmp_path):
             read = read_landmarks(path)
         except LandmarkFileError:
             continue
-        assert all(np.isfinite(place.points).all() for place in read.places)
+        assert all(np.isfinite(keyframe.points).all() for keyframe in read.keyframes)
         assert np.isfinite(read.poses).all()
 
 

@@ -13,7 +13,7 @@ from xsvggt_ros.trajectory.landmark_file import _map_of, to_bytes
 from xsvggt_ros.trajectory.landmark_map import KeptKeyframes, landmark_map
 from xsvggt_ros.trajectory.localizer import describe_refusals, Localizer
 from xsvggt_ros.trajectory.loop_closer import LoopCloser
-from xsvggt_ros.trajectory.map_search import MapSearch, SeenLandmarks, Sighting
+from xsvggt_ros.trajectory.map_search import MapMatch, MapSearch, SeenLandmarks
 from xsvggt_ros.trajectory.pose_graph import similarity_of
 
 CONFIG = TrajectoryConfig()
@@ -24,8 +24,8 @@ UNIT = 1.7       # of the stream, for one of the map's
 def saved():
     """Return a room's map, as it comes from its file."""
     room, way = Room(), round_way(ROUND)
-    places = tuple(room.place(number, pose) for number, pose in enumerate(way))
-    return _map_of(to_bytes(landmark_map(KeptKeyframes(places, way), np.eye(4), 1.0, False)))
+    keyframes = tuple(room.keyframe(number, pose) for number, pose in enumerate(way))
+    return _map_of(to_bytes(landmark_map(KeptKeyframes(keyframes, way), np.eye(4), 1.0, False)))
 
 
 def other_way(count=10, begin=7):
@@ -85,7 +85,7 @@ def test_another_room_is_never_believed(saved):
 
 
 def test_a_poster_that_hangs_in_another_room_is_not_that_room(saved):
-    home, other = Room().place(0, np.eye(4)), Room(seed=1).place(0, np.eye(4))
+    home, other = Room().keyframe(0, np.eye(4)), Room(seed=1).keyframe(0, np.eye(4))
     rng = np.random.default_rng(0)
     poster = rng.permutation(len(home.points))[:30]   # where it is, all of it is as it was there
     room = np.arange(len(poster), len(other.points))
@@ -96,14 +96,14 @@ def test_a_poster_that_hangs_in_another_room_is_not_that_room(saved):
     seen = replace(other.features, ids=np.arange(len(other.points)),
                    pixels=mixed(home.features.pixels, other.features.pixels),
                    descriptors=mixed(home.features.descriptors, other.features.descriptors))
-    place = replace(home, features=seen, points=mixed(home.points, other.points),
-                    variance=np.full(len(other.points), 1e-4))
+    mixed_up = replace(home, features=seen, points=mixed(home.points, other.points),
+                       variance=np.full(len(other.points), 1e-4))
     search = MapSearch(saved, CONFIG)
-    found = search.find(place, np.empty((0, 0), np.uint8))
-    assert isinstance(found, Sighting) and found.inliers >= 25   # it is recognised, and yet
+    found = search.find(mixed_up, np.empty((0, 0), np.uint8))
+    assert isinstance(found, MapMatch) and found.inliers >= 25   # it is recognised, and yet
     assert found.share < CONFIG.localize_share
     there = search.find(home, np.empty((0, 0), np.uint8))
-    assert isinstance(there, Sighting) and there.share > 0.9
+    assert isinstance(there, MapMatch) and there.share > 0.9
 
 
 class Stream:
@@ -130,7 +130,7 @@ def sighting(keyframe, map_from_stream, share=0.6, second=0, inliers=60):
         depths[:, None])
     placed = map_from_stream @ node
     points = local @ placed[:3, :3].T + placed[:3, 3]
-    return Sighting(keyframe, placed, 3.0, inliers, share, second, SeenLandmarks(
+    return MapMatch(keyframe, placed, 3.0, inliers, share, second, SeenLandmarks(
         points, points - placed[:3, 3], np.full(40, 1e-3), pixels, depths, np.ones(40), camera,
         1.0))
 
@@ -199,9 +199,9 @@ def test_the_map_is_only_read(saved):
 
 def test_a_stream_without_features_is_nowhere(saved):
     room, true = Room(), other_way(1)
-    place = room.place(0, true[0])
-    seen = place.features
-    nothing = replace(place, features=replace(
+    keyframe = room.keyframe(0, true[0])
+    seen = keyframe.features
+    nothing = replace(keyframe, features=replace(
         seen, pixels=seen.pixels[:0], descriptors=seen.descriptors[:0], ids=seen.ids[:0]),
-        points=place.points[:0], variance=place.variance[:0])
+        points=keyframe.points[:0], variance=keyframe.variance[:0])
     assert MapSearch(saved, CONFIG).find(nothing, np.zeros((240, 320), np.uint8)) == 'few matches'

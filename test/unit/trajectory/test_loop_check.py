@@ -1,4 +1,4 @@
-"""Two places that see the same give their similarity; whatever does not agree gives a reason."""
+"""Keyframes that see the same give their similarity; what does not agree gives a reason."""
 
 from dataclasses import replace
 
@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from xsvggt_ros.trajectory.config import TrajectoryConfig
+from xsvggt_ros.trajectory.keyframe import Keyframe
 from xsvggt_ros.trajectory.loop_check import Loop, LoopCheck
-from xsvggt_ros.trajectory.places import Place
 
 
 @pytest.fixture(scope='module')
-def seen() -> tuple[Place, Place, np.ndarray]:
+def seen() -> tuple[Keyframe, Keyframe, np.ndarray]:
     room, (first, second) = Room(), round_way(2)
-    return room.place(3, first), room.place(40, second, scale=1.25), np.linalg.inv(
+    return room.keyframe(3, first), room.keyframe(40, second, scale=1.25), np.linalg.inv(
         first) @ second
 
 

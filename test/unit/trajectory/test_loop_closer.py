@@ -50,17 +50,17 @@ def test_loops_are_off_without_settled_places():
 
 def test_places_that_look_alike_and_lie_elsewhere_are_refused_with_a_reason():
     room, true = Room(), round_way(2 * ROUND)
-    cheat = room.place(1, true[1])
+    cheat = room.keyframe(1, true[1])
     beside = np.eye(4)
     beside[:3, 3] = 0, 1.5, 0
     odometry = true.copy()
     closer = LoopCloser(TrajectoryConfig())
     for snapshot in snapshots(room, true, odometry):
-        number = snapshot.place.keyframe
+        number = snapshot.keyframe.id
         if number == ROUND - 2:   # nothing like keyframe 1, two steps of the circle away
-            snapshot = replace(snapshot, place=wrong(
-                replace(snapshot.place, points=cheat.points, variance=cheat.variance),
-                room.place(1, true[1] @ beside)))
+            snapshot = replace(snapshot, keyframe=wrong(
+                replace(snapshot.keyframe, points=cheat.points, variance=cheat.variance),
+                room.keyframe(1, true[1] @ beside)))
         if number > ROUND - 2:
             break
         closer.add(snapshot)
@@ -74,7 +74,7 @@ def test_memory_is_bounded_and_loops_still_close():
     config = TrajectoryConfig(keyframes=36)
     closer, corrected, odometry, true, _ = closed(4 * ROUND, config)
     assert len(closer.corrections.keyframes) <= 36
-    assert len(closer._album) <= 36 and len(closer._loops) <= 3 * 36
+    assert len(closer._database) <= 36 and len(closer._loops) <= 3 * 36
     assert off(corrected, true) < 0.5 * off(odometry, true)
 
 
@@ -87,8 +87,8 @@ def test_a_keyframe_that_was_only_guessed_is_put_right_by_the_loop():
     odometry[gap:] = odometry[gap - 1] @ jump @ np.linalg.inv(true[gap - 1]) @ true[gap:]
     closer = LoopCloser(TrajectoryConfig())
     for snapshot in snapshots(Room(), true, odometry):
-        if snapshot.place.keyframe == gap:
-            snapshot = replace(snapshot, place=replace(snapshot.place, guessed=True))
+        if snapshot.keyframe.id == gap:
+            snapshot = replace(snapshot, keyframe=replace(snapshot.keyframe, guessed=True))
         closer.add(snapshot)
     closer.close(30)
     corrected = np.array([closer.corrections.pose(number, pose)

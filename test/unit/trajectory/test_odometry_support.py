@@ -126,7 +126,7 @@ def test_how_long_a_metre_is_follows_from_what_was_tracked():
     frames, truth = stream(DARK, unit=0.4)
     odometry = beside(wheels())
     helped, off = run(odometry, frames[:45], truth, unit=0.4)
-    assert odometry.support.metre.units == pytest.approx(0.4, rel=0.1)
+    assert odometry.support.units_per_metre.value == pytest.approx(0.4, rel=0.1)
     assert {one.source for one in helped[20:]} == {'odometry'}
     assert off[44] < 0.2 * alone('optimized', True)[1][44]
 

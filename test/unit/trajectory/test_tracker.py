@@ -32,7 +32,7 @@ def test_a_shift_is_followed():
     image = picture()
     tracker, corners = tracking(image)
     assert len(corners) > 100
-    found = tracker.follow(shifted(image, 3.5, -2.25))
+    found = tracker.track(shifted(image, 3.5, -2.25))
     assert len(found) > 0.8 * len(corners)
     moved = found.pixels - corners[found.ids]
     np.testing.assert_allclose(np.median(moved, axis=0), (3.5, -2.25), atol=0.1)
@@ -44,7 +44,7 @@ def test_a_guess_reaches_what_is_far_away():
     there = shifted(image, 90, 0)
     guess = corners + np.float32([88, 1])
     inside = corners[:, 0] < 200
-    found = tracker.follow(there, guess)
+    found = tracker.track(there, guess)
     assert np.isin(np.flatnonzero(inside), found.ids).mean() > 0.7
     moved = found.pixels - corners[found.ids]
     np.testing.assert_allclose(np.median(moved, axis=0), (90, 0), atol=0.1)
@@ -52,7 +52,7 @@ def test_a_guess_reaches_what_is_far_away():
 
 def test_what_comes_back_elsewhere_is_lost():
     tracker, corners = tracking(picture(seed=1))
-    found = tracker.follow(picture(seed=2))   # another place
+    found = tracker.track(picture(seed=2))   # another place
     assert len(found) < 0.3 * len(corners)
 
 
@@ -69,20 +69,20 @@ def test_images_of_any_size_are_no_error(size):
     image = np.full(size, 100, np.uint8)
     image[::2] = 30
     tracker, corners = tracking(image)
-    assert corners.shape[1:] == (2,) and len(tracker.follow(image)) <= len(corners)
+    assert corners.shape[1:] == (2,) and len(tracker.track(image)) <= len(corners)
 
 
 def test_a_blank_image_has_no_corners_and_loses_all_tracks():
     blank = np.zeros((240, 320), np.uint8)
     tracker, corners = tracking(blank)
-    assert len(corners) == 0 and len(tracker.follow(picture())) == 0
+    assert len(corners) == 0 and len(tracker.track(picture())) == 0
     tracker, _ = tracking(picture())
-    assert len(tracker.follow(blank)) == 0
+    assert len(tracker.track(blank)) == 0
 
 
 def test_an_image_of_another_size_loses_all_tracks():
     tracker, _ = tracking(picture())
-    assert len(tracker.follow(picture(120, 160))) == 0
+    assert len(tracker.track(picture(120, 160))) == 0
 
 
 def test_depth_is_sampled_between_pixels_and_goes_on_at_the_border():

@@ -10,11 +10,11 @@ from xsvggt_ros.trajectory.projection import inverse, motion
 from xsvggt_ros.trajectory.uncertainty import (
     adjoint,
     bounded,
-    carried,
     Drift,
     HALF_NORMAL,
-    located,
     misfit,
+    pose_covariance,
+    propagated,
     RAYLEIGH,
     UNKNOWN,
 )
@@ -58,7 +58,7 @@ def test_a_rotation_that_is_not_known_makes_the_end_of_a_way_unsure_across_it():
     turn = np.diag([0.0, 1e-4, 0.0, 0.0, 0.0, 0.0])   # about y, 0.01 rad
     way = np.eye(4)
     way[2, 3] = 5.0   # ahead
-    np.testing.assert_allclose(np.diag(carried(turn, way))[3:], [25 * 1e-4, 0, 0], atol=1e-12)
+    np.testing.assert_allclose(np.diag(propagated(turn, way))[3:], [25 * 1e-4, 0, 0], atol=1e-12)
 
 
 def test_carried_errors_are_those_of_ways_that_began_wrong():
@@ -70,7 +70,7 @@ def test_carried_errors_are_those_of_ways_that_began_wrong():
         off = inverse(step) @ motion(small) @ step
         errors.append(np.concatenate([[off[2, 1], off[0, 2], off[1, 0]], off[:3, 3]]))
     sampled = 100 * np.cov(np.array(errors).T)
-    expected = carried(first, step)
+    expected = propagated(first, step)
     assert np.abs(sampled - expected).max() < 0.1 * np.abs(expected).max()
 
 
@@ -78,13 +78,13 @@ def test_carried_errors_are_those_of_ways_that_began_wrong():
     np.zeros((6, 6)), np.diag([1e20, 1, 1, 0, 0, 0.0]), -np.eye(6), np.full((6, 6), 1e3),
     np.full((6, 6), np.inf), np.full((6, 6), np.nan)])
 def test_any_information_gives_a_covariance(information):
-    check(located(information))
+    check(pose_covariance(information))
     check(start().step(AHEAD, information, np.eye(4)))
     check(UNKNOWN)
 
 
 def test_well_known_information_is_inverted():
-    np.testing.assert_allclose(located(INFORMATION), np.linalg.inv(INFORMATION), rtol=1e-3,
+    np.testing.assert_allclose(pose_covariance(INFORMATION), np.linalg.inv(INFORMATION), rtol=1e-3,
                                atol=1e-9)
 
 

@@ -183,7 +183,7 @@ class MapOutput:
         folder = settings.save_directory
         try:
             found = landmarks() if landmarks is not None else None
-            others = {ENDING: to_bytes(found)} if found is not None and found.places else {}
+            others = {ENDING: to_bytes(found)} if found is not None and found.keyframes else {}
             ply, tum, *more = save_map(Path(folder).expanduser(), cloud_from_packed(points),
                                        self._poses(), comment, others)
         except (OSError, RuntimeError, ValueError, MemoryError) as error:
@@ -194,7 +194,7 @@ class MapOutput:
         thinned = f', every {self._trajectory.stride}th' if self._trajectory.stride > 1 else ''
         words = f'{ply} ({len(points)} points), {tum} ({len(self._trajectory)} poses{thinned})'
         if found is not None and more:
-            words += f', {more[0]} ({len(found.places)} keyframes)'
+            words += f', {more[0]} ({len(found.keyframes)} keyframes)'
         return words
 
     # Parts ---------------------------------------------------------------------------------------

@@ -14,8 +14,8 @@ from xsvggt_ros.trajectory.history import History
 from xsvggt_ros.trajectory.odometry import Odometry
 
 
-def follow(predicted: Prediction, stream: EvalStream, mode: str,
-           focal_known: bool, correct_depth: bool = True) -> tuple[Prediction, Prediction]:
+def track(predicted: Prediction, stream: EvalStream, mode: str,
+          focal_known: bool, correct_depth: bool = True) -> tuple[Prediction, Prediction]:
     """
     Return a prediction with the poses that `mode` makes of it: final ones, and live ones.
 

@@ -15,7 +15,7 @@ from xsvggt_ros.geometry.similarity import apply_to_pose, scales
 from xsvggt_ros.mapping.trajectory import StampedPose
 from xsvggt_ros.recordings.exports.export import FrameOutput
 from xsvggt_ros.recordings.recording import Recording
-from xsvggt_ros.trajectory.follower import Follower
+from xsvggt_ros.trajectory.camera_tracker import CameraTracker
 from xsvggt_ros.trajectory.landmark_map import landmark_map, LandmarkMap
 from xsvggt_ros.trajectory.localizer import describe_refusals
 from xsvggt_ros.trajectory.projection import inverse
@@ -24,7 +24,7 @@ from xsvggt_ros.trajectory.results import network_frame, tensor_like
 HELD_BYTES = 2 ** 29     # of frames that wait for their final pose
 
 
-class FollowedFrames:
+class TrackedFrames:
     """
     The frames of a recording, located by tracks and given on when their poses are final.
 
@@ -40,9 +40,9 @@ class FollowedFrames:
         mode: 'tracked' or 'optimized'; landmarks: of a saved map, into whose frame and unit all
         is brought if the stream is found in it (with 'optimized').
         """
-        self._follower = Follower(mode, True, correct_depth, landmarks)
-        assert self._follower.history is not None
-        self._history = self._follower.history
+        self._tracker = CameraTracker(mode, True, correct_depth, landmarks)
+        assert self._tracker.history is not None
+        self._history = self._tracker.history
         self._held: deque[FrameOutput] = deque()
         self._bytes, self._held_bytes = 0, held_bytes
         self._sources: Counter[str] = Counter()
@@ -83,7 +83,7 @@ class FollowedFrames:
             odom_from_optical = self._placement.copy()
             odom_from_optical[:3, :3] /= metres
         found = landmark_map(kept, odom_from_optical, metres, is_metric)
-        return found if found.places else None
+        return found if found.keyframes else None
 
     @property
     def sources(self) -> dict[str, int]:
@@ -108,21 +108,21 @@ class FollowedFrames:
                 words += f'; {describe_refusals(localizer.report)}'
         return words
 
-    def follow(self, pixels: np.ndarray, camera: CameraModel | None, result: FrameResult,
-               model_from_source: Tensor) -> FrameResult:
+    def track(self, pixels: np.ndarray, camera: CameraModel | None, result: FrameResult,
+              model_from_source: Tensor) -> FrameResult:
         """Return a frame's result with the trajectory's pose, camera and depth."""
-        estimate = self._follower.follow(
+        estimate = self._tracker.track(
             pixels, camera, network_frame(result, model_from_source))
         self._sources[estimate.source] += 1
         return replace(
             result, camera_from_world=tensor_like(inverse(estimate.world_from_camera), result),
-            intrinsics=tensor_like(self._follower.intrinsics(), result),
-            depth=result.depth * tensor_like(self._follower.depth_factors(), result))
+            intrinsics=tensor_like(self._tracker.intrinsics(), result),
+            depth=result.depth * tensor_like(self._tracker.depth_factors(), result))
 
     def positions(self) -> np.ndarray:
         """Return where all frames are, as it is known by now, [N, 3] in the first camera's."""
-        if self._follower.odometry is not None:
-            self._history.finish(self._follower.odometry)
+        if self._tracker.odometry is not None:
+            self._history.finish(self._tracker.odometry)
         return self._history.final().reshape(-1, 4, 4)[:, :3, 3]
 
     def hold(self, output: FrameOutput, give: Callable[[FrameOutput], None]) -> None:
@@ -137,9 +137,9 @@ class FollowedFrames:
 
     def finish(self, recording: Recording, give: Callable[[FrameOutput], None]) -> None:
         """Give the recording its final poses, and `give` all frames that are left."""
-        if self._follower.odometry is None:
+        if self._tracker.odometry is None:
             return
-        self._history.finish(self._follower.odometry)
+        self._history.finish(self._tracker.odometry)
         self._place()
         poses, larger = self._final()
         recording.poses[:] = [self._posed(pose, live.stamp_ns)
@@ -171,7 +171,7 @@ class FollowedFrames:
         output = self._held.popleft()
         self._bytes -= output_bytes(output)
         camera_from_world = np.linalg.inv(poses[output.number])
-        intrinsics = tensor_like(self._follower.intrinsics(), output.result)
+        intrinsics = tensor_like(self._tracker.intrinsics(), output.result)
         # What was seen beside the axis moves with the focal length that is known by now.
         bend = (output.result.intrinsics / intrinsics)[(0, 1), (0, 1)].to(output.cloud)
         cloud, scale = output.cloud, float(larger[output.number])

@@ -19,13 +19,13 @@ _RANSAC_PIXELS = 2.0     # at 320 pixels
 
 
 @dataclass(frozen=True)
-class Fix:
+class PoseMeasurement:
     """
     A frame's pose [4, 4] and the tracks it is from.
 
     source: 'first', 'tracks', 'matches', 'odometry', 'network' or 'hold'; error: pixels;
-    information: [6, 6] of a small motion, None for a pose that is a guess; others: tracks that do
-    not agree.
+    information: [6, 6] of a small motion, None for a pose that is a guess; outliers: tracks that
+    do not agree.
     """
 
     pose: np.ndarray
@@ -33,10 +33,10 @@ class Fix:
     source: str
     error: float
     information: np.ndarray | None
-    others: Tracks = field(default_factory=Tracks.none)
+    outliers: Tracks = field(default_factory=Tracks.none)
 
 
-class Locator:
+class FrameTracker:
     """Tracks landmarks, and looks for those of the last keyframes when tracks are lost."""
 
     def __init__(self, config: TrajectoryConfig, pixel_scale: float) -> None:
@@ -45,8 +45,8 @@ class Locator:
         self._tracker = Tracker(config)
         self._matcher = Matcher(config.matching_keyframes)
 
-    def locate(self, image: np.ndarray, local_map: LocalMap, last: np.ndarray,
-               guesses: Sequence[np.ndarray]) -> Fix | None:
+    def track(self, image: np.ndarray, local_map: LocalMap, last: np.ndarray,
+              guesses: Sequence[np.ndarray]) -> PoseMeasurement | None:
         """
         Return the pose of a grey image after one at `last`; None if lost.
 
@@ -54,13 +54,13 @@ class Locator:
         """
         self._forget_bad(local_map)
         asked = len(self._tracker.tracks)
-        best: Fix | None = None
-        for place in (None, *guesses):
-            start = None if place is None else self._expected(local_map, place)
-            tracks = self._tracker.follow(image, start)
-            fix = self._fit(tracks, local_map, last if place is None else place, 'tracks')
-            if fix is not None and (best is None or len(fix.tracks) > len(best.tracks)):
-                best = fix
+        best: PoseMeasurement | None = None
+        for guess in (None, *guesses):
+            start = None if guess is None else self._expected(local_map, guess)
+            tracks = self._tracker.track(image, start)
+            measured = self._fit(tracks, local_map, last if guess is None else guess, 'tracks')
+            if measured is not None and (best is None or len(measured.tracks) > len(best.tracks)):
+                best = measured
             if not asked or best is not None and (
                     len(best.tracks) > _PLENTY * asked and best.error < _PRECISE * self._scale):
                 return best if asked else self._by_matching(image, local_map, last)
@@ -107,7 +107,7 @@ class Locator:
         return np.where(local[:, 2:] > 0.01, pixels, tracks.pixels)
 
     def _fit(self, tracks: Tracks, local_map: LocalMap, initial: np.ndarray,
-             source: str) -> Fix | None:
+             source: str) -> PoseMeasurement | None:
         config = self._config
         if len(tracks) < _FEWEST_TRACKS:
             return None
@@ -118,31 +118,31 @@ class Locator:
         fewest = config.fewest_inliers if source == 'tracks' else config.matching_inliers
         if fit is None or fit.inliers.sum() < max(fewest, config.inlier_share * len(tracks)):
             return None
-        return Fix(fit.pose, tracks.chosen(fit.inliers), source, fit.error, fit.information,
-                   tracks.chosen(~fit.inliers))
+        return PoseMeasurement(fit.pose, tracks.chosen(fit.inliers), source, fit.error,
+                               fit.information, tracks.chosen(~fit.inliers))
 
     def _by_matching(self, image: np.ndarray, local_map: LocalMap,
-                     last: np.ndarray) -> Fix | None:
+                     last: np.ndarray) -> PoseMeasurement | None:
         """Return the pose that the features of the last keyframes give."""
         if not self._matcher.recent:
             return None
         corners = self._tracker.corners(image, np.empty((0, 2)), self._config.corners)
         features = self._matcher.describe(image, corners)
-        best: Fix | None = None
+        best: PoseMeasurement | None = None
         for known in reversed(self._matcher.recent):
             here, there = self._matcher.match(features, known)
             tracks = Tracks(known.ids[there], features.pixels[here])
             tracks = tracks.chosen(local_map.known(tracks.ids))
             if len(tracks) < self._config.matching_inliers:
                 continue
-            fix = self._fit_matches(tracks, local_map)
-            if fix is not None and (best is None or len(fix.tracks) > len(best.tracks)):
-                best = fix
+            measured = self._fit_matches(tracks, local_map)
+            if measured is not None and (best is None or len(measured.tracks) > len(best.tracks)):
+                best = measured
             if best is not None and len(best.tracks) > 3 * self._config.matching_inliers:
                 break
         return best
 
-    def _fit_matches(self, tracks: Tracks, local_map: LocalMap) -> Fix | None:
+    def _fit_matches(self, tracks: Tracks, local_map: LocalMap) -> PoseMeasurement | None:
         points = local_map.points(tracks.ids)[0]
         pose = find_pose(points, tracks.pixels.astype(np.float64), local_map.camera,
                          _RANSAC_PIXELS * self._scale)

@@ -9,7 +9,7 @@ from xsvggt_ros.trajectory.landmark_map import LandmarkMap
 from xsvggt_ros.trajectory.localizer import in_own_unit, Localizer
 
 
-class Placing:
+class MapLocalization:
     """
     Takes over what a localizer, which is in another thread, has found; the worker's.
 
@@ -36,12 +36,12 @@ class Placing:
         self._localizer = self._found = self._metres = None
         self._since_ns = self.map_from_stream = None
 
-    def follow(self, pose: np.ndarray, stamp_ns: int, metres: float | None) -> bool:
+    def update(self, pose: np.ndarray, stamp_ns: int, metres: float | None) -> bool:
         """
         Take over what is known by now; return whether that is anything new.
 
         pose: of the camera in the map that the stream's loops make, [4, 4]. metres: see
-        `StreamTrajectory.follow`.
+        `StreamTrajectory.track`.
         """
         found = None if self._localizer is None else self._localizer.map_from_stream
         if found is None or metres is not None and not np.isfinite(metres):
@@ -59,7 +59,7 @@ class Placing:
         return True
 
     @property
-    def localization(self) -> Localization:
+    def state(self) -> Localization:
         """Return what is known of where the stream is."""
         report = None if self._localizer is None else self._localizer.report
         return Localization(self._since_ns, report.confirmations if report else 0,

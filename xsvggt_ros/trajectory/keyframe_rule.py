@@ -20,7 +20,7 @@ class KeyframeRule:
         """Take the tracks and the pose of a new keyframe."""
         self._seen, self._rotation = tracks, pose[:3, :3]
 
-    def wants(self, tracks: Tracks, pose: np.ndarray, camera: np.ndarray, width: int) -> bool:
+    def is_needed(self, tracks: Tracks, pose: np.ndarray, camera: np.ndarray, width: int) -> bool:
         """Return whether a frame at `pose`, in which these tracks are left, is to be one."""
         survivors = len(tracks) / max(1, len(self._seen))
         return (survivors < self._config.survivors

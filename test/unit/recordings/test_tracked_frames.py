@@ -10,7 +10,7 @@ from test_reconstruct import SMALL  # noqa: E402
 from xsvggt_ros.cli.main import main  # noqa: E402
 from xsvggt_ros.geometry import metrics  # noqa: E402
 from xsvggt_ros.mapping.map_files import read_ply, read_tum  # noqa: E402
-from xsvggt_ros.recordings.followed_frames import FollowedFrames  # noqa: E402
+from xsvggt_ros.recordings.tracked_frames import TrackedFrames  # noqa: E402
 from xsvggt_ros.world.synthetic_world import DEMO_SEED, SyntheticWorld  # noqa: E402
 
 FRAMES = 14
@@ -52,29 +52,29 @@ def test_the_map_is_made_with_the_final_poses(runs):
 
 def test_clouds_that_take_too_much_memory_go_into_the_map_early(tmp_path, monkeypatch, capsys):
     held = []
-    hold = FollowedFrames.hold
+    hold = TrackedFrames.hold
 
     def watched(self, *arguments):
         hold(self, *arguments)
         held.append(self._bytes)
 
-    monkeypatch.setattr(FollowedFrames, 'hold', watched)
-    monkeypatch.setattr(FollowedFrames.__init__, '__defaults__', (6_000_000, None))
+    monkeypatch.setattr(TrackedFrames, 'hold', watched)
+    monkeypatch.setattr(TrackedFrames.__init__, '__defaults__', (6_000_000, None))
     assert main([*ARGUMENTS, '--out', str(tmp_path)]) == 0
     assert max(held) <= 6_000_000 and f'tracks {FRAMES - 1}' in capsys.readouterr().out
     assert len(read_ply(tmp_path / 'map.ply')) > 1000 and ratio(tmp_path) < 0.1
 
 
 def test_an_error_in_the_middle_keeps_final_poses_and_their_map(tmp_path, monkeypatch, capsys):
-    follow, calls = FollowedFrames.follow, []
+    track, calls = TrackedFrames.track, []
 
     def failing(self, *arguments):
         calls.append(1)
         if len(calls) == 4:
             raise RuntimeError('out of memory')
-        return follow(self, *arguments)
+        return track(self, *arguments)
 
-    monkeypatch.setattr(FollowedFrames, 'follow', failing)
+    monkeypatch.setattr(TrackedFrames, 'track', failing)
     assert main([*SMALL, '--frames', '9', '--out', str(tmp_path)]) == 1
     assert 'saved 3 frames:' in capsys.readouterr().out
     assert len(read_tum(tmp_path / 'trajectory.tum')) == 3
@@ -85,5 +85,5 @@ def test_nothing_was_seen_nothing_is_finished():
     class Untouched:
         poses = []
 
-    FollowedFrames('optimized', True).finish(Untouched(), None)
+    TrackedFrames('optimized', True).finish(Untouched(), None)
     assert Untouched.poses == []

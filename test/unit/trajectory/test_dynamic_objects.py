@@ -8,11 +8,11 @@ from scenes import CAMERA, way
 from xsvggt_ros.evaluation.hard_streams import HardSource, STREAMS
 from xsvggt_ros.geometry import metrics
 from xsvggt_ros.trajectory.config import TrajectoryConfig
+from xsvggt_ros.trajectory.dynamic_objects import DynamicObjects
 from xsvggt_ros.trajectory.frame import Frame
+from xsvggt_ros.trajectory.frame_tracker import PoseMeasurement
 from xsvggt_ros.trajectory.history import History
 from xsvggt_ros.trajectory.local_map import LocalMap
-from xsvggt_ros.trajectory.locate import Fix
-from xsvggt_ros.trajectory.movers import Movers
 from xsvggt_ros.trajectory.odometry import Odometry
 from xsvggt_ros.trajectory.projection import project, to_camera
 from xsvggt_ros.trajectory.tracker import grey_of, Tracks
@@ -36,8 +36,8 @@ def grid(left, right):
     return np.stack([x.ravel(), y.ravel()], -1).astype(np.float32)
 
 
-def movers(**config):
-    return Movers(TrajectoryConfig(**config), 1.0)
+def objects(**config):
+    return DynamicObjects(TrajectoryConfig(**config), 1.0)
 
 
 def map_with(pixels):
@@ -52,16 +52,16 @@ def fix_of(ids, pixels, moved, shift, source='tracks', pose=None):
     pixels = pixels.copy()
     pixels[moved] += np.asarray(shift, np.float32)
     tracks = Tracks(ids, pixels)
-    return Fix(np.eye(4) if pose is None else pose, tracks.chosen(~moved), source, 0.3,
-               np.eye(6), tracks.chosen(moved))
+    return PoseMeasurement(np.eye(4) if pose is None else pose, tracks.chosen(~moved), source, 0.3,
+                           np.eye(6), tracks.chosen(moved))
 
 
 def test_what_disagrees_together_moves_and_its_landmarks_are_given_up():
     pixels = grid(30, 290)
     local_map, ids = map_with(pixels)
     moved = pixels[:, 0] > 200
-    found = movers()
-    found.watch(texture(0), fix_of(ids, pixels, moved, (9, 0)), local_map, depths)
+    found = objects()
+    found.update(texture(0), fix_of(ids, pixels, moved, (9, 0)), local_map, depths)
     assert len(found) == moved.sum() and found.many is bool(moved.sum() > 0.15 * 350)
     np.testing.assert_array_equal(local_map.known(ids), ~moved)
 
@@ -75,31 +75,31 @@ def test_outliers_that_are_no_thing_are_none(how):
     if how == 'each its own way':
         shift = np.random.default_rng(0).uniform(-60, 60, (moved.sum(), 2))
     source = 'matches' if how == 'by matching' else 'tracks'
-    found = movers()
-    found.watch(texture(0), fix_of(ids, pixels, moved, shift, source), local_map, depths)
+    found = objects()
+    found.update(texture(0), fix_of(ids, pixels, moved, shift, source), local_map, depths)
     assert len(found) == 0 and local_map.known(ids).all()
 
 
 def test_they_are_followed_while_they_move_and_free_when_they_stand_still():
     image = texture(1)
-    found = movers(mover_frames=4)
-    found.follow(image, np.eye(4), CAMERA, depths)
+    found = objects(dynamic_frames=4)
+    found.track(image, np.eye(4), CAMERA, depths)
     found.add(grid(100, 220), np.eye(4), CAMERA, depths)
     count = len(found)
     for step in range(1, 9):
-        found.follow(np.roll(image, 5 * step, axis=1), np.eye(4), CAMERA, depths)
+        found.track(np.roll(image, 5 * step, axis=1), np.eye(4), CAMERA, depths)
     assert len(found) > 0.8 * count
     np.testing.assert_allclose(np.median(found.pixels[:, 0] % 16), (100 + 40) % 16, atol=0.5)
     for _ in range(4):
         assert len(found) > 0
-        found.follow(np.roll(image, 40, axis=1), np.eye(4), CAMERA, depths)
+        found.track(np.roll(image, 40, axis=1), np.eye(4), CAMERA, depths)
     assert len(found) == 0
 
 
 def test_what_a_moving_camera_sees_at_a_wrong_depth_is_not_taken_for_moving():
-    found = movers(mover_frames=3)
+    found = objects(dynamic_frames=3)
     pixels = grid(100, 220)
-    found.follow(texture(1), np.eye(4), CAMERA, depths)
+    found.track(texture(1), np.eye(4), CAMERA, depths)
     found.add(pixels, np.eye(4), CAMERA, depths)
     pose = way(3, np.random.default_rng(0), step=0.2)[2]
     true = np.c_[(pixels - CAMERA[:2, 2]) / CAMERA[[0, 1], [0, 1]], np.ones(len(pixels))] * 2.6
@@ -110,30 +110,30 @@ def test_what_a_moving_camera_sees_at_a_wrong_depth_is_not_taken_for_moving():
 
 
 def test_corners_on_what_moves_are_no_landmarks_and_do_not_spread():
-    found = movers()
+    found = objects()
     image = texture(2)
-    found.follow(image, np.eye(4), CAMERA, depths)
+    found.track(image, np.eye(4), CAMERA, depths)
     found.add(grid(200, 300), np.eye(4), CAMERA, depths)
     corners = np.array([[248, 100], [60, 100], [190, 100]], np.float32)
-    kept = found.without(corners, grid(30, 180), np.eye(4), CAMERA, depths)
+    kept = found.static_corners(corners, grid(30, 180), np.eye(4), CAMERA, depths)
     assert kept.tolist() == [[60, 100]] or kept.tolist() == [[60, 100], [190, 100]]
     # Corners beside those that were only beside: nothing has seen them move.
-    alone = movers()
-    alone.follow(image, np.eye(4), CAMERA, depths)
+    alone = objects()
+    alone.track(image, np.eye(4), CAMERA, depths)
     alone.add(grid(200, 300), np.eye(4), CAMERA, depths, still=3)
-    assert len(alone.without(corners, np.empty((0, 2)), np.eye(4), CAMERA, depths)) == 3
+    assert len(alone.static_corners(corners, np.empty((0, 2)), np.eye(4), CAMERA, depths)) == 3
 
 
 def test_their_number_is_bounded_and_depth_that_is_none_makes_none():
-    found = movers(corners=20)
-    found.follow(texture(3), np.eye(4), CAMERA, depths)
+    found = objects(corners=20)
+    found.track(texture(3), np.eye(4), CAMERA, depths)
     for _ in range(5):
         found.add(grid(30, 290), np.eye(4), CAMERA, depths)
     assert len(found) == 40
-    other = movers()
+    other = objects()
     other.add(grid(30, 290), np.eye(4), CAMERA, lambda pixels: np.full(len(pixels), np.nan))
     assert len(other) == 0
-    found.follow(np.zeros((40, 50), np.uint8), np.eye(4), CAMERA, depths)   # another size
+    found.track(np.zeros((40, 50), np.uint8), np.eye(4), CAMERA, depths)   # another size
     assert len(found) == 0
 
 

@@ -36,7 +36,7 @@ class NetworkFrame:
     depth_error: np.ndarray | None = None
 
 
-class Follower:
+class CameraTracker:
     """
     One stream's odometry, with its camera.
 
@@ -61,8 +61,8 @@ class Follower:
         self._frame: Frame | None = None
         self._model_from_picture = np.eye(3)
 
-    def follow(self, pixels: np.ndarray, camera: CameraModel | None, seen: NetworkFrame,
-               adjust_now: bool = True, view: View | None = None) -> Estimate:
+    def track(self, pixels: np.ndarray, camera: CameraModel | None, seen: NetworkFrame,
+              adjust_now: bool = True, view: View | None = None) -> Estimate:
         """
         Return the pose of a picture, uint8 [H, W, 3] RGB or [H, W] grey, as it came.
 
@@ -83,7 +83,7 @@ class Follower:
             self.history.add(estimate, self.odometry)
         return estimate
 
-    def know_metres(self, metres: float | None) -> None:
+    def set_metres(self, metres: float | None) -> None:
         """Take how many metres a unit of the odometry frame has; None or NaN: not known."""
         support = None if self.odometry is None else self.odometry.support
         if self.odometry is not None and support is not None:

@@ -9,7 +9,7 @@ from test_odometry import errors, room
 
 from xsvggt_ros.geometry.camera_model import CameraModel
 from xsvggt_ros.images.preprocess import Resize
-from xsvggt_ros.trajectory.follower import Follower, GreyView, NetworkFrame
+from xsvggt_ros.trajectory.camera_tracker import CameraTracker, GreyView, NetworkFrame
 
 SIZE = (320, 240)
 
@@ -43,40 +43,40 @@ def bent(image, camera):
 def test_a_lens_changes_nothing(mode):
     camera = lens()
     _, seen = room()
-    follower = Follower(mode, history=True)
+    tracker = CameraTracker(mode, history=True)
     for one in seen[:12]:
-        follower.follow(bent(one.image, camera), camera, network_frame(one))
-    ratio, turn = errors(follower.history.final(), [one.world_from_camera for one in seen[:12]])
+        tracker.track(bent(one.image, camera), camera, network_frame(one))
+    ratio, turn = errors(tracker.history.final(), [one.world_from_camera for one in seen[:12]])
     assert ratio < 0.1 and turn < 0.5
-    np.testing.assert_allclose(follower.intrinsics(), network_frame(seen[0]).intrinsics)
-    assert follower.depth_factors().shape == (84, 112)
+    np.testing.assert_allclose(tracker.intrinsics(), network_frame(seen[0]).intrinsics)
+    assert tracker.depth_factors().shape == (84, 112)
 
 
 @pytest.mark.parametrize('times', [2, 5])
 def test_a_large_picture_is_tracked_smaller(times, monkeypatch):
-    monkeypatch.setattr('xsvggt_ros.trajectory.follower.MAX_WIDTH', 320)
+    monkeypatch.setattr('xsvggt_ros.trajectory.camera_tracker.MAX_WIDTH', 320)
     _, seen = room()
-    follower = Follower('tracked', history=True)
+    tracker = CameraTracker('tracked', history=True)
     for one in seen[:8]:
         network = network_frame(one)
         smaller = np.array(((1 / times, 0, 0.5 / times - 0.5), (0, 1 / times, 0.5 / times - 0.5),
                             (0, 0, 1)))
         large = cv2.resize(one.image, (320 * times, 240 * times), interpolation=cv2.INTER_CUBIC)
-        follower.follow(large, None, replace(
+        tracker.track(large, None, replace(
             network, model_from_source=network.model_from_source @ smaller))
-    ratio, turn = errors(follower.history.final(), [one.world_from_camera for one in seen[:8]])
+    ratio, turn = errors(tracker.history.final(), [one.world_from_camera for one in seen[:8]])
     assert ratio < 0.15 and turn < 0.6
-    np.testing.assert_allclose(follower.intrinsics(), network_frame(seen[0]).intrinsics)
+    np.testing.assert_allclose(tracker.intrinsics(), network_frame(seen[0]).intrinsics)
     assert GreyView().grey(large, None).shape == (240, 320)
 
 
 def test_without_a_calibration_the_focal_length_is_found_on_the_way():
     _, seen = room()
-    follower = Follower('optimized', history=True)
+    tracker = CameraTracker('optimized', history=True)
     for one in seen:
-        follower.follow(one.image, None, network_frame(one, focal=1.07))
+        tracker.track(one.image, None, network_frame(one, focal=1.07))
     true = network_frame(seen[0]).intrinsics[0, 0]
-    assert abs(np.log(follower.intrinsics()[0, 0] / true)) < 0.5 * np.log(1.07)
+    assert abs(np.log(tracker.intrinsics()[0, 0] / true)) < 0.5 * np.log(1.07)
 
 
 def test_a_picture_without_a_lens_is_not_touched_and_one_with_it_is_straightened():

@@ -1,8 +1,8 @@
 """
-What moves by itself: tracks that disagree with the camera's motion, all of them together.
+Dynamic objects: tracks that disagree with the camera's motion, all of them together.
 
-They are followed on, so that no landmark is made of what is known to move, and become free again
-when they have stood still in the world for a while.
+They are tracked further, so that no landmark is made of what is known to move, and become free
+again when they have stood still in the world for a while.
 """
 
 from collections.abc import Callable
@@ -10,8 +10,8 @@ from collections.abc import Callable
 import numpy as np
 
 from xsvggt_ros.trajectory.config import TrajectoryConfig
+from xsvggt_ros.trajectory.frame_tracker import PoseMeasurement
 from xsvggt_ros.trajectory.local_map import LocalMap
-from xsvggt_ros.trajectory.locate import Fix
 from xsvggt_ros.trajectory.pose import find_pose
 from xsvggt_ros.trajectory.projection import project, projection_jacobian, rays, to_camera
 from xsvggt_ros.trajectory.tracker import Tracker, Tracks
@@ -26,7 +26,7 @@ _LATELY = 3              # frames within which a track moved that others are tak
 Depths = Callable[[np.ndarray], np.ndarray]
 
 
-class Movers:
+class DynamicObjects:
     """Tracks on things that move, and since when each has stood still."""
 
     def __init__(self, config: TrajectoryConfig, pixel_scale: float) -> None:
@@ -50,39 +50,40 @@ class Movers:
     @property
     def many(self) -> bool:
         """Return whether they are so many that the camera's own motion may be another one."""
-        return len(self) > self._config.mover_share * self._config.corners
+        return len(self) > self._config.dynamic_share * self._config.corners
 
-    def watch(self, image: np.ndarray, fix: Fix, local_map: LocalMap, depths: Depths) -> None:
+    def update(self, image: np.ndarray, measured: PoseMeasurement, local_map: LocalMap,
+               depths: Depths) -> None:
         """
         Follow them in an image that was located, and take what begins to move.
 
         depths: those of pixels [n, 2] of this image, in the trajectory's unit. Landmarks on what
         begins to move are given up.
         """
-        self.follow(image, fix.pose, local_map.camera, depths)
-        others = fix.others
-        fewest = max(self._config.mover_share * (len(others) + len(fix.tracks)),
+        self.track(image, measured.pose, local_map.camera, depths)
+        outliers = measured.outliers
+        fewest = max(self._config.dynamic_share * (len(outliers) + len(measured.tracks)),
                      self._config.fewest_inliers)
-        if fix.source != 'tracks' or len(others) < fewest:
+        if measured.source != 'tracks' or len(outliers) < fewest:
             return
-        moving = self._together(local_map.points(others.ids)[0], others, local_map.camera)
+        moving = self._together(local_map.points(outliers.ids)[0], outliers, local_map.camera)
         if moving.sum() >= fewest:
-            local_map.give_up(others.ids[moving])
-            self.add(others.pixels[moving], fix.pose, local_map.camera, depths)
+            local_map.give_up(outliers.ids[moving])
+            self.add(outliers.pixels[moving], measured.pose, local_map.camera, depths)
 
-    def without(self, corners: np.ndarray, landmarks: np.ndarray, pose: np.ndarray,
-                camera: np.ndarray, depths: Depths) -> np.ndarray:
+    def static_corners(self, corners: np.ndarray, landmarks: np.ndarray, pose: np.ndarray,
+                       camera: np.ndarray, depths: Depths) -> np.ndarray:
         """
         Return which corners [n, 2] of the last image are not a part of what moves.
 
-        The others are followed from now on. landmarks: pixels [m, 2] of what stands still.
+        The outliers are followed from now on. landmarks: pixels [m, 2] of what stands still.
         """
         moving = self._beside(corners, landmarks)
         self.add(corners[moving], pose, camera, depths, _LATELY)
         return corners[~moving]
 
-    def follow(self, image: np.ndarray, pose: np.ndarray, camera: np.ndarray,
-               depths: Depths) -> None:
+    def track(self, image: np.ndarray, pose: np.ndarray, camera: np.ndarray,
+              depths: Depths) -> None:
         """
         Look for them in an image, taken at `pose` [4, 4]; those that stand still go.
 
@@ -92,7 +93,7 @@ class Movers:
         if not len(before):
             self._tracker.keep(image, before)
             return
-        tracks = self._tracker.follow(image)
+        tracks = self._tracker.track(image)
         kept = np.searchsorted(before.ids, tracks.ids)
         self._keep(kept)
         moved = ~self._agree(tracks.pixels, pose, camera)
@@ -102,7 +103,7 @@ class Movers:
         renewed = moved & seen
         self._anchors[renewed] = pose[:3, 3]
         self._points[renewed] = _world(tracks.pixels[renewed], again[renewed], pose, camera)
-        stay = (self._still < self._config.mover_frames) & (~moved | seen)
+        stay = (self._still < self._config.dynamic_frames) & (~moved | seen)
         self._keep(stay)
         self._tracker.keep(image, tracks.chosen(stay))
 
@@ -113,9 +114,9 @@ class Movers:
         off = project(local, camera) - pixels
         by_depth = np.einsum('nij,nj->ni', projection_jacobian(local, camera),
                              along @ pose[:3, :3])
-        sigma = self._config.mover_error * self._scale
+        sigma = self._config.dynamic_error * self._scale
         squares = (off ** 2).sum(1) - (off * by_depth).sum(1) ** 2 / (
-            (by_depth ** 2).sum(1) + (sigma / self._config.mover_depth) ** 2)
+            (by_depth ** 2).sum(1) + (sigma / self._config.dynamic_depth) ** 2)
         return (squares < sigma ** 2) & (local[:, 2] > _NEAREST)
 
     def _keep(self, chosen: np.ndarray) -> None:

@@ -6,9 +6,10 @@ from scenes import CAMERA
 from test_tracker import picture, shifted, tracking
 
 from xsvggt_ros.trajectory.config import TrajectoryConfig
+from xsvggt_ros.trajectory.keyframe import coarse_depth_at, coarse_points, KeyframeBuilder
+from xsvggt_ros.trajectory.keyframe_database import KeyframeDatabase
 from xsvggt_ros.trajectory.local_map import LocalMap
 from xsvggt_ros.trajectory.matching import Matcher
-from xsvggt_ros.trajectory.places import Album, coarse_points, joined_depth, PlaceMaker
 from xsvggt_ros.trajectory.projection import project
 from xsvggt_ros.trajectory.tracker import Tracks
 
@@ -16,7 +17,7 @@ from xsvggt_ros.trajectory.tracker import Tracks
 def made(window=2, keyframes=4):
     """Return the snapshots of a camera that stands before a wall, and its map."""
     local_map = LocalMap(CAMERA, TrajectoryConfig(), True, 1.0)
-    maker, matcher, snapshots = PlaceMaker(window), Matcher(1), []
+    maker, matcher, snapshots = KeyframeBuilder(window), Matcher(1), []
     image = picture()
     _, corners = tracking(image)
     for keyframe in range(keyframes):
@@ -31,58 +32,58 @@ def made(window=2, keyframes=4):
     return snapshots, local_map
 
 
-def test_a_place_is_settled_when_the_window_has_passed_with_landmarks_as_they_are_then():
+def test_a_keyframe_is_settled_when_the_window_has_passed_with_landmarks_as_they_are_then():
     snapshots, local_map = made()
     assert [len(one.settled) for one in snapshots] == [0, 0, 1, 1]
-    place = snapshots[2].settled[0]
-    assert place.keyframe == 0 == place.features.keyframe
-    assert np.allclose(place.points[:, 2], 2.0)
-    assert np.allclose(project(place.points, CAMERA), place.features.pixels, atol=1e-3)
-    assert snapshots[3].keyframes.tolist() == [0, 1, 2, 3]
+    keyframe = snapshots[2].settled[0]
+    assert keyframe.id == 0 == keyframe.features.keyframe
+    assert np.allclose(keyframe.points[:, 2], 2.0)
+    assert np.allclose(project(keyframe.points, CAMERA), keyframe.features.pixels, atol=1e-3)
+    assert snapshots[3].ids.tolist() == [0, 1, 2, 3]
     assert np.array_equal(snapshots[3].poses[-1], local_map.pose(3))
 
 
 def test_landmarks_that_are_gone_are_nowhere():
     snapshots, local_map = made(window=1, keyframes=1)
-    place = snapshots[0].place
+    keyframe = snapshots[0].keyframe
     empty = LocalMap(CAMERA, TrajectoryConfig(), True, 1.0)
     empty.add_keyframe(0, np.eye(4), Tracks.none())
-    assert np.isnan(PlaceMaker(1)._located(place, empty).points).all()
+    assert np.isnan(KeyframeBuilder(1)._with_landmarks(keyframe, empty).points).all()
 
 
 def test_the_album_finds_the_place_that_looks_the_same_shifted_too():
-    album = Album()
-    assert album.alike(np.zeros((15, 20), np.float32))[0].size == 0
+    database = KeyframeDatabase()
+    assert database.scores(np.zeros((15, 20), np.float32))[0].size == 0
     images = [picture(seed=seed) for seed in range(5)]
-    places = {seed: made_of(image, seed) for seed, image in enumerate(images)}
-    for place in places.values():
-        album.add(place)
+    keyframes = {seed: made_of(image, seed) for seed, image in enumerate(images)}
+    for keyframe in keyframes.values():
+        database.add(keyframe)
     for seed, image in enumerate(images):
-        keyframes, alike = album.alike(made_of(shifted(image, 32, -16), 9).thumbnail)
-        assert keyframes[np.argmax(alike)] == seed and alike.max() > 0.7
-    album.remove(3)
-    assert len(album) == 4 and 3 not in album and 2 in album
-    assert 3 not in album.alike(places[3].thumbnail)[0]
+        ids, scores = database.scores(made_of(shifted(image, 32, -16), 9).thumbnail)
+        assert ids[np.argmax(scores)] == seed and scores.max() > 0.7
+    database.remove(3)
+    assert len(database) == 4 and 3 not in database and 2 in database
+    assert 3 not in database.scores(keyframes[3].thumbnail)[0]
 
 
 def made_of(image, keyframe):
     local_map = LocalMap(CAMERA, TrajectoryConfig(), True, 1.0)
     local_map.add_keyframe(keyframe, np.eye(4), Tracks.none())
-    return PlaceMaker(1).snapshot(
+    return KeyframeBuilder(1).snapshot(
         image, np.ones((24, 32), np.float32), np.diag([0.1, 0.1, 1.0]),
-        Matcher(1).describe(image, np.empty((0, 2), np.float32)), local_map, False).place
+        Matcher(1).describe(image, np.empty((0, 2), np.float32)), local_map, False).keyframe
 
 
 def test_coarse_depth_is_that_of_the_map_it_is_from():
-    place = made_of(picture(), 0)
-    points = coarse_points(place)
+    keyframe = made_of(picture(), 0)
+    points = coarse_points(keyframe)
     pixels = project(points, CAMERA)
     assert len(points) == 300 and np.allclose(points[:, 2], 1.0)
     assert pixels.min() == pytest.approx(7.5, abs=0.5)   # the centre of the first cell
-    assert np.allclose(joined_depth(place, pixels), 1.0)
-    assert np.isnan(joined_depth(place, np.array([[-1.0, 5.0], [5.0, 240.0]]))).all()
+    assert np.allclose(coarse_depth_at(keyframe, pixels), 1.0)
+    assert np.isnan(coarse_depth_at(keyframe, np.array([[-1.0, 5.0], [5.0, 240.0]]))).all()
 
 
 def test_an_image_of_one_colour_looks_like_nothing():
-    place = made_of(np.full((240, 320), 90, np.uint8), 0)
-    assert np.isfinite(place.thumbnail).all() and np.abs(place.thumbnail).max() < 1e-3
+    keyframe = made_of(np.full((240, 320), 90, np.uint8), 0)
+    assert np.isfinite(keyframe.thumbnail).all() and np.abs(keyframe.thumbnail).max() < 1e-3

@@ -11,7 +11,7 @@ from xsvggt_ros.cli.main import main
 from xsvggt_ros.console.errors import ToolError
 from xsvggt_ros.evaluation.eval_streams import prepare, WorldSource
 from xsvggt_ros.evaluation.evaluation import score
-from xsvggt_ros.evaluation.followed import follow
+from xsvggt_ros.evaluation.tracking import track
 from xsvggt_ros.world.synthetic_world import SPLITS
 
 
@@ -41,7 +41,7 @@ def test_pictures_are_kept_for_tracking_alone(stream):
 @pytest.mark.parametrize('mode', ['tracked', 'optimized'])
 def test_true_depth_gives_true_poses(stream, mode):
     predicted = jittering(stream)
-    for run in follow(predicted, stream, mode, focal_known=True):
+    for run in track(predicted, stream, mode, focal_known=True):
         scores = score(run, stream)
         assert scores.rotation_deg < 0.5 and scores.focal_error < 1e-6
         assert scores.rpe_translation < 0.2 * score(predicted, stream).rpe_translation
@@ -53,11 +53,11 @@ def test_a_focal_length_that_nobody_knows_is_the_networks_first(stream):
     cameras = stream.intrinsics.copy()
     cameras[:, (0, 1), (0, 1)] *= 1.1
     predicted = replace(jittering(stream), intrinsics=cameras)
-    _, live = follow(predicted, stream, 'optimized', focal_known=False)
+    _, live = track(predicted, stream, 'optimized', focal_known=False)
     assert live.intrinsics[0, 0, 0] == pytest.approx(1.1 * stream.intrinsics[0, 0, 0])
     unknown = replace(stream, intrinsics=np.full((12, 3, 3), np.nan))
     with pytest.raises(ToolError, match='--focal unknown'):
-        follow(predicted, unknown, 'optimized', focal_known=True)
+        track(predicted, unknown, 'optimized', focal_known=True)
 
 
 def test_the_command_reports_final_and_live_poses_apart(tmp_path, capsys):
