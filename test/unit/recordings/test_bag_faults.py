@@ -1,5 +1,8 @@
 """Bags as they are in the field: foreign channels, cut off, damaged, two cameras, odd stamps."""
 
+import contextlib
+import os
+import sqlite3
 import sys
 
 import numpy as np
@@ -210,10 +213,45 @@ def test_images_stay_images_whatever_lies_beside_them(tmp_path):
     assert stamps_of(folder) == STAMPS
 
 
-def test_a_path_that_sqlite_misreads_is_named(tmp_path):
-    folder = write_ros2(tmp_path / 'bag', items(), 'SQLITE3').rename(tmp_path / 'what?')
-    with pytest.raises(ToolError, match="cannot open a path with '\\?'"):
-        open_source(folder)
+def test_a_sqlite_file_may_have_any_name_and_stays_open_no_longer_than_it_is_read(tmp_path):
+    made = next(write_ros2(tmp_path / 'bag', items(), 'SQLITE3').glob('*.db3'))
+    path = made.rename(tmp_path / 'what? #1 50% \udcff.sqlite')
+    before = set(os.listdir('/proc/self/fd'))
+    for _ in range(3):
+        assert stamps_of(path) == STAMPS
+    assert len(set(os.listdir('/proc/self/fd'))) == len(before)
+
+
+@pytest.mark.parametrize('change, words', [
+    ('UPDATE topics SET name = NULL', 'cannot be read: .*name'),
+    ('DROP TABLE topics', 'cannot be read: no such table: topics'),
+    ('ALTER TABLE messages DROP COLUMN data', 'none of the 5 messages .* a.db3: .*such column'),
+    ("UPDATE messages SET data = 'text'", 'none of the 5 messages .* a.db3: .*no time or no'),
+    ("UPDATE topics SET serialization_format = 'json'", "(?s)no colour .*are 'json', not ROS's")])
+def test_tables_that_are_others_than_rosbag2_s_are_one_line(tmp_path, change, words):
+    path = tables(tmp_path, change)
+    with pytest.raises(ToolError, match=words):
+        open_source(path)
+
+
+@pytest.mark.parametrize('change, left', [
+    ('DROP TABLE message_definitions', STAMPS), ('DELETE FROM message_definitions', STAMPS),
+    ('UPDATE messages SET data = NULL WHERE id = 3', [*STAMPS[:1], *STAMPS[2:]]),
+    ("UPDATE messages SET timestamp = 'noon' WHERE id = 3", [*STAMPS[:1], *STAMPS[2:]])])
+def test_what_tables_lack_costs_itself(tmp_path, change, left):
+    source = open_source(tables(tmp_path, change))
+    assert [frame.stamp_ns for frame in source.frames()] == left
+    assert ('some messages have no time' in source.describe_skipped()) == (left != STAMPS)
+
+
+def tables(folder, change):
+    """Return a SQLite file of ROS 2 of which tables were changed."""
+    made = next(write_ros2(folder / 'bag', items(), 'SQLITE3').glob('*.db3'))
+    with contextlib.closing(sqlite3.connect(made)) as database:
+        database.executescript('PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = '
+                               "replace(sql, ' NOT NULL', ''); PRAGMA writable_schema = RESET")
+        database.executescript(change)
+    return made.rename(folder / 'a.db3')
 
 
 # Stamps ------------------------------------------------------------------------------------------

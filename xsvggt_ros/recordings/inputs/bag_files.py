@@ -3,8 +3,11 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
+import os
 from pathlib import Path
+import sqlite3
 from typing import Any, Protocol, TypeVar
+from urllib.parse import quote
 
 from xsvggt_ros.console.optional import need
 from xsvggt_ros.recordings.inputs.bag_types import (
@@ -185,19 +188,89 @@ class McapFile:
                     yield schemas.get(channel.schema_id), channel, record
 
 
-# SQLite and ROS 1 --------------------------------------------------------------------------------
+# SQLite ------------------------------------------------------------------------------------------
 
-class RosbagsFile:
-    """A SQLite file of ROS 2 or a bag of ROS 1."""
+class SqliteFile:
+    """A SQLite file of ROS 2: its tables as rosbag2_storage_sqlite3 documents and writes them."""
 
-    def __init__(self, path: Path, is_ros1: bool) -> None:
+    def __init__(self, path: Path) -> None:
+        """Open a file and list its topics; raises BagError."""
+        need_rosbags()   # for the messages in it; its own reader of files leaves each file open
+        self.path = path
+        self.topics: dict[str, BagTopic] = {}
+        self.span = (0, 0)
+        self.fault = ''
+        self._types = MessageTypes()
+        self._ids: dict[str, dict[int, str]] = {}           # of topics, with their types
+        self._definitions: dict[str, tuple[str, str]] = {}  # of types: encoding and text
+        try:
+            with closing(self._opened()) as database:
+                self._list(database)
+                self._read_definitions(database)
+        except Exception as error:   # of SQLite, and for bytes that nobody thought of
+            raise BagError(f'{path}: cannot be read: {short_words(error)}') from error
+
+    def messages(self, topic: str) -> Iterator[BagMessage]:
+        """Yield the messages of a topic in the order of their log times."""
+        types = self._ids.get(topic, {})
+        decoders = {key: self._types.decoder(
+            kind, self._definitions.get(kind, ('', ''))[1],
+            _KINDS.get(self._definitions.get(kind, ('', ''))[0], 'msg'), 'cdr')
+            for key, kind in types.items()}
+        for key, log_ns, data in guarded(self, self._rows(tuple(types))):
+            if isinstance(log_ns, int) and isinstance(data, bytes):
+                yield BagMessage(log_ns, types[key], data, decoders[key])
+            else:
+                self.fault = self.fault or 'it is damaged: some messages have no time or no bytes'
+
+    def _opened(self) -> sqlite3.Connection:
+        place = quote(os.fsencode(self.path))
+        return sqlite3.connect(f'file:{place}?mode=ro&immutable=1', uri=True,
+                               check_same_thread=False)
+
+    def _rows(self, ids: tuple[int, ...]) -> Iterator[tuple[int, Any, Any]]:
+        if ids:
+            with closing(self._opened()) as database:
+                yield from database.execute(
+                    'SELECT topic_id, timestamp, data FROM messages WHERE topic_id IN '
+                    f'({", ".join("?" * len(ids))}) ORDER BY timestamp', ids)
+
+    def _list(self, database: sqlite3.Connection) -> None:
+        counts = dict(database.execute('SELECT topic_id, COUNT(*) FROM messages GROUP BY 1'))
+        for key, name, kind, encoding in database.execute(
+                'SELECT id, name, type, serialization_format FROM topics ORDER BY id'):
+            if not isinstance(name, str) or not isinstance(kind, str):
+                raise ValueError(f'topic {key} has no name or no type')
+            topic = self.topics.setdefault(name, BagTopic(name, normal_type(kind)))
+            topic.count += counts.get(key, 0)
+            if encoding == 'cdr':
+                self._ids.setdefault(name, {})[key] = normal_type(kind)
+            else:
+                topic.fault = f"its messages are '{encoding}', not ROS's"
+        (start, end), = database.execute('SELECT MIN(timestamp), MAX(timestamp) FROM messages')
+        if isinstance(start, int) and isinstance(end, int):
+            self.span = start, end
+
+    def _read_definitions(self, database: sqlite3.Connection) -> None:
+        if database.execute('PRAGMA table_info(message_definitions)').fetchall():   # since Iron
+            self._definitions = {normal_type(str(kind)): (str(encoding), str(text or ''))
+                                 for kind, encoding, text in database.execute(
+                'SELECT topic_type, encoding, encoded_message_definition '
+                'FROM message_definitions')}
+
+
+# ROS 1 -------------------------------------------------------------------------------------------
+
+class Ros1File:
+    """A bag of ROS 1."""
+
+    def __init__(self, path: Path) -> None:
         """Open a file and list its topics; raises BagError."""
         need_rosbags()
         self.path = path
         self.topics: dict[str, BagTopic] = {}
         self.fault = ''
-        self._is_ros1 = is_ros1
-        self._types = MessageTypes(is_ros1)
+        self._types = MessageTypes(is_ros1=True)
         with closing(self._opened()) as reader:
             for connection in reader.connections:
                 topic = self.topics.setdefault(
@@ -216,28 +289,20 @@ class RosbagsFile:
             for connection, log_ns, data in guarded(self, reader.messages(connections)):
                 decode = decoders.get(connection.id)
                 if decode is None:
-                    definition = connection.msgdef
-                    kind = 'idl' if definition.format.name == 'IDL' else 'msg'
                     decode = decoders[connection.id] = self._types.decoder(
-                        connection.msgtype, definition.data, kind,
-                        'ros1' if self._is_ros1 else 'cdr')
+                        connection.msgtype, connection.msgdef.data, 'msg', 'ros1')
                 yield BagMessage(log_ns, connection.msgtype, data, decode)
 
     def _opened(self) -> Any:
-        from rosbags import rosbag1, rosbag2
+        from rosbags import rosbag1
 
         try:
-            if not self._is_ros1 and set(str(self.path)) & set('?#%'):
-                raise ValueError("SQLite cannot open a path with '?', '#' or '%'; rename it")
-            suffix_ok = self._is_ros1 or self.path.suffix == '.db3'
-            if not suffix_ok:
-                raise ValueError('a SQLite file of ROS 2 must be called .db3; rename it')
-            reader = (rosbag1 if self._is_ros1 else rosbag2).Reader(self.path)
+            reader = rosbag1.Reader(self.path)
             reader.open()
-        except Exception as error:   # the library's own, SQLite's, and of bytes nobody thought of
+        except Exception as error:   # the library's own, and of bytes nobody thought of
             hint = '; rosbag reindex makes its index' if 'indexed' in str(error) else ''
-            words = ' '.join(str(error).split()) or type(error).__name__
-            raise BagError(f'{self.path}: cannot be read: {words}{hint}') from error
+            raise BagError(
+                f'{self.path}: cannot be read: {short_words(error)}{hint}') from error
         return reader
 
 
@@ -246,8 +311,10 @@ def open_bag_file(path: Path) -> BagFile:
     kind = bag_kind(path)
     if kind == 'mcap':
         return McapFile(path)
-    if kind in ('sqlite', 'ros1'):
-        return RosbagsFile(path, kind == 'ros1')
+    if kind == 'sqlite':
+        return SqliteFile(path)
+    if kind == 'ros1':
+        return Ros1File(path)
     raise BagError(f'{path}: neither an MCAP, a SQLite file of ROS 2 nor a ROS 1 bag, by how it '
                    'begins')
 

@@ -44,9 +44,9 @@ class BagSource:
         self._wanted_rate, self._limit = rate, count
         first = next(self._images(), None)
         if first is None:
+            why = '; '.join([self.skipped.describe(), *self._bag.faults]).strip('; ')
             raise BagError(f'{path}: none of the {self.topic.count} messages on '
-                           f'{self.topic.name} can be read as an image. '
-                           f'{self.skipped.describe()}')
+                           f'{self.topic.name} can be read as an image. {why}')
         for fault in self._bag.faults:
             _log.warning('%s', fault)
         self._size = first[1].shape[1], first[1].shape[0]
