@@ -55,14 +55,17 @@ def correction(seen: Seen, log_scale: float, size: tuple[int, int],
     places = pixels[surest] @ depth_from_image[:2, :2].T + depth_from_image[:2, 2]
     length = _LENGTH * image_width * depth_from_image[0, 0]
     clipped = np.clip(ratio, -3 * amplitude, 3 * amplitude)   # of outliers, little
-    covariance = amplitude ** 2 * _kernel(places, places, length)
+    x, y = places.T / length
+    covariance = amplitude ** 2 * np.exp(
+        -0.5 * (np.subtract.outer(x, x) ** 2 + np.subtract.outer(y, y) ** 2))
     covariance[np.diag_indices(len(ratio))] += variance + _NOISE ** 2
+    solved = amplitude ** 2 * np.linalg.solve(covariance, clipped)
+    # On a grid the kernel is a product of one over columns and one over rows.
     rows = max(2, round(_GRID * height / width))
-    x, y = np.meshgrid(np.linspace(0, width - 1, _GRID), np.linspace(0, height - 1, rows))
-    grid = np.stack([x.ravel(), y.ravel()], -1)
-    field = amplitude ** 2 * _kernel(grid, places, length) @ np.linalg.solve(covariance, clipped)
-    field = field.reshape(rows, _GRID).astype(np.float32)
-    return np.exp(log_scale + _enlarged(field, size)).astype(np.float32)
+    by_column = _kernel(np.linspace(0, width - 1, _GRID) / length, x)
+    by_row = _kernel(np.linspace(0, height - 1, rows) / length, y)
+    field = ((by_row * solved) @ by_column.T).astype(np.float32)
+    return np.exp(log_scale + _enlarged(field, size))
 
 
 def _amplitude(ratio: np.ndarray) -> float:
@@ -71,9 +74,8 @@ def _amplitude(ratio: np.ndarray) -> float:
     return float(min(np.sqrt(max(0.0, spread ** 2 - _QUIET ** 2)), _LOUDEST))
 
 
-def _kernel(first: np.ndarray, second: np.ndarray, length: float) -> np.ndarray:
-    squares = ((first[:, None] - second[None]) ** 2).sum(-1)
-    return np.exp(-0.5 * squares / length ** 2)
+def _kernel(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    return np.exp(-0.5 * np.subtract.outer(first, second) ** 2)
 
 
 def _enlarged(field: np.ndarray, size: tuple[int, int]) -> np.ndarray:
