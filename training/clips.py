@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from training.rooms import RANDOM_VIEWS, Rooms, VIEWS
 from xsvggt_ros.geometry.se3 import invert_transform
 
-_LONGEST_STRIDE = 3   # views of a way between two frames of a clip
+_LONGEST_STRIDE = 3   # views of a path between two frames of a clip
 
 
 @dataclass
@@ -33,7 +33,7 @@ def draw_clips(rooms: Rooms, rng: np.random.Generator, count: int, frames: int,
     """
     Return `count` clips of `frames` frames each, drawn by `rng`.
 
-    `path_share` of them follow a camera's way; the others jump about their room at random.
+    `path_share` of them follow a camera's path; the others jump about their room at random.
     """
     room = rng.integers(len(rooms), size=count)
     view = np.stack([draw_views(rng, frames, rng.uniform() < path_share) for _ in range(count)])
@@ -61,7 +61,7 @@ def draw_views(rng: np.random.Generator, frames: int, along_path: bool) -> np.nd
         stride = rng.integers(1, min(_LONGEST_STRIDE, (path_views - 1) // max(frames - 1, 1)) + 1)
         start = rng.integers(path_views - stride * (frames - 1))
         views = RANDOM_VIEWS + start + stride * np.arange(frames)
-        return views if rng.uniform() < 0.5 else views[::-1]   # a way leads both ways
+        return views if rng.uniform() < 0.5 else views[::-1]   # a path leads both ways
     return rng.choice(VIEWS, frames, replace=frames > VIEWS)
 
 

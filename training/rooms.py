@@ -1,7 +1,7 @@
 """
 The training set: views of synthetic rooms, rendered once and kept in memory-mapped files.
 
-A room has `RANDOM_VIEWS` views from anywhere and `PATH_VIEWS` in the order of a camera's way. Any
+A room has `RANDOM_VIEWS` views from anywhere and `PATH_VIEWS` in the order of a camera's path. Any
 choice of them is a clip, so that a few thousand rooms hold more clips than can ever be seen.
 """
 
@@ -17,7 +17,7 @@ from xsvggt_ros.world.synthetic_world import SyntheticWorld
 
 RANDOM_VIEWS = 28
 PATH_VIEWS = 36
-PATH_PERIOD = 0.4   # seconds between the views of a way
+PATH_PERIOD = 0.4   # seconds between the views of a path
 OVERSAMPLING = 2    # pictures are rendered this much larger and averaged
 VIEWS = RANDOM_VIEWS + PATH_VIEWS
 

@@ -56,7 +56,7 @@ class Plan:
     short_clips: tuple[int, ...] = (2, 4, 6)       # at first
     long_clips: tuple[int, ...] = (4, 8, 16)       # in the end
     long_from: float = 0.6           # share of the steps after which clips are long, rates fall
-    path_share: float = 0.5          # of the long clips follow a way; of the short ones half that
+    path_share: float = 0.5          # of the long clips follow a path; of the short ones half that
     learning_rate: float = 1.5e-3    # AdamW
     muon_rate: float = 1.2e-2        # Muon, for the matrices of the aggregator's blocks
     weight_decay: float = 0.02

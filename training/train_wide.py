@@ -38,7 +38,7 @@ from xsvggt_ros.model.weight_files import CheckpointError, TRAINING_KEY
 
 STATE_FILE = 'wide_state.pt'
 _MUON_MATRICES = ('frame_blocks', 'global_blocks')
-_STAGES = (   # from which share of the training on: frames of a clip, share along a way
+_STAGES = (   # from which share of the training on: frames of a clip, share along a path
     (0.0, (2, 4, 8, 12), 0.5),
     (0.25, (4, 8, 16, 24), 0.7),
     (0.9, (8, 12, 16, 24, 48), 0.9))

@@ -61,7 +61,7 @@ def validate_rooms(model: StreamVGGT, ring: Ring, device: torch.device) -> dict[
 
 def _validate_clip(model: StreamVGGT, ring: Ring, slot: int,
                    device: torch.device) -> dict[str, float]:
-    """Return the errors along one way."""
+    """Return the errors along one path."""
     clips, predicted = _predict_slot(model, ring, slot, device)
     height, width = clips.depth.shape[-2:]
     camera_from_world, _ = pose_encoding_to_camera(predicted.poses[-1, 0].cpu().double(), height,
@@ -86,7 +86,7 @@ def _validate_clip(model: StreamVGGT, ring: Ring, slot: int,
 
 def _predict_slot(model: StreamVGGT, ring: Ring, slot: int,
                   device: torch.device) -> tuple[Clips, ClipPrediction]:
-    """Return the way in a slot and what the network says about it."""
+    """Return the path in a slot and what the network says about it."""
     clips = ring.clips_of_slots(np.array([slot]), np.arange(_FRAMES)[None], 84)
     with torch.autocast(device.type, torch.bfloat16):
         return clips, predict_clips(model, clips.images.to(device), range(0, _FRAMES, _DENSE))

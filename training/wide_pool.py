@@ -169,9 +169,9 @@ class RoomPool:
 
 def _views(rng: np.random.Generator, frames: int, along: bool) -> np.ndarray:
     """
-    Return the frames [S] of a clip: along a way, or in any order.
+    Return the frames [S] of a clip: along a path, or in any order.
 
-    More frames than a way of 24 has are of both ways through a room, one behind the other.
+    More frames than a path of 24 has are of both ways through a room, one behind the other.
     """
     half = FRAMES // 2
     start, long = 0, FRAMES
@@ -238,7 +238,7 @@ def _wide_room(number: int, textures: Textures) -> dict[str, np.ndarray]:
 
 
 def _old_room(number: int) -> dict[str, np.ndarray]:
-    """Return a room of the synthetic world: half of the frames along a way, half from anywhere."""
+    """Return a room of the synthetic world: half its frames along a path, half from anywhere."""
     seeds = SPLITS['train'] if number < FIRST_UNSEEN else SPLITS['validation']
     seed = seeds[number // _OLD_EVERY % len(seeds)]
     world = SyntheticWorld(seed, 2 * WIDTH, 2 * height_of(number), clean=True)

@@ -385,7 +385,7 @@ def test_a_full_map_says_so_once_and_what_to_do(make_output):
         output.add(header(second), lambda: some_cloud(second), pose(0.0), None, settings)
     assert len(told) == 1
     assert all(word in told[0] for word in ('full', 'map.voxel_size', 'map.max_points', '~/reset'))
-    assert output.report.fill.points <= output.report.fill.places == 64
+    assert output.report.fill.points <= output.report.fill.capacity == 64
 
 
 def test_a_map_that_fails_does_not_take_the_stream_with_it(make_output, monkeypatch):

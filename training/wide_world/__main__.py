@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def write_rooms(out: Path, numbers: Sequence[int], frames: int, textures: Textures) -> None:
-    """Write a way of `frames` frames through each room to a folder in `out`; raise ToolError."""
+    """Write a path of `frames` frames through each room to a folder in `out`; raise ToolError."""
     for number in numbers:
         clip = WideRoom(number, textures).clip(frames, _SIZE)
         camera = Intrinsics.from_field_of_view(*_SIZE, float(clip.fields_of_view[1]))

@@ -1,4 +1,4 @@
-"""Cameras of the wide world: lenses, and the ways that hands and robots take them."""
+"""Cameras of the wide world: lenses, and the paths that hands and robots take them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from training.wide_world.scene import Scene
 _SIZES = ((112, 84), (112, 84), (112, 84), (112, 70), (112, 56), (112, 112))
 _CLEARANCE = 0.28      # metres that a camera keeps from what there is
 _TRIES = 24
-_CHOICE = 3            # ways that are free, of which the one with most to see is taken
+_CHOICE = 3            # paths that are free, of which the one with most to see is taken
 Sees = Callable[[np.ndarray, np.ndarray], np.ndarray]    # origins, directions -> distances
 
 
@@ -34,7 +34,7 @@ class Shot:
 def draw_shot(rng: np.random.Generator, scene: Scene, sees: Sees, frames: int,
               size: tuple[int, int] | None = None) -> Shot:
     """
-    Return a shot of `frames` frames along a way that runs into nothing.
+    Return a shot of `frames` frames along a path that runs into nothing.
 
     `size` is width and height in pixels; without it, one of several is drawn.
     """
@@ -43,13 +43,13 @@ def draw_shot(rng: np.random.Generator, scene: Scene, sees: Sees, frames: int,
         np.deg2rad(65), np.deg2rad(9))
     wide = float(np.clip(wide, np.deg2rad(45), np.deg2rad(110)))
     focal = max(width, height) / 2 / np.tan(wide / 2)
-    way, period = _draw_way(rng, scene, sees, frames)
+    path, period = _draw_path(rng, scene, sees, frames)
     times = period * np.arange(frames)
     if rng.uniform() < 0.5:
         times = times[::-1]
-    poses = way(times)
+    poses = path(times)
     step = 0.01
-    before, after = way(times - step), way(times + step)
+    before, after = path(times - step), path(times + step)
     back = poses[:, :3, :3].transpose(0, 2, 1)
     linear = np.einsum('fij,fj->fi', back, (after - before)[:, :3, 3]) / (2 * step)
     spin = back @ (after - before)[:, :3, :3] / (2 * step)
@@ -60,37 +60,37 @@ def draw_shot(rng: np.random.Generator, scene: Scene, sees: Sees, frames: int,
                 exposure, readout)
 
 
-def _draw_way(rng: np.random.Generator, scene: Scene, sees: Sees,
-              frames: int) -> tuple[Callable[[np.ndarray], np.ndarray], float]:
+def _draw_path(rng: np.random.Generator, scene: Scene, sees: Sees,
+               frames: int) -> tuple[Callable[[np.ndarray], np.ndarray], float]:
     """Return poses as a function of times, and the seconds between two frames."""
     period = float(np.exp(rng.uniform(np.log(0.08), np.log(0.5))))
     found: list[tuple[float, Callable]] = []
     fallback: tuple[float, Callable] | None = None
     for attempt in range(_TRIES):
-        # Short ways are free more often; from the tenth try on, they shrink.
+        # Short paths are free more often; from the tenth try on, they shrink.
         seconds = period * frames
         calm = 0.75 ** max(0, attempt - 9)
         kind = rng.uniform()
         if kind < 0.25:
-            way = _robot(rng, scene, seconds, calm)
+            path = _robot(rng, scene, seconds, calm)
         elif kind < 0.85:
-            way = _hand(rng, scene, seconds, calm)
+            path = _hand(rng, scene, seconds, calm)
         else:
-            way = _turning(rng, scene, seconds)
-        free, worth = _judge(way(np.linspace(0, seconds, 10)), scene, sees)
+            path = _turning(rng, scene, seconds)
+        free, worth = _judge(path(np.linspace(0, seconds, 10)), scene, sees)
         if free >= _CLEARANCE:
-            found.append((worth, way))
+            found.append((worth, path))
         if len(found) == _CHOICE:
             break
         if fallback is None or free > fallback[0]:
-            fallback = free, way
+            fallback = free, path
     assert fallback is not None
     return max(found or [fallback], key=lambda one: one[0])[1], period
 
 
 def _judge(poses: np.ndarray, scene: Scene, sees: Sees) -> tuple[float, float]:
     """
-    Return how near anything comes along a way, and what there is to see.
+    Return how near anything comes along a path, and what there is to see.
 
     Metres, below 0 outside of the room; and a number that is larger where depths differ.
     """
@@ -168,7 +168,7 @@ def _free_place(rng: np.random.Generator, scene: Scene, heights: tuple[float, fl
 
 def _hand(rng: np.random.Generator, scene: Scene, seconds: float,
           calm: float) -> Callable[[np.ndarray], np.ndarray]:
-    """Return the way of a camera in a hand: it strolls, sways, nods, rolls and jerks."""
+    """Return the path of a camera in a hand: it strolls, sways, nods, rolls and jerks."""
     start = _free_place(rng, scene, (0.8, 1.85))
     reach = calm * min(seconds * rng.uniform(0.05, 0.6), 5.0)
     heading = rng.uniform(-np.pi, np.pi)
@@ -185,19 +185,19 @@ def _hand(rng: np.random.Generator, scene: Scene, seconds: float,
     shake = _Waves(rng, far * rng.uniform(0.002, 0.03) * np.ones(3), (0.15, 0.8), 4)
     tilt, lean = _Waves(rng, np.array([rng.uniform(0.0, 0.2)]), (1.0, 8.0)), rng.normal(0, 0.06)
 
-    def way(time: np.ndarray) -> np.ndarray:
+    def path(time: np.ndarray) -> np.ndarray:
         part = (time / max(seconds, 1e-6))[:, None]
         moved = part * stroll
         position = start + moved + sway(time) + jerk(time)
         aim = target + (moved if follow else 0.0) + sweep(time) + shake(time)
         return look_at(position, aim, lean + tilt(time)[:, 0])
 
-    return way
+    return path
 
 
 def _robot(rng: np.random.Generator, scene: Scene, seconds: float,
            calm: float) -> Callable[[np.ndarray], np.ndarray]:
-    """Return the way of a robot: it looks where it drives, and turns as it does."""
+    """Return the path of a robot: it looks where it drives, and turns as it does."""
     start = _free_place(rng, scene, (0.15, 1.3))
     speed, heading = calm * rng.uniform(0.1, 0.9), rng.uniform(-np.pi, np.pi)
     turn = _Waves(rng, np.array([rng.uniform(0.2, 1.8)]), (3.0, 15.0))
@@ -208,7 +208,7 @@ def _robot(rng: np.random.Generator, scene: Scene, seconds: float,
     track = np.cumsum(steps, axis=0)
     track += start[:2] - track[len(track) // 2]
 
-    def way(time: np.ndarray) -> np.ndarray:
+    def path(time: np.ndarray) -> np.ndarray:
         at = np.stack([np.interp(time, grid, track[:, axis]) for axis in (0, 1)], axis=-1)
         angle = np.interp(time, grid, yaw)
         shaken = nod(time)
@@ -218,22 +218,22 @@ def _robot(rng: np.random.Generator, scene: Scene, seconds: float,
                           np.sin(pitch + shaken[:, 0])], axis=-1)
         return look_at(position, position + ahead, shaken[:, 1])
 
-    return way
+    return path
 
 
 def _turning(rng: np.random.Generator, scene: Scene,
              seconds: float) -> Callable[[np.ndarray], np.ndarray]:
-    """Return the way of a camera that mostly turns: a pan, or nearly standing still."""
+    """Return the path of a camera that mostly turns: a pan, or nearly standing still."""
     start = _free_place(rng, scene, (0.4, 1.8))
     rate = rng.normal(0, 0.5) * rng.choice([0.1, 1.0])
     heading, pitch = rng.uniform(-np.pi, np.pi), rng.normal(-0.1, 0.2)
     sway = _Waves(rng, rng.uniform(0.0, 0.12, 3), (1.5, 8.0))
     nod = _Waves(rng, np.array([0.15, 0.06]) * rng.uniform(0.1, 1.0), (1.0, 6.0))
 
-    def way(time: np.ndarray) -> np.ndarray:
+    def path(time: np.ndarray) -> np.ndarray:
         position, shaken = start + sway(time), nod(time)
         angle, up = heading + rate * (time - seconds / 2), pitch + shaken[:, 0]
         ahead = np.stack([np.cos(angle) * np.cos(up), np.sin(angle) * np.cos(up), np.sin(up)], -1)
         return look_at(position, position + ahead, shaken[:, 1])
 
-    return way
+    return path

@@ -13,7 +13,7 @@ from training.wide_world.textures import Textures
 
 @dataclass(frozen=True)
 class WideClip:
-    """Pictures along a way and all that is true about them."""
+    """Pictures along a path and all that is true about them."""
 
     images: np.ndarray              # [F, H, W, 3] uint8 RGB
     depths: np.ndarray              # [F, H, W] float32, metres along the optical axis

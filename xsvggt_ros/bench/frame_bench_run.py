@@ -17,7 +17,7 @@ from xsvggt_ros.console.measurement import (
     check_tracking_size,
     check_writable,
     choose_device,
-    tell_missing_kernels,
+    warn_missing_kernels,
     write_json,
 )
 from xsvggt_ros.console.progress import ProgressBar
@@ -49,7 +49,7 @@ def run_bench(options: argparse.Namespace) -> None:
         loaded = load_model(options.checkpoint or checkpoint, size, device, weights=stored,
                             precision=None if options.compare else options.dtype)
         check_weights(options.weights, device)
-        tell_missing_kernels(device)
+        warn_missing_kernels(device)
     except (CheckpointError, RuntimeError) as error:
         raise ToolError(str(error)) from error
     except ValueError as error:

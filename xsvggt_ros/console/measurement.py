@@ -32,7 +32,7 @@ def load_network(
     """Return the network on the device; dtype: what `--dtype` says. Raises ToolError."""
     try:
         loaded = load_model(checkpoint, size, device, weights=weights, precision=dtype)
-        tell_missing_kernels(device)
+        warn_missing_kernels(device)
         return loaded
     except (CheckpointError, RuntimeError) as error:
         raise ToolError(str(error)) from error
@@ -40,7 +40,7 @@ def load_network(
         raise ToolError(f'--{error}') from error
 
 
-def tell_missing_kernels(device: torch.device) -> None:
+def warn_missing_kernels(device: torch.device) -> None:
     """Say on the console why the C++ kernels are not used on a CPU, if they should be."""
     reason = native.why_missing() if device.type == 'cpu' else None
     if reason is not None:

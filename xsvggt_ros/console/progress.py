@@ -65,7 +65,7 @@ class ProgressRate:
         self._total = total
         self._marks: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
 
-    def words(self, done: int) -> str:
+    def text(self, done: int) -> str:
         """Return the rate, and the time that is left where it is known."""
         now = time.monotonic()
         if now - self._marks[-1][0] > 1.0 or len(self._marks) == 1:

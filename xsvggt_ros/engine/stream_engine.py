@@ -10,7 +10,6 @@ from torch import Tensor
 from xsvggt_ros.engine.cache_stats import CacheStats, PendingStats
 from xsvggt_ros.engine.config import EngineConfig
 from xsvggt_ros.engine.cuda_graph import GraphBackend, SteadyFrame
-from xsvggt_ros.engine.enlarge import enlarge
 from xsvggt_ros.engine.errors import FrameError
 from xsvggt_ros.engine.frame_input import as_tensor, FrameInput, plan_resize
 from xsvggt_ros.engine.frame_result import check_results, FrameResult, ResultError
@@ -23,6 +22,7 @@ from xsvggt_ros.engine.stream_caches import (
     tokens_for_bytes,
 )
 from xsvggt_ros.engine.stream_model import StreamModel
+from xsvggt_ros.engine.upsample import upsample
 from xsvggt_ros.geometry.camera_model import CameraModel
 from xsvggt_ros.geometry.se3 import pose_encoding_to_camera
 from xsvggt_ros.images.preprocess import Resize, to_network_input
@@ -384,7 +384,7 @@ class StreamEngine:
         small = self._model.step(
             to_network_input(shrink(image)), memory, points=self._points, run=run,
             stream_size=(height, width))
-        return enlarge(small, height, width)
+        return upsample(small, height, width)
 
     def _layout(self, height: int, width: int) -> StreamLayout:
         """Return the shapes of the caches for frames of this size."""

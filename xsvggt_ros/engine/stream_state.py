@@ -20,7 +20,7 @@ class StreamState:
     remember: bool
 
     @staticmethod
-    def of(engine: StreamEngine, frames: int) -> 'StreamState | None':
+    def capture(engine: StreamEngine, frames: int) -> 'StreamState | None':
         """
         Commit or undo what is unfinished and return the state after so many frames.
 
@@ -35,7 +35,7 @@ class StreamState:
             return None
         return StreamState((known.height, known.width), engine.caches, frames, engine._remember)
 
-    def give_to(self, engine: StreamEngine) -> None:
+    def restore(self, engine: StreamEngine) -> None:
         """
         Let an engine with the same network and settings go on; it takes over the caches.
 

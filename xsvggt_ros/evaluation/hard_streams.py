@@ -58,11 +58,11 @@ STREAMS = {one.name: one for one in (
 )}
 
 
-class _Way:
+class _HardPath:
     """A path that is taken at other times, and turned."""
 
     def __init__(self, path: Path, hard: HardStream) -> None:
-        self.way = path.way
+        self.floor_path = path.floor_path
         self._path, self._hard = path, hard
 
     def world_from_camera(self, time: float) -> np.ndarray:
@@ -82,7 +82,7 @@ class HardSource:
         self.name = f'world {seed}, {hard.name}'
         self._hard = hard
         self._world = SyntheticWorld(seed, *DEFAULT_SIZE)
-        self._world.path = _Way(self._world.path, hard)
+        self._world.path = _HardPath(self._world.path, hard)
         self._other: np.ndarray | None = None
         if hard.moving:
             others = SPLITS['test']

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from xsvggt_ros.kv_cache.config import CacheLayout
 from xsvggt_ros.kv_cache.dense_store import DenseStore
+from xsvggt_ros.kv_cache.evicted_tokens import EvictedTokens
 from xsvggt_ros.kv_cache.health import CacheHealth, health_numbers
-from xsvggt_ros.kv_cache.lingering import Lingering
 from xsvggt_ros.kv_cache.policy import RetentionPolicy
 from xsvggt_ros.kv_cache.scores import TokenScores
 from xsvggt_ros.kv_cache.store import KVStore, Step
@@ -56,7 +56,7 @@ class KVCache:
         layers, step = layout.layers, layout.tokens_per_step
         self._token_ids = torch.full((layers, store.slots), -1, device=device)
         lingers = policy.lingers and budget is not None
-        self._lingering = Lingering(layers, store.slots, device) if lingers else None
+        self._evicted_tokens = EvictedTokens(layers, store.slots, device) if lingers else None
         self._single = step == 1 and isinstance(store, DenseStore)
         self._scores = TokenScores(
             layout, policy, store.slots, device, self._single, track_health)
@@ -106,16 +106,16 @@ class KVCache:
         query, key, value: as in `attend`; the tokens may be fewer, if `compact` has closed the
         gaps. The policy learns nothing of the step.
         """
-        own, ids, lingering = key.shape[1], self._token_ids, 0
+        own, ids, evicted = key.shape[1], self._token_ids, 0
         self._check(min(own, self.layout.tokens_per_step), query, key, value)
-        if self._lingering is not None and self._lingering.look():
-            ids, lingering = self._lingering.token_ids, self._lingering.count
-        used = self.tokens + lingering + own
+        if self._evicted_tokens is not None and self._evicted_tokens.look():
+            ids, evicted = self._evicted_tokens.token_ids, self._evicted_tokens.count
+        used = self.tokens + evicted + own
         if used > self._store.slots:
             self._grow()
         slots = self._next_slots[layer]
-        if lingering or own != self.layout.tokens_per_step:
-            slots = self._offsets[:own] + self.tokens + lingering
+        if evicted or own != self.layout.tokens_per_step:
+            slots = self._offsets[:own] + self.tokens + evicted
         step = Step(self.steps, slots, used, ids[layer, :used], persistent=False)
         return self._store.attend(layer, step, query, key, value, None)
 
@@ -129,7 +129,7 @@ class KVCache:
         place afterwards.
         """
         self._save_evicted()
-        lingers = self._lingering is not None and self._lingering.count
+        lingers = self._evicted_tokens is not None and self._evicted_tokens.count
         if gapless and self._moved is None and self._gaps and not lingers:
             self._moved = self._fill(self._next_slots[:, :self._gaps], self.tokens)
         elif not gapless and self._moved is not None:
@@ -156,8 +156,8 @@ class KVCache:
         self.steps += 1
         self.tokens += step
         used = self.tokens
-        if self._lingering is not None:
-            self._lingering.forget()
+        if self._evicted_tokens is not None:
+            self._evicted_tokens.forget()
         self.evicted_last = 0 if self.limit is None else self.policy.excess(
             used, self.limit, step if more else None)
         if self.evicted_last > step:
@@ -181,8 +181,8 @@ class KVCache:
             (self.steps, self.tokens, self.evicted_last, self.evicted_total, self._gaps),
             self._next_slots if self._single else self._next_slots.clone(),
             self._scores.kept, self._token_ids if self._single else None,
-            None if self._lingering is None
-            else self._lingering.save(self._store, self._next_slots), [])
+            None if self._evicted_tokens is None
+            else self._evicted_tokens.save(self._store, self._next_slots), [])
         if self.budget is not None:
             self.policy.mark()
 
@@ -217,8 +217,8 @@ class KVCache:
         else:
             self._next_slots.copy_(mark.next_slots)
         self._scores.kept = mark.kept
-        if self._lingering is not None:
-            self._lingering.restore(self._store, self._token_ids, mark.lingering)
+        if self._evicted_tokens is not None:
+            self._evicted_tokens.restore(self._store, self._token_ids, mark.evicted_tokens)
         if self.budget is not None:
             self.policy.rewind()
 
@@ -261,8 +261,8 @@ class KVCache:
         """Forget everything; the memory stays allocated, and a limit holds."""
         self.steps = self.tokens = self.evicted_last = self.evicted_total = self._gaps = 0
         self._moved = self._mark = None
-        if self._lingering is not None:
-            self._lingering.forget()
+        if self._evicted_tokens is not None:
+            self._evicted_tokens.forget()
         self._token_ids.fill_(-1)
         self._scores.kept.fill_(1)
         self._next_slots.copy_(self._free_slots(0, 0))
@@ -281,9 +281,9 @@ class KVCache:
 
     def visible_token_ids(self) -> list[Tensor]:
         """Return what a step that is not to be remembered would see, as `kept_token_ids` does."""
-        if self._lingering is None or not self._lingering.count:
+        if self._evicted_tokens is None or not self._evicted_tokens.count:
             return self.kept_token_ids()
-        return [ids[ids >= 0].sort().values for ids in self._lingering.token_ids.cpu()]
+        return [ids[ids >= 0].sort().values for ids in self._evicted_tokens.token_ids.cpu()]
 
     def health(self) -> CacheHealth:
         """Return what is left of the past; waits for the device."""
@@ -304,7 +304,8 @@ class KVCache:
         """Return the bytes allocated, scratch and bookkeeping included."""
         own = (self._token_ids, self._offsets, self._next_slots)
         state = self.policy.nbytes if self.budget is not None else 0
-        watch = sum(part.nbytes for part in (self._range, self._lingering) if part is not None)
+        watch = sum(part.nbytes for part in (self._range, self._evicted_tokens)
+                    if part is not None)
         return (self._store.nbytes + self._scores.nbytes + state + watch
                 + sum(tensor.nbytes for tensor in own))
 
@@ -353,8 +354,8 @@ class KVCache:
             change.evicted = evicted
             if self._mark.token_ids is None:
                 change.token_ids = self._token_ids.gather(1, evicted)
-        if self._lingering is not None and count <= step:
-            self._lingering.begin(self._token_ids, count)
+        if self._evicted_tokens is not None and count <= step:
+            self._evicted_tokens.begin(self._token_ids, count)
         self._token_ids.scatter_(1, evicted, -1)
         self._scores.note_evicted(evicted)
         if count > step:  # a lowered limit leaves more holes than the next step fills

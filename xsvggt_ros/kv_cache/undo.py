@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from xsvggt_ros.kv_cache.lingering import SavedLingering
+from xsvggt_ros.kv_cache.evicted_tokens import SavedTokens
 
 
 @dataclass
@@ -25,5 +25,5 @@ class Mark:
     next_slots: Tensor
     kept: Tensor
     token_ids: Tensor | None  # where each step makes new ones
-    lingering: SavedLingering | None
+    evicted_tokens: SavedTokens | None
     changes: list[Change]

@@ -15,7 +15,7 @@ class Keyframes(Generic[Item]):
     Items of frames that lie a step or a turn apart.
 
     When there are more than `most`, every second is forgotten and from then on half as many are
-    taken: the whole way stays, ever more coarsely.
+    taken: the whole path stays, ever more coarsely.
     """
 
     def __init__(self, most: int) -> None:

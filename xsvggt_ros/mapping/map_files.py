@@ -1,4 +1,4 @@
-"""What a stream leaves on disk: its map as PLY, its way as TUM, and the readers. Numpy only."""
+"""What a stream leaves on disk: map as PLY, trajectory as TUM, and the readers. Numpy only."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal, localcontext
@@ -38,14 +38,14 @@ _PART = re.compile(r'map_\d{8}_\d{6}\.(?P<host>[A-Za-z0-9-]+)\.(?P<pid>\d+)\.[0-
                    r'\.(ply|tum|[a-z]+\.safetensors)\.part', re.ASCII)
 
 
-# A map with its way ------------------------------------------------------------------------------
+# A map with its trajectory -----------------------------------------------------------------------
 
 def save_map(
     folder: Path, cloud: np.ndarray, poses: Iterable[StampedPose], comment: str = '',
     others: Mapping[str, bytes] | None = None,
 ) -> tuple[Path, ...]:
     """
-    Write a cloud [N] and a way under new names, map_DATE_TIME.ply and .tum; return the files.
+    Write a cloud [N] and a trajectory as map_DATE_TIME.ply and .tum, new names; return the files.
 
     others: contents of files beside them, by the ends of their names.
     The folder is made if it is missing. Nothing is overwritten, whoever else saves there. Files

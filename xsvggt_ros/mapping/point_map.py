@@ -33,12 +33,12 @@ class MapFill:
     """
     How full a map is.
 
-    points: voxels with a point; places: the most there can be; lost: points of the newest cloud
+    points: voxels with a point; capacity: the most there can be; lost: points of the newest cloud
     that found no place; lost_total: the same of all clouds since the map was cleared.
     """
 
     points: int
-    places: int
+    capacity: int
     lost: int
     lost_total: int
 

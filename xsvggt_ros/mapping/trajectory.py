@@ -1,4 +1,4 @@
-"""Where the camera was: poses with their times, and a way of bounded length. No torch."""
+"""Where the camera was: poses with their times, and a trajectory of bounded length. No torch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class Trajectory:
     The poses of a stream, never more than a fixed number.
 
     When there is no room left, every second pose is forgotten, and from then on half as many
-    are remembered: the whole way stays, ever more coarsely, in arrays that are allocated once.
+    are remembered: all of it stays, ever more coarsely, in arrays that are allocated once.
     """
 
     def __init__(self, max_poses: int = MAX_POSES) -> None:
@@ -66,7 +66,7 @@ class Trajectory:
 
         keyframe: with which `move` is to move it.
         If time goes back behind the last pose alone, that one's stamp was wrong: it is forgotten,
-        so that the way stays in the order of time.
+        so that it stays in the order of time.
         """
         if (self._count > 1 and pose.stamp_ns < self._stamps[self._count - 1]
                 and self._stamps[self._count - 2] <= pose.stamp_ns):

@@ -119,12 +119,12 @@ class MetricScale:
         what = ('metric scale is no longer updated' if self.current is not None
                 else 'metric scale is not known yet')
         text = f'{what} (scale.mode {mode}): {fault.text}' if fault is not None else ''
-        self.tell(fault, text)
+        self.report(fault, text)
         return text
 
-    def tell(self, fault: HintFault | None, text: str) -> None:
+    def report(self, fault: HintFault | None, text: str) -> None:
         """Have a fault that lasts in the log, more and more seldom, and when it is over."""
-        self._log.tell(None if fault is None else fault.key, text)
+        self._log.update(None if fault is None else fault.key, text)
 
     # The worker's thread -------------------------------------------------------------------------
 

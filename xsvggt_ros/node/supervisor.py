@@ -142,7 +142,7 @@ class Supervisor:
         warnings = lasting_warnings(snapshot) | {'cloud': snapshot.report.cloud_fault}
         for kind, lasting in self._lasting.items():
             text = warnings.get(kind, '')
-            lasting.tell(kind if text else None, text)
+            lasting.update(kind if text else None, text)
 
     def _publish_waiting_map(self, pipeline: Pipeline) -> None:
         """Have the map published to those who subscribed after the newest image."""

@@ -28,7 +28,7 @@ TEXT = '#e8ecf3'
 FAINT = '#9aa5b8'
 ACCENT = '#4cc2ff'
 WARNING = '#ffb347'
-TRUTH = '#ffffff'          # the true way, where it is known
+TRUTH = '#ffffff'          # the true trajectory, where it is known
 COLOUR_MAP = 'plasma'      # of the trajectory, from first to last frame
 
 _MAX_DRAWN = 350_000       # points

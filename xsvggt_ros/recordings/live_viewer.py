@@ -37,7 +37,7 @@ class LiveViewer:
         self._way: list[tuple[float, float, float]] = []
         self.is_page = not (environment.get('DISPLAY') or environment.get('WAYLAND_DISPLAY'))
         try:
-            self.place = self._serve() if self.is_page else self._open()
+            self.address = self._serve() if self.is_page else self._open()
         except Exception as error:   # of the library: a port in use, no graphics
             words = ' '.join(str(error).split()) or type(error).__name__
             raise ToolError(f'--viewer: cannot be opened: {words}; --export rerun writes a '
@@ -81,7 +81,7 @@ class LiveViewer:
         stream.log('odom/way', rr.LineStrips3D([[pose.position for pose in recording.poses]]))
         stream.flush()
         if self.is_page and (sys.stdin.isatty() if wait is None else wait):
-            print(f'the viewer stays at {self.place} until Enter', flush=True)
+            print(f'the viewer stays at {self.address} until Enter', flush=True)
             sys.stdin.readline()
 
 

@@ -22,9 +22,9 @@ from xsvggt_ros.mapping.point_cloud import CloudOptions, pack_cloud
 from xsvggt_ros.mapping.trajectory import StampedPose
 from xsvggt_ros.recordings.exports.export import Export, FrameOutput, SourcePictures
 from xsvggt_ros.recordings.frame_source import FrameSource
-from xsvggt_ros.recordings.metres import Metres, scaled_cloud
 from xsvggt_ros.recordings.outputs import CacheRow
 from xsvggt_ros.recordings.recording import Recording
+from xsvggt_ros.recordings.recording_scale import RecordingScale, scaled_cloud
 from xsvggt_ros.recordings.sink_thread import SinkThread
 from xsvggt_ros.recordings.source_frame import SourceFrame
 from xsvggt_ros.recordings.tracked_frames import (
@@ -62,7 +62,7 @@ class Pipeline:
     """
 
     def __init__(self, engine: StreamEngine, source: FrameSource, recording: Recording,
-                 exports: Sequence[Export] = (), metres: Metres | None = None,
+                 exports: Sequence[Export] = (), metres: RecordingScale | None = None,
                  tracked: TrackedFrames | None = None,
                  show: Callable[[FrameOutput], None] | None = None) -> None:
         """
@@ -73,7 +73,7 @@ class Pipeline:
         """
         self.engine, self.source, self.recording = engine, source, recording
         self.exports = exports
-        self.metres = metres or Metres()
+        self.metres = metres or RecordingScale()
         self.seconds = 0.0
         self.frames = 0           # that the network has seen
         self._stride = 1          # of the frames that are remembered
@@ -84,7 +84,7 @@ class Pipeline:
         self._locating, self._writing = SinkThread(self._locate), SinkThread(self._write)
         self._camera = source.calibration.camera() if source.calibration is not None else None
         self._pictures: SourcePictures | None = None
-        self._base = Base()
+        self._base = BaseFrame()
         self._is_finished = False
         self.against_odometry: dict[str, Any] | None = None
 
@@ -92,7 +92,7 @@ class Pipeline:
                         save: Callable[[], object] = lambda: None) -> None:
         """Take all frames, and show how it goes on; save: is called now and then."""
         count = self.source.count
-        bar, pace = ProgressBar('reconstructing', count), ProgressRate(count)
+        bar, rate = ProgressBar('reconstructing', count), ProgressRate(count)
         start = saved = time.perf_counter()
         earlier = self.seconds
         for frame in self._those_left(frames):
@@ -100,7 +100,7 @@ class Pipeline:
             now = time.perf_counter()
             self.seconds = earlier + now - start
             bar.update(self.frames,
-                       f'{pace.words(self.frames)}, {_cache_words(cache)}'.lstrip(', '))
+                       f'{rate.text(self.frames)}, {_cache_words(cache)}'.lstrip(', '))
             if now - saved > SAVE_PERIOD:
                 save()
                 saved = time.perf_counter()
@@ -122,7 +122,7 @@ class Pipeline:
         self._locating.drain()
         self._writing.drain()
         done = len(self.recording.poses)
-        stream = StreamState.of(self.engine, done)
+        stream = StreamState.capture(self.engine, done)
         if (stream is None or self._is_finished or self._locating.has_failed
                 or self._writing.has_failed):
             return None
@@ -130,7 +130,7 @@ class Pipeline:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on with an earlier run; raises ValueError if its caches do not fit."""
-        state['stream'].give_to(self.engine)
+        state['stream'].restore(self.engine)
         self.frames = state['stream'].frames
         for name in _STATE:
             setattr(self, name, state[name])
@@ -293,7 +293,7 @@ class Pipeline:
                 self._failed.remove(export.name)
 
 
-class Base:
+class BaseFrame:
     """Where the camera sits on the robot, and what that makes of the odometry frame."""
 
     def __init__(self) -> None:

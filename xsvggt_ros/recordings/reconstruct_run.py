@@ -25,7 +25,6 @@ from xsvggt_ros.recordings.frame_source import frames_ahead, FrameSource, open_s
 from xsvggt_ros.recordings.inputs.bag import is_bag
 from xsvggt_ros.recordings.inputs.bag_hints import HintChoice
 from xsvggt_ros.recordings.live_viewer import LiveViewer
-from xsvggt_ros.recordings.metres import Metres
 from xsvggt_ros.recordings.pipeline import CLOUD, Pipeline, writing_export
 from xsvggt_ros.recordings.recording import (
     describe_errors,
@@ -36,6 +35,7 @@ from xsvggt_ros.recordings.recording import (
     write_map_landmarks,
     writing,
 )
+from xsvggt_ros.recordings.recording_scale import RecordingScale
 from xsvggt_ros.recordings.report import relative, RunReport, write_report
 from xsvggt_ros.recordings.resume import forget_state, load_state, save_state
 from xsvggt_ros.recordings.tracked_frames import TrackedFrames
@@ -56,8 +56,9 @@ def run_reconstruct(options: argparse.Namespace) -> None:
     source = open_source(options.input, options.world, options.rate, options.frames, options.size,
                          options.calibration, options.input_topic, _hints(options))
     hints = getattr(source, 'hints', None)
-    metres = Metres(options.scale if isinstance(options.scale, float) else None,
-                    options.scale != 'none' and hints is not None and bool(hints.describe()))
+    metres = RecordingScale(options.scale if isinstance(options.scale, float) else None,
+                            options.scale != 'none' and hints is not None
+                            and bool(hints.describe()))
     Recording.check_folder(options.out)
     exports = make_exports(names, ExportOptions(
         options.out, str(options.input or 'synthetic world'), _grid_options(options),
@@ -73,7 +74,7 @@ def run_reconstruct(options: argparse.Namespace) -> None:
     viewer = None
     if options.viewer:
         viewer = LiveViewer(report.source)
-        print(f'viewer: {viewer.place}', flush=True)
+        print(f'viewer: {viewer.address}', flush=True)
     run = Pipeline(engine, source, recording, exports, metres, tracked,
                    None if viewer is None else viewer.show)
     settings = _settings(options)

@@ -25,7 +25,7 @@ MAP_FILE, TRAJECTORY_FILE, CACHE_FILE = 'map.ply', 'trajectory.tum', 'cache.csv'
 
 @dataclass(frozen=True)
 class TrajectoryErrors:
-    """How far the camera's way is from the true one, after Sim(3); see `metrics`."""
+    """How far the camera's trajectory is from the true one, after Sim(3); see `metrics`."""
 
     ate: float                  # metres
     ate_ratio: float            # over the RMS spread of the true positions
@@ -35,7 +35,7 @@ class TrajectoryErrors:
 
 @dataclass
 class Recording:
-    """The map, the camera's way, the cache's occupancy and one input image of a stream."""
+    """The map, the camera's trajectory, the cache's occupancy and one input image of a stream."""
 
     poses: list[StampedPose] = field(default_factory=list)
     base_poses: list[StampedPose] | None = None   # of the robot's base, if they are wanted

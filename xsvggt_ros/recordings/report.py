@@ -23,7 +23,7 @@ class RunReport:
 
     source: str                          # the input, in words
     calibration: Calibration | None = None
-    scale: dict[str, Any] = field(default_factory=dict)     # see `Metres.as_json`
+    scale: dict[str, Any] = field(default_factory=dict)     # see `RecordingScale.as_json`
     cache: dict[str, Any] = field(default_factory=dict)     # its settings
     device: str = ''
     seconds: float = 0.0
@@ -32,7 +32,7 @@ class RunReport:
     exports: dict[str, Any] = field(default_factory=dict)   # by name: files and notes
     trajectory: str = 'network'          # whose poses
     poses_from: dict[str, int] = field(default_factory=dict)   # source: how many frames
-    against_odometry: dict[str, Any] | None = None   # see `Metres.compared`
+    against_odometry: dict[str, Any] | None = None   # see `RecordingScale.compared`
     localization: dict[str, Any] | None = None   # in a saved map, see `TrackedFrames`
     base_frame: str = ''                 # whose poses trajectory.tum has; '': the camera's
 

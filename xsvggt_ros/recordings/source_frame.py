@@ -19,13 +19,13 @@ class FrameHints:
     """
     What else a recording knows at the time of a picture, each None if it does not.
 
-    depth: metres, float32 [h, w], of the picture's camera at any size, NaN where unknown. place:
-    the camera's position [3] in metres in a frame of its own, and the number of the piece within
+    depth: metres, float32 [h, w], of the picture's camera at any size, NaN where unknown.
+    position: the camera's [3] in metres in a frame of its own, and the number of the piece within
     which that is continuous. base_from_camera: [4, 4], lengths in metres.
     """
 
     depth: np.ndarray | None = None
-    place: tuple[np.ndarray, int] | None = None
+    position: tuple[np.ndarray, int] | None = None
     base_from_camera: np.ndarray | None = None
 
 

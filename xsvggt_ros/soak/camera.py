@@ -21,7 +21,7 @@ from xsvggt_ros.demo.ros_messages import camera_info_message, from_stamp, image_
 from xsvggt_ros.mapping.trajectory import StampedPose
 from xsvggt_ros.node.messages import byte_array
 from xsvggt_ros.soak import names
-from xsvggt_ros.soak.world import RATE, View, Way
+from xsvggt_ros.soak.world import RATE, View, ViewSequence
 
 FRAME = 'soak_optical_frame'
 MOUNTED = 'soak_mounted_optical_frame'  # of the same camera on a robot
@@ -43,9 +43,9 @@ class SoakCamera:
 
     PARTS = ('info', 'odometry', 'depth', 'tf', 'static', 'image', 'compressed')
 
-    def __init__(self, node: Node, way: Way) -> None:
+    def __init__(self, node: Node, views: ViewSequence) -> None:
         """Create the publishers; `start` begins to send."""
-        self._way = way
+        self._views = views
         self._publishers = make_publishers(node)
         self._edit: Edit | None = None
         self._rate = RATE
@@ -99,14 +99,14 @@ class SoakCamera:
 
     def shot(self) -> Shot:
         """Return what is to be sent now, unchanged."""
-        view, stamp_ns = self._way[self._number], time.time_ns() + self.offset_ns
+        view, stamp_ns = self._views[self._number], time.time_ns() + self.offset_ns
 
         def header() -> Header:  # one each: an edit may change one of them
             frame = MOUNTED if 'static' in self._parts else FRAME
             return Header(stamp=to_stamp(stamp_ns), frame_id=frame)
 
         makers = {
-            'info': lambda: camera_info_message(header(), self._way.calibration),
+            'info': lambda: camera_info_message(header(), self._views.calibration),
             'image': lambda: image_message(header(), view.pixels),
             'compressed': lambda: compressed_image(header(), view.pixels),
             'odometry': lambda: odometry(stamp_ns, view),

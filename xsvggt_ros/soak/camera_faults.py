@@ -11,8 +11,8 @@ from sensor_msgs.msg import Image
 from xsvggt_ros.msg import StreamStatus
 from xsvggt_ros.soak import names
 from xsvggt_ros.soak.camera import quality, Shot
+from xsvggt_ros.soak.harness import Harness
 from xsvggt_ros.soak.kinds import fault
-from xsvggt_ros.soak.stage import Stage
 from xsvggt_ros.soak.world import RATE
 
 GROUP = 'camera'
@@ -24,80 +24,80 @@ def silence(shot: Shot, number: int) -> None:
 
 
 @fault(GROUP, 'says that no image comes; the stream goes on when one does')
-def camera_stops_and_returns(stage: Stage) -> None:
+def camera_stops_and_returns(harness: Harness) -> None:
     """Send no images until diagnostics say so."""
-    with stage.camera.playing(silence):
-        stage.says('Input', 'no image')
+    with harness.camera.playing(silence):
+        harness.await_complaint('Input', 'no image')
 
 
 @fault(GROUP, 'says that nobody publishes; the stream goes on')
-def camera_flickers(stage: Stage) -> None:
+def camera_flickers(harness: Harness) -> None:
     """Send every image, none, every image, by turns of a random length."""
-    period = stage.rng.randint(2, 6)
-    stage.play(lambda shot, number: silence(shot, number) if number // period % 2 else None, 30)
+    period = harness.rng.randint(2, 6)
+    harness.play(lambda shot, number: silence(shot, number) if number // period % 2 else None, 30)
 
 
 @fault(GROUP, 'processes every image')
-def rate_of_1_Hz(stage: Stage) -> None:
+def rate_of_1_Hz(harness: Harness) -> None:
     """Send an image a second."""
-    stage.play(None, shots=2, rate=1.0)
+    harness.play(None, shots=2, rate=1.0)
 
 
 @fault(GROUP, 'takes the newest images and counts those it drops')
-def rate_of_120_Hz(stage: Stage) -> None:
+def rate_of_120_Hz(harness: Harness) -> None:
     """Send 120 images a second."""
-    stage.play(None, shots=120, rate=120.0)
+    harness.play(None, shots=120, rate=120.0)
 
 
 @fault(GROUP, 'takes the newest images and counts those it drops')
-def bursts(stage: Stage) -> None:
+def bursts(harness: Harness) -> None:
     """Send the images of a second at once, four times."""
     def burst(shot: Shot, number: int) -> None:
         for _ in range(int(RATE)):
-            stage.camera.send(stage.camera.shot())
+            harness.camera.send(harness.camera.shot())
 
-    stage.play(burst, shots=4, rate=4.0)
+    harness.play(burst, shots=4, rate=4.0)
 
 
 @fault(GROUP, 'says that clocks disagree, and by whom', new_stream=True)
-def two_cameras_on_a_topic(stage: Stage) -> None:
+def two_cameras_on_a_topic(harness: Harness) -> None:
     """Have another node publish the same images on the same topic, its clock 10 s behind."""
-    with _second_camera(stage) as second:
+    with _second_camera(harness) as second:
         def both(shot: Shot, number: int) -> None:
-            late = stage.camera.shot()['image'][0]
+            late = harness.camera.shot()['image'][0]
             late.header.stamp.sec -= 10
-            stage.camera.remember(late)
+            harness.camera.remember(late)
             second.publish(late)
 
-        with stage.camera.playing(both):
-            stage.says('Input')
+        with harness.camera.playing(both):
+            harness.await_complaint('Input')
 
 
 @fault(GROUP, 'goes on', new_stream=True)
-def two_cameras_with_one_clock(stage: Stage) -> None:
+def two_cameras_with_one_clock(harness: Harness) -> None:
     """Have another node publish other images on the same topic under another frame_id."""
-    with _second_camera(stage) as second:
+    with _second_camera(harness) as second:
         def both(shot: Shot, number: int) -> None:
-            other = stage.camera.shot()['image'][0]
+            other = harness.camera.shot()['image'][0]
             other.header.frame_id = 'another_optical_frame'
             other.data = other.data[::-1]
-            stage.camera.remember(other)
+            harness.camera.remember(other)
             second.publish(other)
 
-        stage.play(both, 20)
+        harness.play(both, 20)
 
 
 class _second_camera:
     """A node of its own that publishes images, while a block runs."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, harness: Harness) -> None:
         import rclpy
         self._node = rclpy.create_node(
-            'soak_second_camera', context=stage.context, namespace=names.SPACE)
+            'soak_second_camera', context=harness.context, namespace=names.SPACE)
         self._publisher = self._node.create_publisher(
             Image, names.IMAGE, quality(10, reliable=False))
-        stage.until(lambda: self._publisher.get_subscription_count() > 0,
-                    'the second camera to be connected')
+        harness.until(lambda: self._publisher.get_subscription_count() > 0,
+                      'the second camera to be connected')
 
     def __enter__(self) -> Publisher[Image]:
         return self._publisher
@@ -107,9 +107,9 @@ class _second_camera:
 
 
 @fault(GROUP, 'goes on at its pace; who does not read holds nobody up')
-def stalled_reliable_subscriber(stage: Stage) -> None:
+def stalled_reliable_subscriber(harness: Harness) -> None:
     """Stop a process that subscribes to clouds reliably, and kill it later."""
-    before = stage.observer.counts['points']
+    before = harness.observer.counts['points']
     listener = subprocess.Popen(
         [sys.executable, '-m', 'xsvggt_ros.soak.listener', f'{names.NODE}/points'],
         stdout=subprocess.PIPE, start_new_session=True)
@@ -117,9 +117,9 @@ def stalled_reliable_subscriber(stage: Stage) -> None:
         assert listener.stdout is not None
         listener.stdout.readline()  # it has received a cloud
         os.kill(listener.pid, signal.SIGSTOP)
-        stage.shots(30)
-        stage.tracked()
-        stage.until(lambda: stage.observer.counts['points'] > before, 'clouds')
+        harness.await_shots(30)
+        harness.tracked()
+        harness.until(lambda: harness.observer.counts['points'] > before, 'clouds')
     finally:
         listener.kill()
         listener.wait()
@@ -128,10 +128,10 @@ def stalled_reliable_subscriber(stage: Stage) -> None:
 
 
 @fault(GROUP, 'is PAUSED while it is switched off; the stream is kept')
-def switched_off_and_on(stage: Stage) -> None:
+def switched_off_and_on(harness: Harness) -> None:
     """Call ~/enable with false, and with true when the node says it is paused."""
     import time
     moment = time.monotonic()
-    stage.enable(False)
-    stage.until(lambda: stage.observer.state_since(moment, StreamStatus.PAUSED), 'PAUSED')
-    stage.enable(True)
+    harness.enable(False)
+    harness.until(lambda: harness.observer.state_since(moment, StreamStatus.PAUSED), 'PAUSED')
+    harness.enable(True)

@@ -9,9 +9,9 @@ import time
 from typing import Any
 
 from xsvggt_ros.console.processes import ignore_signals
+from xsvggt_ros.soak.harness import Harness
 from xsvggt_ros.soak.kinds import Crash, Failure, SETUPS
 from xsvggt_ros.soak.node_process import floor, remove_leftovers, Usage
-from xsvggt_ros.soak.stage import Stage
 
 WARM_UP = 5000        # images, or a fifth of all if that is fewer
 SHARE = 5
@@ -109,22 +109,22 @@ def run_endurance(
     samples: list[tuple[int, Usage]] = []
     trouble, unanswered, crashed, seconds = '', 0, False, 0.0
     with tempfile.TemporaryDirectory(prefix='xsvggt_soak_') as folder:
-        stage = Stage(keep or Path(folder), patience, parameters)
-        observer = stage.observer
+        harness = Harness(keep or Path(folder), patience, parameters)
+        observer = harness.observer
         observer.keeps_latencies = True
         try:
             say('starting the node')
-            stage.camera.choose(SETUPS['camera'])
-            stage.running = stage.launch(injectable=False)
-            stage.await_active()
+            harness.camera.choose(SETUPS['camera'])
+            harness.running = harness.launch(injectable=False)
+            harness.await_active()
             begin = time.monotonic()
             period = max(1, frames // SAMPLES)
             while len(observer.latencies) < frames:
-                unanswered += _one_image(stage, patience)
+                unanswered += _one_image(harness, patience)
                 seconds = time.monotonic() - begin
                 done = len(observer.latencies)
                 if done >= (len(samples) + 1) * period:
-                    samples.append((done, stage.node.usage()))
+                    samples.append((done, harness.node.usage()))
                     say(f'{done}/{frames} images, {done / seconds:.1f} a second, memory '
                         f'{samples[-1][1].resident / 2 ** 20:.1f} MiB')
         except KeyboardInterrupt:
@@ -133,8 +133,8 @@ def run_endurance(
         except (Failure, Crash) as failure:
             trouble, crashed = str(failure), isinstance(failure, Crash)
         finally:
-            stage.close()
-            remove_leftovers(stage.shared)
+            harness.close()
+            remove_leftovers(harness.shared)
     kinds = [finding.kind for finding in observer.findings]
     return Endurance(
         wanted=frames, frames=len(observer.latencies), unanswered=unanswered, seconds=seconds,
@@ -142,17 +142,17 @@ def run_endurance(
         lost=kinds.count('lost'), trouble=trouble, crashed=crashed)
 
 
-def _one_image(stage: Stage, patience: float) -> int:
+def _one_image(harness: Harness, patience: float) -> int:
     """Send images until one is published; return how many were lost on the way."""
-    observer, lost = stage.observer, 0
+    observer, lost = harness.observer, 0
     deadline = time.monotonic() + patience
     while True:
         observer.posed.clear()
-        stage.camera.send_next()
+        harness.camera.send_next()
         if observer.posed.wait(LOST):
             return lost
         lost += 1
-        if stage.node.exit_code is not None:
-            raise Crash(f'the node ended with exit code {stage.node.exit_code}')
+        if harness.node.exit_code is not None:
+            raise Crash(f'the node ended with exit code {harness.node.exit_code}')
         if time.monotonic() > deadline:
             raise Failure('hang', f'no image was published for {patience:.0f} s')

@@ -3,122 +3,125 @@
 import time
 
 from xsvggt_ros.msg import StreamStatus
+from xsvggt_ros.soak.harness import Harness
 from xsvggt_ros.soak.kinds import Failure, fault
 from xsvggt_ros.soak.patches import FRAME_POINTS
-from xsvggt_ros.soak.stage import Stage
 
 GROUP = 'inside the node'
 GOES_ON = 'says so; the stream goes on, or begins anew and says that'
 SENT = 30   # images after which a fault that does not come again must be over
 
 
-def each_stage_fails(stage: Stage, effect: str, points: tuple[str, ...] = FRAME_POINTS) -> None:
+def each_stage_fails(harness: Harness, effect: str,
+                     points: tuple[str, ...] = FRAME_POINTS) -> None:
     """Let one call of one stage of a frame fail."""
-    point = stage.rng.choice(points)
-    before = stage.observer.status
-    stage.break_inside(point, effect, stage.rng.choice((1, 1, 3)))
+    point = harness.rng.choice(points)
+    before = harness.observer.status
+    harness.break_inside(point, effect, harness.rng.choice((1, 1, 3)))
 
     def is_told() -> bool:
         # What was said of the same fault a moment ago is not said again at once.
-        now = stage.observer.status
-        return bool(stage.observer.said or stage.complaints()
+        now = harness.observer.status
+        return bool(harness.observer.said or harness.complaints()
                     or now.frames_rejected > before.frames_rejected
                     or now.reset_count > before.reset_count)
 
-    stage.until(is_told, 'a word or a count of the fault', 'silent')
+    harness.until(is_told, 'a word or a count of the fault', 'silent')
 
 
 @fault(GROUP, GOES_ON, new_stream=True, tries=5)
-def an_exception_at_a_stage(stage: Stage) -> None:
+def an_exception_at_a_stage(harness: Harness) -> None:
     """Raise RuntimeError at a random stage of a frame, once or three times."""
-    each_stage_fails(stage, stage.rng.choice(('exception', 'value error')))
+    each_stage_fails(harness, harness.rng.choice(('exception', 'value error')))
 
 
 @fault(GROUP, GOES_ON, new_stream=True, tries=3)
-def an_exception_after_a_stage(stage: Stage) -> None:
+def an_exception_after_a_stage(harness: Harness) -> None:
     """Raise RuntimeError when a random stage of a frame has done its work."""
-    each_stage_fails(stage, 'late exception')
+    each_stage_fails(harness, 'late exception')
 
 
 @fault(GROUP, GOES_ON, new_stream=True, tries=3)
-def a_memory_error_at_a_stage(stage: Stage) -> None:
+def a_memory_error_at_a_stage(harness: Harness) -> None:
     """Raise MemoryError at a random stage of a frame."""
-    each_stage_fails(stage, 'memory error')
+    each_stage_fails(harness, 'memory error')
 
 
 @fault(GROUP, GOES_ON, new_stream=True, tries=3)
-def a_device_out_of_memory_at_a_stage(stage: Stage) -> None:
+def a_device_out_of_memory_at_a_stage(harness: Harness) -> None:
     """Raise torch.OutOfMemoryError at a random stage of a frame."""
-    each_stage_fails(stage, 'out of memory')
+    each_stage_fails(harness, 'out of memory')
 
 
 @fault(GROUP, 'begins the worker anew and says so', new_stream=True, tries=3)
-def an_exit_at_a_stage(stage: Stage) -> None:
+def an_exit_at_a_stage(harness: Harness) -> None:
     """Raise SystemExit or GeneratorExit, which are no Exceptions, at a random stage."""
-    each_stage_fails(stage, stage.rng.choice(('exit', 'generator exit')))
+    each_stage_fails(harness, harness.rng.choice(('exit', 'generator exit')))
 
 
 @fault(GROUP, 'begins the worker anew and says so', new_stream=True, tries=2)
-def an_exception_in_the_error_handler(stage: Stage) -> None:
+def an_exception_in_the_error_handler(harness: Harness) -> None:
     """Raise in what is called because of an exception."""
-    with stage.broken('error handler', stage.rng.choice(('exception', 'memory error', 'exit'))):
-        stage.break_inside('decode', 'exception')
-        stage.shots(SENT)
+    effect = harness.rng.choice(('exception', 'memory error', 'exit'))
+    with harness.broken('error handler', effect):
+        harness.break_inside('decode', 'exception')
+        harness.await_shots(SENT)
 
 
 @fault(GROUP, 'goes on')
-def an_exception_in_diagnostics(stage: Stage) -> None:
+def an_exception_in_diagnostics(harness: Harness) -> None:
     """Raise while diagnostics are made, twice."""
-    stage.break_inside('diagnostics', stage.rng.choice(('exception', 'memory error')), 2)
-    stage.hears_diagnostics()
+    harness.break_inside('diagnostics', harness.rng.choice(('exception', 'memory error')), 2)
+    harness.hears_diagnostics()
 
 
 @fault(GROUP, 'never publishes nor remembers it; the stream goes on', new_stream=True, tries=4)
-def a_NaN_in_what_the_network_predicts(stage: Stage) -> None:
+def a_NaN_in_what_the_network_predicts(harness: Harness) -> None:
     """Put a NaN, an infinity, a zero rotation or 1e30 into depth, confidence or pose."""
-    effect = stage.rng.choice(('nan depth', 'infinite depth', 'nan confidence', 'nan pose',
-                               'zero rotation', 'huge position', 'nan field of view'))
-    stage.break_inside('network', effect, stage.rng.choice((1, 3)))
+    effect = harness.rng.choice(('nan depth', 'infinite depth', 'nan confidence', 'nan pose',
+                                 'zero rotation', 'huge position', 'nan field of view'))
+    harness.break_inside('network', effect, harness.rng.choice((1, 3)))
 
 
 @fault(GROUP, 'never publishes nor remembers it; the stream goes on', new_stream=True, tries=3)
-def a_NaN_inside_the_network(stage: Stage) -> None:
+def a_NaN_inside_the_network(harness: Harness) -> None:
     """Put a NaN into attention, the camera head or the depth head."""
-    stage.break_inside(stage.rng.choice(('attention', 'camera head', 'depth head')), 'nan')
+    harness.break_inside(harness.rng.choice(('attention', 'camera head', 'depth head')), 'nan')
 
 
 @fault(GROUP, 'begins a new stream by itself and says so', new_stream=True)
-def frames_that_keep_failing(stage: Stage) -> None:
+def frames_that_keep_failing(harness: Harness) -> None:
     """Have the attention of twenty frames give NaN."""
-    stage.break_inside('attention', 'nan', 20)
+    harness.break_inside('attention', 'nan', 20)
 
 
 @fault(GROUP, 'is DEGRADED and says since when; services and diagnostics answer', tries=2,
        new_stream=True)
-def a_frame_that_hangs(stage: Stage) -> None:
+def a_frame_that_hangs(harness: Harness) -> None:
     """Let a frame stand still until services have answered and diagnostics have said so."""
     moment = time.monotonic()
-    with stage.broken(stage.rng.choice(('network', 'decode', 'map')), 'hang') as fired:
-        stage.until(fired, 'a hang')
-        stage.until(lambda: stage.observer.state_since(moment, StreamStatus.DEGRADED), 'DEGRADED')
-        stage.says('Inference')
+    with harness.broken(harness.rng.choice(('network', 'decode', 'map')), 'hang') as fired:
+        harness.until(fired, 'a hang')
+        harness.until(lambda: harness.observer.state_since(moment, StreamStatus.DEGRADED),
+                      'DEGRADED')
+        harness.await_complaint('Inference')
         for service in ('save_map', 'reset'):
-            stage.trigger(service)
-        stage.hears_diagnostics()
+            harness.trigger(service)
+        harness.hears_diagnostics()
 
 
 @fault(GROUP, 'never has two workers; activation waits or is refused', new_stream=True)
-def a_hang_while_deactivated(stage: Stage) -> None:
+def a_hang_while_deactivated(harness: Harness) -> None:
     """Let a frame stand still, deactivate the node and try to activate it again."""
-    with stage.broken('network', 'hang') as fired:
-        stage.until(fired, 'a hang')
-        stage.try_change('deactivate')
-        stage.observer.expect_new_life()
-        stage.hears_diagnostics()
-        if stage.state() == 'inactive':
-            stage.try_change('activate')
-        stage.hears_diagnostics()
+    with harness.broken('network', 'hang') as fired:
+        harness.until(fired, 'a hang')
+        harness.try_change('deactivate')
+        harness.observer.expect_restart()
+        harness.hears_diagnostics()
+        if harness.state() == 'inactive':
+            harness.try_change('activate')
+        harness.hears_diagnostics()
         calls = fired()
     if calls > 1:
         raise Failure('wrong', f'{calls} frames were in work at the same time')
-    stage.activate()
+    harness.activate()

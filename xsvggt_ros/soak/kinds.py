@@ -16,13 +16,13 @@ SETUPS = {
 
 
 @dataclass(frozen=True)
-class Kind:
+class FaultKind:
     """One kind of fault."""
 
     name: str
     group: str      # where it comes from, for the table
     expected: str   # what the node must do, in words
-    inject: Callable[[Any], None]  # gets the Stage; returns when the fault has ended
+    inject: Callable[[Any], None]  # gets the Harness; returns when the fault has ended
     setup: str = 'camera'
     new_stream: bool = False  # the node may begin a new stream, and so a new map
     tries: int = 1            # in the short form
@@ -33,7 +33,7 @@ class Kind:
         return (self.inject.__doc__ or '').strip().splitlines()[0]
 
 
-KINDS: dict[str, Kind] = {}
+KINDS: dict[str, FaultKind] = {}
 
 
 def fault(
@@ -44,7 +44,7 @@ def fault(
         name = function.__name__.replace('_', ' ')
         if name in KINDS or setup not in SETUPS:
             raise ValueError(f'{name}, {setup}: twice, or no such setup')
-        KINDS[name] = Kind(name, group, expected, function, setup, new_stream, tries)
+        KINDS[name] = FaultKind(name, group, expected, function, setup, new_stream, tries)
         return function
 
     return register

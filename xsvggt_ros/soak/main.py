@@ -9,7 +9,7 @@ import textwrap
 from xsvggt_ros.console.errors import ToolError
 from xsvggt_ros.console.measurement import check_writable, write_json
 from xsvggt_ros.soak.endurance import run_endurance
-from xsvggt_ros.soak.kinds import Kind, KINDS
+from xsvggt_ros.soak.kinds import FaultKind, KINDS
 from xsvggt_ros.soak.report import text_table
 from xsvggt_ros.soak.run import run_script
 from xsvggt_ros.soak.script import LONG, write_script
@@ -53,7 +53,7 @@ def endure(options: argparse.Namespace) -> int:
     return (0 if result.fine else 1) if result.is_complete else 130
 
 
-def chosen(words: str | None) -> list[Kind]:
+def chosen(words: str | None) -> list[FaultKind]:
     """Return the kinds whose name or group has these words; raises ToolError if none has."""
     kinds = [kind for kind in KINDS.values()
              if words is None or words in kind.name or words == kind.group]

@@ -37,7 +37,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Said:
+class DiagnosticMessage:
     """A status of /diagnostics that is not OK."""
 
     task: str
@@ -56,7 +56,7 @@ class Observer:
         self.counts: Counter[str] = Counter()  # messages by topic
         self.statuses: deque[tuple[float, StreamStatus]] = deque(maxlen=_NEWEST)
         self.poses: deque[tuple[float, int]] = deque(maxlen=_NEWEST)  # stamps of odometry
-        self.said: dict[Said, float] = {}  # when last
+        self.said: dict[DiagnosticMessage, float] = {}  # when last
         self.tasks: dict[str, tuple[int, str, dict[str, str]]] = {}
         self.diagnostics_at = 0.0
         self.cache: CacheStatus | None = None
@@ -75,7 +75,7 @@ class Observer:
         """Forget what was said; at the beginning of a trial."""
         self.said.clear()
 
-    def expect_new_life(self) -> None:
+    def expect_restart(self) -> None:
         """
         Take counters and a map that begin at zero from the next image that is sent on.
 
@@ -208,7 +208,7 @@ class Observer:
             values = {pair.key: pair.value for pair in status.values}
             self.tasks[task] = level, status.message, values
             if level:
-                self.said[Said(task, level, status.message)] = time.monotonic()
+                self.said[DiagnosticMessage(task, level, status.message)] = time.monotonic()
             self.diagnostics_at = time.monotonic()
         self._follow_map()
 
@@ -280,6 +280,6 @@ def _reliable(depth: int, latched: bool = False) -> QoSProfile:
         durability=(DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE))
 
 
-def words_of(said: Mapping[Said, float]) -> list[str]:
+def words_of(said: Mapping[DiagnosticMessage, float]) -> list[str]:
     """Return what diagnostics said, each once, without what differs in numbers only."""
     return sorted({f'{one.task}: {one.message}' for one in said})

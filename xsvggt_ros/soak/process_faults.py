@@ -8,116 +8,116 @@ from std_srvs.srv import SetBool, Trigger
 
 from xsvggt_ros.soak import names
 from xsvggt_ros.soak.file_faults import WRITING
+from xsvggt_ros.soak.harness import Harness
 from xsvggt_ros.soak.kinds import Crash, fault
-from xsvggt_ros.soak.stage import Stage
 
 GROUP = 'process'
 ENDS = 'ends with exit code 0; the next one begins'
 
 
-def end(stage: Stage, number: signal.Signals) -> None:
+def end(harness: Harness, number: signal.Signals) -> None:
     """Send a signal to the node and see it end as it should."""
-    stage.shared |= stage.node.shared_files()
+    harness.shared |= harness.node.shared_files()
     begin = time.monotonic()
-    stage.node.signal(number)
-    code = stage.node.wait(stage.patience)
-    stage.answers.append(time.monotonic() - begin)
+    harness.node.signal(number)
+    code = harness.node.wait(harness.patience)
+    harness.answers.append(time.monotonic() - begin)
     if code is None:
-        raise Crash(f'the node did not end {stage.patience:.0f} s after {number.name}')
+        raise Crash(f'the node did not end {harness.patience:.0f} s after {number.name}')
     if code != 0:
         raise Crash(f'the node ended with exit code {code} after {number.name}: '
-                    + stage.node.output()[-300:])
+                    + harness.node.output()[-300:])
 
 
 @fault(GROUP, ENDS, setup='process', new_stream=True)
-def interrupted(stage: Stage) -> None:
+def interrupted(harness: Harness) -> None:
     """Send SIGINT while images are processed."""
-    time.sleep(stage.rng.uniform(0, 0.2))
-    end(stage, signal.SIGINT)
-    stage.start()
+    time.sleep(harness.rng.uniform(0, 0.2))
+    end(harness, signal.SIGINT)
+    harness.start()
 
 
 @fault(GROUP, ENDS, setup='process', new_stream=True)
-def terminated(stage: Stage) -> None:
+def terminated(harness: Harness) -> None:
     """Send SIGTERM while images are processed."""
-    time.sleep(stage.rng.uniform(0, 0.2))
-    end(stage, signal.SIGTERM)
-    stage.start()
+    time.sleep(harness.rng.uniform(0, 0.2))
+    end(harness, signal.SIGTERM)
+    harness.start()
 
 
 @fault(GROUP, ENDS, setup='process', new_stream=True)
-def a_signal_while_it_starts(stage: Stage) -> None:
+def a_signal_while_it_starts(harness: Harness) -> None:
     """Send SIGINT or SIGTERM to a node that is loading."""
-    end(stage, signal.SIGTERM)
-    stage.observer.expect_new_life()  # it may come so far
-    stage.running = stage.launch()
-    time.sleep(stage.rng.uniform(0.5, 4.0))
-    end(stage, stage.rng.choice((signal.SIGINT, signal.SIGTERM)))
-    stage.start()
+    end(harness, signal.SIGTERM)
+    harness.observer.expect_restart()  # it may come so far
+    harness.running = harness.launch()
+    time.sleep(harness.rng.uniform(0.5, 4.0))
+    end(harness, harness.rng.choice((signal.SIGINT, signal.SIGTERM)))
+    harness.start()
 
 
 @fault(GROUP, ENDS, setup='process', new_stream=True)
-def a_signal_while_it_hangs(stage: Stage) -> None:
+def a_signal_while_it_hangs(harness: Harness) -> None:
     """Send SIGTERM or SIGINT while a frame stands still."""
-    with stage.broken('network', 'hang') as fired:
-        stage.until(fired, 'a hang')
-        end(stage, stage.rng.choice((signal.SIGINT, signal.SIGTERM)))
-    stage.start()
+    with harness.broken('network', 'hang') as fired:
+        harness.until(fired, 'a hang')
+        end(harness, harness.rng.choice((signal.SIGINT, signal.SIGTERM)))
+    harness.start()
 
 
 @fault(GROUP, ENDS, setup='process', new_stream=True)
-def calls_while_it_ends(stage: Stage) -> None:
+def calls_while_it_ends(harness: Harness) -> None:
     """Call services without waiting, and send SIGINT."""
     for _ in range(10):
-        stage.ask(Trigger, 'save_map', Trigger.Request())
-        stage.ask(SetBool, 'enable', SetBool.Request(data=True))
-        stage.ask(Trigger, 'reset', Trigger.Request())
-    end(stage, signal.SIGINT)
-    stage.start()
-    stage.save_map()  # removes what an end in the middle of a file left, and checks
+        harness.ask(Trigger, 'save_map', Trigger.Request())
+        harness.ask(SetBool, 'enable', SetBool.Request(data=True))
+        harness.ask(Trigger, 'reset', Trigger.Request())
+    end(harness, signal.SIGINT)
+    harness.start()
+    harness.save_map()  # removes what an end in the middle of a file left, and checks
 
 
 @fault(GROUP, 'the next one begins as if nothing had been', setup='process', new_stream=True)
-def killed(stage: Stage) -> None:
+def killed(harness: Harness) -> None:
     """Send SIGKILL while images are processed."""
-    time.sleep(stage.rng.uniform(0, 0.2))
-    stage.start()  # kills what is there
+    time.sleep(harness.rng.uniform(0, 0.2))
+    harness.start()  # kills what is there
 
 
 @fault(GROUP, 'leaves no map that is not whole', setup='process', new_stream=True)
-def killed_while_it_saves(stage: Stage) -> None:
+def killed_while_it_saves(harness: Harness) -> None:
     """Send SIGKILL while the map is written."""
-    with stage.broken(stage.rng.choice(WRITING), 'hang') as fired:
-        stage.ask(Trigger, 'save_map', Trigger.Request())
-        stage.until(fired, 'a map to be written')
-        stage.start()
-    stage.save_map()  # removes what the killed process had no chance to, and checks
+    with harness.broken(harness.rng.choice(WRITING), 'hang') as fired:
+        harness.ask(Trigger, 'save_map', Trigger.Request())
+        harness.until(fired, 'a map to be written')
+        harness.start()
+    harness.save_map()  # removes what the killed process had no chance to, and checks
 
 
 @fault(GROUP, 'goes on when it is let', setup='process')
-def stopped_and_continued(stage: Stage) -> None:
+def stopped_and_continued(harness: Harness) -> None:
     """Send SIGSTOP, and SIGCONT three seconds later."""
-    stage.node.signal(signal.SIGSTOP)
-    stage.shots(45)
-    stage.node.signal(signal.SIGCONT)
+    harness.node.signal(signal.SIGSTOP)
+    harness.await_shots(45)
+    harness.node.signal(signal.SIGCONT)
 
 
 @fault(GROUP, 'write two maps', setup='process')
-def two_nodes_that_save_into_one_folder(stage: Stage) -> None:
+def two_nodes_that_save_into_one_folder(harness: Harness) -> None:
     """Start a second node on the same camera, and have both save their maps at once."""
-    second = stage.launch(namespace='/second')
+    second = harness.launch(namespace='/second')
     try:
-        other: Any = stage.ros.create_client(Trigger, f'{names.SPACE}/second/xsvggt/save_map')
-        stage.until(lambda: 'stream begins' in second.output() or second.exit_code is not None,
-                    'the second node to track')
-        stage.until(other.service_is_ready, "the second node's services")
-        stage.shots(10)
+        other: Any = harness.ros.create_client(Trigger, f'{names.SPACE}/second/xsvggt/save_map')
+        harness.until(lambda: 'stream begins' in second.output() or second.exit_code is not None,
+                      'the second node to track')
+        harness.until(other.service_is_ready, "the second node's services")
+        harness.await_shots(10)
         futures = [other.call_async(Trigger.Request()),
-                   stage.ask(Trigger, 'save_map', Trigger.Request())]
-        stage.until(lambda: all(future.done() for future in futures), 'two maps')
-        stage.until(lambda: stage.saved_maps() == 2, 'two files', 'lost')
-        stage.save_map()
-        stage.ros.destroy_client(other)
+                   harness.ask(Trigger, 'save_map', Trigger.Request())]
+        harness.until(lambda: all(future.done() for future in futures), 'two maps')
+        harness.until(lambda: harness.saved_maps() == 2, 'two files', 'lost')
+        harness.save_map()
+        harness.ros.destroy_client(other)
     finally:
-        stage.shared |= second.shared_files()
+        harness.shared |= second.shared_files()
         second.kill()

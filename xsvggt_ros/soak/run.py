@@ -20,11 +20,11 @@ from xsvggt_ros.soak import (  # noqa: F401  they register their kinds
     stamp_faults,
     tf_faults,
 )
+from xsvggt_ros.soak.harness import Harness
 from xsvggt_ros.soak.kinds import Crash, Failure, KINDS, SETUPS
 from xsvggt_ros.soak.node_process import floor, NodeProcess, remove_leftovers, Usage
 from xsvggt_ros.soak.report import Injection, Life, Report
 from xsvggt_ros.soak.script import Step
-from xsvggt_ros.soak.stage import Stage
 from xsvggt_ros.soak.trial import run_trial
 
 PATIENCE = 10.0  # seconds that a process has to give free memory back
@@ -78,27 +78,27 @@ def run_script(
     begin = time.monotonic()
     injections: list[Injection] = []
     with tempfile.TemporaryDirectory(prefix='xsvggt_soak_') as folder:
-        stage = Stage(keep or Path(folder), patience, parameters)
+        harness = Harness(keep or Path(folder), patience, parameters)
         lives = Lives()
         try:
             say('starting the node')
-            stage.camera.start(SETUPS['camera'])
-            stage.start()
+            harness.camera.start(SETUPS['camera'])
+            harness.start()
             for number, step in enumerate(steps, 1):
-                one = run_trial(stage, step)
-                resident = lives.look(stage.node, stage.camera.shots)
+                one = run_trial(harness, step)
+                resident = lives.look(harness.node, harness.camera.shots)
                 injections.append(replace(one, resident=resident))
                 say(line(number, len(steps), one))
         except KeyboardInterrupt:
             ignore_signals()
             say(f'interrupted after {len(injections)} of {len(steps)} injections')
         except (Failure, Crash) as failure:
-            output = '' if stage.running is None else stage.node.output()[-1000:]
+            output = '' if harness.running is None else harness.node.output()[-1000:]
             raise ToolError(f'the node cannot be started: {failure}\n{output}') from failure
         finally:
             lives.finish()
-            stage.close()
-            leftovers = remove_leftovers(stage.shared)
+            harness.close()
+            leftovers = remove_leftovers(harness.shared)
     return Report(
         seed=seed, form=form, seconds=time.monotonic() - begin, machine='', injections=injections,
         expected={name: kind.expected for name, kind in KINDS.items()},

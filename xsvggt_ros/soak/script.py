@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 import random
 
-from xsvggt_ros.soak.kinds import Kind, SETUPS
+from xsvggt_ros.soak.kinds import FaultKind, SETUPS
 
 LONG = 1000          # injections of the long form
 PROCESS_ROUNDS = 3   # rounds that one process of the node has to live through
@@ -14,12 +14,13 @@ PROCESS_ROUNDS = 3   # rounds that one process of the node has to live through
 class Step:
     """One fault to inject."""
 
-    kind: Kind
+    kind: FaultKind
     seed: int   # of all that is drawn in it
     round: int
 
 
-def write_script(kinds: Iterable[Kind], seed: int, injections: int | None = None) -> list[Step]:
+def write_script(kinds: Iterable[FaultKind], seed: int,
+                 injections: int | None = None) -> list[Step]:
     """
     Return the steps: rounds of all kinds in an order of their own, one setup after the other.
 
@@ -41,7 +42,7 @@ def write_script(kinds: Iterable[Kind], seed: int, injections: int | None = None
 
 
 def _round(
-    kinds: list[Kind], rng: random.Random, number: int, with_process: int,
+    kinds: list[FaultKind], rng: random.Random, number: int, with_process: int,
 ) -> Iterator[Step]:
     setups = [setup for setup in SETUPS if setup != 'process']
     rng.shuffle(setups)

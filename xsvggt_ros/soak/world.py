@@ -1,4 +1,4 @@
-"""What the soak's camera sees: a way through the synthetic world, there and back for ever."""
+"""What the soak's camera sees: a path through the synthetic world, there and back for ever."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ class View:
     world_from_camera: np.ndarray  # [4, 4], metres
 
 
-class Way:
+class ViewSequence:
     """Views by their number; neighbours are neighbours in the room."""
 
     def __init__(self, length: int = LENGTH) -> None:

@@ -54,14 +54,14 @@ class TrajectoryConfig:
     min_contrast: float = 4.0        # grey levels below which an image shows nothing
     # Odometry from elsewhere.
     odometry_cauchy: float = 5.0     # sigmas from which a motion by it counts less
-    odometry_segments: int = 60      # of the way, that tell how long its metre is
+    odometry_segments: int = 60      # of the trajectory, that tell how long its metre is
     # Loops.
     close_loops: bool = True         # where it is optimized
     loop_similarity: float = 0.5     # of thumbnails, 1: the same
     loop_candidates: int = 5         # keyframes that a new one is compared with
     loop_inliers: int = 25
     loop_share: float = 0.4          # of the matches
-    loop_gate: float = 5.0           # sigmas of the way between, beyond which it is none
+    loop_gate: float = 5.0           # sigmas of the path between, beyond which it is none
     loop_cauchy: float = 3.0         # sigmas from which a loop counts less
     loop_iterations: int = 5         # of the graph, at each loop
     keyframes: int = 400             # that are kept for loops, at most

@@ -21,7 +21,7 @@ _GRID = 16               # columns at which the field is computed
 
 
 @dataclass(frozen=True)
-class Seen:
+class LandmarkRatios:
     """
     Landmarks in a frame.
 
@@ -34,8 +34,8 @@ class Seen:
     variance: np.ndarray
 
 
-def correction(seen: Seen, log_scale: float, size: tuple[int, int],
-               depth_from_image: np.ndarray, image_width: int) -> np.ndarray:
+def depth_correction(seen: LandmarkRatios, log_scale: float, size: tuple[int, int],
+                     depth_from_image: np.ndarray, image_width: int) -> np.ndarray:
     """
     Return factors, float32 [h, w], for a depth map of `size` (h, w).
 
@@ -65,7 +65,7 @@ def correction(seen: Seen, log_scale: float, size: tuple[int, int],
     by_column = _kernel(np.linspace(0, width - 1, _GRID) / length, x)
     by_row = _kernel(np.linspace(0, height - 1, rows) / length, y)
     field = ((by_row * solved) @ by_column.T).astype(np.float32)
-    return np.exp(log_scale + _enlarged(field, size))
+    return np.exp(log_scale + _upsampled(field, size))
 
 
 def _amplitude(ratio: np.ndarray) -> float:
@@ -78,7 +78,7 @@ def _kernel(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.exp(-0.5 * np.subtract.outer(first, second) ** 2)
 
 
-def _enlarged(field: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def _upsampled(field: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Return the field at each pixel: its corners are the map's corner pixels."""
     height, width = size
     rows, columns = field.shape

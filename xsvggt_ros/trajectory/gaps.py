@@ -21,7 +21,7 @@ _ALONE = np.array([0.15, 0.3])   # sigmas of one frame's rotation and position u
 @dataclass(frozen=True)
 class Gap:
     """
-    What is known of the way over a gap.
+    What is known of the motion over a gap.
 
     keyframe: behind it. before_from_keyframe [4, 4]: in the keyframe before; sigma [7]: of a step
     behind that.

@@ -1,4 +1,4 @@
-"""The whole way of a recording: every frame as a part of its keyframe."""
+"""The whole trajectory of a recording: every frame as a part of its keyframe."""
 
 import numpy as np
 
@@ -21,7 +21,7 @@ class History:
         """
         Begin without frames.
 
-        config: the odometry's; landmarks: of a saved map, in which the way is looked for.
+        config: the odometry's; landmarks: of a saved map, in which the stream is localised.
         """
         config = config or TrajectoryConfig()
         self.live: list[np.ndarray] = []                  # world_from_camera, as known then

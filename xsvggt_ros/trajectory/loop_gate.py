@@ -16,19 +16,19 @@ def is_plausible(loop: Loop, chain: KeyframeChain, edges: Edges, sigmas: float) 
     nodes = chain.nodes
     predicted = inverse_similarity(nodes[first]) @ nodes[second]
     error = difference(inverse_similarity(loop.first_from_second) @ predicted)
-    way = _way(edges, len(nodes), first, second)
-    variance = 1 / edges.weight[way] ** 2
+    path = _surest_path(edges, len(nodes), first, second)
+    variance = 1 / edges.weight[path] ** 2
     turn = variance[:, :3].sum() + (loop.sigma[:3] ** 2).sum()
     scale = variance[:, 6].sum() + loop.sigma[6] ** 2
-    places = nodes[edges.first[way], :3, 3]
-    lever = ((places - nodes[second, :3, 3]) ** 2).sum(1).mean()
+    positions = nodes[edges.first[path], :3, 3]
+    lever = ((positions - nodes[second, :3, 3]) ** 2).sum(1).mean()
     length = variance[:, 3:6].sum() + (loop.sigma[3:6] ** 2).sum() + (turn + scale) * lever
     limits = sigmas * np.sqrt([turn, length, scale])
     errors = np.array([np.linalg.norm(error[:3]), np.linalg.norm(error[3:6]), abs(error[6])])
     return bool((errors < limits + _FLOOR).all())
 
 
-def _way(edges: Edges, count: int, first: int, second: int) -> np.ndarray:
+def _surest_path(edges: Edges, count: int, first: int, second: int) -> np.ndarray:
     """Return the edges of the surest way between two nodes."""
     import scipy.sparse.csgraph  # a node that starts does without
 
@@ -42,9 +42,9 @@ def _way(edges: Edges, count: int, first: int, second: int) -> np.ndarray:
     rows = np.array(list(lookup.values()))
     graph = scipy.sparse.csr_matrix((cost[rows], (pairs[:, 0], pairs[:, 1])), (count, count))
     _, before = scipy.sparse.csgraph.dijkstra(graph, indices=first, return_predecessors=True)
-    way = []
+    path = []
     node = second
     while node != first:
-        way.append(lookup[before[node], node])
+        path.append(lookup[before[node], node])
         node = before[node]
-    return np.array(way, int)
+    return np.array(path, int)

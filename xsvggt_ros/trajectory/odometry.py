@@ -7,7 +7,7 @@ import numpy as np
 
 from xsvggt_ros.trajectory.adjustment import Solution
 from xsvggt_ros.trajectory.config import TrajectoryConfig
-from xsvggt_ros.trajectory.depth_field import correction, Seen
+from xsvggt_ros.trajectory.depth_field import depth_correction, LandmarkRatios
 from xsvggt_ros.trajectory.dynamic_objects import DynamicObjects
 from xsvggt_ros.trajectory.fallback import Fallback, Located
 from xsvggt_ros.trajectory.frame import Frame
@@ -200,8 +200,9 @@ class Odometry:
         good = (depth > SHALLOWEST) & (told > SHALLOWEST)
         with np.errstate(all='ignore'):
             ratio = np.where(good, np.log(depth / told), np.nan)
-        return correction(Seen(tracks.pixels, ratio, variance), self._depth.log_scale,
-                          frame.depth.shape, frame.depth_from_image, self._width)
+        return depth_correction(
+            LandmarkRatios(tracks.pixels, ratio, variance), self._depth.log_scale,
+            frame.depth.shape, frame.depth_from_image, self._width)
 
     # Parts ---------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""The ways a camera takes through the synthetic world: smooth, closed, without an end."""
+"""The paths a camera takes through the synthetic world: smooth, closed, without an end."""
 
 from typing import Protocol
 
@@ -12,7 +12,7 @@ _TURN_RATE = 0.7         # rad/s, the mean of a turn in place
 class Path(Protocol):
     """The pose of a camera as a function of time; any frame rate samples the same way."""
 
-    way: np.ndarray      # [n, 2] metres, where on the floor it can be: nothing may stand there
+    floor_path: np.ndarray   # [n, 2] metres, where on the floor it can be: nothing may stand there
 
     def world_from_camera(self, time: float) -> np.ndarray:
         """Return the pose [4, 4] of the camera's optical frame at `time` seconds, float64."""
@@ -31,16 +31,16 @@ class DrivePath:
 
     def __init__(self, rng: np.random.Generator, room: tuple[float, float, float],
                  speed: float = 0.6) -> None:
-        """Draw a closed way through a `room` (length, width, height); `speed` in m/s."""
+        """Draw a closed path through a `room` (length, width, height); `speed` in m/s."""
         angle = np.linspace(0.0, 2 * np.pi, _SAMPLES + 1)
         wave = (0.07 * np.sin(2 * angle + rng.uniform(0, 2 * np.pi))
                 + 0.05 * np.sin(3 * angle + rng.uniform(0, 2 * np.pi)))
         turned = angle * rng.choice([-1.0, 1.0]) + rng.uniform(0, 2 * np.pi)
         half = np.asarray(room[:2]) / 2
         reach = (half - _WALL_DISTANCE) * (1.0 + wave)[:, None]
-        self.way = half + reach * np.stack([np.cos(turned), np.sin(turned)], axis=1)  # [n, 2]
+        self.floor_path = half + reach * np.stack([np.cos(turned), np.sin(turned)], axis=1)
 
-        steps = np.linalg.norm(np.diff(self.way, axis=0), axis=1)
+        steps = np.linalg.norm(np.diff(self.floor_path, axis=0), axis=1)
         self._distance = np.concatenate([[0.0], np.cumsum(steps)])
         self.length = float(self._distance[-1])     # metres per lap
         self.speed = speed
@@ -64,8 +64,8 @@ class DrivePath:
     def _position(self, distance: float) -> tuple[float, float]:
         """Return world x and y after `distance` metres."""
         along = distance % self.length
-        return (float(np.interp(along, self._distance, self.way[:, 0])),
-                float(np.interp(along, self._distance, self.way[:, 1])))
+        return (float(np.interp(along, self._distance, self.floor_path[:, 0])),
+                float(np.interp(along, self._distance, self.floor_path[:, 1])))
 
 
 class ErrandPath:
@@ -80,11 +80,11 @@ class ErrandPath:
         """Draw a round through a `room` (length, width, height); `speed` in m/s, its mean."""
         half = np.asarray(room[:2]) / 2
         count = int(rng.integers(4, 7))
-        # Sorted by their direction from the middle, so that the way seldom crosses itself.
+        # Sorted by their direction from the middle, so that the path seldom crosses itself.
         angles = np.sort(rng.uniform(0, 2 * np.pi, count))[::rng.choice([-1, 1])]
         reach = (half - _WALL_DISTANCE) * rng.uniform(0.35, 1.1, (count, 1))
         places = half + reach * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-        self.way = np.concatenate([
+        self.floor_path = np.concatenate([
             start + np.linspace(0.0, 1.0, 200)[:, None] * (end - start)
             for start, end in zip(places, np.roll(places, -1, axis=0))])
         self._times, self._states = _itinerary(rng, places, speed)

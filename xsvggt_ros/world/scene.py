@@ -2,7 +2,7 @@
 What stands in the synthetic world: a room and its furniture, all of them boxes.
 
 World frame: x and y along the walls, z up, metres, origin in a corner of the floor (REP-103).
-Furniture is placed around the robot's way, never on it, so the camera cannot end up inside.
+Furniture is placed around the robot's path, never on it, so the camera cannot end up inside.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ import numpy as np
 
 from xsvggt_ros.world.textures import BOOK_COUNT, PICTURE_COUNT, TextureAtlas
 
-WAY_CLEARANCE = 0.45  # metres between the camera's way and anything it could run into
+PATH_CLEARANCE = 0.45  # metres between the camera's path and anything it could run into
 LOW_HEIGHT = 0.20     # metres; what ends below this (a rug) may lie on the way
 
 Colour = tuple[float, float, float]
@@ -99,15 +99,15 @@ def choose_room_size(rng: np.random.Generator) -> tuple[float, float, float]:
             float(rng.uniform(2.5, 2.8)))
 
 
-def build_scene(rng: np.random.Generator, size: tuple[float, float, float], way: np.ndarray,
+def build_scene(rng: np.random.Generator, size: tuple[float, float, float], path: np.ndarray,
                 textures: TextureAtlas) -> Scene:
-    """Return a furnished room of `size` that keeps clear of `way` [n, 2] (metres, world x y)."""
+    """Return a furnished room of `size` that keeps clear of `path` [n, 2] (metres, world x y)."""
     wall_textures = rng.permutation(['plaster', 'brick', 'wallpaper', 'wallpaper'])
     walls = [Material(str(texture), _vary(rng, colour), 3.0)
              for texture, colour in zip(wall_textures, _WALL_COLOURS)]
     floor = Material('floor', _pick(rng, _WOOD_COLOURS[:4]), 2.0)
     scene = Scene(size, (*walls, floor, Material('ceiling', (0.95, 0.95, 0.92), 1.8)), textures)
-    furnish = _Furnisher(rng, scene, way)
+    furnish = _Furnisher(rng, scene, path)
     furnish.along_walls(int(rng.integers(2, 5)), furnish.shelf)
     furnish.along_walls(int(rng.integers(1, 4)), furnish.cupboard)
     furnish.along_walls(int(rng.integers(1, 3)), furnish.sofa)
@@ -130,20 +130,20 @@ def _vary(rng: np.random.Generator, colour: Colour) -> Colour:
     return float(red), float(green), float(blue)
 
 
-Place = Callable[[float, float, float], list[Box]]
+Placement = Callable[[float, float, float], list[Box]]
 
 
 class _Furnisher:
     """Puts pieces of furniture where there is room for them, with a few tries each."""
 
-    def __init__(self, rng: np.random.Generator, scene: Scene, way: np.ndarray) -> None:
+    def __init__(self, rng: np.random.Generator, scene: Scene, path: np.ndarray) -> None:
         self._rng = rng
         self._scene = scene
-        self._way = way
+        self._path = path
 
     # Where things go -----------------------------------------------------------------------------
 
-    def along_walls(self, count: int, piece: Callable[[], tuple[float, Place]]) -> None:
+    def along_walls(self, count: int, piece: Callable[[], tuple[float, Placement]]) -> None:
         """Stand `count` pieces with their backs to a wall."""
         length, width, _ = self._scene.size
         for _ in range(count):
@@ -161,7 +161,7 @@ class _Furnisher:
                 if self._add(place(x, y, yaw)):
                     break
 
-    def anywhere(self, count: int, piece: Callable[[], Place]) -> None:
+    def anywhere(self, count: int, piece: Callable[[], Placement]) -> None:
         """Stand `count` pieces somewhere on the floor."""
         length, width, _ = self._scene.size
         for _ in range(count):
@@ -173,10 +173,10 @@ class _Furnisher:
                     break
 
     def _add(self, boxes: list[Box]) -> bool:
-        """Add `boxes` if they leave the way clear and touch nothing; return whether."""
+        """Add `boxes` if they leave the path clear and touch nothing; return whether."""
         for box in boxes:
             top = box.centre[2] + box.size[2] / 2
-            if top > LOW_HEIGHT and box.ground_distance(self._way).min() < WAY_CLEARANCE:
+            if top > LOW_HEIGHT and box.ground_distance(self._path).min() < PATH_CLEARANCE:
                 return False
             if any(_overlap(box, other) for other in self._scene.boxes):
                 return False
@@ -185,7 +185,7 @@ class _Furnisher:
 
     # Pieces for the walls: their depth and how to place them -------------------------------------
 
-    def shelf(self) -> tuple[float, Place]:
+    def shelf(self) -> tuple[float, Placement]:
         """Return a book shelf."""
         rng = self._rng
         size = (rng.uniform(1.0, 1.9), rng.uniform(0.32, 0.45), rng.uniform(1.5, 2.2))
@@ -194,7 +194,7 @@ class _Furnisher:
         return size[1], lambda x, y, yaw: [
             Box((x, y, size[2] / 2), size, yaw, wood, front=books)]
 
-    def cupboard(self) -> tuple[float, Place]:
+    def cupboard(self) -> tuple[float, Placement]:
         """Return a low cupboard with something on top."""
         rng = self._rng
         size = (rng.uniform(0.9, 1.6), rng.uniform(0.4, 0.55), rng.uniform(0.7, 1.0))
@@ -205,7 +205,7 @@ class _Furnisher:
             Box((x, y, size[2] / 2), size, yaw, body),
             Box((x, y, size[2] + vase[2] / 2), vase, yaw + 0.5, vase_material)]
 
-    def sofa(self) -> tuple[float, Place]:
+    def sofa(self) -> tuple[float, Placement]:
         """Return a seat and its back."""
         rng = self._rng
         width, depth = rng.uniform(1.5, 2.2), 0.85
@@ -217,7 +217,7 @@ class _Furnisher:
                     Box((x + back_x, y + back_y, 0.63), (width, 0.2, 0.42), yaw, cloth)]
         return depth, place
 
-    def picture(self) -> tuple[float, Place]:
+    def picture(self) -> tuple[float, Placement]:
         """Return a painting that hangs on the wall."""
         rng = self._rng
         size = (rng.uniform(0.6, 1.3), 0.05, rng.uniform(0.5, 0.9))
@@ -228,7 +228,7 @@ class _Furnisher:
 
     # Pieces for the floor ------------------------------------------------------------------------
 
-    def table(self) -> Place:
+    def table(self) -> Placement:
         """Return a table: a board on four legs, and a box on it."""
         rng = self._rng
         length, width, height = rng.uniform(1.0, 1.8), rng.uniform(0.6, 0.9), rng.uniform(0.7, 0.8)
@@ -248,20 +248,20 @@ class _Furnisher:
             return boxes
         return place
 
-    def pillar(self) -> Place:
+    def pillar(self) -> Placement:
         """Return a pillar from floor to ceiling."""
         side = self._rng.uniform(0.3, 0.5)
         height = self._scene.size[2]
         stone = Material('brick', _vary(self._rng, _STONE_COLOUR), 1.6)
         return lambda x, y, yaw: [Box((x, y, height / 2), (side, side, height), 0.3 * yaw, stone)]
 
-    def crate(self) -> Place:
+    def crate(self) -> Placement:
         """Return a wooden crate."""
         size = tuple(self._rng.uniform(0.35, 0.8, 3))
         wood = Material('crate', _pick(self._rng, _WOOD_COLOURS), None)
         return lambda x, y, yaw: [Box((x, y, size[2] / 2), size, yaw, wood)]
 
-    def rug(self) -> Place:
+    def rug(self) -> Placement:
         """Return a rug, flat enough to drive over."""
         size = (self._rng.uniform(1.5, 2.5), self._rng.uniform(1.0, 1.6), 0.012)
         cloth = Material('fabric', _pick(self._rng, _CLOTH_COLOURS), 1.1)

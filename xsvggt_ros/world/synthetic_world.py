@@ -39,7 +39,7 @@ class WorldFrame:
 
 
 class SyntheticWorld:
-    """A furnished room with a camera on an endless way through it."""
+    """A furnished room with a camera on an endless path through it."""
 
     def __init__(self, seed: int = DEMO_SEED, width: int = 320, height: int = 240,
                  speed: float = 0.6, clean: bool = False) -> None:
@@ -51,7 +51,7 @@ class SyntheticWorld:
         rng = np.random.default_rng(seed)
         size = choose_room_size(rng)
         self.path = draw_path(rng, size, speed)
-        self.scene = build_scene(rng, size, self.path.way, _textures(_atlas_number(seed)))
+        self.scene = build_scene(rng, size, self.path.floor_path, _textures(_atlas_number(seed)))
         self.intrinsics = Intrinsics.from_field_of_view(width, height,
                                                         rng.uniform(*FIELD_OF_VIEW))
         self._renderer = Renderer(self.scene, self.intrinsics)

@@ -9,8 +9,8 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from xsvggt_ros.engine.enlarge import EDGE, enlarge
 from xsvggt_ros.engine.stream_caches import ReadOnlyCaches
+from xsvggt_ros.engine.upsample import EDGE, upsample
 from xsvggt_ros.geometry.camera_model import CameraModel
 from xsvggt_ros.images.preprocess import Resize
 from xsvggt_ros.kernels import native
@@ -186,7 +186,7 @@ def plane(height, width, slope=0.3):
 
 def test_a_plane_stays_the_plane_when_it_is_enlarged():
     small, expected = plane(42, 56), plane(84, 112)
-    large = enlarge(small, 84, 112)
+    large = upsample(small, 84, 112)
     inside = slice(2, -2), slice(2, -2)
     torch.testing.assert_close(large.depth[inside], expected.depth[inside], rtol=1e-5, atol=0)
     torch.testing.assert_close(large.points[inside], expected.points[inside], rtol=0, atol=2e-3)
@@ -201,9 +201,9 @@ def test_nothing_hangs_in_the_air_between_a_thing_and_the_wall_behind_it():
     small = plane(42, 56, slope=0.0)
     small.depth[:, 20:30] = 0.7
     small.points[:, 20:30] *= 0.5
-    large = enlarge(small, 98, 133)
+    large = upsample(small, 98, 133)
     near = (large.depth / 0.7 - 1).abs() < EDGE
-    wall = enlarge(plane(42, 56, slope=0.0), 98, 133).depth
+    wall = upsample(plane(42, 56, slope=0.0), 98, 133).depth
     behind = (large.depth / wall - 1).abs() < EDGE
     assert (near | behind).all() and near.any() and behind.any()
 

@@ -150,12 +150,12 @@ def test_a_map_is_bounded_and_says_what_was_lost(places):
         cloud = random_cloud(5000, seed)
         world.add(cloud, EYE)
         fill = world.fill()
-        assert fill.places == max(places, 64)
-        assert fill.points == len(world.points()) <= fill.places
+        assert fill.capacity == max(places, 64)
+        assert fill.points == len(world.points()) <= fill.capacity
         assert world.voxel_size == 0.01
         lost += fill.lost
         assert fill.lost_total == lost
-    assert fill.points > 0.9 * fill.places and fill.lost > 0.5 * 5000
+    assert fill.points > 0.9 * fill.capacity and fill.lost > 0.5 * 5000
     assert memory == (world._rows.data_ptr(), world._keys.data_ptr())
 
 
@@ -164,7 +164,7 @@ def test_until_four_fifths_are_taken_hardly_a_point_is_lost():
     for seed in range(8):
         world.add(random_cloud(2 ** 12 // 10, seed, spread=100.0), EYE)
     fill = world.fill()
-    assert 0.79 < fill.points / fill.places <= 0.8
+    assert 0.79 < fill.points / fill.capacity <= 0.8
     assert fill.lost_total <= 2 ** 12 * 0.8 ** _PROBES * 2 + 3
 
 
@@ -246,7 +246,7 @@ def test_a_map_that_chose_its_voxels_never_fills_but_gets_coarser(places):
         world.add(cloud, EYE)
         sizes.append(world.voxel_size)
         fill = world.fill()
-        assert 1 <= fill.points == len(world.points()) <= fill.places
+        assert 1 <= fill.points == len(world.points()) <= fill.capacity
     for _ in range(20):
         world.add(cloud, EYE)
     assert 0.1 < world.fill().points / places <= 0.75

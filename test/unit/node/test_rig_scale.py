@@ -292,14 +292,14 @@ def test_what_lasts_is_told_once_and_when_it_is_over(caplog, monkeypatch):
     scale = MetricScale(logging.getLogger())
     for number in range(60):
         now[0] += 1
-        scale.tell(HintFault('fault', ''), f'a fault, {number} s')
+        scale.report(HintFault('fault', ''), f'a fault, {number} s')
     told = [record for record in caplog.records if 'a fault' in record.getMessage()]
     assert 1 <= len(told) <= 4 and all(record.levelname == 'WARNING' for record in told)
-    scale.tell(None, '')
-    scale.tell(None, '')
+    scale.report(None, '')
+    scale.report(None, '')
     assert caplog.records[-1].getMessage() == 'metric scale is updated again'
-    scale.tell(HintFault('short', ''), 'a short one')   # for less than a while: no line
-    scale.tell(None, '')
+    scale.report(HintFault('short', ''), 'a short one')   # for less than a while: no line
+    scale.report(None, '')
     assert 'a short one' not in caplog.text
 
 

@@ -115,7 +115,7 @@ def test_odometry_of_the_base_is_moved_to_the_camera_on_it(tmp_path, ros1):
     hints, found = hinted(path, HintChoice('auto'))
     assert hints.odometry_topic == '/odom'
     for number, hint in enumerate(found):
-        place, piece = hint.place
+        place, piece = hint.position
         assert piece == 0
         true = WORLD.path.world_from_camera(0.2 * number)[:3, 3]
         np.testing.assert_allclose(place, true, atol=1e-6)
@@ -173,7 +173,7 @@ def test_what_this_package_made_is_no_measure_of_metres(tmp_path, caplog, space,
     own = own_outputs(messages, space, topics, odometry)
     path = write_mcap(tmp_path / 'a.mcap', images(messages) + own)
     hints, found = hinted(path, HintChoice('auto'))
-    assert hints.describe() == '' and all(hint.place is hint.depth is None for hint in found)
+    assert hints.describe() == '' and all(hint.position is hint.depth is None for hint in found)
     told = [record.message for record in caplog.records if 'this package' in record.message]
     names = ', '.join(sorted({name for name, *_ in own}))
     assert told == [f'left out as a measure of metres, for this package made them: {names}']

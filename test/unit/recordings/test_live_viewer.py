@@ -72,7 +72,7 @@ def test_frames_are_shown_with_their_colours_in_bounded_memory(streams):
 
 def test_without_a_display_there_is_a_page(streams, monkeypatch, capsys):
     viewer = LiveViewer('a run', {})
-    assert viewer.place == 'http://localhost:9090/?url=rerun%2Bhttp://127.0.0.1:9876/proxy'
+    assert viewer.address == 'http://localhost:9090/?url=rerun%2Bhttp://127.0.0.1:9876/proxy'
     assert streams[1] == {'open_browser': False, 'connect_to': 'rerun+http://127.0.0.1:9876/proxy'}
     read = []
     monkeypatch.setattr(sys, 'stdin', SimpleNamespace(

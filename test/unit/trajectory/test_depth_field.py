@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from xsvggt_ros.trajectory.depth_field import correction, Seen
+from xsvggt_ros.trajectory.depth_field import depth_correction, LandmarkRatios
 
 SIZE = (84, 112)
 DEPTH_FROM_IMAGE = np.array([[0.35, 0, -0.325], [0, 0.35, -0.325], [0, 0, 1]])
@@ -14,11 +14,11 @@ def seen(error, count=200, noise=0.0, seed=0):
     rng = np.random.default_rng(seed)
     pixels = rng.uniform(0, (319, 239), (count, 2))
     ratio = error(pixels / (320, 240)) + rng.normal(0, noise, count)
-    return Seen(pixels, ratio, np.full(count, 0.02 ** 2))
+    return LandmarkRatios(pixels, ratio, np.full(count, 0.02 ** 2))
 
 
 def factors(landmarks, log_scale=0.0):
-    return correction(landmarks, log_scale, SIZE, DEPTH_FROM_IMAGE, 320)
+    return depth_correction(landmarks, log_scale, SIZE, DEPTH_FROM_IMAGE, 320)
 
 
 def truth(error):
@@ -57,7 +57,8 @@ def test_wrong_landmarks_do_not_bend_it():
 def test_where_there_are_no_landmarks_the_scale_alone_counts():
     landmarks = seen(lambda places: 0.4 * (places[..., 0] > 0.2) - 0.2)
     left = landmarks.pixels[:, 0] < 110
-    few = Seen(landmarks.pixels[left], landmarks.log_ratio[left], landmarks.variance[left])
+    few = LandmarkRatios(landmarks.pixels[left], landmarks.log_ratio[left],
+                         landmarks.variance[left])
     found = np.log(factors(few))
     assert np.abs(found[:, -20:]).max() < 0.01
 
@@ -72,11 +73,12 @@ def test_what_is_not_finite_is_left_out():
     landmarks.log_ratio[::2] = np.nan
     landmarks.variance[1::8] = np.inf
     assert np.isfinite(factors(landmarks)).all()
-    everything = Seen(landmarks.pixels, np.full(200, np.nan), landmarks.variance)
+    everything = LandmarkRatios(landmarks.pixels, np.full(200, np.nan), landmarks.variance)
     np.testing.assert_array_equal(factors(everything), 1)
 
 
 @pytest.mark.parametrize('size', [(1, 1), (2, 500), (300, 2)])
 def test_maps_of_any_size(size):
-    found = correction(seen(wave), 0.0, size, np.diag([size[1] / 320, size[0] / 240, 1.0]), 320)
+    found = depth_correction(seen(wave), 0.0, size,
+                             np.diag([size[1] / 320, size[0] / 240, 1.0]), 320)
     assert found.shape == size and np.isfinite(found).all()

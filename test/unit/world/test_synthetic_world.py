@@ -13,8 +13,8 @@ from xsvggt_ros.world.scene import (
     build_scene,
     choose_room_size,
     Material,
+    PATH_CLEARANCE,
     Scene,
-    WAY_CLEARANCE,
 )
 from xsvggt_ros.world.sensor import Sensor
 from xsvggt_ros.world.synthetic_world import SPLITS, SyntheticWorld, WorldFrame
@@ -163,14 +163,14 @@ def draw(seed, kind):
 @pytest.mark.parametrize('seed', range(4))
 def test_the_way_is_clear_of_furniture(world, seed, kind):
     path, size, rng = draw(seed, kind)
-    scene = build_scene(rng, size, path.way, world.scene.textures)
+    scene = build_scene(rng, size, path.floor_path, world.scene.textures)
     assert len(scene.boxes) > 10
     times = np.linspace(0.0, 60.0, 600)
     places = np.array([path.world_from_camera(time)[:3, 3] for time in times])
     assert scene.is_free(places).all()
     for box in scene.boxes:
         if box.centre[2] + box.size[2] / 2 > 0.2:
-            assert box.ground_distance(places).min() > WAY_CLEARANCE - 0.02
+            assert box.ground_distance(places).min() > PATH_CLEARANCE - 0.02
 
 
 def test_the_drive_is_smooth_and_closed():

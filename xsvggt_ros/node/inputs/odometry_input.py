@@ -56,10 +56,10 @@ class OdometryInput:
             fault = odometry_fault(self._hint, self._topic, self._since) or fault
         if fault is not None:
             text = f'poses are made without odometry (trajectory.use_odometry): {fault.text}'
-            self._log.tell(fault.key, text)
+            self._log.update(fault.key, text)
             return text
         if self._is_used:   # otherwise no image has shown yet whether all is well
-            self._log.tell(None, AGAIN if self._was_used else NOW)
+            self._log.update(None, AGAIN if self._was_used else NOW)
             self._was_used = True
         return ''
 

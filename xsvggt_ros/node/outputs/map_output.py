@@ -265,5 +265,5 @@ class MapOutput:
 def full_message(fill: MapFill) -> str:
     """Return what a full map says."""
     return (f'the map is full: {fill.lost} points of the newest cloud were dropped, capacity '
-            f'{fill.places}; raise map.voxel_size (0: automatic) or map.max_points, or begin a '
+            f'{fill.capacity}; raise map.voxel_size (0: automatic) or map.max_points, or begin a '
             'new map with ~/reset')

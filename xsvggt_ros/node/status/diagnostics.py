@@ -213,14 +213,14 @@ def _map(s: Snapshot) -> Part:
         return OK, 'none: map.enable is false, or the node is not configured', {}
     fill = s.map.fill
     values: dict[str, object] = {
-        'points': fill.points, 'room for': fill.places, 'voxel size': f'{s.map.voxel_size:.4g}',
+        'points': fill.points, 'room for': fill.capacity, 'voxel size': f'{s.map.voxel_size:.4g}',
         'points lost, newest cloud': fill.lost, 'points lost in all': fill.lost_total,
         'added in (ms)': f'{1e3 * s.map.seconds:.1f}'}
     if s.map_fault is not None and s.map_fault.age < RECENT:
         return WARN, s.map_fault.message, values
     if s.report is not None and s.report.cloud_fault:
         return WARN, f'{s.report.cloud_fault} ({fill.points} points in the map)', values
-    share = 100 * fill.points / fill.places
+    share = 100 * fill.points / fill.capacity
     return OK, f'{fill.points} points, {share:.0f} % of its capacity', values
 
 

@@ -20,7 +20,7 @@ class Fault:
 
 
 @dataclass
-class _Told:
+class _Reported:
     """What is known of a message that was told."""
 
     when: float  # it was told last
@@ -44,7 +44,7 @@ class FaultLog:
         """Pass messages on to ``tell``."""
         self._tell = tell
         self._period = period
-        self._told: dict[str, dict[str, _Told]] = {}  # kind: message
+        self._told: dict[str, dict[str, _Reported]] = {}  # kind: message
         self._faults: dict[str, Fault] = {}
         self._last: dict[str, Fault] = {}
 
@@ -69,7 +69,7 @@ class FaultLog:
         if past is None:
             if sum(now - other.when < self._period for other in told.values()) >= self.MAX_NEW:
                 return False
-            past = told[key] = _Told(now, self._period, now)
+            past = told[key] = _Reported(now, self._period, now)
         else:
             past.seen = now
             if now - past.when < past.wait:

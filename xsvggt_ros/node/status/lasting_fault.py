@@ -20,7 +20,7 @@ class LastingFault:
         self._log = FaultLog(lambda text: logger.warning(text))
         self._lasting: tuple[str, float] | None = None  # fault, since when
 
-    def tell(self, key: str | None, text: str) -> None:
+    def update(self, key: str | None, text: str) -> None:
         """
         Take what is wrong now. key: the same for the same fault; None: nothing is wrong.
 

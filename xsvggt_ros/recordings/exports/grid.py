@@ -35,7 +35,7 @@ class _Scan:
 
 
 class GridExport:
-    """Writes map.pgm and map.yaml; free, occupied and unknown cells about the camera's way."""
+    """Writes map.pgm and map.yaml; free, occupied and unknown cells about the camera's path."""
 
     name = 'grid'
 

@@ -224,7 +224,7 @@ class _Messages:
                           twist=twist)
 
     def path(self, header: Any, poses: Iterable[StampedPose]) -> Any:
-        """Return the whole way."""
+        """Return the whole trajectory."""
         frame = header.frame_id
         return self._make('nav_msgs', 'Path', header=header, poses=[
             self._make('geometry_msgs', 'PoseStamped', header=self.header(pose.stamp_ns, frame),

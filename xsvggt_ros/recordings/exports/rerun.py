@@ -1,4 +1,4 @@
-"""A Rerun recording: camera, images, depth, way and map in 3D, cache and latency as plots."""
+"""A Rerun recording: camera, images, depth, trajectory and map in 3D, plots of the cache."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from xsvggt_ros.recordings.exports.export import ExportOptions, FrameOutput, rem
 from xsvggt_ros.recordings.exports.rerun_log import begin, log_frame
 from xsvggt_ros.recordings.recording import Recording
 
-_POINTS_EVERY = 10      # frames: how often the way so far is logged anew
+_POINTS_EVERY = 10      # frames: how often the trajectory so far is logged anew
 _MOST_POINTS = 500_000  # of the map
 
 
@@ -54,7 +54,7 @@ class RerunExport:
             self._way = self._way[-1:]
 
     def finish(self, recording: Recording) -> list[Path]:
-        """Log the map and the final way, and end the file."""
+        """Log the map and the final trajectory, and end the file."""
         stream, rr = self._begun(), self._rr
         cloud = recording.cloud()
         cloud = cloud[::len(cloud) // _MOST_POINTS + 1]

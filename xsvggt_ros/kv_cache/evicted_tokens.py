@@ -9,7 +9,7 @@ from xsvggt_ros.kv_cache.store import KVStore
 
 
 @dataclass(frozen=True)
-class SavedLingering:
+class SavedTokens:
     """What lingered in slots [layers, n] when a cache was marked, by identity and content."""
 
     slots: Tensor
@@ -17,7 +17,7 @@ class SavedLingering:
     content: list[Tensor]
 
 
-class Lingering:
+class EvictedTokens:
     """
     Tokens that have left a cache, for steps that are not to be remembered (`RetentionPolicy`).
 
@@ -49,14 +49,14 @@ class Lingering:
         """Forget what lingers."""
         self.count = 0
 
-    def save(self, store: KVStore, next_slots: Tensor) -> SavedLingering | None:
+    def save(self, store: KVStore, next_slots: Tensor) -> SavedTokens | None:
         """Return what `restore` needs; nothing is copied in streams in which nobody looks."""
         if not (self.count and self._is_looked_at):
             return None
         slots = next_slots[:, :self.count].clone()
-        return SavedLingering(slots, self.token_ids.gather(1, slots), store.save(slots))
+        return SavedTokens(slots, self.token_ids.gather(1, slots), store.save(slots))
 
-    def restore(self, store: KVStore, token_ids: Tensor, saved: SavedLingering | None) -> None:
+    def restore(self, store: KVStore, token_ids: Tensor, saved: SavedTokens | None) -> None:
         """Bring back what lingered, beside the tokens that are remembered."""
         self.count = 0
         if saved is not None:

@@ -23,7 +23,7 @@ _LEAST_COMPARED = 3   # positions
 _log = logging.getLogger(__name__)
 
 
-class Metres:
+class RecordingScale:
     """
     The scale of one run, which is one for all of its files.
 
@@ -40,7 +40,7 @@ class Metres:
         self.is_decided = given is not None or not expects_hints
         self._depth, self._views = DepthScale(DEPTH_IMAGES), DepthViews()
         self._depths = 0                # depth images that came
-        self._places: list[tuple[int, np.ndarray, int]] = []   # frame, metres, piece
+        self._positions: list[tuple[int, np.ndarray, int]] = []   # frame, metres, piece
 
     @property
     def factor(self) -> float:
@@ -58,8 +58,8 @@ class Metres:
         """Take what is known at the time of a frame; the result is in the network's unit."""
         if hints is None:
             return
-        if hints.place is not None:
-            self._places.append((number, *hints.place))
+        if hints.position is not None:
+            self._positions.append((number, *hints.position))
         if hints.depth is None or self.is_decided:
             return
         self._depths += 1
@@ -80,7 +80,7 @@ class Metres:
         self.is_decided = True
         if self._depths:
             self._take(self._depth, 'depth')
-        if self.value is None and self._places:
+        if self.value is None and self._positions:
             self._take(self._by_trajectory(positions), 'odometry')
         if self.value is None and self.refusal:
             _log.warning("lengths are in the network's unit, not metres: %s", self.refusal)
@@ -88,9 +88,9 @@ class Metres:
     def _by_trajectory(self, positions: np.ndarray) -> TrajectoryScale:
         """Return the comparison of positions evenly spread over all frames."""
         estimator = TrajectoryScale()
-        known = [place for place in self._places if place[0] < len(positions)]
-        for number, place, piece in _spread(known, WINDOW):
-            estimator.add(positions[number], place, piece)
+        known = [position for position in self._positions if position[0] < len(positions)]
+        for number, position, piece in _spread(known, WINDOW):
+            estimator.add(positions[number], position, piece)
         return estimator
 
     def _take(self, estimator: ScaleEstimator, source: str) -> None:
@@ -107,11 +107,11 @@ class Metres:
 
         None if there is no odometry in one piece that covers some of them.
         """
-        pieces = [piece for *_, piece in self._places]
+        pieces = [piece for *_, piece in self._positions]
         if not pieces:
             return None
         longest = max(set(pieces), key=pieces.count)
-        pairs = [(positions[number], place) for number, place, piece in self._places
+        pairs = [(positions[number], position) for number, position, piece in self._positions
                  if piece == longest and number < len(positions)]
         pairs = [pair for pair in pairs if np.isfinite(pair).all()]
         if len(pairs) < _LEAST_COMPARED:

@@ -25,7 +25,7 @@ from xsvggt_ros.soak.camera import Edit, ROBOT, SoakCamera
 from xsvggt_ros.soak.kinds import Crash, Failure, SETUPS
 from xsvggt_ros.soak.node_process import NodeProcess
 from xsvggt_ros.soak.observer import Observer
-from xsvggt_ros.soak.world import RATE, Way
+from xsvggt_ros.soak.world import RATE, ViewSequence
 
 POLL = 0.01          # seconds
 ANSWER = 1.0         # seconds after which a service that was not there is asked again
@@ -42,11 +42,11 @@ PARAMETERS: dict[str, dict[str, Any]] = {
 DEFAULTS = {'scale.mode': 'none', 'base_frame': '', 'image_transport': 'raw'}
 
 
-class Stage:
+class Harness:
     """
     One run's node, camera and observer.
 
-    A long class, as it is all that a fault may do and ask: faults are functions of a stage.
+    A long class, as it is all that a fault may do and ask: faults are functions of a harness.
     """
 
     def __init__(self, folder: Path, patience: float, parameters: list[str]) -> None:
@@ -59,12 +59,12 @@ class Stage:
         self.folder, self.patience = folder, patience
         self.rng = random.Random(0)  # of the fault that is being injected
         self.maps = folder / 'maps'
-        self.way = Way()
+        self.views = ViewSequence()
         self.context = rclpy.Context()
         rclpy.init(context=self.context, signal_handler_options=SignalHandlerOptions.NO)
         self.ros = rclpy.create_node(
             'soak', context=self.context, namespace=names.SPACE)
-        self.camera = SoakCamera(self.ros, self.way)
+        self.camera = SoakCamera(self.ros, self.views)
         self.observer = Observer(self.ros, self.camera)
         self.setup = 'camera'
         self.answers: list[float] = []   # seconds that services took in this trial
@@ -125,7 +125,7 @@ class Stage:
         if self.running is not None:
             self.shared |= self.running.shared_files()
             self.running.kill()
-        self.observer.expect_new_life()
+        self.observer.expect_restart()
         self.running, self._log_begin = self.launch(), 0
         self.await_active()
 
@@ -137,13 +137,13 @@ class Stage:
         if self.camera.is_sending:
             self.tracked()
 
-    def become(self, setup: str) -> None:
+    def switch_setup(self, setup: str) -> None:
         """Set the node up in another way, through its lifecycle, in the same process."""
         if setup == self.setup:
             return
         self.setup = setup
         self.change('deactivate')
-        self.observer.expect_new_life()
+        self.observer.expect_restart()
         self.change('cleanup')
         for name, value in {**DEFAULTS, **PARAMETERS[setup]}.items():
             self.set(name, value)
@@ -153,7 +153,7 @@ class Stage:
         self.tracked()
         self.settle()
 
-    def begin_anew(self) -> None:
+    def reset_stream(self) -> None:
         """Have the node begin a new stream, so that one fault does not spoil the next trial."""
         self.trigger('reset')
         self.tracked()
@@ -191,7 +191,7 @@ class Stage:
         since = time.monotonic() if since is None else since
         return self.until(lambda: self.observer.recovered(since), 'an image to be tracked')
 
-    def shots(self, count: int) -> None:
+    def await_shots(self, count: int) -> None:
         """Wait until the camera has sent so many shots more."""
         wanted = self.camera.shots + count
         self.until(lambda: self.camera.shots >= wanted, 'the camera')
@@ -199,9 +199,9 @@ class Stage:
     def play(self, edit: Edit | None, shots: int = 10, rate: float = RATE) -> None:
         """Have the camera send so many shots as an edit makes them."""
         with self.camera.playing(edit, rate):
-            self.shots(shots)
+            self.await_shots(shots)
 
-    def says(self, task: str, *words: str, or_log: bool = False) -> None:
+    def await_complaint(self, task: str, *words: str, or_log: bool = False) -> None:
         """
         Wait until diagnostics complain in a task, with one of these words if any are given.
 

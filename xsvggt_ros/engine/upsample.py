@@ -12,7 +12,7 @@ from xsvggt_ros.model.network import FramePrediction
 EDGE = 0.05
 
 
-def enlarge(prediction: FramePrediction, height: int, width: int) -> FramePrediction:
+def upsample(prediction: FramePrediction, height: int, width: int) -> FramePrediction:
     """
     Return a prediction with maps [height, width], of the same field of view.
 
