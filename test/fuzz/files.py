@@ -102,10 +102,11 @@ def read_names(data: bytes) -> bool:
             with contextlib.suppress(OSError):
                 os.link(picture, os.fsencode(folder) + b'/' + name + b'.png')
         with contextlib.suppress(ToolError):
-            frames = list(ImageFolder(folder).frames())
+            played = ImageFolder(folder)
+            frames = list(played.frames())
             offsets = [frame.offset_ns for frame in frames]
             assert offsets == sorted(offsets) and len(frames) > 0
-            assert ImageFolder(folder).duration_ns > 0
+            assert played.duration_ns > 0
             return True
         return False
     finally:
