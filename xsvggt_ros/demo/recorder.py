@@ -43,7 +43,6 @@ class StreamRecorder(Node):
         self.recording = Recording()
         self.status: StreamStatus | None = None
         self.images_received = 0
-        self.clouds_received = 0
         self.edges: set[tuple[str, str]] = set()      # of the node's TF: parent, child
         self.last_stamp = 0                           # of the newest finished frame, ns
         self.messages_received = 0
@@ -117,7 +116,6 @@ class StreamRecorder(Node):
             self.recording.image = pixels
 
     def _on_points(self, message: PointCloud2) -> None:
-        self.clouds_received += 1
         _remember(self._clouds, from_stamp(message.header.stamp), message)
         self._join(from_stamp(message.header.stamp))
 

@@ -28,7 +28,7 @@ POINTS = {
     'cloud': ('xsvggt_ros.node.outputs.frame_outputs', 'lay_out_cloud'),
     'messages': ('xsvggt_ros.node.outputs.stream_outputs', 'frame_outputs'),
     'odometry': ('xsvggt_ros.node.messages', 'odometry'),
-    'transforms': ('xsvggt_ros.node.messages', 'transforms'),
+    'transforms': ('xsvggt_ros.node.messages', 'transform'),
     'commit': ('xsvggt_ros.kv_cache.cache', 'KVCache.end_step'),
     'finish': ('xsvggt_ros.engine.stream_engine', 'StreamEngine.finish_frame'),
     'statistics': ('xsvggt_ros.engine.stream_engine', 'StreamEngine.pending_stats'),
