@@ -8,9 +8,10 @@
 # Guess: converted from PLY to compressed.ply the coefficients keep their names, to half a step of 8 bits
 # (1/64), read by gsply or by gaussforge itself.
 # Seen: f_rest_1 has what was f_rest_15, f_rest_2 what was f_rest_30, f_rest_3 what was f_rest_1: colours
-# within coefficients, as .spz has them (splat-transform 3.7.0 reads the same). Positions, rotations, scales, opacities and the mean colours are
-# right, so it looks right at first. No error; with one degree of harmonics (9 coefficients) as with three.
-# gsply's compressed PLY is right, and gaussforge reads that right.
+# within coefficients, as .spz has them (PlayCanvas' splat-transform 3.7.0 reads the same). Positions,
+# rotations, scales, opacities and the mean colours are right, so it looks right at first. No error; with
+# one degree of harmonics (9 coefficients) as with three. gsply's compressed PLY is right, and gaussforge
+# reads that right.
 # What to do: gsply.plywrite(path, gsply.plyread(path), compressed=True), or .sog, which is right.
 #
 # Exit 0: it is so. Exit 1: it has changed.
