@@ -19,7 +19,7 @@ from xsvggt_ros.trajectory.camera_tracker import CameraTracker
 from xsvggt_ros.trajectory.landmark_map import LandmarkMap
 from xsvggt_ros.trajectory.loop_closer import LoopCloser
 from xsvggt_ros.trajectory.loop_thread import LoopThread
-from xsvggt_ros.trajectory.map_frame import MapFrame
+from xsvggt_ros.trajectory.map_frame import MapFrame, Placements
 from xsvggt_ros.trajectory.odometry import Estimate
 from xsvggt_ros.trajectory.projection import inverse, rotation_vector
 from xsvggt_ros.trajectory.results import network_frame, tensor_like
@@ -53,6 +53,7 @@ class StreamTrajectory:
         self._closer: LoopCloser | None = None
         self._loops: LoopThread | None = None
         self._map = MapFrame.none()
+        self._placements = Placements()
         self._taken = self._map.corrections   # of the loops, that the map has followed
         self._tracker: CameraTracker | None = None
         self._last: tuple[int, np.ndarray] | None = None   # stamp, odom_from_camera
@@ -75,7 +76,7 @@ class StreamTrajectory:
         if self._localization is not None:
             self._localization.forget()
         self._window = self._loops = self._closer = None
-        self._map = MapFrame.none()
+        self._map, self._placements = MapFrame.none(), Placements()
 
     def track(self, pixels: np.ndarray, camera: CameraModel | None, result: FrameResult,
               resize: Resize, stamp_ns: int, metres: float | None = None,
@@ -100,6 +101,10 @@ class StreamTrajectory:
             self._offer_window()
             self._offer_loops()
         self._follow_loops(estimate, stamp_ns, metres)
+        if estimate.is_keyframe:
+            assert self._tracker.odometry is not None
+            self._placements.add(estimate.keyframe, estimate.odom_from_camera,
+                                 self._tracker.odometry.unit)
         return self._changed(result, estimate), self._tracked(estimate, stamp_ns)
 
     def _take_window(self) -> None:
@@ -153,9 +158,12 @@ class StreamTrajectory:
             corrections = corrections.moved(localization.map_from_stream)
             pose = corrections.pose(estimate.keyframe, estimate.world_from_camera)
         self._tracker.odometry.unit = float(scales(corrections.at(estimate.keyframe)))
-        self._map = MapFrame(corrections, pose @ inverse(estimate.odom_from_camera),
-                             is_localized=None if localization is None else
-                             localization.map_from_stream is not None)
+        map_from_odom = pose @ inverse(estimate.odom_from_camera)
+        map_from_nodes = None if localization is None else localization.map_from_stream
+        self._map = MapFrame(
+            corrections, map_from_odom,
+            is_localized=None if localization is None else map_from_nodes is not None,
+            placed=self._placements.in_map(self._closer.nodes, map_from_odom, map_from_nodes))
 
     def _report_loops(self, error: Exception) -> None:
         name = type(error).__name__

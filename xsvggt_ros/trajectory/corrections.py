@@ -10,7 +10,7 @@ from xsvggt_ros.geometry.similarity import apply_to_pose
 @dataclass(frozen=True)
 class Corrections:
     """
-    Similarities [K, 4, 4], map_from_world, at keyframes [K], ascending.
+    Similarities [K, 4, 4], map_from_world or from another frame, at keyframes [K], ascending.
 
     A keyframe between two of them, and one behind the last, has that of the one before it.
     """

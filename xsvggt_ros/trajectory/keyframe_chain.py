@@ -101,6 +101,10 @@ class KeyframeChain:
         """Return what the nodes say about the odometry's poses."""
         return Corrections(self.keyframes.copy(), self.nodes @ inverse_similarity(self.poses))
 
+    def placed(self) -> Corrections:
+        """Return the nodes, map_from_keyframe: of what keyframes saw in their own frames."""
+        return Corrections(self.keyframes.copy(), self.nodes.copy())
+
     # Memory --------------------------------------------------------------------------------------
 
     def most_crowded(self, newest: int) -> int:

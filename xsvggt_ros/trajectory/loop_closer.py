@@ -43,8 +43,8 @@ class LoopCloser:
     """
     Snapshots of keyframes in, corrections out, in bounded memory.
 
-    All is called by one thread at a time; `corrections`, `report`, `keyframes` and `kept` are
-    replaced as a whole, so that others may read them.
+    All is called by one thread at a time; `corrections`, `nodes`, `report`, `keyframes` and `kept`
+    are replaced as a whole, so that others may read them.
     """
 
     def __init__(self, config: TrajectoryConfig) -> None:
@@ -57,6 +57,7 @@ class LoopCloser:
         self._refused: Counter[str] = Counter()
         self._found = 0
         self.corrections = Corrections.none()
+        self.nodes = Corrections.none()   # map_from_keyframe; never older than corrections
         self.report = LoopReport(0, {}, 0.0, 0.0)
         self.keyframes: np.ndarray = np.empty((0, 4, 4))   # map_from_keyframe
         self.kept = KeptKeyframes.none()
@@ -115,6 +116,7 @@ class LoopCloser:
 
     def _show(self) -> None:
         """Publish where the keyframes are, and what is seen from them."""
+        self.nodes = self._chain.placed()
         self.keyframes = apply_to_pose(self._chain.nodes, np.eye(4))
         keyframes = (*self._database.keyframes, *self._unsettled.values())
         rows = self._chain.rows([keyframe.id for keyframe in keyframes])
@@ -166,6 +168,7 @@ class LoopCloser:
             np.full(len(loops), self._config.loop_cauchy)))
 
     def _publish(self) -> None:
+        self.nodes = self._chain.placed()
         self.corrections = self._chain.corrections()
         self._report()
 

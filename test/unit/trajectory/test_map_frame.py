@@ -4,7 +4,7 @@ import numpy as np
 
 from xsvggt_ros.geometry.similarity import apply_to_pose
 from xsvggt_ros.trajectory.corrections import Corrections
-from xsvggt_ros.trajectory.map_frame import MapFrame
+from xsvggt_ros.trajectory.map_frame import MapFrame, Placements
 from xsvggt_ros.trajectory.projection import inverse, motion
 
 
@@ -17,9 +17,15 @@ def closed(metres=1.0):
     similarities[:, :3, :3] *= (1 + 0.1 * np.arange(4))[:, None, None]
     corrections = Corrections(np.arange(4), similarities)
     odom = odom_from_world @ poses
-    before = MapFrame(Corrections.none(), inverse(odom_from_world), metres)
-    after = MapFrame(corrections, apply_to_pose(similarities[3], poses[3]) @ inverse(odom[3]),
-                     metres)
+    placements = Placements()
+    for number, pose in enumerate(odom):
+        placements.add(number, pose, 1.0)
+    before = MapFrame(Corrections.none(), inverse(odom_from_world), metres, placed=Corrections(
+        np.zeros(1, int), inverse(odom_from_world)[None]))
+    map_from_odom = apply_to_pose(similarities[3], poses[3]) @ inverse(odom[3])
+    nodes = Corrections(np.arange(4), similarities @ poses)
+    after = MapFrame(corrections, map_from_odom, metres,
+                     placed=placements.in_map(nodes, map_from_odom))
     return before, after, odom, poses, similarities
 
 
@@ -41,6 +47,34 @@ def test_in_metres_lengths_are_multiplied_and_nothing_else():
     assert np.allclose(metric[:, :3, :3], moves[:, :3, :3])
     assert np.allclose(metric[:, :3, 3], 2.5 * moves[:, :3, 3])
     assert np.allclose(metric_after.metric_map_from_odom[:3, 3], 2.5 * after.map_from_odom[:3, 3])
+
+
+def test_what_the_window_has_moved_goes_where_it_is_by_now():
+    """The odometry has drifted since the keyframes were put into it, each by another amount."""
+    before, _, _, poses, similarities = closed()
+    drift = np.array([motion(np.array([0, 0.05 * k, 0.01, 0.1 * k, 0, 0])) for k in range(6)])
+    odom = drift[:4] @ poses
+    placements = Placements()
+    for number, pose in enumerate(odom):
+        placements.add(number, pose, 1.0 + 0.1 * number)   # clouds grew as the unit did
+    nodes = Corrections(np.array([0, 1, 3]), (similarities @ poses)[[0, 1, 3]])   # 2 is thinned
+    now = motion(np.array([0.1, 0, 0, 0.5, 0, 0]))
+    one = MapFrame(before.corrections, now, placed=placements.in_map(nodes, now))
+    start = MapFrame(Corrections.none(), np.eye(4))
+    moves = one.moves(start, np.array([0, 1, 2, 3, 4, 5]))
+    for number in (0, 1, 3):
+        seen = odom[number] @ np.diag([*(1.0 + 0.1 * number,) * 3, 1.0]) @ (0.3, 0.2, 2.0, 1.0)
+        there = now @ moves[number] @ seen
+        assert np.allclose(there, nodes.similarities[min(number, 2)] @ (0.3, 0.2, 2.0, 1.0))
+    assert np.allclose(moves[2], moves[1])     # what is gone goes with the one before
+    # The fourth has not been taken up yet: it goes with the newest camera, which stays.
+    assert np.allclose(moves[4], np.eye(4))
+    later = motion(np.array([0.1, 0.02, 0, 0.6, 0, 0]))
+    next_one = MapFrame(before.corrections, later, placed=placements.in_map(nodes, later))
+    again = next_one.moves(one, np.array([0, 5, 6]))
+    assert np.allclose(later @ again[0] @ moves[0] @ odom[0], now @ moves[0] @ odom[0])
+    assert np.allclose(again[1:], np.eye(4))
+    assert set(placements._odom_from_keyframe) == {0, 1, 3}
 
 
 def test_without_loops_nothing_moves():
