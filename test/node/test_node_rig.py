@@ -90,7 +90,21 @@ def rig(start):
     # No spaces: a command line would cut the list.
     return StereoRig(*start(
         image_topics='[' + ','.join(f"'{topic}'" for topic in TOPICS) + ']',
-        scale__mode='fixed', input__camera_timeout=1.0))
+        scale__mode='fixed', input__camera_timeout=1.0, trajectory__mode='optimized'))
+
+
+def test_poses_of_several_cameras_are_the_networks_and_it_is_said(rig):
+    images, status = rig.process()
+    assert (status.pose_source, status.keyframes, status.pose_inliers) == ('network', 0, 0)
+    odometry = rig.robot.wait(lambda: next((
+        one for one in rig.robot.received['odometry']
+        if one.header.stamp == images[0].header.stamp), None), 'odometry', rig.node)
+    assert odometry.pose.covariance[0] == 0.01     # position_covariance: nothing is estimated
+    tracking = rig.robot.wait_for_diagnostic(rig.node, 'Tracking', 'images in this stream')
+    values = {value.key: value.value for value in tracking.values}
+    assert values['pose from'] == 'network: trajectory.mode is for one camera'
+    assert 'loops closed' not in values
+    assert 'trajectory.mode optimized is for one camera' in rig.node.output()
 
 
 def points_of(cloud):

@@ -296,6 +296,10 @@ def _log_model(loaded: LoadedEngine, settings: Settings, logger: RcutilsLogger) 
     kernels = native.why_missing() if loaded.device.type == 'cpu' else None
     if kernels is not None:
         warn(kernels)
+    if len(settings.input.image_topics) > 1 and settings.trajectory.mode != 'network':
+        warn("several cameras (image_topics): poses are the network's own, without loops and "
+             f'estimated covariance; trajectory.mode {settings.trajectory.mode} is for one '
+             'camera. Set it to network to say that this is what you want')
     if settings.map.localize_in and not settings.pose.publish_map_tf:
         warn('the stream looks for itself in map.localize_in, but TF will not have it: set '
              f"publish_map_tf to true for the transform from '{settings.pose.map_frame}'")

@@ -16,6 +16,9 @@ def tracking_status(s: Snapshot) -> Part:
             f'{100 * s.report.depth_error:.0f}' if s.report.depth_error else 'not known')
         if s.report.tracked is not None:
             values.update(_tracked(s.report.tracked))
+        else:
+            values['pose from'] = 'network' + (
+                ': trajectory.mode is for one camera' if s.cameras else '')
         if s.report.correction is not None:
             values['robot odometry'] = s.report.correction.state
     if s.tf_refused:
