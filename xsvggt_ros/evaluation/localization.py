@@ -94,7 +94,8 @@ def track(source: EvalSource, loaded: Any, landmarks: list[LandmarkMap]) -> list
     for index, grey in enumerate(stream.greys):
         estimate = odometry.step(Frame(
             grey, predicted.depths[index], predicted.confidences[index],
-            predicted.world_from_camera[index], stream.model_from_source))
+            predicted.world_from_camera[index], stream.model_from_source,
+            predicted.error_of(index)))
         history.add(estimate, odometry)
         for localizer, poses in zip(localizers, live):
             if estimate.is_keyframe:
