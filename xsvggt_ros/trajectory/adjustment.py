@@ -22,6 +22,7 @@ from xsvggt_ros.trajectory.projection import (
     projection_jacobian,
     skew,
 )
+from xsvggt_ros.trajectory.shared_depth import shared_covariance, shared_error
 
 _LARGEST_STEP = 0.7      # of a log depth in one iteration
 _CONVERGED = 1e-3        # relative gain below which it is done
@@ -78,7 +79,9 @@ class Solution:
 
     poses [N, 4, 4]; log_inverse_depth [M]; log_focal: of the focal length over the problem's.
     covariance: of the free poses [6 W, 6 W], the focal length's uncertainty in it; None if it
-    could not be had. depth_information [M]: inverse variance of each log depth, poses held.
+    could not be had. shared [6, 6]: of the newest free pose, by errors of the network's depths
+    that all landmarks of a keyframe have in common, which `covariance` takes for independent; None
+    where that is. depth_information [M]: inverse variance of each log depth, poses held.
     focal_variance: of log_focal, None where the focal length is known. errors [n]: pixels.
     is_anew: whether it was found without the depths that landmarks had, see `solve_beginning`.
     """
@@ -92,6 +95,7 @@ class Solution:
     errors: np.ndarray
     cost: float
     is_anew: bool = False
+    shared: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -126,9 +130,24 @@ def solve(problem: Problem) -> Solution:
             break
     if system is None:
         system = solver.linearise(state)
-    covariance, focal_variance = system.covariance()
-    return Solution(state.poses, state.depth, state.focal, covariance, system.depths,
-                    focal_variance, np.sqrt(solver.squares(state)), cost)
+    errors, size = np.sqrt(solver.squares(state)), 6 * len(problem.free)
+    covariance = system.covariance()
+    if covariance is None:
+        return Solution(state.poses, state.depth, state.focal, None, system.depths, None, errors,
+                        cost)
+    focal_variance = float(covariance[-1, -1]) if system.focals else None
+    return Solution(state.poses, state.depth, state.focal, covariance[:size, :size], system.depths,
+                    focal_variance, errors, cost,
+                    shared=_shared(problem, system, covariance[size - 6:size], state.depth))
+
+
+def _shared(problem: Problem, system: '_System', newest: np.ndarray,
+            depth: np.ndarray) -> np.ndarray:
+    """Return `Solution.shared`; newest [6, P]: the newest free pose's rows of the covariance."""
+    response = system.joint @ newest.T * (system.prior / system.depths)[:, None]
+    off, triangulated = depth - problem.prior, system.depths > 2 * system.prior
+    return shared_covariance(response, problem.anchor,
+                             shared_error(off, triangulated, problem.anchor))
 
 
 def solve_beginning(problem: Problem) -> Solution:
@@ -170,6 +189,7 @@ class _System:
     gradient: np.ndarray   # [P]
     depths: np.ndarray     # [M], the depths' diagonal
     depth_gradient: np.ndarray
+    prior: np.ndarray      # [M], what the network's depths have of `depths`
     joint: np.ndarray      # [M, P]
     focals: int
 
@@ -188,20 +208,19 @@ class _System:
         depth_step = (-self.depth_gradient - self.joint @ step) / depths
         return step, np.clip(depth_step, -_LARGEST_STEP, _LARGEST_STEP)
 
-    def covariance(self) -> tuple[np.ndarray | None, float | None]:
-        """Return the covariance of the poses, and the focal length's variance."""
+    def covariance(self) -> np.ndarray | None:
+        """Return the covariance [P, P] of the poses and, where it is free, the focal length."""
         schur = self.hessian - self.joint.T @ (self.joint / self.depths[:, None])
-        size = len(schur) - self.focals
         try:
             # Symmetric, and a thousandth of the smallest diagonal keeps it positive definite.
             schur = 0.5 * (schur + schur.T)
             schur += 1e-9 * np.diag(np.diag(schur))
             inverse = np.linalg.inv(schur)
         except np.linalg.LinAlgError:
-            return None, None
+            return None
         if not np.isfinite(inverse).all() or (np.diag(inverse) <= 0).any():
-            return None, None
-        return inverse[:size, :size], float(inverse[-1, -1]) if self.focals else None
+            return None
+        return inverse
 
 
 class _Solver:
@@ -268,7 +287,7 @@ class _Solver:
         depth_gradient = (self._by_landmark(weight * (by_depth * residual).sum(1))
                           + prior_weight * (state.depth - p.prior))
         joint = self._by_landmark(np.einsum('nik,ni->nk', weighted, by_depth))
-        return _System(hessian, gradient, depths, depth_gradient, joint, focals)
+        return _System(hessian, gradient, depths, depth_gradient, prior_weight, joint, focals)
 
     def _jacobians(self, state: _State, camera: np.ndarray, anchored: np.ndarray,
                    local: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

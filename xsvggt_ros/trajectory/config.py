@@ -74,6 +74,7 @@ class TrajectoryConfig:
     # Covariance: factors of variances, so that they hold the errors measured.
     located_inflation: float = 2.0   # of a frame against its landmarks: a motion has two ends
     window_inflation: float = 16.0   # a corner's errors in ten keyframes are nearly one error
+    depth_inflation: float = 3.0     # of depth errors in common: neighbouring keyframes share some
     alone_inflation: float = 12.0    # of a frame against its landmarks, where no window helps
 
     def scaled(self, width: int) -> float:

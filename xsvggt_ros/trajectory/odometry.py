@@ -170,7 +170,7 @@ class Odometry:
         self.map.apply(problem, solution)
         asked = problem.problem
         off = np.abs(solution.log_inverse_depth - asked.prior) / asked.prior_sigma
-        self._drift.take_window(solution.covariance, misfit(off, HALF_NORMAL))
+        self._drift.take_window(solution.covariance, misfit(off, HALF_NORMAL), solution.shared)
         if solution.is_anew:
             self._depth.trust.begin_anew(-asked.prior, -solution.log_inverse_depth)
 
@@ -296,7 +296,8 @@ class Odometry:
         return self._drift.step(step, measured.information,
                                 inverse(self.map.pose(self._keyframes - 1)) @ measured.pose,
                                 self.unit, misfit(measured.error / sigma, RAYLEIGH),
-                                None if by_odometry is None else by_odometry.covariance)
+                                None if by_odometry is None else by_odometry.covariance,
+                                len(measured.tracks))
 
     def _estimate(self, pose: np.ndarray, measured: PoseMeasurement, is_keyframe: bool,
                   step_covariance: np.ndarray) -> Estimate:

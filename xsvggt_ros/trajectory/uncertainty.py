@@ -13,6 +13,8 @@ _START = 1e-6 * UNKNOWN      # of the first pose, which is where it is by defini
 _LEAST = np.diag([1e-10] * 3 + [1e-12] * 3)
 _MOST = np.array([10.0] * 3 + [1e6] * 3)   # rad^2, unit^2: nothing is known any more
 _LARGEST_MISFIT = 10.0       # of sigmas
+_LASTING = 30                # frames whose median tells a misfit that lasts
+_REGIONS = 24                # of the image, in each of which such errors are one
 HALF_NORMAL = 0.6745         # median of |x|, x normal with variance 1
 RAYLEIGH = 1.1774            # median of the length of two of them
 _ROUND = 1e-12               # of the largest variance, far above the error of rounding
@@ -74,10 +76,14 @@ class Drift:
 
     It drifts as a random walk from keyframe to keyframe. What a keyframe adds: where it is
     against its landmarks, and its share of what the window does not know of the newest keyframe
-    against those that hold it. Both are spread over the frames that the window's keyframes took,
-    so that neither the frame rate nor a camera that stands still changes what is said of a path.
+    against those that hold it: by chance, and by errors of depth that all landmarks of a keyframe
+    have in common, however many they are. All are spread over the frames that the window's
+    keyframes took, so that neither the frame rate nor a camera that stands still changes what is
+    said of a path.
     Where pixels and depths miss what they should be by more than their sigmas, variances grow by
-    both factors: such errors are none of chance, and many landmarks have them in common.
+    both factors. What pixels miss by in most frames is none of chance: a lens, a focal length or a
+    shutter that is not what the calibration says bends whole regions of the image, so the excess
+    counts as often as there are landmarks in a region.
     """
 
     def __init__(self, config: TrajectoryConfig) -> None:
@@ -85,8 +91,9 @@ class Drift:
         self._config = config
         self._frame = 0
         self._keyframes: deque[int] = deque(maxlen=config.window)   # frames that became one
-        self._window: np.ndarray | None = None       # a keyframe's share, in its axes
+        self._window: np.ndarray | None = None       # a keyframe's share, inflated, in its axes
         self._depth_misfit = 1.0
+        self._pixel_misfits: deque[float] = deque(maxlen=_LASTING)
         self._is_lost = False                        # whether the last frame was not located
         self._guesses = 0                            # of these that nothing else told of
         self._before: np.ndarray | None = None       # the guesses, while no keyframe is made
@@ -98,19 +105,25 @@ class Drift:
         self._keyframes.append(self._frame)
         self._before = None
 
-    def take_window(self, covariance: np.ndarray | None, depth_misfit: float = 1.0) -> None:
+    def take_window(self, covariance: np.ndarray | None, depth_misfit: float = 1.0,
+                    shared: np.ndarray | None = None) -> None:
         """
         Take the covariance [6 W, 6 W] of the window's keyframes; None: it is not known.
 
-        depth_misfit: `misfit` of its landmarks to the network's depths.
+        depth_misfit: `misfit` of its landmarks to the network's depths. shared [6, 6]: of the
+        newest keyframe, by what errors of depth have in common; None: nothing.
         """
         self._window, self._depth_misfit = None, depth_misfit
         if covariance is not None and np.isfinite(covariance).all():
-            self._window = covariance[-6:, -6:] * 6 / len(covariance)
+            window = self._config.window_inflation * covariance[-6:, -6:]
+            if shared is not None and np.isfinite(shared).all():
+                window = window + self._config.depth_inflation * shared
+            self._window = window * 6 / len(covariance)
 
     def step(self, step: np.ndarray, information: np.ndarray | None,
              keyframe_from_camera: np.ndarray, unit: float = 1.0,
-             pixel_misfit: float = 1.0, carried_by: np.ndarray | None = None) -> np.ndarray:
+             pixel_misfit: float = 1.0, carried_by: np.ndarray | None = None,
+             landmarks: int = 0) -> np.ndarray:
         """
         Take a step [4, 4] from frame to frame; return its covariance [6, 6].
 
@@ -118,7 +131,7 @@ class Drift:
         beginning. information [6, 6]: of the pose against its landmarks; None for a guess.
         unit: by which lengths of `step` are longer than those of the other arguments.
         pixel_misfit: `misfit` of the landmarks' pixels. carried_by [6, 6]: covariance of a guess
-        by an odometry from elsewhere; None for any other.
+        by an odometry from elsewhere; None for any other. landmarks: that agree with the pose.
         """
         self._frame += 1
         lengths = np.array([1, 1, 1, unit, unit, unit])
@@ -126,7 +139,7 @@ class Drift:
             return self._guess(step, None if carried_by is None else
                                bounded(carried_by * lengths * lengths[:, None]))
         added = self._of_keyframe(information, keyframe_from_camera) * self._rate()
-        added = added * (pixel_misfit * self._depth_misfit)
+        added = added * (self._pixel_factor(pixel_misfit, landmarks) * self._depth_misfit)
         added = bounded(added * lengths * lengths[:, None])
         base = self.covariance if self._before is None else self._before
         self.covariance = bounded(propagated(base, step) + added)
@@ -156,7 +169,13 @@ class Drift:
         if self._window is None:
             return config.alone_inflation * here
         window = propagated(self._window, keyframe_from_camera)
-        return config.located_inflation * here + config.window_inflation * window
+        return config.located_inflation * here + window
+
+    def _pixel_factor(self, misfit_now: float, landmarks: int) -> float:
+        """Return by which factor variances are larger, for what pixels miss by."""
+        self._pixel_misfits.append(misfit_now)
+        lasting = float(np.median(self._pixel_misfits)) - 1
+        return misfit_now + lasting * max(0.0, landmarks / _REGIONS - 1)
 
     def _rate(self) -> float:
         """Return how many keyframes there were for each frame lately."""

@@ -209,6 +209,30 @@ def test_residuals_larger_than_their_sigmas_make_variances_larger():
     np.testing.assert_allclose(np.diag(twice), 2 * np.diag(one), rtol=1e-4)
 
 
+def test_depth_errors_in_common_make_the_window_less_sure():
+    def first(shared):
+        drift = start(window=False)
+        drift.take_window(np.eye(60) * 1e-4, shared=shared)
+        return drift.step(AHEAD, INFORMATION, np.eye(4))
+    shared = np.diag([0, 0, 0, 1e-3, 0, 0])
+    np.testing.assert_allclose(first(shared) - first(None),
+                               TrajectoryConfig().depth_inflation / 10 * shared, atol=1e-8)
+    check(first(np.full((6, 6), np.nan)))
+
+
+def test_a_misfit_that_lasts_counts_more_the_more_landmarks_share_it():
+    def last(misfits, landmarks):
+        drift = start()
+        return [drift.step(AHEAD, INFORMATION, np.eye(4), pixel_misfit=one, landmarks=landmarks)
+                for one in misfits][-1][3, 3]
+    well = last([1.0] * 20, 240)
+    assert well == pytest.approx(last([1.0] * 20, 0), rel=1e-6)
+    assert last([1.0] * 19 + [2.0], 240) == pytest.approx(2 * well, rel=1e-3)    # of chance
+    assert last([2.0] * 20, 10) == pytest.approx(2 * well, rel=1e-3)
+    assert last([2.0] * 20, 240) == pytest.approx((2 + 9) * well, rel=1e-3)
+    assert last([2.0] * 20 + [1.0] * 16, 240) == pytest.approx(well, rel=1e-3)   # is over
+
+
 def test_what_is_endless_is_bounded():
     huge = bounded(np.diag([1e9] * 3 + [1e12] * 3))
     check(huge)
