@@ -230,7 +230,8 @@ def test_a_misfit_that_lasts_counts_more_the_more_landmarks_share_it():
     assert last([1.0] * 19 + [2.0], 240) == pytest.approx(2 * well, rel=1e-3)    # of chance
     assert last([2.0] * 20, 10) == pytest.approx(2 * well, rel=1e-3)
     assert last([2.0] * 20, 240) == pytest.approx((2 + 9) * well, rel=1e-3)
-    assert last([2.0] * 20 + [1.0] * 16, 240) == pytest.approx(well, rel=1e-3)   # is over
+    over = last([2.0] * 20 + [1.0] * 16, 240)
+    assert over == pytest.approx(last([1.0] * 36, 240), rel=1e-3)
 
 
 def test_what_is_endless_is_bounded():
