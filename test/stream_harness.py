@@ -69,6 +69,7 @@ def has_nothing_to_do(report):
     values = {value.key: value.value for status in report.status for value in status.values
               if status.name in ('xsvggt: Input', 'xsvggt: Inference')}
     done = [values.get(name) for name in ('processed', 'dropped', 'skipped', 'rejected')]
+    done.append(values.get('collected', 0))   # for the beginning of a stream
     return None not in done and int(values['received']) == sum(map(int, done))
 
 

@@ -1,7 +1,12 @@
 """What the tests of the node share: the robot, and which tiny network the node has."""
 
+from pathlib import Path
+
+from node_networks import why_not
 import pytest
 from tiny_stream import NETWORKS
+
+HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope='module')
@@ -12,6 +17,15 @@ def robot():
     robot = Robot()
     yield robot
     robot.close()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With another network, leave out what has none or cannot: it has run with the usual one."""
+    if config.getoption('--network') == NETWORKS[0]:
+        return
+    for item in items:
+        if item.path.parent == HERE and 'network' not in getattr(item, 'fixturenames', ()):
+            item.add_marker(pytest.mark.skip(reason=why_not(item.path.name)))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -260,6 +260,13 @@ def test_a_full_map_is_a_warning_and_no_map_is_none():
     assert status.level == OK and 'map.enable' in status.message
 
 
+def test_images_that_are_collected_for_the_beginning_are_counted():
+    status = status_of('Inference', report=None, collected=3, to_collect=8)
+    assert status.level == OK and status.message.startswith('3 of the 8 images collected')
+    assert {v.key: v.value for v in status.values}['collected'] == '3'
+    assert status_of('Inference', report=None).message == 'no image processed yet'
+
+
 def test_how_the_network_runs_is_told_with_the_model():
     status = status_of('Model', acceleration={
         'kernels': 'portable', 'graphs': 'off'})

@@ -10,7 +10,8 @@ import rclpy
 from stream_harness import make_image
 import torch
 
-from xsvggt_ros.engine.frame_result import check_results, FrameResult
+from xsvggt_ros.engine.config import EngineConfig
+from xsvggt_ros.engine.frame_result import check_results, FrameResult, ResultError
 from xsvggt_ros.engine.host_copy import HostCopy
 from xsvggt_ros.engine.stream_engine import CacheStats, PendingStats
 from xsvggt_ros.images.preprocess import Resize
@@ -67,10 +68,11 @@ class Gates:
 class FakeEngine:
     """Answers at once, with maps full of the index that is in the image's first pixel."""
 
-    def __init__(self, gates):
+    def __init__(self, gates, first_frames=1):
         self.gates = gates
+        self.config = EngineConfig(first_frames=first_frames)
         self.frames = 0
-        self.open = False       # whether the last frame can be undone
+        self.open = 0       # how many frames can be undone
         self.resize = None
         self.lost = set()  # indices for which there is no pose
         self.limits = []
@@ -82,12 +84,21 @@ class FakeEngine:
         self.resize = Resize.plan(height, width, None, 14)
 
     def step(self, pixels, camera, remember, joins):
+        self.gates.pass_through('step', int(pixels[0, 0, 0]))
+        self.open = 1
+        return self._result(pixels)
+
+    def begin(self, frames, cameras):
+        assert self.frames == 0 and len(frames) == len(cameras) == self.config.first_frames
+        self.gates.pass_through('begin', *(int(pixels[0, 0, 0]) for pixels in frames))
+        self.open = len(frames)
+        return [self._result(pixels) for pixels in frames]
+
+    def _result(self, pixels):
         index = int(pixels[0, 0, 0])
-        self.gates.pass_through('step', index)
         pose = torch.eye(4)
         pose[0, 3] = torch.nan if index in self.lost else -float(index)
         self.frames += 1
-        self.open = True
         return FrameResult(
             frame_index=self.frames - 1, image=torch.full((HEIGHT, WIDTH, 3), index).byte(),
             pose_encoding=torch.eye(9)[6], camera_from_world=pose, intrinsics=torch.eye(3),
@@ -96,15 +107,18 @@ class FakeEngine:
             points_confidence=None, upload_seconds=0.0)
 
     def accept(self, results):
-        return check_results(results)
+        try:
+            return check_results(results)
+        except ResultError:
+            self.discard_frame()
+            raise
 
     def discard_frame(self):
-        if self.open:
-            self.frames -= 1
-        self.open = False
+        self.frames -= self.open
+        self.open = 0
 
     def finish_frame(self):
-        self.open = False
+        self.open = 0
         self.gates.pass_through('finish', self.frames - 1)
 
     def pending_stats(self):
@@ -119,7 +133,7 @@ class FakeEngine:
 
     def reset(self):
         self.gates.pass_through('reset')
-        self.frames = 0
+        self.frames = self.open = 0
 
     def budget_description(self):
         return 'fake'
@@ -174,9 +188,9 @@ class LateCopies:
 class Stream:
     """A pipeline with its worker, between a fake engine and fake publishers."""
 
-    def __init__(self, overlaps, **changes):
+    def __init__(self, overlaps, first_frames=1, **changes):
         self.gates = Gates()
-        self.engine = FakeEngine(self.gates)
+        self.engine = FakeEngine(self.gates, first_frames)
         self.topics = {name: FakePublisher(name, self.gates) for name in TOPICS}
         self.told = []
         # A small map: hundreds of streams in one process wait for the collector of cycles.
@@ -185,7 +199,7 @@ class Stream:
         loaded = SimpleNamespace(
             engine=self.engine, description='fake', random_weights=False, device_name='fake',
             device=torch.device('cpu'), depth_errors=None)
-        tf = SimpleNamespace(expect=lambda edges, header: None, other_parent=lambda child: None)
+        tf = SimpleNamespace(expect=lambda *edges: None, other_parent=lambda child: None)
         self.pipeline = Pipeline(
             loaded, SimpleNamespace(**self.topics), FaultLog(self.told.append),
             logging.getLogger('test'), settings,

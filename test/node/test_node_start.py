@@ -26,6 +26,7 @@ def ended(tmp_path, **parameters):
     ({'model__image_size': 'wide'}, ('model.image_size', 'int', "'wide'")),
     ({'model__checkpoint': '/nowhere/weights.pth'}, ('model.checkpoint', '/nowhere/weights.pth')),
     ({'scale__mode': 'baseline'}, ('scale.mode', 'image_topics')),
+    ({'model__first_frames': 8}, ('model.first_frames is 8', 'set it to 1')),
 ], ids=lambda value: next(iter(value), '') if isinstance(value, dict) else '')
 def test_a_node_that_cannot_start_ends_with_one_line(tmp_path, parameters, words):
     code, output = ended(tmp_path, exit_on_failure=True, **parameters)

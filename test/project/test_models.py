@@ -40,6 +40,20 @@ def test_nothing_else_knows_a_network_by_name():
     assert {file for file in page if not (PACKAGE / file).is_file()} == set()
 
 
+def test_each_test_of_the_node_runs_with_every_network_or_says_why_not():
+    from node_networks import REASONS
+
+    files = {file.name: file.read_text() for file in (ROOT / 'test' / 'node').glob('test_*.py')}
+    takes = {name for name, text in files.items()
+             if re.search(r'^ *def \w+\([^)]*\bnetwork\b', text, re.M)}
+    starts = {name for name, text in files.items() if 'NodeProcess(' in text}
+    assert len(takes) > 8 and len(starts) > len(takes) and not takes & set(REASONS)
+    assert starts - takes <= set(REASONS), 'say why in test/node_networks.py'
+    assert set(REASONS) <= set(files)
+    both = sum(text.count('@pytest.mark.both_networks') for text in files.values())
+    assert both > 10   # with every network in each run of the tests
+
+
 def test_the_search_finds_every_spelling(tmp_path, monkeypatch):
     monkeypatch.setitem(globals(), 'PACKAGE', tmp_path)
     for index, name in enumerate(('LingBot-Map', 'lingbot_map', 'LINGBOT_MAP', 'LingBotMap', 'x')):

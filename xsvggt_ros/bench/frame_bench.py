@@ -38,16 +38,24 @@ class Steps(Protocol):
 
 
 class Keyframes:
-    """An engine that remembers every n-th frame only."""
+    """An engine that remembers every n-th frame only, and begins with several if it is to."""
 
     def __init__(self, engine: StreamEngine, stride: int) -> None:
         """Take an engine whose stream has not begun."""
         self._engine = engine
         self._stride = stride
+        self._first: list[np.ndarray] = []
 
     def step(self, frame: np.ndarray) -> Any:
-        """Reconstruct a frame."""
-        return self._engine.step(frame, remember=self._engine.frames % self._stride == 0)
+        """Reconstruct a frame; None for one that waits for others, to begin with them."""
+        engine, config = self._engine, self._engine.config
+        if engine.frames or config.first_frames == 1:
+            return engine.step(frame, remember=config.is_keyframe(engine.frames, self._stride))
+        self._first.append(frame)
+        if len(self._first) < config.first_frames:
+            return None
+        first, self._first = self._first, []
+        return engine.begin(first, [None] * len(first))[-1]
 
     def finish_frame(self) -> None:
         """Do what the engine has left for after the result."""
@@ -90,7 +98,8 @@ def fill_caches(engine: StreamEngine, image: np.ndarray) -> None:
     Every later frame is then one of the steady state, which a stream reaches after hundreds of
     frames: the camera head's cache after 512. A cache without a budget is left as it is.
     """
-    engine.step(image)
+    first = engine.config.first_frames
+    engine.begin([image] * first, [None] * first)
     engine.finish_frame()
     generator = torch.Generator().manual_seed(0)
     for cache in (engine.caches.tokens, engine.caches.camera):

@@ -75,6 +75,7 @@ def run_bench(options: argparse.Namespace) -> None:
                 'camera_max_tokens': options.camera_tokens,
                 'camera_iterations': options.camera_iterations,
                 'keyframe_stride': options.keyframe_stride,
+                'first_frames': options.first_frames,
                 'tracking_size': options.tracking_size, 'points': options.points,
                 'filled': options.fill}
     content = {'version': package_version(), **settings, **content,
@@ -99,7 +100,8 @@ def _engine(
             loaded, EngineOptions(
                 cache, options.dtype, options.head_dtype, 0, options.tracking_size,
                 options.kernels, options.graphs, options.camera_iterations,
-                options.threads or 0), device, lambda line: print(line, file=sys.stderr))
+                options.threads or 0, options.first_frames), device,
+            lambda line: print(line, file=sys.stderr))
     except ValueError as error:
         raise ToolError(f'--{error}') from error
     engine.want_points(options.points)

@@ -6,6 +6,7 @@ import sys
 
 from xsvggt_ros.console.arguments import (
     add_device_arguments,
+    add_first_frames_argument,
     add_keyframe_arguments,
     add_tradeoff_arguments,
     image_size,
@@ -71,6 +72,7 @@ def _add_frame_arguments(parser: argparse.ArgumentParser) -> None:
                         help='begin with empty caches (default: with full ones, so that all '
                              'frames are like those of a stream that has run for long)')
     add_tradeoff_arguments(parser)
+    add_first_frames_argument(parser)
     add_keyframe_arguments(parser)
     parser.add_argument('--points', action='store_true', help='run the point head as well')
     parser.add_argument('--kernels', choices=('portable', 'triton', 'auto'), default='portable',

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from xsvggt_ros.console.arguments import (
     add_device_arguments,
+    add_first_frames_argument,
     add_keyframe_arguments,
     add_tradeoff_arguments,
     add_trajectory_arguments,
@@ -64,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='rows that show what the memory is for: first hides the first frame '
                              'from all others, history all earlier frames')
     add_tradeoff_arguments(parser)
+    add_first_frames_argument(parser)
     add_keyframe_arguments(parser)
     add_device_arguments(parser)
     parser.add_argument('--json', type=Path, metavar='FILE',

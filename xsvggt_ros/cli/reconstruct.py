@@ -7,6 +7,7 @@ import sys
 
 from xsvggt_ros.console.arguments import (
     add_device_arguments,
+    add_first_frames_argument,
     add_network_arguments,
     add_source_arguments,
     add_trajectory_arguments,
@@ -63,6 +64,7 @@ def add_result_arguments(parser: argparse.ArgumentParser) -> None:
                         help="greatest height of an obstacle (default: 1.1 times the camera's)")
     add_network_arguments(parser)
     add_device_arguments(parser)
+    add_first_frames_argument(parser)
 
 
 def add_metric_arguments(parser: argparse.ArgumentParser) -> None:

@@ -80,6 +80,13 @@ def add_tradeoff_arguments(parser: argparse.ArgumentParser) -> None:
                         metavar='1..4', help='how often the pose is refined (default: 4)')
 
 
+def add_first_frames_argument(parser: argparse.ArgumentParser) -> None:
+    """Add how many frames the network sees together at the beginning."""
+    parser.add_argument('--first-frames', type=positive_int, default=1, metavar='N',
+                        help='how many frames the network sees together when a stream begins, if '
+                             'it can (docs/models.md; default: 1)')
+
+
 def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     """Add where the network runs, in which precision and on how many threads."""
     parser.add_argument('--device', default='auto',

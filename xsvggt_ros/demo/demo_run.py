@@ -303,7 +303,7 @@ class _Demo:
         if status is None or not rows:
             return 0, ''
         done = (status.frames_processed + status.frames_dropped + status.frames_rejected
-                + status.frames_skipped)
+                + status.frames_skipped + status.frames_collected)
         words = f'{1e3 * rows[-1].latency:.0f} ms a frame, cache {rows[-1].tokens_used} tokens'
         if status.frames_dropped:
             words += f', {status.frames_dropped} dropped'

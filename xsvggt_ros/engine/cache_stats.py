@@ -35,6 +35,10 @@ class PendingStats:
     stats: CacheStats  # without health
     health: Tensor | None  # what `CacheHealth.of` reads; None before the first frame
 
+    def after(self, frames: int) -> 'PendingStats':
+        """Return the same for one of the frames that came together: so many had come with it."""
+        return replace(self, stats=replace(self.stats, frames=frames))
+
     def complete(self, health: Tensor | None) -> CacheStats:
         """Return all of it; health: a copy on the host of the one here."""
         if health is None:

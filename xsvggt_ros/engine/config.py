@@ -23,6 +23,8 @@ class EngineConfig:
         width: as the others.
     kernels: one of `kernels.availability.CHOICES`.
     depth_errors: what the network's confidences mean; None if that was not measured.
+    first_frames: how many frames a stream begins with together, see `engine.first_frames`; only
+        some networks can have more than one.
     """
 
     cache: CacheConfig = field(default_factory=CacheConfig)
@@ -33,12 +35,15 @@ class EngineConfig:
     tracking_size: int | None = None
     kernels: str = 'portable'
     depth_errors: ErrorTable | None = None
+    first_frames: int = 1
 
     def __post_init__(self) -> None:
         """Check what can be checked without a network."""
         if self.kernels not in CHOICES:
             raise ValueError(
                 f"kernels must be one of {', '.join(CHOICES)}; got '{self.kernels}'")
+        if self.first_frames < 1:
+            raise ValueError(f'first_frames must be at least 1, got {self.first_frames}')
 
     def check(self, patch_size: int) -> None:
         """Raise ValueError unless both widths suit a network with patches of so many pixels."""
@@ -53,3 +58,13 @@ class EngineConfig:
                 and self.tracking_size > self.image_size):
             raise ValueError(f'tracking_size must not be above image_size, {self.image_size}; '
                              f'got {self.tracking_size}')
+
+    def is_keyframe(self, number: int, stride: int, cameras: int = 1) -> bool:
+        """
+        Return whether frame ``number`` of a stream is to be remembered, if every n-th one is.
+
+        Those that begin it are, and they count as one; cameras: of a rig, whose images count as
+        one, too.
+        """
+        together = self.first_frames if self.first_frames > 1 else 0
+        return number < together or (number - together) // cameras % stride == 0

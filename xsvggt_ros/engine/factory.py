@@ -38,6 +38,7 @@ class EngineOptions:
     graphs: str = 'off'
     camera_iterations: int = ITERATIONS
     threads: int = 0
+    first_frames: int = 1
 
 
 def build_engine(
@@ -57,8 +58,8 @@ def build_engine(
     image_size = loaded.config.img_size if options.image_size is None else options.image_size
     return StreamEngine(loaded.model, EngineConfig(
         options.cache, device, dtype, PRECISIONS.get(options.head_dtype, heads),
-        image_size or None, options.tracking_size, options.kernels, loaded.depth_errors),
-        graphs, report)
+        image_size or None, options.tracking_size, options.kernels, loaded.depth_errors,
+        options.first_frames), graphs, report)
 
 
 def choose_graphs(choice: str, device: torch.device) -> CudaGraphs | None:

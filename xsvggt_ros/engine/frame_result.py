@@ -8,7 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from xsvggt_ros.geometry.se3 import pose_encoding_to_camera
+from xsvggt_ros.images.rectify import CameraView
 from xsvggt_ros.model.error_table import ErrorTable
+from xsvggt_ros.model.network import FramePrediction
 
 # Bounds of what is believed. Lengths are in the network's unit, in which a scene is about 1.
 MAX_LENGTH = 1e6  # of a position, a depth or a point
@@ -63,6 +66,24 @@ class FrameResult:
     upload_seconds: float  # host time spent to bring the frame to the device and to size
     is_masked: bool = False  # whether there are pixels of which nothing is known
     depth_errors: ErrorTable | None = None  # what confidences mean, if that was measured
+
+    @classmethod
+    def of(
+        cls, index: int, image: Tensor, view: CameraView | None, prediction: FramePrediction,
+        upload_seconds: float, depth_errors: ErrorTable | None,
+    ) -> 'FrameResult':
+        """Return what a network predicts for its image, uint8 [H, W, 3]; view: of the camera."""
+        camera_from_world, predicted = pose_encoding_to_camera(
+            prediction.pose_encoding, *image.shape[:2])
+        result = cls(
+            frame_index=index, image=image, pose_encoding=prediction.pose_encoding,
+            camera_from_world=camera_from_world,
+            intrinsics=predicted if view is None else view.intrinsics.clone(),
+            predicted_intrinsics=predicted,
+            depth=prediction.depth, depth_confidence=prediction.depth_confidence,
+            points=prediction.points, points_confidence=prediction.points_confidence,
+            upload_seconds=upload_seconds, depth_errors=depth_errors)
+        return result if view is None or view.valid is None else result.masked(view.valid)
 
     @torch.inference_mode()
     def scaled(self, metres: float) -> 'FrameResult':

@@ -48,6 +48,7 @@ def memory_need(
     """
     config.check(network.patch_size)
     network.set_dtype(config.dtype, config.head_dtype)
+    network.join_first_frames(config.first_frames)
     resize = Resize.plan(height, width, config.image_size, network.patch_size)
     layout = network.cache_layout(resize.height, resize.width)
     caches = StreamCaches.build(config, layout, token_budget(config, layout), META)
@@ -55,8 +56,11 @@ def memory_need(
     slots = (caches.tokens.budget or 0) + 2 * tokens
     dim, heads = network.config.embed_dim, network.config.num_heads
     maps = resize.height * resize.width * (network.config.dpt_head.features + PER_PIXEL)
-    working = int(AT_ONCE * maps) * config.head_dtype.itemsize + 4 * tokens * dim * PER_CHANNEL
+    together = tokens * config.first_frames
+    working = int(AT_ONCE * maps) * config.head_dtype.itemsize + 4 * together * dim * PER_CHANNEL
     working += 2 * 4 * slots * dim  # keys and values of a layer, unpacked
-    if torch.device(config.device).type == 'cpu' and tokens < onednn.FUSED_QUERIES:
-        working += 4 * heads * tokens * slots
+    if torch.device(config.device).type == 'cpu':
+        # Scores, of one frame with all that is remembered, or of first frames with each other.
+        working += max((4 * heads * own * seen for own, seen in (
+            (tokens, slots), (together, together)) if own < onednn.FUSED_QUERIES), default=0)
     return MemoryNeed(weight_bytes(network), caches.bytes_reserved, working)

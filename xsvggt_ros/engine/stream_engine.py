@@ -11,6 +11,7 @@ from xsvggt_ros.engine.cache_stats import CacheStats, PendingStats
 from xsvggt_ros.engine.config import EngineConfig
 from xsvggt_ros.engine.cuda_graph import GraphBackend, SteadyFrame
 from xsvggt_ros.engine.errors import FrameError
+from xsvggt_ros.engine.first_frames import begin_together, check_size
 from xsvggt_ros.engine.frame_input import as_tensor, FrameInput, plan_resize
 from xsvggt_ros.engine.frame_result import check_results, FrameResult, ResultError
 from xsvggt_ros.engine.stream_caches import (
@@ -24,7 +25,6 @@ from xsvggt_ros.engine.stream_caches import (
 from xsvggt_ros.engine.stream_model import StreamModel
 from xsvggt_ros.engine.upsample import upsample
 from xsvggt_ros.geometry.camera_model import CameraModel
-from xsvggt_ros.geometry.se3 import pose_encoding_to_camera
 from xsvggt_ros.images.preprocess import Resize, to_network_input
 from xsvggt_ros.images.rectify import CameraView
 from xsvggt_ros.kernels import native
@@ -39,8 +39,7 @@ class StreamEngine:
     call does that work first. Until then ``discard_frame`` undoes it, and ``accept`` does so if
     the result cannot be a reconstruction.
 
-    A long class, as it is all of the interface to a stream; the rest is in `frame_input` and
-    `stream_caches`.
+    A long class, as it is all of the interface to a stream; the rest is in the modules beside it.
     """
 
     def __init__(
@@ -58,6 +57,7 @@ class StreamEngine:
         config.check(model.patch_size)
         self.config = config
         model.set_dtype(config.dtype, config.head_dtype)
+        model.join_first_frames(config.first_frames)
         self._model = model.to(torch.device(config.device))
         self._kernels_used = 'portable'
         if config.kernels != 'portable':
@@ -109,9 +109,7 @@ class StreamEngine:
         if known is not None and (height, width) == (known.height, known.width):
             return known
         if known is not None and self._frames:
-            raise FrameError(
-                f'the frame is {width}x{height} but this stream began with '
-                f'{known.width}x{known.height}; send that size, or reset the stream to begin anew')
+            check_size((known.height, known.width), (height, width))
         resize = plan_resize(self.config, height, width, self._model.patch_size)
         layout = self._model.cache_layout(resize.height, resize.width)
         if self._caches is None or self._caches.tokens.layout != layout.tokens:
@@ -162,7 +160,7 @@ class StreamEngine:
         self, source: FrameInput, frame: Tensor, view: CameraView | None, remember: bool,
         joins: bool,
     ) -> FrameResult:
-        caches, resize = self.caches, source.resize
+        caches = self.caches
         if joins:
             self._end_step(more=True)
         else:
@@ -181,17 +179,20 @@ class StreamEngine:
         self._stored += caches.camera.written()
         if remember:
             self._stored += caches.tokens.written()
-        camera_from_world, predicted = pose_encoding_to_camera(
-            prediction.pose_encoding, resize.height, resize.width)
-        result = FrameResult(
-            frame_index=index, image=image, pose_encoding=prediction.pose_encoding,
-            camera_from_world=camera_from_world,
-            intrinsics=predicted if view is None else view.intrinsics.clone(),
-            predicted_intrinsics=predicted,
-            depth=prediction.depth, depth_confidence=prediction.depth_confidence,
-            points=prediction.points, points_confidence=prediction.points_confidence,
-            upload_seconds=upload_seconds, depth_errors=self.config.depth_errors)
-        return result if view is None or view.valid is None else result.masked(view.valid)
+        return FrameResult.of(
+            index, image, view, prediction, upload_seconds, self.config.depth_errors)
+
+    @torch.inference_mode()
+    def begin(
+        self, frames: Sequence[np.ndarray | Tensor], cameras: Sequence[CameraModel | None],
+    ) -> list[FrameResult]:
+        """
+        Reconstruct a stream's first frames together: `EngineConfig.first_frames`, or fewer.
+
+        frames, cameras: as of `step`. All are remembered, and undone together. Raises as `step`.
+        """
+        return ([self.step(frames[0], cameras[0])] if len(frames) == 1
+                else begin_together(self, frames, cameras))
 
     @torch.inference_mode()
     def finish_frame(self) -> None:

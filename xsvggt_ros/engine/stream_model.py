@@ -33,6 +33,12 @@ class StreamModel(Protocol):
     def cache_layout(self, height: int, width: int) -> StreamLayout:
         """Return the shapes of the two caches for images of this size."""
 
+    def join_first_frames(self, count: int) -> None:
+        """Have streams begin with so many images together; raise ValueError if that cannot be."""
+
+    def first_frames(self, images: Tensor, memory: StreamMemory) -> list[FramePrediction]:
+        """Predict images [S, 3, H, W] that begin a stream together, if several are to."""
+
     def first_frame(
         self, image: Tensor, memory: StreamMemory, points: bool = True,
     ) -> FramePrediction:

@@ -41,6 +41,13 @@ def run_eval(options: argparse.Namespace) -> None:
     loaded = load_network(options.checkpoint, options.size, device, options.weights,
                           options.dtype)
     loaded.model.camera_head.iterations = options.camera_iterations
+    try:
+        loaded.model.join_first_frames(options.first_frames)
+    except ValueError as error:
+        raise ToolError(f'--{str(error).replace("_", "-", 1)}') from error
+    if options.first_frames > min(lengths):
+        raise ToolError(f'--first-frames {options.first_frames}: a stream of --frames '
+                        f'{min(lengths)} has fewer')
     width = options.image_size or loaded.config.img_size
     check_image_size(width, loaded.config.patch_size)
     check_tracking_size(options.tracking_size, width, options.keyframe_stride,
@@ -62,7 +69,7 @@ def run_eval(options: argparse.Namespace) -> None:
         predictions = [
             evaluation.predict(loaded, setting, stream, device, options.dtype, frame_done, end,
                                options.keyframe_stride, options.tracking_size,
-                               options.threads or 0)
+                               options.threads or 0, options.first_frames)
             for stream, end in zip(streams, ends)]
         for number, length in enumerate(lengths):
             starts = [(predicted.first(end[number]), stream.first(end[number]))
@@ -176,6 +183,8 @@ def _command(options: argparse.Namespace) -> str:
         words += ['--weights', options.weights]
     if options.camera_iterations != ITERATIONS:
         words += ['--camera-iterations', str(options.camera_iterations)]
+    if options.first_frames > 1:
+        words += ['--first-frames', str(options.first_frames)]
     if options.keyframe_stride > 1:
         words += ['--keyframe-stride', str(options.keyframe_stride)]
     return shlex.join(words)

@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from xsvggt_ros.engine.config import EngineConfig
 from xsvggt_ros.engine.factory import build_engine, EngineOptions
-from xsvggt_ros.engine.stream_engine import StreamEngine
+from xsvggt_ros.engine.first_frames import grouped
+from xsvggt_ros.engine.stream_engine import FrameResult, StreamEngine
 from xsvggt_ros.evaluation.eval_streams import EvalStream
 from xsvggt_ros.geometry import metrics
 from xsvggt_ros.geometry.se3 import invert_transform, pose_encoding_to_camera
@@ -96,13 +98,14 @@ class Prediction:
 def predict(loaded: LoadedModel, setting: EvalSetting, stream: EvalStream, device: torch.device,
             dtype: str, frame_done: Callable[[], None],
             lengths: Sequence[int] = (), keyframe_stride: int = 1,
-            tracking_size: int | None = None, threads: int = 0) -> Prediction:
+            tracking_size: int | None = None, threads: int = 0,
+            first_frames: int = 1) -> Prediction:
     """
     Send a stream through a network with a fresh memory.
 
     The cache's bytes are noted after the last frame and when the stream is as long as `lengths`
     say. Every `keyframe_stride`-th frame is remembered; the network sees the others at the width
-    `tracking_size`. dtype, threads: see `EngineOptions`.
+    `tracking_size`. dtype, threads, first_frames: see `EngineOptions`.
     """
     width = stream.images[0].shape[1]
     engine: StreamEngine | _ForgetfulEngine
@@ -116,27 +119,36 @@ def predict(loaded: LoadedModel, setting: EvalSetting, stream: EvalStream, devic
             else CacheConfig().camera_max_tokens)
         engine = build_engine(loaded, EngineOptions(
             cache, dtype, image_size=width, tracking_size=tracking_size, threads=threads,
-            camera_iterations=loaded.model.camera_head.iterations), device)
+            camera_iterations=loaded.model.camera_head.iterations, first_frames=first_frames),
+            device)
         engine.want_points(False)
     depths, confidences, poses, cameras, times, cache_bytes = [], [], [], [], [], {}
     errors: list[np.ndarray] = []
-    for number, image in enumerate(stream.images):
+    number = 0
+    for images in grouped(stream.images, engine.config.first_frames):
         start = time.perf_counter()
-        result = engine.step(image, remember=number % keyframe_stride == 0)
+        results: Sequence[FrameResult | _ForgetfulResult]
+        if len(images) > 1 and isinstance(engine, StreamEngine):
+            results = engine.begin(images, [None] * len(images))
+        else:
+            results = [engine.step(
+                images[0], remember=engine.config.is_keyframe(number, keyframe_stride))]
+        number += len(results)
         engine.finish_frame()
         # Copying the pose to the host waits for the device.
-        poses.append(result.camera_from_world.double().cpu())
-        times.append(time.perf_counter() - start)
-        depths.append(result.depth.cpu().numpy())
-        confidences.append(result.depth_confidence.cpu().numpy())
-        if loaded.depth_errors is not None:
-            errors.append(loaded.depth_errors.relative_errors(
-                result.depth_confidence).cpu().numpy())
-        cameras.append(result.intrinsics.cpu().numpy())
-        if len(depths) in (*lengths, len(stream.images)):
-            stats = engine.cache_stats()
-            cache_bytes[len(depths)] = stats.bytes_used, stats.bytes_reserved
-        frame_done()
+        poses += [result.camera_from_world.double().cpu() for result in results]
+        times += [(time.perf_counter() - start) / len(results)] * len(results)
+        for result in results:
+            depths.append(result.depth.cpu().numpy())
+            confidences.append(result.depth_confidence.cpu().numpy())
+            if loaded.depth_errors is not None:
+                errors.append(loaded.depth_errors.relative_errors(
+                    result.depth_confidence).cpu().numpy())
+            cameras.append(result.intrinsics.cpu().numpy())
+            if len(depths) in (*lengths, len(stream.images)):
+                stats = engine.cache_stats()
+                cache_bytes[len(depths)] = stats.bytes_used, stats.bytes_reserved
+            frame_done()
     return Prediction(np.stack(depths), invert_transform(torch.stack(poses)).numpy(),
                       np.stack(cameras), np.array(times), cache_bytes, np.stack(confidences),
                       np.stack(errors) if errors else None)
@@ -254,8 +266,11 @@ class _ForgetfulStats:
 class _ForgetfulEngine:
     """Steps through a stream as the engine does, with a memory that hides something."""
 
+    config = EngineConfig()  # frames come one by one
+
     def __init__(self, loaded: LoadedModel, removed: str, device: torch.device) -> None:
         self._model, self._device = loaded.model, device
+        self._model.join_first_frames(1)
         self.tokens, self.camera = (_ForgetfulMemory(removed) for _ in range(2))
         self._frames = 0
 

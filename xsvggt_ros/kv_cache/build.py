@@ -33,6 +33,7 @@ def build_cache(
     if step == 1 and kind.instead_for_single_tokens is not None:
         kind = POLICIES[kind.instead_for_single_tokens]
     policy = kind(step, layout.special_tokens, config.pool_size, config.seed)
+    policy.expect(layout.first_steps)
     budget = policy.fit_budget(budget) if policy.bounded and budget is not None else None
     room = 2 if policy.lingers else 1  # steps beyond the budget
     slots = GROWTH_STEPS * step if budget is None else budget + room * step

@@ -18,7 +18,8 @@ class CacheLayout:
 
     ``tokens_per_step`` tokens are appended to every layer in each step (a frame's tokens for the
     global attention layers, one for the camera head's trunk). The first ``special_tokens`` of them
-    are no image patches and are scored one by one.
+    are no image patches and are scored one by one. ``first_steps``: how many steps a stream begins
+    with, which see each other, for policies that keep all of them.
     """
 
     layers: int
@@ -26,10 +27,11 @@ class CacheLayout:
     head_dim: int
     tokens_per_step: int
     special_tokens: int
+    first_steps: int = 1
 
     def __post_init__(self) -> None:
         """Reject shapes that no network has."""
-        for name in ('layers', 'heads', 'head_dim', 'tokens_per_step'):
+        for name in ('layers', 'heads', 'head_dim', 'tokens_per_step', 'first_steps'):
             if getattr(self, name) < 1:
                 raise ValueError(f'{name} must be at least 1, got {getattr(self, name)}')
 

@@ -35,11 +35,20 @@ class FrameWindow(RetentionPolicy):
         super().__init__(tokens_per_step, special_tokens, pool_size, seed)
         self.special = min(special_tokens, tokens_per_step)
         self.scale_frames = scale_frames
-        self.most_whole = scale_frames + window - 1  # between frames: the next one is the last
+        self.window = window
         self.old_frames = old_frames
         self._old = self._marked = 0  # frames of which the special tokens are left
         self._answered = -1, (0, 0)
         self._leaving = 0, 0  # frames that lose their patches, and those that lose all
+
+    def expect(self, first_steps: int) -> None:
+        """Keep all of the first steps."""
+        self.scale_frames = first_steps
+
+    @property
+    def most_whole(self) -> int:
+        """Return how many frames are whole between frames: the next one is the window's last."""
+        return self.scale_frames + self.window - 1
 
     def frames_of(self, limit: int) -> tuple[int, int]:
         """Return how many frames a limit holds whole, and of how many others special tokens."""

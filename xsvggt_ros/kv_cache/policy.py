@@ -28,6 +28,13 @@ class RetentionPolicy:
         self.seed = seed
         self._pooling = pooling_weights(tokens_per_step, special_tokens, pool_size)
 
+    def expect(self, first_steps: int) -> None:
+        """
+        Learn how many steps a stream begins with, before anything else.
+
+        Most policies keep the first of them only, and choose among the others.
+        """
+
     def fit_budget(self, budget: int) -> int:
         """Return the budget this policy can hold: two steps at least, tokens per layer."""
         return max(budget, 2 * self.tokens_per_step)

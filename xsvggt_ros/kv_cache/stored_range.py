@@ -32,7 +32,7 @@ class StoredRange:
 
     def numbers(self) -> Tensor:
         """Return all of them, [n] fp32."""
-        return self._noted.flatten().float()
+        return self._noted.flatten().to(torch.float32, copy=True)
 
     def _view_extremes(self, dtype: torch.dtype) -> None:
         """Have the extremes be of the type of what they are the extremes of."""

@@ -24,7 +24,7 @@ class NetworkKind:
 STREAMVGGT = NetworkKind('StreamVGGT', ModelConfig, StreamVGGT)
 LINGBOT_MAP = NetworkKind(
     'LingBot-Map', LingBotConfig, LingBotMap, 'aggregator.scale_token',
-    'no point head: clouds come from the depth; one scale frame: poses from the first image on')
+    'no point head: clouds come from the depth')
 KINDS = (STREAMVGGT, LINGBOT_MAP)
 SIZES = {'small': STREAMVGGT, 'full': STREAMVGGT, 'lingbot': LINGBOT_MAP}
 

@@ -101,6 +101,25 @@ class StreamNetwork(nn.Module):
         """Start a stream with `image` [3, H, W], RGB in [0, 1]; `memory` must be empty."""
         raise NotImplementedError
 
+    def join_first_frames(self, count: int) -> None:
+        """Have streams begin with so many frames together; raise ValueError if that cannot be."""
+        if count != 1:
+            raise ValueError(f'first_frames is {count}, but this network sees the first images of '
+                             'a stream one after the other: set it to 1')
+
+    def beginning(self) -> str:
+        """Return how a stream begins, for a person; empty if as one expects."""
+        return ''
+
+    def first_frames(self, images: Tensor, memory: StreamMemory) -> list[FramePrediction]:
+        """
+        Start a stream with images [S, 3, H, W] that all see each other; `memory` must be empty.
+
+        Asked of networks only that have been told of several by `join_first_frames`. All but the
+        last step of `memory.tokens` are ended.
+        """
+        raise NotImplementedError
+
     def step(
         self, image: Tensor, memory: StreamMemory, points: bool = True, run: Run = run_plainly,
         stream_size: tuple[int, int] | None = None,

@@ -11,9 +11,9 @@ from std_msgs.msg import Header
 
 from xsvggt_ros.engine.frame_result import FrameResult
 from xsvggt_ros.engine.host_copy import HostCopy
-from xsvggt_ros.engine.stream_engine import FrameError
 from xsvggt_ros.geometry.camera_model import CameraModel
 from xsvggt_ros.images.preprocess import Resize
+from xsvggt_ros.msg import StreamStatus
 from xsvggt_ros.node.frames import world_from_optical
 from xsvggt_ros.node.inputs.calibrations import Calibrations
 from xsvggt_ros.node.inputs.camera_sets import CameraImage
@@ -21,6 +21,7 @@ from xsvggt_ros.node.inputs.image_codec import decode_set, describe_image
 from xsvggt_ros.node.inputs.image_intake import ImageSet
 from xsvggt_ros.node.inputs.rig import RigGeometry, seen_transforms
 from xsvggt_ros.node.loading import LoadedEngine
+from xsvggt_ros.node.opening import DecodedSet
 from xsvggt_ros.node.outputs.frame_outputs import host_makers, wanted_topics
 from xsvggt_ros.node.outputs.publishers import Publishers
 from xsvggt_ros.node.outputs.stream_outputs import (
@@ -32,6 +33,7 @@ from xsvggt_ros.node.settings import ResetSettings, Settings
 from xsvggt_ros.node.status.fault_log import FaultLog
 from xsvggt_ros.node.status.rejections import Rejections
 from xsvggt_ros.node.status.stream_statistics import StreamStatistics, Ticket
+from xsvggt_ros.node.status.stream_status import StatusPublisher
 from xsvggt_ros.node.stream import Stream
 from xsvggt_ros.node.tracked_pose import TrackedPose
 
@@ -48,7 +50,7 @@ class FrameProcessor:
         self, loaded: LoadedEngine, stream: Stream, calibrations: Calibrations,
         topics: Sequence[str], rig: RigGeometry | None, publishers: Publishers,
         outputs: StreamOutputs, statistics: StreamStatistics, rejections: Rejections,
-        faults: FaultLog, logger: RcutilsLogger,
+        faults: FaultLog, logger: RcutilsLogger, status: StatusPublisher,
     ) -> None:
         """Take over the engine. topics: of the images, one a camera; rig: None for one camera."""
         self.budget_warning: str | None = None
@@ -63,6 +65,7 @@ class FrameProcessor:
         self._rejections = rejections
         self._faults = faults
         self._logger = logger
+        self._status = status
         self._copies = HostCopy.of(loaded.device)
         self._prepared_for: tuple[int, int] | None = None  # height, width
 
@@ -79,21 +82,61 @@ class FrameProcessor:
             [(self._topics[image.camera], image.content) for image in images],
             is_rig=self._rig is not None)
         self._statistics.image_description = describe_image(images[0].content, pixels[0])
-        decoded = time.monotonic()
-        results, world_from_camera, tracked = self._reconstruct(images, pixels, settings)
+        one = DecodedSet(item, pixels, ticket, start, time.monotonic())
+        with stream.counting_failures():
+            self._check_end(len(images), settings)
+            one = replace(one, cameras=self._select_cameras(images, *pixels[0].shape[:2]))
+        if not stream.opening.wanted(self._engine.frames):
+            self._publish(one, *self._predict([one], settings)[0], settings)
+            return
+        stream.clock.advance(images[0].stamp_ns, images[0].era)
+        begin = stream.opening.add(one)
+        if begin:
+            self._open(begin, settings)
+        else:
+            self._status.publish(StreamStatus.WARMING_UP, None)
+
+    def _open(self, sets: Sequence[DecodedSet], settings: Settings) -> None:
+        """Reconstruct the images that begin a stream, and publish each set of them."""
+        begun, last = time.monotonic(), sets[-1]
+        waiting = list(sets)
+        try:
+            predicted = self._predict(sets, settings)
+            share = (time.monotonic() - begun) / len(sets)
+            for one, (results, pose) in zip(sets, predicted):
+                try:
+                    self._publish(one.predicted(time.monotonic(), share), results, pose, settings)
+                except Exception as error:
+                    if one is last:
+                        raise
+                    self._rejections.reject(one.ticket, error)   # the stream has it; others follow
+                waiting.remove(one)
+        finally:
+            for one in waiting:
+                if one is not last:   # which is counted by who gets the error
+                    self._statistics.reject(one.ticket)
+
+    def _publish(
+        self, one: DecodedSet, results: list[FrameResult], camera_from_world: np.ndarray,
+        settings: Settings,
+    ) -> None:
+        """Locate images, commit them to the cache, and hand them over to be published."""
+        stream, images = self._stream, one.images
+        results, world_from_camera, tracked = self._locate(
+            one, results, camera_from_world, settings)
         stream.clock.advance(images[0].stamp_ns, images[0].era)
         computed = time.monotonic()
         times = FrameTimestamps(
-            arrival=item.arrival, start=start, decoded=decoded, computed=computed,
+            arrival=one.item.arrival, start=one.start, decoded=one.decoded, computed=computed,
             copying=computed, upload=sum(r.upload_seconds for r in results))
-        frame = self._start_host_copy(images, results, world_from_camera, ticket, settings,
+        frame = self._start_host_copy(images, results, world_from_camera, one.ticket, settings,
                                       tracked, times)
         stream.publishing.submit(
-            partial(self._outputs.publish, frame), partial(self._rejections.reject, ticket))
+            partial(self._outputs.publish, frame), partial(self._rejections.reject, one.ticket))
         self._engine.finish_frame()
         if frame.begins:
             self._log_beginning()
-        cache = self._engine.pending_stats()
+        cache = self._engine.pending_stats().after(results[-1].frame_index + 1)
         numbers = cache.health
         assert numbers is not None  # there has been a frame
         health = self._copies.start({'health': lambda: numbers})
@@ -118,41 +161,49 @@ class FrameProcessor:
         else:
             self._faults.clear('stamp')
 
-    def _reconstruct(
-        self, images: Sequence[CameraImage], pixels: Sequence[np.ndarray], settings: Settings,
+    def _predict(
+        self, sets: Sequence[DecodedSet], settings: Settings,
+    ) -> list[tuple[list[FrameResult], np.ndarray]]:
+        """Return the network's results of each set, and camera_from_world [4, 4] of its first."""
+        engine, first = self._engine, sets[0]
+        engine.want_points(settings.cloud.source == 'points')
+        engine.limit_tokens(self._stream.deadline.limit)
+        with self._stream.counting_failures():
+            if len(sets) > 1:
+                results = engine.begin([image for one in sets for image in one.pixels],
+                                       [camera for one in sets for camera in one.cameras])
+            else:
+                is_keyframe = engine.config.is_keyframe(
+                    engine.frames, settings.input.keyframe_stride, len(first.images))
+                results = [
+                    engine.step(image, camera, is_keyframe, joins=index > 0)
+                    for index, (image, camera) in enumerate(zip(first.pixels, first.cameras))]
+            # Here the device is waited for: an image that is taken sooner would only age.
+            poses = engine.accept(results)
+        cameras = len(first.images)
+        return [(results[start:start + cameras], poses[start])
+                for start in range(0, len(results), cameras)]
+
+    def _locate(
+        self, one: DecodedSet, results: list[FrameResult], camera_from_world: np.ndarray,
+        settings: Settings,
     ) -> tuple[list[FrameResult], np.ndarray, TrackedPose | None]:
         """
         Return the results, metric if possible, and world_from_camera [4, 4] of the first.
 
-        Last, how that pose came about; None if it is the network's own.
+        Last, how that pose came about; None if it is the network's own, ``camera_from_world``.
         """
-        engine, stream = self._engine, self._stream
-        engine.want_points(settings.cloud.source == 'points')
-        engine.limit_tokens(stream.deadline.limit)
-        try:
-            self._check_end(len(images), settings)
-            cameras = self._select_cameras(images, *pixels[0].shape[:2])
-            is_keyframe = engine.frames // len(images) % settings.input.keyframe_stride == 0
-            results = [
-                engine.step(image, camera, is_keyframe, joins=index > 0)
-                for index, (image, camera) in enumerate(zip(pixels, cameras))]
-            # Here the device is waited for: an image that is taken sooner would only age.
-            camera_from_world = engine.accept(results)[0]
-            tracked = None
+        stream, images, tracked = self._stream, one.images, None
+        with stream.counting_failures():
             if stream.trajectory.is_on:
                 followed, tracked = stream.trajectory.track(
-                    pixels[0], cameras[0], results[0], self._resize, images[0].stamp_ns,
+                    one.pixels[0], one.cameras[0], results[0], self._resize, images[0].stamp_ns,
                     stream.scale.metres_of(settings.scale.mode),
                     images[0].content.header.frame_id)
                 results = [followed]
                 camera_from_world = followed.camera_from_world.double().cpu().numpy()
-        except FrameError as error:
-            raise FrameError(f'{error}, with the service ~/reset') from error
-        except Exception:
-            stream.failures += 1
-            raise
         stream.failures = 0
-        metric = self._apply_scale(results, images, cameras[0], settings)
+        metric = self._apply_scale(results, images, one.cameras[0], settings)
         if metric[0] is not results[0] and stream.scale.current is not None:
             camera_from_world[:3, 3] *= stream.scale.current.metres
             tracked = tracked and tracked.scaled(stream.scale.current.metres)
@@ -161,7 +212,7 @@ class FrameProcessor:
     def _check_end(self, images: int, settings: Settings) -> None:
         """Begin a new stream if the network cannot remember so many more images in this one."""
         engine, stride = self._engine, settings.input.keyframe_stride
-        is_keyframe = engine.frames // images % stride == 0
+        is_keyframe = engine.config.is_keyframe(engine.frames, stride, images)
         reason = engine.exhausted(images) if is_keyframe else None
         if reason is not None:
             self._stream.restart(f'{reason} (input.keyframe_stride is {stride}; a larger one '
@@ -171,11 +222,13 @@ class FrameProcessor:
         self, images: Sequence[CameraImage], height: int, width: int,
     ) -> list[CameraModel | None]:
         """Return the images' calibrated cameras; begin a new stream if one is another now."""
+        opening = self._stream.opening
+        opening.check(height, width)
         if not self._engine.frames or (height, width) != self._prepared_for:
             self._engine.prepare(height, width)  # refuses what does not suit the stream
             self._prepared_for = height, width
         cameras, reason = self._calibrations.select(images, height, width)
-        if reason and self._engine.frames:
+        if reason and (self._engine.frames or opening.collected):
             self._stream.restart(reason)
         return cameras
 

@@ -18,7 +18,8 @@ from xsvggt_ros.trajectory.landmark_file import LandmarkFileError, read_landmark
 from xsvggt_ros.trajectory.landmark_map import LandmarkMap
 
 # Of what the engine and the network complain about.
-GROUPS = {'image_size': 'model.', 'weights': 'model.', 'tracking_size': 'input.'}
+GROUPS = {'image_size': 'model.', 'weights': 'model.', 'first_frames': 'model.',
+          'tracking_size': 'input.'}
 
 
 class StartError(RuntimeError):
@@ -84,7 +85,7 @@ def load_engine(
             cache, dtype=settings.dtype, image_size=settings.image_size or None,
             tracking_size=tracking_size or None, kernels=settings.kernels,
             graphs=settings.graphs, camera_iterations=settings.camera_iterations,
-            threads=settings.threads), device, report)
+            threads=settings.threads, first_frames=settings.first_frames), device, report)
         image_size = settings.image_size or loaded.config.img_size
         check_memory(engine, image_size, device)
         if settings.warmup:
@@ -103,8 +104,9 @@ def load_engine(
         raise StartError(
             f'the network does not fit into the memory of {device}; choose a smaller '
             'checkpoint, model.dtype:=bf16, or model.device:=cpu') from error
-    return LoadedEngine(engine, loaded.description, loaded.random_weights, device,
-                        loaded.depth_errors)
+    beginning = loaded.model.beginning()
+    description = f'{loaded.description}; {beginning}' if beginning else loaded.description
+    return LoadedEngine(engine, description, loaded.random_weights, device, loaded.depth_errors)
 
 
 def check_memory(engine: StreamEngine, image_size: int, device: torch.device) -> None:

@@ -120,13 +120,14 @@ TABLE: tuple[Parameter, ...] = (
               'can (Ada, Hopper and newer).', choices=WEIGHTS),
     Parameter('model.camera_iterations', 4, 'Refinement iterations of the camera pose; fewer '
               'are faster and less accurate.', limits=(1, 4)),
+    Parameter('model.first_frames', 1, 'Images that begin a stream together, if the network can '
+              '(docs/models.md): poses begin with the last.', limits=(1, 32), advanced=True),
     Parameter('model.image_size', 0, 'Width in pixels to which images are resized, a multiple '
               'of 14; 0 is the width that the model was trained with. Smaller is faster and '
               'coarser.', limits=(0, 2044)),
-    Parameter('model.threads', 0, 'Threads on a CPU. 0: one for a small network that runs in '
-              'the C++ kernels (two are 20 % faster on an idle machine, and much slower when '
-              'other programs need the cores); for others all cores, or OMP_NUM_THREADS.',
-              limits=(0, 256), advanced=True),
+    Parameter('model.threads', 0, 'Threads on a CPU. 0: one for a small network in the C++ '
+              'kernels (two are 20 % faster, and much slower where others need the cores); else '
+              'all cores, or OMP_NUM_THREADS.', limits=(0, 256), advanced=True),
     Parameter('model.kernels', 'portable', 'Implementation of the operations on queries, keys '
               'and packed tokens: portable is PyTorch, triton uses Triton kernels on a GPU, '
               'auto uses them where they run. The Triton kernels were checked on a CPU only, '
@@ -135,9 +136,8 @@ TABLE: tuple[Parameter, ...] = (
     Parameter('model.graphs', 'off', 'Replay the steady part of a frame from CUDA graphs once '
               'the cache is full: on needs a GPU, auto uses them where there is one. Not run on '
               'a GPU yet.', choices=GRAPHS, advanced=True),
-    Parameter('model.warmup', False, 'Process an empty 4:3 image while the node is being '
-              'configured, so that the first real one is not delayed by initialization.',
-              advanced=True),
+    Parameter('model.warmup', False, 'Process an empty 4:3 image while the node is configured: '
+              'initialization does not delay the first real one then.', advanced=True),
     Parameter('cache.policy', 'frame_coverage', 'Which tokens are kept when the budget is '
               'reached; full keeps all, and memory grows for as long as the stream runs.',
               choices=tuple(POLICIES)),

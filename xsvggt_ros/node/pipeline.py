@@ -31,6 +31,7 @@ from xsvggt_ros.node.inputs.rig import RigGeometry
 from xsvggt_ros.node.inputs.tf_listener import TfListener
 from xsvggt_ros.node.loading import LoadedEngine
 from xsvggt_ros.node.metric_scale import MetricScale
+from xsvggt_ros.node.opening import Opening
 from xsvggt_ros.node.outputs.publishers import Publishers
 from xsvggt_ros.node.outputs.stream_outputs import StreamOutputs
 from xsvggt_ros.node.settings import Settings, TrajectorySettings
@@ -67,7 +68,9 @@ class Pipeline:
         self.intake = ImageIntake(topics, loaded.engine, settings, logger)
         self.calibrations = Calibrations(topics, calibrations, rig, faults, logger)
         self.statistics = StreamStatistics()
-        self.status = StatusPublisher(publishers, loaded, self.intake, self.statistics, faults)
+        opening = Opening(loaded.engine.config.first_frames, self.statistics)
+        self.status = StatusPublisher(
+            publishers, loaded, self.intake, self.statistics, faults, opening)
         self.deadline = Deadline()
         self.scale = MetricScale(logger)
         trajectory = settings.trajectory if rig is None else TrajectorySettings('network')
@@ -77,11 +80,11 @@ class Pipeline:
         self.stream = Stream(
             loaded.engine, self.deadline, self.scale, self.outputs,
             StreamTrajectory(trajectory, settings.depth, logger, landmarks, self.odometry),
-            self.statistics, faults, logger)
+            self.statistics, faults, logger, opening)
         self._rejections = Rejections(loaded, faults, self.statistics)
         self.processor = FrameProcessor(
             loaded, self.stream, self.calibrations, topics, rig, publishers, self.outputs,
-            self.statistics, self._rejections, faults, logger)
+            self.statistics, self._rejections, faults, logger, self.status)
         self._settings = settings
         self._ticket = Ticket(0)  # of the images being processed
         self._faults = faults
@@ -138,6 +141,10 @@ class Pipeline:
         """Let the image that is being published be the last; by the worker, when it ends."""
         self.stream.publishing.close()
         self.stream.trajectory.close()
+        waiting = self.stream.opening.collected
+        if waiting:
+            self._logger.info(f'{waiting} images at the beginning of a stream were not '
+                              'reconstructed: others to see with them did not come')
 
     # Commands ------------------------------------------------------------------------------------
 

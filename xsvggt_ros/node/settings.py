@@ -21,6 +21,7 @@ class ModelSettings:
     dtype: str
     weights: str
     camera_iterations: int
+    first_frames: int
     image_size: int
     threads: int
     kernels: str

@@ -1,12 +1,16 @@
 """A stream from its first image to its reset: what it has built, and how errors are undone."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
 from xsvggt_ros.engine.frame_result import ResultError
-from xsvggt_ros.engine.stream_engine import StreamEngine
+from xsvggt_ros.engine.stream_engine import FrameError, StreamEngine
 from xsvggt_ros.node.deadline import Deadline
 from xsvggt_ros.node.inputs.stream_clock import StreamClock
 from xsvggt_ros.node.metric_scale import MetricScale
+from xsvggt_ros.node.opening import Opening
 from xsvggt_ros.node.outputs.publishing import Publishing
 from xsvggt_ros.node.outputs.stream_outputs import StreamOutputs
 from xsvggt_ros.node.rate_limit import RateLimit
@@ -28,13 +32,14 @@ class Stream:
     def __init__(
         self, engine: StreamEngine, deadline: Deadline, scale: MetricScale,
         outputs: StreamOutputs, trajectory: StreamTrajectory, statistics: StreamStatistics,
-        faults: FaultLog, logger: RcutilsLogger,
+        faults: FaultLog, logger: RcutilsLogger, opening: Opening,
     ) -> None:
         """Take over the parts; `begin` prepares them."""
         self.engine = engine
         self.deadline = deadline
         self.scale = scale
         self.trajectory = trajectory
+        self.opening = opening
         self.clock = StreamClock()
         self.cloud_rate = RateLimit()
         self.publishing = Publishing(overlaps=False)
@@ -50,6 +55,7 @@ class Stream:
         """Begin a new stream with all counters at zero; overlaps: publish in a thread."""
         self._is_broken = False
         self._faults.clear('camera_info')  # until an image shows that it is still there
+        self.opening.forget()
         self._statistics.begin()
         self.deadline.begin()
         self.engine.limit_tokens(None)
@@ -83,6 +89,17 @@ class Stream:
             return
         self.reset(reason)
         self._report_reset()
+
+    @contextmanager
+    def counting_failures(self) -> Iterator[None]:
+        """Count an image that fails here; have the error of a refused one name what to do."""
+        try:
+            yield
+        except FrameError as error:
+            raise FrameError(f'{error}, with the service ~/reset') from error
+        except Exception:
+            self.failures += 1
+            raise
 
     def mark_broken(self) -> None:
         """Have `repair` undo what the image in work has left half-done."""
@@ -120,6 +137,7 @@ class Stream:
     def _forget(self) -> None:
         self._is_half_forgotten = True
         self.failures = 0
+        self.opening.forget()
         self.clock.forget()
         self.cloud_rate.forget()
         self.scale.forget()

@@ -16,10 +16,11 @@ from xsvggt_ros.engine.cache_stats import CacheStats
 from xsvggt_ros.engine.frame_result import ResultError
 from xsvggt_ros.engine.stream_engine import FrameResult, StreamEngine
 from xsvggt_ros.engine.stream_state import StreamState
-from xsvggt_ros.geometry.se3 import flu_from_optical, invert_transform
+from xsvggt_ros.geometry.se3 import invert_transform
 from xsvggt_ros.mapping.map_files import format_stamp
 from xsvggt_ros.mapping.point_cloud import CloudOptions, pack_cloud
 from xsvggt_ros.mapping.trajectory import StampedPose
+from xsvggt_ros.recordings.base_frame import BaseFrame
 from xsvggt_ros.recordings.exports.export import Export, FrameOutput, SourcePictures
 from xsvggt_ros.recordings.frame_source import FrameSource
 from xsvggt_ros.recordings.outputs import CacheRow
@@ -76,6 +77,7 @@ class Pipeline:
         self.metres = metres or RecordingScale()
         self.seconds = 0.0
         self.frames = 0           # that the network has seen
+        self._taken: list[tuple[SourceFrame, np.ndarray]] = []   # for it to see next, with pixels
         self._stride = 1          # of the frames that are remembered
         self.tracked, self._show = tracked, show
         self._failed: set[str] = set()   # exports, which get no more frames
@@ -148,6 +150,8 @@ class Pipeline:
             return
         self._is_finished = True
         try:
+            if self._taken and not self._locating.has_failed:   # fewer than the network would see
+                self._reconstruct_taken()
             self._locating.finish()
         finally:
             try:
@@ -184,26 +188,44 @@ class Pipeline:
     # The caller's thread -------------------------------------------------------------------------
 
     def reconstruct(self, frame: SourceFrame) -> CacheStats:
-        """Put one frame through the engine, and hand on what comes out; raises ToolError."""
+        """
+        Put one frame through the engine, and hand on what comes out; raises ToolError.
+
+        Those that the network is to see together wait for each other, or for `finish`.
+        """
         pixels = frame.pixels
         if pixels.ndim == 2:
             pixels = np.repeat(pixels[:, :, None], 3, axis=2)
+        self._taken.append((frame, pixels))
+        if not self.frames and len(self._taken) < self.engine.config.first_frames:
+            return self.engine.cache_stats()
+        return self._reconstruct_taken()
+
+    def _reconstruct_taken(self) -> CacheStats:
+        taken, self._taken = self._taken, []
         start = time.perf_counter()
-        result = self._step(pixels)
+        results = self._step([pixels for _, pixels in taken])
         stats = self.engine.cache_stats()
-        self._locating.put(_Seen(frame, pixels, result, stats, time.perf_counter() - start))
-        self.frames += 1
+        seconds = (time.perf_counter() - start) / len(taken)
+        for (frame, pixels), result in zip(taken, results):
+            self.frames += 1
+            self._locating.put(
+                _Seen(frame, pixels, result, replace(stats, frames=self.frames), seconds))
         return stats
 
-    def _step(self, pixels: np.ndarray) -> FrameResult:
-        """Return what the network makes of a frame; raises ToolError."""
-        number = self.frames
-        if number == 1 and self.source.count is not None:
-            self._stride = self.engine.caches.keyframe_stride(self.source.count)
+    def _step(self, pixels: list[np.ndarray]) -> list[FrameResult]:
+        """Return what the network makes of a frame, or of the first ones; raises ToolError."""
+        engine, number = self.engine, self.frames
         with _telling(number):
-            result = self.engine.step(pixels, self._camera, number % self._stride == 0)
-            self.engine.accept([result])  # nothing that is not finite gets into the files
-        return result
+            if not number:
+                results = engine.begin(pixels, [self._camera] * len(pixels))
+            else:
+                results = [engine.step(
+                    pixels[0], self._camera, engine.config.is_keyframe(number, self._stride))]
+            engine.accept(results)  # nothing that is not finite gets into the files
+        if not number and self.source.count is not None:
+            self._stride = engine.caches.keyframe_stride(self.source.count)
+        return results
 
     # The thread that locates ---------------------------------------------------------------------
 
@@ -291,63 +313,6 @@ class Pipeline:
                 with writing_export(export.name):
                     export.add(output)
                 self._failed.remove(export.name)
-
-
-class BaseFrame:
-    """Where the camera sits on the robot, and what that makes of the odometry frame."""
-
-    def __init__(self) -> None:
-        """Begin without a robot: the odometry frame is at the first camera."""
-        self.base_from_camera: np.ndarray | None = None   # of the newest frame, in metres
-        self._by_stamp: dict[int, np.ndarray] = {}
-        self._first: np.ndarray | None = None
-
-    @property
-    def odom_from_optical(self) -> np.ndarray:
-        """Return the odometry frame [4, 4] from the first camera's optical one, in metres."""
-        if self._first is not None:
-            return self._first
-        odom_from_optical = np.eye(4)
-        odom_from_optical[:3, :3] = flu_from_optical().numpy()
-        return odom_from_optical
-
-    def take(self, stamp_ns: int, base_from_camera: np.ndarray | None) -> None:
-        """Take where the camera is at a frame; None: where it was before."""
-        if base_from_camera is None:
-            return
-        if self._first is None:
-            self._first = base_from_camera
-        if self.base_from_camera is None or not np.array_equal(
-                self.base_from_camera, base_from_camera):
-            self._by_stamp[stamp_ns] = base_from_camera   # where it changes
-        self.base_from_camera = base_from_camera
-
-    def placed(self, pose: StampedPose, metres: float) -> StampedPose:
-        """
-        Return a camera's pose in the odometry frame, which begins at the base if there is one.
-
-        pose: in the network's unit, in the frame that is level at the first camera.
-        """
-        matrix = pose.matrix()
-        matrix[:3, 3] *= metres
-        if self._first is not None:
-            optical_from_flu = np.eye(4)
-            optical_from_flu[:3, :3] = flu_from_optical().numpy().T
-            matrix = self._first @ optical_from_flu @ matrix
-        elif metres == 1.0:
-            return pose
-        return StampedPose.from_matrix(pose.stamp_ns, matrix)
-
-    def poses(self, cameras: Sequence[StampedPose]) -> list[StampedPose] | None:
-        """Return the base's poses for those of the camera; None without a base."""
-        if self._first is None:
-            return None
-        found, there = [], self._first
-        for pose in cameras:
-            there = self._by_stamp.get(pose.stamp_ns, there)
-            found.append(StampedPose.from_matrix(
-                pose.stamp_ns, pose.matrix() @ np.linalg.inv(there)))
-        return found
 
 
 @contextmanager

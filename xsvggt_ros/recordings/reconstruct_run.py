@@ -296,7 +296,7 @@ def _load(options: argparse.Namespace) -> tuple[LoadedModel, StreamEngine]:
                             quantization=options.quantization)
         engine = build_engine(loaded, EngineOptions(
             cache, options.dtype, image_size=network_image_size(options) or None,
-            threads=options.threads or 0), device)
+            threads=options.threads or 0, first_frames=options.first_frames), device)
     except (ValueError, RuntimeError) as error:
         raise ToolError(str(error)) from error
     engine.want_points(CLOUD.source == 'points')

@@ -16,8 +16,9 @@ VERSION = 3
 # Whose classes a state may hold: what a run remembers, and nothing that starts processes.
 _OWN = tuple(f'xsvggt_ros.{room}' for room in (
     'engine.', 'geometry.', 'images.', 'kv_cache.', 'mapping.', 'trajectory.', 'model.error_table',
-    'recordings.exports.', 'recordings.tracked_frames', 'recordings.recording_scale',
-    'recordings.outputs', 'recordings.pipeline', 'recordings.recording'))
+    'recordings.base_frame', 'recordings.exports.', 'recordings.tracked_frames',
+    'recordings.recording_scale', 'recordings.outputs', 'recordings.pipeline',
+    'recordings.recording'))
 # What it may hold beside them.
 _ALLOWED = {
     'builtins': {'set', 'frozenset', 'complex', 'slice', 'range', 'bytes', 'bytearray'},

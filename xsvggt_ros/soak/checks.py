@@ -29,9 +29,10 @@ def status_faults(message: Any) -> list[str]:
 
 
 def uncounted(message: Any) -> int:
-    """Return how many images of a StreamStatus are in none of its four counters."""
-    return message.frames_received - (message.frames_processed + message.frames_dropped
-                                      + message.frames_rejected + message.frames_skipped)
+    """Return how many images of a StreamStatus are in none of its counters."""
+    return message.frames_received - (
+        message.frames_processed + message.frames_dropped + message.frames_rejected
+        + message.frames_skipped + message.frames_collected)
 
 
 def cache_faults(message: Any) -> list[str]:

@@ -4,11 +4,13 @@ import json
 
 import numpy as np
 import pytest
+from tiny_stream import make_model
 import torch
 
 from xsvggt_ros.bench.frame_bench import (
     count_operators,
     fill_caches,
+    Keyframes,
     memory_in_use,
     pictures,
     Windows,
@@ -231,6 +233,19 @@ def test_fewer_camera_iterations_change_poses_and_nothing_else():
     assert torch.equal(every.depth, one.depth)
     assert one.pose_encoding.shape == every.pose_encoding.shape == (9,)
     assert engine.cache_stats().camera_tokens == 1
+
+
+@pytest.mark.parametrize('filled', [False, True])
+def test_the_first_frames_are_measured_together_where_the_network_can(filled):
+    engine = StreamEngine(make_model('lingbot'), EngineConfig(
+        CacheConfig(policy='lingbot', max_tokens=100, camera_max_tokens=6), first_frames=3))
+    if filled:
+        fill_caches(engine, IMAGE)
+        assert engine.frames == 3
+    run = Keyframes(engine, 2)
+    found = [run.step(IMAGE) for _ in range(5)]
+    assert [result is None for result in found] == [not filled, not filled, *[False] * 3]
+    assert engine.frames == (8 if filled else 5)
 
 
 @pytest.mark.parametrize('quantization', ('none', 'int4'))

@@ -35,6 +35,10 @@ class MeanColour:
     def to(self, device):
         return self
 
+    def join_first_frames(self, count):
+        if count > 1:
+            raise ValueError('first_frames: one after the other')
+
     def cache_layout(self, height, width):
         return StreamLayout(CacheLayout(2, 1, 4, TOKENS, 1), CacheLayout(1, 1, 4, 1, 1))
 
@@ -104,7 +108,7 @@ def test_its_parts_are_replayed_as_those_of_any():
 
 
 @pytest.mark.parametrize('name', ['set_dtype', 'set_kernels', 'cache_layout', 'first_frame',
-                                  'step'])
+                                  'join_first_frames', 'first_frames', 'step'])
 def test_the_network_itself_is_one(name):
     wanted, there = (inspect.signature(getattr(kind, name)).parameters
                      for kind in (StreamModel, StreamVGGT))

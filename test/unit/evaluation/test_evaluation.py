@@ -6,6 +6,7 @@ import json
 import numpy as np
 from PIL import Image
 import pytest
+from tiny_stream import make_model
 import torch
 
 from xsvggt_ros.cli.main import main
@@ -22,7 +23,7 @@ from xsvggt_ros.evaluation.evaluation import (
     score,
 )
 from xsvggt_ros.mapping.trajectory import StampedPose
-from xsvggt_ros.model.checkpoint import load_model, save_checkpoint
+from xsvggt_ros.model.checkpoint import load_model, LoadedModel, save_checkpoint
 from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.model.error_table import ErrorTable, fit_error_table, KEY
 from xsvggt_ros.model.random_weights import random_weight
@@ -179,6 +180,24 @@ def test_frames_between_keyframes_are_seen_small_and_forgotten(stream, weights):
     assert small.depths.shape == every.depths.shape
     assert (small.depths[1] != sparse.depths[1]).mean() > 0.9
     assert sparse.cache_bytes == small.cache_bytes != every.cache_bytes
+
+
+def test_the_first_frames_are_seen_together_where_the_network_can(stream, weights):
+    model = make_model('lingbot')
+    loaded = LoadedModel(model, model.config, 'tiny', False, None)
+
+    def run(first_frames):
+        return predict(loaded, EvalSetting('lingbot', 'int4', tokens=130), stream, CPU, 'fp32',
+                       lambda: None, [6], first_frames=first_frames, threads=1)
+
+    together, alone = run(4), run(1)
+    assert together.depths.shape == alone.depths.shape == stream.depths.shape
+    for index in range(12):
+        assert np.abs(together.depths[index] - alone.depths[index]).max() > 1e-6, index
+    assert list(together.cache_bytes) == [6, 12] and (together.seconds > 0).all()
+    with pytest.raises(ValueError, match='set it to 1'):
+        predict(load_model(str(weights)), EvalSetting('full', 'none'), stream, CPU, 'fp32',
+                lambda: None, first_frames=4)
 
 
 def test_the_command_writes_a_table_and_json(weights, tmp_path, capsys):

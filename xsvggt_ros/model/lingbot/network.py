@@ -9,6 +9,7 @@ remembered before it, so the memory alone says where a stream stands.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -52,12 +53,23 @@ class LingBotMap(StreamNetwork):
         """Return the shapes of the memory for frames of height x width pixels."""
         camera = self.config.camera_head
         return StreamLayout(
-            tokens=self._token_layout(height, width),
+            tokens=replace(self._token_layout(height, width), first_steps=self.scale_frames),
             camera=CacheLayout(
                 layers=camera.trunk_depth * self.camera_head.iterations, heads=camera.num_heads,
                 head_dim=2 * self.config.embed_dim // camera.num_heads,
                 tokens_per_step=1, special_tokens=1),
             max_steps=MAX_KEYFRAMES, trained_steps=TRAINED_KEYFRAMES, camera_follows=True)
+
+    def join_first_frames(self, count: int) -> None:
+        """Have streams begin with so many scale frames, which see each other."""
+        self.scale_frames = count
+
+    def beginning(self) -> str:
+        """Return how a stream begins, for a person."""
+        if self.scale_frames == 1:
+            return 'one scale frame: poses from the first image on'
+        return (f'{self.scale_frames} scale frames: poses begin with image {self.scale_frames}, '
+                'for all images before it, too')
 
     def first_frame(
         self, image: Tensor, memory: StreamMemory, points: bool = True,
@@ -72,8 +84,9 @@ class LingBotMap(StreamNetwork):
 
         As `step` it leaves the end of the last frame's step in `memory.tokens` to the caller.
         """
+        for image in images:
+            self._check_image(image)
         frames, _, height, width = images.shape
-        self._check_image(images[0])
         tokens, camera = FirstCall(), FirstCall()
         camera_tokens, *patches = self._backbone(
             tokens, None, images, *self._begin(0, frames))

@@ -126,6 +126,8 @@ def _inference(s: Snapshot) -> Part:
     values: dict[str, object] = {
         'rate (Hz)': f'{s.rate_out:.2f}', 'processed': s.processed, 'dropped': s.dropped,
         'skipped': s.skipped}
+    if s.to_collect:
+        values['collected'] = s.collected
     if s.report is not None:
         latency = s.report.latency
         values |= {f'{name} (ms)': f'{1e3 * getattr(latency, name):.1f}'
@@ -149,6 +151,9 @@ def _inference(s: Snapshot) -> Part:
             return ERROR, fault.message, values
     if s.last_failure is not None and s.last_failure.age < RECENT:
         return WARN, f'{s.last_failure.message} (images are processed again)', values
+    if s.to_collect:
+        return OK, (f'{s.collected} of the {s.to_collect} images collected that the network sees '
+                    'together at the beginning (model.first_frames)'), values
     if s.report is None:
         return OK, 'no image processed yet', values
     if s.deadline_fault:

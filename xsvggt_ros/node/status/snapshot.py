@@ -75,6 +75,8 @@ class Snapshot:
     dropped: int = 0
     rejected: int = 0
     skipped: int = 0
+    collected: int = 0  # images that wait to begin a stream together
+    to_collect: int = 0  # of how many; 0: none waits
     deadline_fault: str = ''  # why deadline_ms cannot be kept
     rate_out: float = 0.0
     latencies: Sequence[float] = ()  # seconds, of the last frames

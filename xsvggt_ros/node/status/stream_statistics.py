@@ -141,6 +141,7 @@ class StreamStatistics:
         self.processed = 0  # images published
         self.rejected = 0
         self.late = 0  # images skipped for deadline_ms
+        self.unused = 0  # collected for the beginning of a stream that was reset before
         self.resets = 0
         self.last_reset = ''  # why
 

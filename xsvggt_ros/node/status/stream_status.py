@@ -11,6 +11,7 @@ from xsvggt_ros.msg import CacheStatus, StreamStatus
 from xsvggt_ros.node.inputs.image_intake import ImageIntake
 from xsvggt_ros.node.loading import LoadedEngine
 from xsvggt_ros.node.message_fields import fill
+from xsvggt_ros.node.opening import Opening
 from xsvggt_ros.node.outputs.publishers import Publishers
 from xsvggt_ros.node.status.fault_log import FaultLog
 from xsvggt_ros.node.status.snapshot import GpuMemory
@@ -28,25 +29,28 @@ class StatusPublisher:
 
     def __init__(
         self, publishers: Publishers, loaded: LoadedEngine, intake: ImageIntake,
-        statistics: StreamStatistics, faults: FaultLog,
+        statistics: StreamStatistics, faults: FaultLog, opening: Opening,
     ) -> None:
-        """Read counters from ``intake`` and ``statistics``, and ``faults`` for the state."""
+        """Read counters from the parts, and ``faults`` for the state."""
         self._publisher = publishers.status
         self._loaded = loaded
         self._intake = intake
         self._statistics = statistics
         self._faults = faults
+        self._opening = opening
 
     def publish(self, state: int, scale: Scale | None) -> None:
         """Publish a state, under the header of the newest image that was processed."""
         intake, statistics, report = self._intake, self._statistics, self._statistics.report
+        frames, collected = self._loaded.engine.frames, self._opening.collected
         metres = metres_of(scale, report)
         message = fill(
             StreamStatus(), header=statistics.last_header, state=state,
             model=self._loaded.description, random_weights=self._loaded.random_weights,
             frames_processed=statistics.processed, frames_dropped=intake.dropped,
             frames_rejected=statistics.rejected + intake.refused,
-            frames_skipped=intake.skipped + statistics.late,
+            frames_skipped=intake.skipped + statistics.late + statistics.unused,
+            frames_collected=collected, frames_to_collect=self._opening.wanted(frames),
             frames_received=intake.received,  # last: images arrive meanwhile, it is never less
             rate_in=intake.meter.rate(), rate_out=statistics.out_meter.rate(),
             reset_count=statistics.resets, metric=metres is not None,
@@ -69,7 +73,7 @@ class StatusPublisher:
         elif not self._intake.enabled:
             state = StreamStatus.PAUSED
         elif self._statistics.report is None:
-            state = StreamStatus.DEGRADED if is_disturbed else StreamStatus.WAITING
+            state = StreamStatus.DEGRADED if is_disturbed else self._waiting(is_silent)
         elif is_silent:
             state = StreamStatus.WAITING
         elif is_disturbed:
@@ -77,6 +81,11 @@ class StatusPublisher:
         else:
             return
         self.publish(state, scale)
+
+    def _waiting(self, is_silent: bool) -> int:
+        """Return the state before anything was reconstructed."""
+        begins = self._opening.collected and not is_silent
+        return StreamStatus.WARMING_UP if begins else StreamStatus.WAITING
 
 
 def fill_report(message: StreamStatus, report: FrameReport, latencies: Sequence[float]) -> None:
