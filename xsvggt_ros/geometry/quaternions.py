@@ -50,6 +50,33 @@ def quaternion_from_matrix(rotation: np.ndarray) -> Quaternion:
     return (-x, -y, -z, -w) if w < 0 else (x, y, z, w)
 
 
+def quaternions_from_matrices(rotations: np.ndarray) -> np.ndarray:
+    """Return the unit quaternions [..., 4] (x, y, z, w), w >= 0, of rotations [..., 3, 3]."""
+    # Each is the eigenvector of the largest eigenvalue of this matrix (Bar-Itzhack, 2000).
+    r = rotations
+    k = np.empty((*r.shape[:-2], 4, 4))
+    k[..., 0, 0] = r[..., 0, 0] - r[..., 1, 1] - r[..., 2, 2]
+    k[..., 1, 1] = r[..., 1, 1] - r[..., 0, 0] - r[..., 2, 2]
+    k[..., 2, 2] = r[..., 2, 2] - r[..., 0, 0] - r[..., 1, 1]
+    k[..., 3, 3] = r[..., 0, 0] + r[..., 1, 1] + r[..., 2, 2]
+    k[..., 0, 1] = k[..., 1, 0] = r[..., 1, 0] + r[..., 0, 1]
+    k[..., 0, 2] = k[..., 2, 0] = r[..., 2, 0] + r[..., 0, 2]
+    k[..., 1, 2] = k[..., 2, 1] = r[..., 2, 1] + r[..., 1, 2]
+    k[..., 0, 3] = k[..., 3, 0] = r[..., 2, 1] - r[..., 1, 2]
+    k[..., 1, 3] = k[..., 3, 1] = r[..., 0, 2] - r[..., 2, 0]
+    k[..., 2, 3] = k[..., 3, 2] = r[..., 1, 0] - r[..., 0, 1]
+    found = np.linalg.eigh(k)[1][..., -1]
+    return found * np.where(found[..., 3:] < 0, -1.0, 1.0)
+
+
+def quaternion_products(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return first * second, [..., 4] each (x, y, z, w): the rotation `second`, then `first`."""
+    axis, w = first[..., :3], first[..., 3:]
+    other, v = second[..., :3], second[..., 3:]
+    return np.concatenate([w * other + v * axis + np.cross(axis, other),
+                           w * v - (axis * other).sum(-1, keepdims=True)], -1)
+
+
 def quaternion_between(
     first: Sequence[float], second: Sequence[float], part: float,
 ) -> Quaternion:

@@ -5,10 +5,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xsvggt_ros.geometry.quaternions import pose_matrix, quaternion_from_matrix
-from xsvggt_ros.geometry.similarity import apply_to_pose
+from xsvggt_ros.geometry.quaternions import (
+    pose_matrix,
+    quaternion_from_matrix,
+    quaternion_products,
+    quaternions_from_matrices,
+)
+from xsvggt_ros.geometry.similarity import scales
 
 MAX_POSES = 2 ** 17   # 8 MB; 72 minutes of every frame at 30 Hz
+_BLOCK = 4096         # poses that are moved at a time
 
 
 @dataclass(frozen=True)
@@ -89,12 +95,13 @@ class Trajectory:
 
     def move(self, similarities: Callable[[np.ndarray], np.ndarray]) -> None:
         """Move all poses; similarities: from keyframes [N] to transforms [N, 4, 4]."""
-        if not self._count:
-            return
-        moves = similarities(self._keyframes[:self._count])
-        for row, move in zip(self._numbers, moves):   # a view
-            moved = apply_to_pose(move, pose_matrix(row[:3], row[3:].tolist()))
-            row[:3], row[3:] = moved[:3, 3], quaternion_from_matrix(moved[:3, :3])
+        for begin in range(0, self._count, _BLOCK):
+            block = slice(begin, min(begin + _BLOCK, self._count))
+            moves = similarities(self._keyframes[block])
+            numbers = self._numbers[block]   # a view
+            turned = moves[:, :3, :3] / scales(moves)[:, None, None]
+            numbers[:, :3] = (moves[:, :3, :3] @ numbers[:, :3, None])[..., 0] + moves[:, :3, 3]
+            numbers[:, 3:] = quaternion_products(quaternions_from_matrices(turned), numbers[:, 3:])
 
     def rescale(self, factor: float) -> None:
         """Multiply all positions by `factor`, which another unit of length asks for."""

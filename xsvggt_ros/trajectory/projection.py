@@ -7,6 +7,8 @@ translation in the camera's own axes, applied from the right: pose @ motion(x).
 
 import numpy as np
 
+from xsvggt_ros.geometry.quaternions import quaternions_from_matrices
+
 NEAREST = 1e-3   # depth below which a point is taken to be behind the camera
 _BEHIND = 1e3    # pixels of error of such a point
 
@@ -35,21 +37,7 @@ def rotation(vectors: np.ndarray) -> np.ndarray:
 
 def rotation_vector(rotations: np.ndarray) -> np.ndarray:
     """Return axis times angle [..., 3] of rotations [..., 3, 3]; the angle is at most pi."""
-    # The quaternion is the eigenvector of the largest eigenvalue of this matrix (Bar-Itzhack).
-    r = rotations
-    k = np.empty((*r.shape[:-2], 4, 4))
-    k[..., 0, 0] = r[..., 0, 0] - r[..., 1, 1] - r[..., 2, 2]
-    k[..., 1, 1] = r[..., 1, 1] - r[..., 0, 0] - r[..., 2, 2]
-    k[..., 2, 2] = r[..., 2, 2] - r[..., 0, 0] - r[..., 1, 1]
-    k[..., 3, 3] = r[..., 0, 0] + r[..., 1, 1] + r[..., 2, 2]
-    k[..., 0, 1] = k[..., 1, 0] = r[..., 1, 0] + r[..., 0, 1]
-    k[..., 0, 2] = k[..., 2, 0] = r[..., 2, 0] + r[..., 0, 2]
-    k[..., 1, 2] = k[..., 2, 1] = r[..., 2, 1] + r[..., 1, 2]
-    k[..., 0, 3] = k[..., 3, 0] = r[..., 2, 1] - r[..., 1, 2]
-    k[..., 1, 3] = k[..., 3, 1] = r[..., 0, 2] - r[..., 2, 0]
-    k[..., 2, 3] = k[..., 3, 2] = r[..., 1, 0] - r[..., 0, 1]
-    quaternion = np.linalg.eigh(k)[1][..., -1]
-    quaternion = quaternion * np.where(quaternion[..., 3:] < 0, -1.0, 1.0)
+    quaternion = quaternions_from_matrices(rotations)
     length = np.linalg.norm(quaternion[..., :3], axis=-1, keepdims=True)
     angle = 2 * np.arctan2(length, quaternion[..., 3:])
     factor = np.where(length < 1e-9, 2.0, angle / np.maximum(length, 1e-9))

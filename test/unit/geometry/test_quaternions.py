@@ -128,3 +128,18 @@ def test_the_camera_of_the_demo_starts_without_torch():
                't.StampedPose(0, (0, 0, 0), (0, 0, 0, 1)).matrix()\n'
                'assert "torch" not in sys.modules')
     subprocess.run([sys.executable, '-c', program], check=True)
+
+
+def test_many_rotations_at_once_are_as_one_by_one():
+    rng = np.random.default_rng(1)
+    turns = rng.normal(size=(50, 4))
+    turns[:3] = (1, 0, 0, 0), (0, 0, 0, 1), (0, 0.6, 0.8, 0)   # half turns, and none
+    turns /= np.linalg.norm(turns, axis=1, keepdims=True)
+    matrices = np.array([ours.matrix_from_quaternion(turn) for turn in turns])
+    found = ours.quaternions_from_matrices(matrices)
+    assert (found[:, 3] >= 0).all()
+    np.testing.assert_allclose([ours.matrix_from_quaternion(turn) for turn in found], matrices,
+                               atol=1e-12)
+    both = ours.quaternion_products(turns, turns[::-1])
+    np.testing.assert_allclose([ours.matrix_from_quaternion(turn) for turn in both],
+                               matrices @ matrices[::-1], atol=1e-12)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from xsvggt_ros.geometry.similarity import apply_to_pose
 from xsvggt_ros.mapping.trajectory import StampedPose, Trajectory
 
 
@@ -30,3 +31,22 @@ def test_what_is_left_of_a_long_way_keeps_its_keyframes():
         np.eye(4), (len(keyframes), 1, 1)))
     assert asked[0].tolist() == [0, 2, 4] and [one.stamp_ns for one in way.poses()] == [0, 2, 4]
     Trajectory(4).move(None)   # nothing to move
+
+
+def test_a_long_trajectory_is_moved_in_blocks_each_pose_as_one_alone():
+    rng = np.random.default_rng(0)
+    count = 9000
+    rotations = np.linalg.qr(rng.normal(size=(2, count, 3, 3)))[0]
+    rotations *= np.linalg.det(rotations)[..., None, None]
+    poses, moves = np.tile(np.eye(4), (2, count, 1, 1))
+    poses[:, :3, :3], poses[:, :3, 3] = rotations[0], rng.normal(size=(count, 3))
+    moves[:, :3, :3] = rotations[1] * rng.uniform(0.5, 2, (count, 1, 1))
+    moves[:, :3, 3] = rng.normal(size=(count, 3))
+    trajectory = Trajectory(count)
+    for number, matrix in enumerate(poses):
+        trajectory.add(StampedPose.from_matrix(number, matrix), keyframe=number)
+    asked = []
+    trajectory.move(lambda keyframes: asked.append(len(keyframes)) or moves[keyframes])
+    assert sum(asked) == count and max(asked) < 5000
+    moved = np.array([one.matrix() for one in trajectory.poses()])
+    np.testing.assert_allclose(moved, apply_to_pose(moves, poses), atol=1e-9)
