@@ -22,18 +22,32 @@ class BlockTables:
     def __init__(self, blocks: Sequence[Block], space: RotaryTable) -> None:
         """Compute what stays; space: of the frame's tokens, see `positions.space_table`."""
         norms = [block.attn.norms() for block in blocks]
-        self._weights, self._biases = (torch.stack(parts) for parts in zip(*norms))
         lanes = [native.lanes(*fold_norm_into_rope(norm, space, torch.float32)) for norm in norms]
         self._lanes = torch.stack(lanes)  # [blocks, tiles, 2, 3, head_dim, native.LANES]
-        half, pairs = self._lanes.shape[4] // 2, TIME_CHANNELS // 2
-        self._turning = [slice(0, pairs), slice(half // 2, half // 2 + pairs)]
+        self._parts = self._lanes.unbind()
+        # What turns with time: of the first axis, the first channels of both partners.
+        self._turning = _by_axis(self._lanes, -2)[..., 0, :, :TIME_CHANNELS // 2, :]
+        weights, biases = (
+            _turning(torch.stack(parts)[:, :, 0].float()) for parts in zip(*norms))
+        nothing = torch.zeros_like(weights)
+        # Scale, shift and partner of `fold_norm_into_rope` are straight, of the cosine, plus
+        # crossed, of the sine: [blocks, 2, 3, partners, channels].
+        self._straight = torch.stack([weights, biases, nothing], dim=2)
+        self._crossed = torch.stack([nothing, biases.flip(-2), weights.flip(-2)], dim=2)
 
     def at(self, time: Tensor) -> Sequence[Tensor]:
         """Return the blocks' tables at a time [2, head_dim], see `positions.time_table`."""
-        cosines, sines = time.expand(len(self._lanes), -1, -1).unbind(1)
-        folded = fold_norm_into_rope(
-            (self._weights, self._biases), (cosines, sines), torch.float32)
-        values = torch.cat(folded, dim=2)[:, None, ..., None]  # [blocks, 1, 2, 3, head_dim, 1]
-        for channels in self._turning:
-            self._lanes[..., channels, :] = values[..., channels, :]
-        return self._lanes.unbind()
+        cosines, sines = _turning(time)
+        values = torch.addcmul(self._straight * cosines, self._crossed, sines)
+        self._turning.copy_(values[:, None, ..., None])
+        return self._parts
+
+
+def _by_axis(x: Tensor, dim: int) -> Tensor:
+    """Return x with a head's channels [head_dim] as [axis, partner, channel]."""
+    return x.unflatten(dim, (2, 2, -1))
+
+
+def _turning(x: Tensor) -> Tensor:
+    """Return the channels of x [..., head_dim] that turn with time, [..., partner, channel]."""
+    return _by_axis(x, -1)[..., 0, :, :TIME_CHANNELS // 2]
