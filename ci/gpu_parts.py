@@ -12,7 +12,6 @@ import json
 import os
 from pathlib import Path
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -242,7 +241,7 @@ def run_until(command: Sequence[str], seconds: float) -> int:
     try:
         return process.wait(seconds)
     except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)
+        process.terminate()   # SIGINT is ignored by what a shell runs in the background
         return process.wait()
 
 

@@ -278,6 +278,6 @@ def test_training_is_stopped_so_that_it_saves(tmp_path, monkeypatch):
             return super().wait(timeout)
 
     monkeypatch.setattr(gpu_parts.subprocess, 'Popen', Process)
-    program = f'trap "touch {saved}; exit 0" INT; touch {ready}; while :; do sleep 0.1; done'
+    program = f'trap "touch {saved}; exit 0" TERM; touch {ready}; while :; do sleep 0.1; done'
     assert gpu_parts.run_until(['sh', '-c', program], 260) == 0
     assert saved.exists()

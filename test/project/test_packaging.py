@@ -178,7 +178,8 @@ CACHE_STATUS = {
 STREAM_STATUS = {
     'header': 'std_msgs/Header', 'state': 'uint8', 'model': 'string', 'random_weights': 'boolean',
     'frames_received': 'uint64', 'frames_processed': 'uint64', 'frames_dropped': 'uint64',
-    'frames_rejected': 'uint64', 'frames_skipped': 'uint64', 'latency_total': 'float',
+    'frames_rejected': 'uint64', 'frames_skipped': 'uint64', 'frames_collected': 'uint32',
+    'frames_to_collect': 'uint32', 'latency_total': 'float',
     'latency_decode': 'float', 'latency_upload': 'float', 'latency_inference': 'float',
     'latency_pack': 'float', 'latency_publish': 'float', 'latency_p50': 'float',
     'latency_p95': 'float',
