@@ -2,6 +2,8 @@
 
 from types import SimpleNamespace
 
+from xsvggt_ros.engine.config import EngineConfig
+from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.node.frame_processor import FrameProcessor
 
 
@@ -10,6 +12,7 @@ class Engine:
 
     def __init__(self):
         self.frames = self.remembered = 0
+        self.config = EngineConfig(CacheConfig())
 
     def exhausted(self, frames):
         return None if self.remembered + frames <= 6 else 'it has had 6'

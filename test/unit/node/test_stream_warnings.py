@@ -16,6 +16,7 @@ from xsvggt_ros.kv_cache.health import CacheHealth
 from xsvggt_ros.mapping.point_map import MapFill
 from xsvggt_ros.mapping.scale import Scale
 from xsvggt_ros.msg import StreamStatus
+from xsvggt_ros.node.opening import Opening
 from xsvggt_ros.node.outputs.frame_outputs import cloud_fault
 from xsvggt_ros.node.outputs.map_output import MapReport
 from xsvggt_ros.node.settings import DEFAULTS
@@ -122,8 +123,9 @@ def test_lengths_are_metres_once_a_stream_is_found_in_a_map_in_metres(
                              meter=statistics.out_meter)
     StatusPublisher(
         SimpleNamespace(status=SimpleNamespace(publish=published.append)),
-        SimpleNamespace(description='tiny', random_weights=False), intake, statistics,
-        FaultLog(print)).publish(StreamStatus.TRACKING, scale)
+        SimpleNamespace(description='tiny', random_weights=False,
+                        engine=SimpleNamespace(frames=1)), intake, statistics,
+        FaultLog(print), Opening(1, statistics)).publish(StreamStatus.TRACKING, scale)
     assert published[0].metric == (metres is not None)
     assert published[0].scale == pytest.approx(metres or 1.0)
     status = status_of('Tracking', snapshot(seen, scale=scale))

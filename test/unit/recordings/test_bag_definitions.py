@@ -199,7 +199,7 @@ def test_what_comes_beside_images_is_left_out_by_its_definition(tmp_path, caplog
     assert count == len(IMAGES)
     assert f'{told}: messages of it are left out, such as one at' in caplog.text
     assert f'the definition of {next(iter(changes))} in the file cannot be used' in caplog.text
-    places = [frame.hints.place for frame in source.frames()]
+    places = [frame.hints.position for frame in source.frames()]
     assert all((place is None) == (ODOMETRY in changes) for place in places)
 
 
