@@ -35,10 +35,10 @@ _COVARIANCE = _Kind('a list of 36 numbers', _NUMBERS, True, 36)
 _TIME = {'sec': _COUNT, 'nanosec': _COUNT}
 _STAMPED = {'header': {'stamp': _TIME}}
 _IN_FRAME = {'header': {'stamp': _TIME, 'frame_id': _TEXT}}
-_PLACE = {'x': _NUMBER, 'y': _NUMBER, 'z': _NUMBER}
-_TURN = {**_PLACE, 'w': _NUMBER}
+_VECTOR = {'x': _NUMBER, 'y': _NUMBER, 'z': _NUMBER}
+_QUATERNION = {**_VECTOR, 'w': _NUMBER}
 _TF = {'transforms': [{**_IN_FRAME, 'child_frame_id': _TEXT, 'transform': {
-    'translation': _PLACE, 'rotation': _TURN}}]}
+    'translation': _VECTOR, 'rotation': _QUATERNION}}]}
 _RAW = {'height': _SIZE, 'width': _SIZE, 'encoding': _TEXT, 'step': _SIZE, 'data': _BYTES}
 _PICTURE = {'format': _TEXT, 'data': _BYTES}
 _WANTED: Mapping[str, Wanted] = {
@@ -56,7 +56,8 @@ _WANTED: Mapping[str, Wanted] = {
         'roi': dict.fromkeys(('x_offset', 'y_offset', 'width', 'height'), _SIZE)},
     'nav_msgs/msg/Odometry': {
         **_IN_FRAME, 'child_frame_id': _TEXT,
-        'pose': {'pose': {'position': _PLACE, 'orientation': _TURN}, 'covariance': _COVARIANCE}},
+        'pose': {'pose': {'position': _VECTOR, 'orientation': _QUATERNION},
+                 'covariance': _COVARIANCE}},
 }
 
 
@@ -114,25 +115,25 @@ def _missing(types: Mapping[str, Any], name: str, wanted: Wanted, place: str) ->
         found = next((each for each in names.split('|') if each in fields), None)
         if found is None:
             return f"it has no field {place}{names.split('|')[0]}"
-        fault = _other(types, fields[found], kind, place + found)
+        fault = _mismatch(types, fields[found], kind, place + found)
         if fault:
             return fault
     return ''
 
 
-def _other(types: Mapping[str, Any], field: Any, kind: Any, place: str) -> str:
+def _mismatch(types: Mapping[str, Any], field: Any, kind: Any, place: str) -> str:
     """Return how a field is not of the kind that is read."""
     node, content = field
     if isinstance(kind, _Kind):
         if _has(kind, node, content):
             return ''
-        return f'its field {place} is {_words(node, content)}, not {kind.words}'
+        return f'its field {place} is {_type_name(node, content)}, not {kind.words}'
     if isinstance(kind, list):
         if node not in (_ARRAY, _SEQUENCE) or content[0][0] != _NAME:
-            return f'its field {place} is {_words(node, content)}, not a list of messages'
+            return f'its field {place} is {_type_name(node, content)}, not a list of messages'
         return _missing(types, content[0][1], kind[0], f'{place}[].')
     if node != _NAME:
-        return f'its field {place} is {_words(node, content)}, not a message'
+        return f'its field {place} is {_type_name(node, content)}, not a message'
     return _missing(types, content, kind, f'{place}.')
 
 
@@ -144,10 +145,10 @@ def _has(kind: _Kind, node: int, content: Any) -> bool:
             and kind.length in (None, content[1] if node == _ARRAY else None))
 
 
-def _words(node: int, content: Any) -> str:
+def _type_name(node: int, content: Any) -> str:
     """Return a field's type as definitions write it."""
     if node == _BASE:
         return str(content[0])
     if node == _NAME:
         return str(content)
-    return f"{_words(*content[0])}[{content[1] if node == _ARRAY else ''}]"
+    return f"{_type_name(*content[0])}[{content[1] if node == _ARRAY else ''}]"
