@@ -22,7 +22,7 @@ _MAX_VOXEL = 2 ** (_BITS - 1)  # voxels from the origin: farther off is not a po
 _FREE = -1
 _LEAST_WEIGHT = 1e-6
 _COLUMNS = 10         # of a voxel's row
-_CHUNK = 2 ** 16      # points that are inserted anew at a time
+_CHUNK = 2 ** 16      # points, or places for them, that are looked at together
 _SAMPLE = 50_000      # points from which the voxel size is chosen
 # The odd constants of splitmix64, as signed numbers.
 _SCATTER = (0xBF58476D1CE4E5B9 - 2 ** 64, 0x94D049BB133111EB - 2 ** 64)
@@ -132,11 +132,17 @@ class PointMap:
     @torch.inference_mode()
     def points(self) -> Tensor:
         """Return the map as a packed cloud [N, 5] on the CPU; confidence is the mean."""
-        taken, values = self._content()
-        rgb = values[:, 3:6].round().int()
-        bits = (rgb[:, 0] << 16) | (rgb[:, 1] << 8) | rgb[:, 2]
-        return torch.cat([values[:, :3] * self._size, bits.view(torch.float32)[:, None],
-                          (values[:, 7] / values[:, 8])[:, None]], dim=1).cpu()
+        cloud = torch.empty(int((self._keys != _FREE).sum()), 5)
+        end = 0   # in parts, as arrays of a map's size come and go with each map otherwise
+        for begin in range(0, len(self._keys), _CHUNK):
+            values = self._content(slice(begin, begin + _CHUNK))
+            rgb = values[:, 3:6].round().int()
+            bits = (rgb[:, 0] << 16) | (rgb[:, 1] << 8) | rgb[:, 2]
+            start, end = end, end + len(values)
+            cloud[start:end] = torch.cat(
+                [values[:, :3] * self._size, bits.view(torch.float32)[:, None],
+                 (values[:, 7] / values[:, 8])[:, None]], dim=1)
+        return cloud
 
     @torch.inference_mode()
     def rescale(self, factor: float) -> None:
@@ -155,11 +161,13 @@ class PointMap:
         """Move all points; similarities: from the keyframes [K] there are to [K, 4, 4]."""
         if not self._taken:
             return
-        values = self._content()[1]
+        values = self._content()
         keyframes, which = values[:, 9].long().unique(return_inverse=True)
-        moves = torch.from_numpy(similarities(keyframes.cpu().numpy())).to(values)[which]
-        values[:, :3] = (moves[:, :3, :3] @ values[:, :3, None])[..., 0] + (
-            moves[:, :3, 3] / self._size)
+        moves = torch.from_numpy(similarities(keyframes.cpu().numpy())).to(values)
+        for some, whose in zip(values.split(_CHUNK), which.split(_CHUNK)):   # views
+            some_moves = moves[whose]
+            some[:, :3] = (some_moves[:, :3, :3] @ some[:, :3, None])[..., 0] + (
+                some_moves[:, :3, 3] / self._size)
         self._insert_anew(values)
 
     @torch.inference_mode()
@@ -186,18 +194,18 @@ class PointMap:
         self._rows.zero_()
         self._taken = 0
 
-    def _content(self) -> tuple[Tensor, Tensor]:
-        """Return the slots that are occupied [N] and their rows [N, 10], positions in voxels."""
-        taken = (self._keys != _FREE).nonzero()[:, 0]
-        keys, values = self._keys[taken], self._rows[taken]
+    def _content(self, places: slice = slice(None)) -> Tensor:
+        """Return the rows [N, 10] of the places that are occupied, positions in voxels."""
+        taken = (self._keys[places] != _FREE).nonzero()[:, 0]
+        keys, values = self._keys[places][taken], self._rows[places][taken]
         low = 2 ** _BITS - 1
         index = torch.stack([keys & low, keys >> _BITS & low, keys >> 2 * _BITS], dim=1)
         values[:, :3] += index - _MAX_VOXEL
-        return taken, values
+        return values
 
     def _refill(self, factor: float) -> None:
         """Insert all points anew at `factor` times their positions in voxels."""
-        values = self._content()[1]
+        values = self._content()
         values[:, :3] *= factor
         self._insert_anew(values)
 

@@ -46,9 +46,10 @@ class Trajectory:
 
     def __init__(self, max_poses: int = MAX_POSES) -> None:
         """Allocate an empty trajectory of at most `max_poses` poses, an even number."""
-        self._stamps = np.zeros(max_poses, np.int64)
-        self._numbers = np.zeros((max_poses, 7))  # position, quaternion
-        self._keyframes = np.zeros(max_poses, np.int64)
+        # Filled with ones, so that all of the memory is taken now, not little by little.
+        self._stamps = np.ones(max_poses, np.int64)
+        self._numbers = np.ones((max_poses, 7))  # position, quaternion
+        self._keyframes = np.ones(max_poses, np.int64)
         self.clear()
 
     def clear(self) -> None:
