@@ -9,17 +9,18 @@ from xsvggt_ros.trajectory.projection import (
     cauchy_weights,
     huber_weights,
     inverse,
-    motion,
     NEAREST,
     nearest_pose,
     project,
-    projection_jacobian,
-    skew,
     to_camera,
 )
 
 _ITERATIONS = 8
-_HARSH = 4               # of them, which begin with Cauchy's kernel
+_HARSH = 4               # of them at most, which begin with Cauchy's kernel
+# Squares of steps in sigmas of the pose: from which on Huber's is taken, and of the last one.
+_NEAR = 10.0
+_SETTLED = 0.01
+_DAMPING = 1e-9 * np.eye(6)
 _RANSAC_ROUNDS = 200
 
 
@@ -48,35 +49,104 @@ def fit_pose(points: np.ndarray, along: np.ndarray, variance: np.ndarray, pixels
     log depth, of variance [n]. sigma: of a pixel; huber, outlier: in sigmas.
     """
     pose = initial
+    residuals = _Residuals(points, along, variance, pixels, camera, sigma)
     squares = np.zeros(len(points))
+    harsh = True
     for number in range(_ITERATIONS):
-        local = to_camera(points, pose)
-        by_point = projection_jacobian(local, camera)
-        residual = project(local, camera) - pixels
-        by_depth = np.einsum('nij,nj->ni', by_point, along @ pose[:3, :3])
-        weight_matrix = inverse_covariance(by_depth, variance, sigma)
-        squares = np.einsum('ni,nij,nj->n', residual, weight_matrix, residual)
-        kernel = cauchy_weights if number < _HARSH else huber_weights
-        weights = kernel(squares, huber) * (local[:, 2] > NEAREST)
-        jacobian = np.concatenate([by_point @ skew(local), -by_point], -1)
-        weighted = weight_matrix @ jacobian * weights[:, None, None]
-        information = np.einsum('nij,nik->jk', jacobian, weighted)
-        gradient = np.einsum('nij,ni->j', weighted, residual)
-        try:
-            step = np.linalg.solve(information + 1e-9 * np.eye(6), -gradient)
-        except np.linalg.LinAlgError:
+        linear = residuals.at(pose)
+        squares = linear.squares
+        weights = (cauchy_weights if harsh else huber_weights)(squares, huber)
+        information, gradient = linear.equations(weights)
+        # OpenCV's solver: numpy's takes ten times as long for so few numbers.
+        solved, column = cv2.solve(information + _DAMPING, -gradient, flags=cv2.DECOMP_CHOLESKY)
+        if not solved or not np.isfinite(column).all():
             return None
-        if not np.isfinite(step).all():
-            return None
-        pose = pose @ motion(step)
-        if number >= _HARSH and np.linalg.norm(step) < 1e-5:
+        step = column[:, 0]
+        pose = _moved(pose, step)
+        sigmas = -float(gradient @ step)   # by which the pose moved, squared
+        if not harsh and sigmas < _SETTLED:
             break
+        harsh = harsh and number + 1 < _HARSH and sigmas > _NEAR
     pose = nearest_pose(pose)
     local = to_camera(points, pose)
     errors = np.linalg.norm(project(local, camera) - pixels, axis=1)
     inliers = (squares < 2 * outlier ** 2) & (local[:, 2] > NEAREST)
     error = float(np.median(errors[inliers])) if inliers.any() else float('inf')
     return PoseFit(pose, inliers, information, error)
+
+
+@dataclass(frozen=True)
+class _Linear:
+    """
+    Residuals [n] about a pose, and how they change with a small motion of it.
+
+    jacobian [6, 3 n], residual [3 n]: across, down, and both along the direction in which a change
+    of depth moves the landmark, which counts -share [n]: by Sherman and Morrison's formula what
+    remains is whitened, without a matrix for each. squares [n]: in sigmas; behind the camera
+    infinite.
+    """
+
+    jacobian: np.ndarray
+    residual: np.ndarray
+    share: np.ndarray
+    squares: np.ndarray
+    sigma: float
+
+    def equations(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the information [6, 6] and the gradient [6] with weights [n]."""
+        weights = weights / self.sigma ** 2
+        weighted = self.jacobian * np.concatenate([weights, weights, -self.share * weights])
+        return weighted @ self.jacobian.T, weighted @ self.residual
+
+
+class _Residuals:
+    """What does not change from iteration to iteration; coordinates in rows, which is quicker."""
+
+    def __init__(self, points: np.ndarray, along: np.ndarray, variance: np.ndarray,
+                 pixels: np.ndarray, camera: np.ndarray, sigma: float) -> None:
+        self._points, self._along = np.ascontiguousarray(points.T), np.ascontiguousarray(along.T)
+        self._variance, self._sigma = variance, sigma
+        self._focal = camera[(0, 1), (0, 1)][:, None]
+        self._places = pixels.T - camera[:2, 2:]
+        self._jacobian = np.zeros((6, 3, len(variance)))   # what is 0 stays so
+
+    def at(self, pose: np.ndarray) -> _Linear:
+        """Return them at a pose [4, 4]; what was returned before is overwritten."""
+        turn, jacobian, (across, down) = pose[:3, :3].T, self._jacobian, self._focal[:, 0]
+        local = turn @ (self._points - pose[:3, 3:])
+        depth = np.maximum(local[2], NEAREST)
+        x, y = places = local[:2] / depth
+        residual = np.empty((3, len(depth)))
+        far_x, far_y = scaled = self._focal * places
+        np.subtract(scaled, self._places, residual[:2])
+        near = self._focal / depth
+        u, v = jacobian[:, 0], jacobian[:, 1]
+        u[0], u[1], u[2] = far_x * y, -across - far_x * x, across * y
+        v[0], v[1], v[2] = down + far_y * y, -far_y * x, -down * x
+        u[3], v[4] = -near
+        jacobian[5, :2] = near * places
+        moved = turn @ self._along
+        by_depth = near * moved[:2] - jacobian[5, :2] * moved[2]
+        jacobian[:, 2] = by_depth[0] * u + by_depth[1] * v
+        residual[2] = _dot(by_depth, residual)
+        square = self._sigma ** 2
+        share = self._variance / (square + self._variance * _dot(by_depth, by_depth))
+        squares = (_dot(residual, residual) - share * residual[2] ** 2) / square
+        squares[local[2] <= NEAREST] = np.inf
+        return _Linear(jacobian.reshape(6, -1), residual.ravel(), share, squares, self._sigma)
+
+
+def _dot(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the products [n] of the first two rows; a reduction takes several times as long."""
+    return first[0] * second[0] + first[1] * second[1]
+
+
+def _moved(pose: np.ndarray, small: np.ndarray) -> np.ndarray:
+    """Return pose @ motion(small), one [4, 4] and [6], quicker than for a batch."""
+    result = pose.copy()
+    result[:3, :3] = pose[:3, :3] @ cv2.Rodrigues(small[:3])[0]
+    result[:3, 3] += pose[:3, :3] @ small[3:]
+    return result
 
 
 def find_pose(points: np.ndarray, pixels: np.ndarray, camera: np.ndarray,

@@ -5,7 +5,13 @@ import pytest
 from scenes import CAMERA
 
 from xsvggt_ros.trajectory.pose import find_pose, fit_pose
-from xsvggt_ros.trajectory.projection import inverse, motion, project, to_camera
+from xsvggt_ros.trajectory.projection import (
+    inverse,
+    motion,
+    project,
+    rotation_vector,
+    to_camera,
+)
 
 POSE = motion(np.array([0.05, -0.1, 0.02, 0.2, -0.1, 0.15]))
 
@@ -76,3 +82,38 @@ def test_what_tells_no_pose_is_no_error(points):
 def test_no_points_have_no_inliers():
     found = fit(np.empty((0, 3)), np.empty((0, 2)))
     assert found is None or not found.inliers.any()
+
+
+def test_information_is_that_of_all_points_with_their_uncertain_depths():
+    rng, points, pixels = scene()
+    variance = rng.uniform(0.0, 0.2, len(points))
+    found = fit_pose(points, points, variance, pixels, CAMERA, POSE, 0.5, 2.0, 4.0)
+    expected = np.zeros((6, 6))
+    steps = 1e-6 * np.eye(6)
+    for point, depth_variance in zip(points, variance):
+        def seen(pose, log_depth=0.0):
+            return project(to_camera(point[None] * np.exp(log_depth), pose), CAMERA)[0]
+        jacobian = np.array([(seen(POSE @ motion(step)) - seen(POSE)) / 1e-6 for step in steps]).T
+        by_depth = (seen(POSE, 1e-6) - seen(POSE)) / 1e-6
+        covariance = 0.5 ** 2 * np.eye(2) + depth_variance * np.outer(by_depth, by_depth)
+        expected += jacobian.T @ np.linalg.inv(covariance) @ jacobian
+    np.testing.assert_allclose(found.information, expected, rtol=1e-3, atol=1e-3 * expected.max())
+
+
+def test_a_pose_is_where_another_fit_from_there_would_leave_it():
+    rng, points, pixels = scene(200)
+    pixels += rng.normal(0, 0.5, pixels.shape)
+    pixels[:40] += rng.uniform(-20, 20, (40, 2))
+    first = fit(points, pixels, variance=0.05 ** 2)
+    again = fit(points, pixels, variance=0.05 ** 2, initial=first.pose)
+    step = inverse(first.pose) @ again.pose
+    small = np.concatenate([rotation_vector(step[:3, :3]), step[:3, 3]])
+    assert small @ first.information @ small < 0.1 ** 2   # a tenth of its sigmas
+
+
+def test_points_behind_the_camera_neither_count_nor_agree():
+    _, points, pixels = scene()
+    points[:20] *= (1.0, 1.0, -1.0)
+    found = fit(points, pixels)
+    np.testing.assert_allclose(found.pose, POSE, atol=1e-3)
+    assert not found.inliers[:20].any() and found.inliers[20:].all()
