@@ -7,6 +7,7 @@ where the network is right, its own depth is left as it is.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -41,7 +42,6 @@ def depth_correction(seen: LandmarkRatios, log_scale: float, size: tuple[int, in
 
     log_scale: of the whole map, where the landmarks say nothing. depth_from_image: [3, 3].
     """
-    height, width = size
     flat = np.full(size, np.exp(log_scale), np.float32)
     good = np.isfinite(seen.log_ratio) & np.isfinite(seen.variance)
     if good.sum() < _FEWEST:
@@ -52,20 +52,24 @@ def depth_correction(seen: LandmarkRatios, log_scale: float, size: tuple[int, in
     amplitude = _amplitude(ratio)
     if amplitude == 0.0:
         return flat
+    # In single precision: the noise keeps the matrix far from singular.
+    scale = float(depth_from_image[0, 0]) * _LENGTH * image_width   # pixels of the map
     places = pixels[surest] @ depth_from_image[:2, :2].T + depth_from_image[:2, 2]
-    length = _LENGTH * image_width * depth_from_image[0, 0]
+    x, y = (places.T / scale).astype(np.float32)
     clipped = np.clip(ratio, -3 * amplitude, 3 * amplitude)   # of outliers, little
-    x, y = places.T / length
-    covariance = amplitude ** 2 * np.exp(
-        -0.5 * (np.subtract.outer(x, x) ** 2 + np.subtract.outer(y, y) ** 2))
-    covariance[np.diag_indices(len(ratio))] += variance + _NOISE ** 2
-    solved = amplitude ** 2 * np.linalg.solve(covariance, clipped)
+    covariance = _kernel(x, x)
+    covariance *= amplitude ** 2 * _kernel(y, y)
+    covariance[np.diag_indices(len(ratio))] += (variance + _NOISE ** 2).astype(np.float32)
+    # OpenCV's solver: numpy's does not know that the matrix is symmetric.
+    is_solved, solved = cv2.solve(covariance, clipped.astype(np.float32),
+                                  flags=cv2.DECOMP_CHOLESKY)
+    if not is_solved:
+        return flat
     # On a grid the kernel is a product of one over columns and one over rows.
-    rows = max(2, round(_GRID * height / width))
-    by_column = _kernel(np.linspace(0, width - 1, _GRID) / length, x)
-    by_row = _kernel(np.linspace(0, height - 1, rows) / length, y)
-    field = ((by_row * solved) @ by_column.T).astype(np.float32)
-    return np.exp(log_scale + _upsampled(field, size))
+    columns, rows, across, down = _grid(size)
+    field = (_kernel(rows / scale, y) * (amplitude ** 2 * solved[:, 0])) @ _kernel(
+        columns / scale, x).T
+    return np.exp(log_scale + cv2.remap(field, across, down, cv2.INTER_LINEAR))
 
 
 def _amplitude(ratio: np.ndarray) -> float:
@@ -78,11 +82,18 @@ def _kernel(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.exp(-0.5 * np.subtract.outer(first, second) ** 2)
 
 
-def _upsampled(field: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return the field at each pixel: its corners are the map's corner pixels."""
+@lru_cache(maxsize=4)
+def _grid(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """
+    Return columns [n] and rows [m] of a map of `size` (h, w) at which the field is computed.
+
+    Then where on that grid, [h, w] each, across and down, the map's pixels are: its corners are
+    the map's corner pixels.
+    """
     height, width = size
-    rows, columns = field.shape
-    x = np.linspace(0, columns - 1, width, dtype=np.float32)
-    y = np.linspace(0, rows - 1, height, dtype=np.float32)
-    across, down = np.meshgrid(x, y)
-    return cv2.remap(field, across, down, cv2.INTER_LINEAR)
+    count = max(2, round(_GRID * height / width))
+    columns = np.linspace(0, width - 1, _GRID, dtype=np.float32)
+    rows = np.linspace(0, height - 1, count, dtype=np.float32)
+    across, down = np.meshgrid(np.linspace(0, _GRID - 1, width, dtype=np.float32),
+                               np.linspace(0, count - 1, height, dtype=np.float32))
+    return columns, rows, across, down

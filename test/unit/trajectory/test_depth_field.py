@@ -41,6 +41,15 @@ def test_depth_that_agrees_is_not_touched():
     np.testing.assert_allclose(found, 1.7, rtol=1e-6)
 
 
+def test_landmarks_that_are_known_exactly_and_lie_in_one_place_are_solved_for():
+    landmarks = seen(wave)
+    crowded = LandmarkRatios(np.tile([160.0, 120.0], (200, 1)),
+                             0.3 + np.random.default_rng(1).normal(0, 0.2, 200), np.zeros(200))
+    middle = np.log(factors(crowded))[42, 56]
+    assert abs(middle - np.median(crowded.log_ratio)) < 0.1
+    assert np.isfinite(factors(landmarks)).all() and factors(crowded).dtype == np.float32
+
+
 def test_noise_of_the_landmarks_moves_little():
     found = np.log(factors(seen(lambda places: 0.0 * places[..., 0], noise=0.08)))
     assert np.abs(found).mean() < 0.04
