@@ -22,8 +22,8 @@ if not any(map(os.path.exists, ('/dev/nvidiactl', '/dev/nvhost-gpu', '/dev/nvgpu
 
 HERE = Path(__file__).parent
 NEEDS_ROS = re.compile(
-    r'^(from|import) (rclpy|\w+_msgs|std_srvs|stream_harness|xsvggt_ros\.(node|msg|soak|demo))\b',
-    re.M)
+    r'^(from|import) (rclpy|\w+_msgs|std_srvs|stream_harness|fake_stream'
+    r'|xsvggt_ros\.(node|msg|soak|demo))\b', re.M)
 
 if find_spec('rclpy') is None:  # the Python part alone: what needs ROS cannot be imported
     collect_ignore = [str(file.relative_to(HERE)) for file in HERE.rglob('test_*.py')

@@ -12,6 +12,7 @@ REASONS = {
     'test_map_output.py': 'the map without a node: no network',
     'test_node_bench.py': 'times the shipped weights',
     'test_node_diagnostics.py': 'words of the diagnostics: no network',
+    'test_node_failures.py': 'an engine without a network, whose answers are known',
     'test_node_localization.py': SHIPPED,
     'test_node_loops.py': SHIPPED,
     'test_node_odometry.py': SHIPPED,

@@ -9,6 +9,8 @@ import threading
 import time
 
 from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from nav_msgs.msg import Odometry
 import numpy as np
 from rcl_interfaces.srv import GetParameters, SetParameters
@@ -27,6 +29,7 @@ from xsvggt_ros.msg import CacheStatus, StreamStatus
 
 ROOT = Path(__file__).parents[1]
 FRAME_ID = 'test_optical_frame'
+OK, WARN, ERROR = b'\x00', b'\x01', b'\x02'    # levels of diagnostics
 DEADLINE = 240.0  # seconds after which a test gives up; only one that fails ever waits so long
 STALE = 3  # reports of the node that may have been made before what was sent had come
 
@@ -74,7 +77,11 @@ def has_nothing_to_do(report):
 
 
 class NodeProcess:
-    """The node as a user starts it, with its output in a file."""
+    """
+    The node as a user starts it, with its output in a file.
+
+    A with block ends it as `end` does, or kills it if the block fails.
+    """
 
     def __init__(self, log, namespace='/', **parameters):
         command = [sys.executable, '-m', 'xsvggt_ros.node.stream_node', '--ros-args',
@@ -105,6 +112,22 @@ class NodeProcess:
         finally:
             self.process.kill()
         return code, time.monotonic() - start
+
+    def end(self):
+        """Stop it if it runs; it must go with code 0 and never have had a traceback."""
+        if self.process.poll() is None:
+            code, _ = self.stop()
+            assert code == 0, self.output()
+        assert 'Traceback' not in self.output(), self.output()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, error, *_):
+        if error is None:
+            self.end()
+        else:
+            self.process.kill()
 
 
 class Robot:
@@ -266,6 +289,13 @@ class Robot:
         request = SetParameters.Request(
             parameters=[Parameter(name, value=value).to_parameter_msg()])
         return self.call(SetParameters, '/xsvggt/set_parameters', request).results[0]
+
+    def change_states(self, *transitions):
+        """Take the node through transitions of its lifecycle, as 'deactivate', all of which do."""
+        for name in transitions:
+            number = getattr(Transition, f'TRANSITION_{name.upper()}')
+            request = ChangeState.Request(transition=Transition(id=number))
+            assert self.call(ChangeState, '/xsvggt/change_state', request).success, name
 
     def call(self, kind, service, request):
         """Call a service and return its response."""

@@ -1,18 +1,14 @@
 """The real node with a LingBot-Map: its checkpoint is all that is named."""
 
+from node_fixtures import robot_fixture
 import numpy as np
 import pytest
 from std_srvs.srv import Trigger
-from stream_harness import make_image, NodeProcess, Robot, write_tiny_checkpoint
+from stream_harness import make_image, NodeProcess, write_tiny_checkpoint
 
 from xsvggt_ros.msg import StreamStatus
 
-
-@pytest.fixture
-def robot():
-    robot = Robot()
-    yield robot
-    robot.close()
+robot = robot_fixture('function')
 
 
 @pytest.mark.parametrize('settings', [
@@ -36,8 +32,7 @@ def test_poses_and_clouds_come_from_the_first_image_on(robot, tmp_path, settings
     caches = received['cache']
     assert caches[-1].tokens_evicted_total > 0
     assert all(cache.tokens_used <= cache.tokens_budget for cache in caches)
-    code, _ = node.stop()
-    assert code == 0 and 'Traceback' not in node.output(), node.output()
+    node.end()
 
 
 def test_eight_images_begin_together(robot, tmp_path):
@@ -82,5 +77,4 @@ def test_eight_images_begin_together(robot, tmp_path):
     where = [message.pose.pose.position for message in odometry]
     assert np.isfinite([[point.x, point.y, point.z] for point in where]).all()
     assert len({(round(point.x, 9), round(point.y, 9)) for point in where}) > 10
-    code, _ = node.stop()
-    assert code == 0 and 'Traceback' not in node.output(), node.output()
+    node.end()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_srvs.srv import Trigger
-from stream_harness import FRAME_ID, make_image, NodeProcess, Robot, write_tiny_checkpoint
+from stream_harness import FRAME_ID, make_image, NodeProcess, Robot
 
 WIDTH, HEIGHT = 140, 112  # the network takes half of it
 K = [150.0, 0.0, 68.0, 0.0, 152.0, 57.0, 0.0, 0.0, 1.0]
@@ -28,14 +28,13 @@ def robot():
 
 
 @pytest.fixture(scope='module')
-def start(tmp_path_factory, robot, network):
+def start(tmp_path_factory, robot, checkpoint):
     folder = tmp_path_factory.mktemp('calibration')
-    checkpoint = write_tiny_checkpoint(folder, network)
     nodes = []
 
     def start_node(**parameters):
         for node in nodes:
-            stop(node)
+            node.end()
         nodes.append(NodeProcess(
             folder / f'node{len(nodes)}.log', model__checkpoint=checkpoint, model__image_size=70,
             cache__max_tokens=100, cloud__confidence_percentile=0.0, **parameters))
@@ -44,13 +43,7 @@ def start(tmp_path_factory, robot, network):
 
     yield start_node
     for node in nodes:
-        stop(node)
-
-
-def stop(node):
-    if node.process.poll() is None:
-        assert node.stop()[0] == 0, node.output()
-    assert 'Traceback' not in node.output(), node.output()
+        node.end()
 
 
 @pytest.fixture(scope='module')

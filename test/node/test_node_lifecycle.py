@@ -12,7 +12,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import SetBool, Trigger
-from stream_harness import make_image, Robot, write_tiny_checkpoint
+from stream_harness import make_image, Robot
 
 from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.msg import StreamStatus
@@ -47,11 +47,6 @@ class Gate:
         finally:
             with self._lock:
                 self.inside -= 1
-
-
-@pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory, network):
-    return write_tiny_checkpoint(tmp_path_factory.mktemp('weights'), network)
 
 
 @pytest.fixture

@@ -37,14 +37,11 @@ class RoundWay:
 
 @pytest.fixture(scope='module')
 def node(robot, tmp_path_factory):
-    node = NodeProcess(tmp_path_factory.mktemp('loops') / 'node.log', publish_map_tf=True,
-                       trajectory__mode='optimized', map__enable=False,
-                       diagnostics__image_timeout=600.0)
-    robot.wait_until_subscribed(node)
-    yield node
-    if node.process.poll() is None:
-        assert node.stop()[0] == 0, node.output()
-    assert 'Traceback' not in node.output(), node.output()
+    with NodeProcess(tmp_path_factory.mktemp('loops') / 'node.log', publish_map_tf=True,
+                     trajectory__mode='optimized', map__enable=False,
+                     diagnostics__image_timeout=600.0) as node:
+        robot.wait_until_subscribed(node)
+        yield node
 
 
 @pytest.fixture(scope='module')

@@ -5,15 +5,13 @@ from pathlib import Path
 import re
 import time
 
-from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState
 from nav_msgs.msg import OccupancyGrid
 import numpy as np
 import pytest
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import PointCloud2
 from std_srvs.srv import Trigger
-from stream_harness import make_image, NodeProcess, write_tiny_checkpoint
+from stream_harness import make_image, NodeProcess
 
 from xsvggt_ros.geometry.frame_names import nanoseconds
 from xsvggt_ros.mapping.map_files import read_ply, read_tum
@@ -31,18 +29,13 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def running(folder, robot, network):
-    checkpoint = write_tiny_checkpoint(folder, network)
-    node = NodeProcess(
-        folder / 'node.log', model__checkpoint=checkpoint, model__image_size=70,
-        cache__max_tokens=100, map__publish_period=PERIOD, scale__mode='fixed',
-        map__save_directory=folder / 'maps')
-    robot.wait_until_subscribed(node)
-    yield node
-    if node.process.poll() is None:
-        code, _ = node.stop()
-        assert code == 0, node.output()
-    assert 'Traceback' not in node.output(), node.output()
+def running(folder, robot, checkpoint):
+    with NodeProcess(
+            folder / 'node.log', model__checkpoint=checkpoint, model__image_size=70,
+            cache__max_tokens=100, map__publish_period=PERIOD, scale__mode='fixed',
+            map__save_directory=folder / 'maps') as node:
+        robot.wait_until_subscribed(node)
+        yield node
 
 
 @pytest.fixture
@@ -238,16 +231,12 @@ def test_diagnostics_say_how_full_the_map_is(robot, node):
 
 
 def test_the_map_can_be_saved_from_an_inactive_node_and_is_empty_when_it_is_active(robot, node):
-    def transition(number):
-        request = ChangeState.Request(transition=Transition(id=number))
-        assert robot.call(ChangeState, '/xsvggt/change_state', request).success
-
     robot.process(node, make_image(800))
     before, _ = saved_files(save(robot))
-    transition(Transition.TRANSITION_DEACTIVATE)
+    robot.change_states('deactivate')
     after, _ = saved_files(save(robot))
     np.testing.assert_array_equal(after, before)
-    transition(Transition.TRANSITION_ACTIVATE)
+    robot.change_states('activate')
     robot.wait_until_subscribed(node)
     assert 'empty' in save(robot).message
     robot.process(node, make_image(801))

@@ -1,8 +1,8 @@
 """A stream that begins with several images, which the network sees together: fake engine."""
 
+from fake_stream import failing, PATIENCE
 import numpy as np
 import pytest
-from test_node_overlap import failing, make_stream, PATIENCE  # noqa: F401
 
 from xsvggt_ros.msg import StreamStatus
 
@@ -10,7 +10,7 @@ FIRST = 3
 
 
 @pytest.fixture(params=[False, True], ids=['in turn', 'overlapping'])
-def stream(make_stream, request):  # noqa: F811
+def stream(make_stream, request):
     return make_stream(request.param, first_frames=FIRST)
 
 
@@ -112,7 +112,7 @@ def test_another_camera_begins_anew(stream, monkeypatch):
     assert published(stream) == [2, 3, 4]
 
 
-def test_stamps_that_jump_back_begin_anew(make_stream):  # noqa: F811
+def test_stamps_that_jump_back_begin_anew(make_stream):
     stream = make_stream(False, first_frames=FIRST)
     collect(stream, 20, 21)
     for index in range(4):

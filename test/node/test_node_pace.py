@@ -1,8 +1,6 @@
 """How often the real node takes images and sends clouds, and how it keeps a deadline."""
 
 from diagnostic_msgs.msg import DiagnosticStatus
-from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState
 import numpy as np
 import pytest
 from sensor_msgs.msg import Image
@@ -21,18 +19,13 @@ WIDTH, HEIGHT = 70, 56
 
 
 @pytest.fixture(scope='module')
-def running(tmp_path_factory, robot, network):
-    folder = tmp_path_factory.mktemp('node_pace')
-    node = NodeProcess(
-        folder / 'node.log', model__checkpoint=write_tiny_checkpoint(folder, network),
-        model__image_size=WIDTH, cache__max_tokens=TOKENS, use_camera_info='false',
-        input__tracking_size=28)
-    robot.wait_until_subscribed(node)
-    yield node
-    if node.process.poll() is None:
-        code, _ = node.stop()
-        assert code == 0, node.output()
-    assert 'Traceback' not in node.output(), node.output()
+def running(tmp_path_factory, robot, checkpoint):
+    with NodeProcess(
+            tmp_path_factory.mktemp('node_pace') / 'node.log', model__checkpoint=checkpoint,
+            model__image_size=WIDTH, cache__max_tokens=TOKENS, use_camera_info='false',
+            input__tracking_size=28) as node:
+        robot.wait_until_subscribed(node)
+        yield node
     assert 'input.tracking_size has no effect' in node.output()
 
 
@@ -160,11 +153,9 @@ def test_an_organised_cloud_has_the_points_of_the_other_in_rows_and_columns(robo
     images = [image_at(5000.0 + i) for i in range(2)]
     robot.process(node, images[0])
     plain = rows_of(cloud_at(robot, node, images[0]))
-    for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP):
-        step(robot, transition)
+    robot.change_states('deactivate', 'cleanup')
     change(robot, 'cloud.organized', True)
-    for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
-        step(robot, transition)
+    robot.change_states('configure', 'activate')
     robot.wait_until_subscribed(node)
     status = robot.process(node, images[1])
     message = cloud_at(robot, node, images[1])
@@ -176,11 +167,6 @@ def test_an_organised_cloud_has_the_points_of_the_other_in_rows_and_columns(robo
     assert cloud[finite].tobytes() == plain[0].tobytes()
     saved = robot.call(Trigger, '/xsvggt/save_map', Trigger.Request())
     assert saved.success, saved.message      # the map has taken what is finite
-
-
-def step(robot, transition):
-    request = ChangeState.Request(transition=Transition(id=transition))
-    assert robot.call(ChangeState, '/xsvggt/change_state', request).success
 
 
 def test_the_map_gets_only_what_is_finite_of_an_organised_cloud():

@@ -5,24 +5,16 @@ import time
 from geometry_msgs.msg import TransformStamped
 import numpy as np
 import pytest
-from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
-from rcl_interfaces.srv import SetParameters
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image
-from stream_harness import make_image, NodeProcess, qos, Robot, write_tiny_checkpoint
+from stream_harness import make_image, NodeProcess, qos, Robot, WARN
 from tf2_msgs.msg import TFMessage
 
 from xsvggt_ros.node import messages
 
-WARN, ERROR = b'\x01', b'\x02'
 PIXELS = 70 * 56
 FRAMES = ('left_optical_frame', 'right_optical_frame')
 TOPICS = ('/left/image_raw', '/right/image_raw')
-
-
-@pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory, network):
-    return write_tiny_checkpoint(tmp_path_factory.mktemp('weights'), network)
 
 
 @pytest.fixture(scope='module')
@@ -41,9 +33,7 @@ def start(tmp_path_factory, checkpoint):
     yield start_node
     for robot, node in begun:
         robot.close()
-        code, _ = node.stop()
-        assert code == 0, node.output()
-        assert 'Traceback' not in node.output(), node.output()
+        node.end()
 
 
 class StereoRig:
@@ -165,9 +155,7 @@ def test_an_image_without_a_partner_is_dropped_and_counted(rig):
 
 def test_a_rate_leaves_out_whole_sets(rig):
     def set_rate(rate):
-        value = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=rate)
-        assert rig.robot.call(SetParameters, '/xsvggt/set_parameters', SetParameters.Request(
-            parameters=[Parameter(name='input.max_rate', value=value)])).results[0].successful
+        assert rig.robot.set_parameter('input.max_rate', rate).successful
 
     _, before = rig.process()
     set_rate(0.5)      # of sets that are a second apart

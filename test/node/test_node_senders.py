@@ -4,36 +4,22 @@ from contextlib import contextmanager
 import threading
 
 from diagnostic_msgs.msg import DiagnosticStatus
+from node_fixtures import robot_fixture
 import pytest
 import rclpy
 from sensor_msgs.msg import Image
-from stream_harness import make_image, NodeProcess, qos, Robot, write_tiny_checkpoint
+from stream_harness import make_image, qos
 
 FAR = 1000  # seconds: no machine is so slow that this could be right
 ONE_CAMERA = 'come from more than one camera'
 
 
-@pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory, network):
-    return write_tiny_checkpoint(tmp_path_factory.mktemp('senders'), network)
+robot = robot_fixture('function')
 
 
 @pytest.fixture
-def robot():
-    robot = Robot()
-    yield robot
-    robot.close()
-
-
-@pytest.fixture
-def node(robot, checkpoint, tmp_path):
-    node = NodeProcess(tmp_path / 'node.log', model__checkpoint=checkpoint, model__image_size=70,
-                       cache__max_tokens=100)
-    robot.wait_until_subscribed(node)
-    yield node
-    if node.process.poll() is None:
-        assert node.stop()[0] == 0, node.output()
-    assert 'Traceback' not in node.output(), node.output()
+def node(start):
+    return start()
 
 
 def shot(index, seconds=0, frame_id=None):

@@ -6,18 +6,13 @@ import pytest
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from scipy.spatial.transform import Rotation
 from std_srvs.srv import Trigger
-from stream_harness import FRAME_ID, make_image, NodeProcess, Robot, write_tiny_checkpoint
+from stream_harness import FRAME_ID, make_image, NodeProcess, Robot
 from tf2_msgs.msg import TFMessage
 
 from xsvggt_ros.geometry.quaternions import quaternion_from_matrix
 from xsvggt_ros.trajectory.projection import motion
 
 LATCHED = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-
-
-@pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory, network):
-    return write_tiny_checkpoint(tmp_path_factory.mktemp('weights'), network)
 
 
 @pytest.fixture
@@ -39,7 +34,7 @@ def started(checkpoint, tmp_path):
 
     yield start
     for node in nodes:
-        assert node.stop()[0] == 0
+        node.end()
     for robot in robots:
         robot.close()
 
@@ -299,12 +294,6 @@ def test_a_second_localisation_keeps_its_odometry(started):
     assert ours == {('map', 'xsvggt_odom')}
 
 
-def test_settings_that_contradict_each_other_are_refused(checkpoint, tmp_path):
-    robot = Robot()
-    node = NodeProcess(tmp_path / 'log', model__checkpoint=checkpoint, invert_tf=True,
-                       publish_map_tf=True)
-    try:
-        robot.wait_for_diagnostic(node, 'Model', 'invert_tf and publish_map_tf')
-    finally:
-        assert node.stop()[0] == 0
-        robot.close()
+def test_settings_that_contradict_each_other_are_refused(robot, start):
+    node = start(wait=False, invert_tf=True, publish_map_tf=True)
+    robot.wait_for_diagnostic(node, 'Model', 'invert_tf and publish_map_tf')

@@ -17,13 +17,10 @@ COUNT = 12
 
 @pytest.fixture(scope='module')
 def node(robot, tmp_path_factory):
-    node = NodeProcess(tmp_path_factory.mktemp('trajectory') / 'node.log',
-                       trajectory__mode='optimized')
-    robot.wait_until_subscribed(node)
-    yield node
-    if node.process.poll() is None:
-        assert node.stop()[0] == 0, node.output()
-    assert 'Traceback' not in node.output(), node.output()
+    with NodeProcess(tmp_path_factory.mktemp('trajectory') / 'node.log',
+                     trajectory__mode='optimized') as node:
+        robot.wait_until_subscribed(node)
+        yield node
 
 
 def message_of(frame, index):
