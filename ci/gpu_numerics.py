@@ -106,7 +106,7 @@ def follow(
             ('depth_conf', result.depth_confidence), ('pts3d', result.points),
             ('conf', result.points_confidence))})
         kept.append([ids.tolist() for ids in (*engine.kept_token_ids(),
-                                              *engine.kept_camera_ids())])
+                                              *engine.caches.camera.kept_token_ids())])
     return frames, kept
 
 

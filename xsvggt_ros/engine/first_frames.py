@@ -3,23 +3,20 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from xsvggt_ros.engine.errors import FrameError
-from xsvggt_ros.engine.frame_input import as_tensor, FrameInput
-from xsvggt_ros.engine.frame_result import FrameResult
+from xsvggt_ros.engine.frame_input import as_tensor
+from xsvggt_ros.engine.stream_caches import StreamCaches
+from xsvggt_ros.engine.stream_model import StreamModel
 from xsvggt_ros.geometry.camera_model import CameraModel
 from xsvggt_ros.images.preprocess import to_network_input
-from xsvggt_ros.images.rectify import CameraView
 from xsvggt_ros.kv_cache.cache import KVCache
-
-if TYPE_CHECKING:
-    from xsvggt_ros.engine.stream_engine import StreamEngine
+from xsvggt_ros.model.network import FramePrediction
 
 Item = TypeVar('Item')
 
@@ -59,28 +56,21 @@ class _WatchedCaches:
     camera: KVCache
 
 
-def begin_together(
-    engine: 'StreamEngine', frames: Sequence[np.ndarray | Tensor],
-    cameras: Sequence[CameraModel | None],
-) -> list[FrameResult]:
-    """Do what `StreamEngine.begin` does with several frames."""
-    if engine.frames:
-        raise FrameError(f'the stream has had {engine.frames} frames; reset it to begin anew')
-    if not 1 < len(frames) <= engine.config.first_frames or len(frames) != len(cameras):
+def check_together(
+    frames: Sequence[np.ndarray | Tensor], cameras: Sequence[CameraModel | None], had: int,
+    most: int,
+) -> list[Tensor]:
+    """Return frames that a stream may begin with; raise FrameError. had: its frames so far."""
+    if had:
+        raise FrameError(f'the stream has had {had} frames; reset it to begin anew')
+    if not 1 < len(frames) <= most or len(frames) != len(cameras):
         raise FrameError(
-            f'a stream begins with up to {engine.config.first_frames} frames (first_frames) and '
-            f'as many cameras, got {len(frames)} and {len(cameras)}')
+            f'a stream begins with up to {most} frames (first_frames) and as many cameras, got '
+            f'{len(frames)} and {len(cameras)}')
     pixels = [as_tensor(frame) for frame in frames]
-    height, width = pixels[0].shape[:2]
     for other in pixels:
-        check_size((height, width), other.shape[:2])
-    source = engine._prepare(height, width)
-    views = [source.view(camera) for camera in cameras]
-    try:
-        return _begin(engine, source, pixels, views)
-    except BaseException:
-        engine.discard_frame()
-        raise
+        check_size(pixels[0].shape[:2], other.shape[:2])
+    return pixels
 
 
 def check_size(begun: Sequence[int], size: Sequence[int]) -> None:
@@ -91,26 +81,18 @@ def check_size(begun: Sequence[int], size: Sequence[int]) -> None:
             'send that size, or reset the stream to begin anew')
 
 
-def _begin(
-    engine: 'StreamEngine', source: FrameInput, pixels: Sequence[Tensor],
-    views: Sequence[CameraView | None],
-) -> list[FrameResult]:
-    engine.finish_frame()
-    engine._begin_undoable()
-    start = time.perf_counter()
-    images = [source.image(frame, view) for frame, view in zip(pixels, views)]
-    upload_seconds = (time.perf_counter() - start) / len(images)
-    caches = engine.caches
-    caches.tokens.limit_tokens(engine._limit)
+def predict_together(
+    model: StreamModel, caches: StreamCaches, images: Sequence[Tensor],
+) -> tuple[list[FramePrediction], list[Tensor]]:
+    """
+    Return what the network makes of a stream's first images, uint8 [H, W, 3].
+
+    All are remembered. Also returns what all but the last have stored in the token cache, whose
+    step is not ended.
+    """
     caches.prepare(remember=True, smaller=False)
     watched = _WatchedCache(caches.tokens)
-    engine._remember = True
-    predictions = engine._model.first_frames(
+    predictions = model.first_frames(
         torch.stack([to_network_input(image) for image in images]),
         _WatchedCaches(watched, caches.camera))
-    engine._frames = len(images)
-    engine._unfinished = True
-    engine._stored += [*watched.stored, *caches.camera.written(), *caches.tokens.written()]
-    return [FrameResult.of(index, image, view, prediction, upload_seconds,
-                           engine.config.depth_errors)
-            for index, (image, view, prediction) in enumerate(zip(images, views, predictions))]
+    return predictions, watched.stored

@@ -14,9 +14,6 @@ Maker = Callable[[], Tensor]
 class Done(Protocol):
     """What a copy is waited for with; `torch.cuda.Event` is one."""
 
-    def query(self) -> bool:
-        """Return whether the copy is over, without waiting."""
-
     def synchronize(self) -> None:
         """Wait for the end of the copy."""
 
@@ -72,11 +69,6 @@ class PendingCopy:
         self._tensors = tensors
         self._done = done
         self._makers = makers
-
-    @property
-    def is_ready(self) -> bool:
-        """Return whether nothing need be waited for."""
-        return self._done is None or self._done.query()
 
     def __contains__(self, name: str) -> bool:
         """Return whether there is a tensor of this name."""

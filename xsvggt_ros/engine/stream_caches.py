@@ -87,6 +87,11 @@ class StreamCaches:
         """Return the bytes of both."""
         return self.tokens.bytes_reserved + self.camera.bytes_reserved
 
+    @property
+    def max_magnitude(self) -> float:
+        """Return the largest magnitude that both can store."""
+        return min(self.tokens.max_magnitude, self.camera.max_magnitude)
+
     def pending_stats(self, frames: int, remembered: bool) -> PendingStats:
         """Return statistics without waiting; remembered: whether the last frame was."""
         tokens, camera = self.tokens, self.camera

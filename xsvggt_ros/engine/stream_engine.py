@@ -11,7 +11,7 @@ from xsvggt_ros.engine.cache_stats import CacheStats, PendingStats
 from xsvggt_ros.engine.config import EngineConfig
 from xsvggt_ros.engine.cuda_graph import GraphBackend, SteadyFrame
 from xsvggt_ros.engine.errors import FrameError
-from xsvggt_ros.engine.first_frames import begin_together, check_size
+from xsvggt_ros.engine.first_frames import check_size, check_together, predict_together
 from xsvggt_ros.engine.frame_input import as_tensor, FrameInput, plan_resize
 from xsvggt_ros.engine.frame_result import check_results, FrameResult, ResultError
 from xsvggt_ros.engine.stream_caches import (
@@ -23,6 +23,8 @@ from xsvggt_ros.engine.stream_caches import (
     tokens_for_bytes,
 )
 from xsvggt_ros.engine.stream_model import StreamModel
+from xsvggt_ros.engine.stream_progress import StreamProgress
+from xsvggt_ros.engine.stream_state import StreamState
 from xsvggt_ros.engine.upsample import upsample
 from xsvggt_ros.geometry.camera_model import CameraModel
 from xsvggt_ros.images.preprocess import Resize, to_network_input
@@ -67,12 +69,7 @@ class StreamEngine:
         self._steady: dict[bool, SteadyFrame] = {}  # by whether a frame is remembered
         self._caches: StreamCaches | None = None
         self._input: FrameInput | None = None
-        self._frames = 0
-        self._begun = False  # frames that can still be undone
-        self._unfinished = False  # the last of them
-        self._before = 0, True  # them: frames, and whether the last one was remembered
-        self._stored: list[Tensor] = []  # of them: `KVCache.written`
-        self._remember = True  # the last frame
+        self._progress = StreamProgress()
         self._limit: int | None = None
         self._points = True
 
@@ -84,7 +81,7 @@ class StreamEngine:
     @property
     def frames(self) -> int:
         """Return how many frames the stream has had."""
-        return self._frames
+        return self._progress.frames
 
     @property
     def caches(self) -> StreamCaches:
@@ -95,20 +92,18 @@ class StreamEngine:
 
     def exhausted(self, frames: int = 1) -> str | None:
         """Return why the network cannot remember so many more frames in this stream, or None."""
-        if not self._frames:
+        if not self.frames:
             return None
-        return self.caches.exhausted(frames + (self._unfinished and self._remember))
+        ahead = self._progress.unfinished and self._progress.remembered
+        return self.caches.exhausted(frames + ahead)
 
     @torch.inference_mode()
-    def prepare(self, height: int, width: int) -> None:
+    def prepare(self, height: int, width: int) -> FrameInput:
         """Allocate the caches for frames of this size, as `step` would; raise FrameError."""
-        self._prepare(height, width)
-
-    def _prepare(self, height: int, width: int) -> FrameInput:
         known = self._input
         if known is not None and (height, width) == (known.height, known.width):
             return known
-        if known is not None and self._frames:
+        if known is not None and self.frames:
             check_size((known.height, known.width), (height, width))
         resize = plan_resize(self.config, height, width, self._model.patch_size)
         layout = self._model.cache_layout(resize.height, resize.width)
@@ -116,10 +111,8 @@ class StreamEngine:
             # Free the old one before the new one is allocated, which may fail.
             self._caches = self._input = None
             self._steady.clear()
-            self._caches = StreamCaches.build(
-                self.config, layout, token_budget(self.config, layout))
-            if self._graphs is not None:
-                self._steady = self._watch(self._caches, self._graphs)
+            self._use(StreamCaches.build(
+                self.config, layout, token_budget(self.config, layout)))
         self._input = FrameInput(self.config, height, width, resize, self._model.patch_size)
         return self._input
 
@@ -145,42 +138,44 @@ class StreamEngine:
         is reset (`frames` is 0 then).
         """
         pixels = as_tensor(frame)
-        source = self._prepare(pixels.shape[0], pixels.shape[1])
+        source = self.prepare(*pixels.shape[:2])
         view = source.view(camera)
         end = self.exhausted() if remember else None
         if end is not None:
             raise FrameError(f'{end}; remember fewer of them, or begin a new stream')
         try:
-            return self._step(source, pixels, view, remember, joins and self._begun)
+            return self._see(source, [pixels], [view], remember,
+                             joins and self._progress.can_undo)[0]
         except BaseException:
             self.discard_frame()
             raise
 
-    def _step(
-        self, source: FrameInput, frame: Tensor, view: CameraView | None, remember: bool,
-        joins: bool,
-    ) -> FrameResult:
-        caches = self.caches
+    def _see(
+        self, source: FrameInput, frames: Sequence[Tensor], views: Sequence[CameraView | None],
+        remember: bool, joins: bool = False,
+    ) -> list[FrameResult]:
+        """Reconstruct a frame, or several that a stream begins with; see `step`."""
+        caches, progress = self.caches, self._progress
         if joins:
-            self._end_step(more=True)
+            progress.end_step(caches, more=True)
         else:
             self.finish_frame()
-            self._begin_undoable()
+            progress.mark(caches)
         start = time.perf_counter()
-        image = source.image(frame, view)
-        upload_seconds = time.perf_counter() - start
+        images = [source.image(frame, view) for frame, view in zip(frames, views)]
+        upload_seconds = (time.perf_counter() - start) / len(images)
         caches.tokens.limit_tokens(self._limit)
-        index = self._frames
-        remember = remember or index == 0
-        self._remember = remember
-        prediction = self._predict(source, image, remember)
-        self._frames += 1
-        self._unfinished = True
-        self._stored += caches.camera.written()
-        if remember:
-            self._stored += caches.tokens.written()
-        return FrameResult.of(
-            index, image, view, prediction, upload_seconds, self.config.depth_errors)
+        first = progress.frames
+        remember = remember or first == 0
+        stored: list[Tensor] = []
+        if len(images) == 1:
+            predictions = [self._predict(source, images[0], remember)]
+        else:
+            predictions, stored = predict_together(self._model, caches, images)
+        progress.add(caches, len(images), remember, stored)
+        return [FrameResult.of(first + index, image, view, prediction, upload_seconds,
+                               self.config.depth_errors)
+                for index, (image, view, prediction) in enumerate(zip(images, views, predictions))]
 
     @torch.inference_mode()
     def begin(
@@ -191,8 +186,16 @@ class StreamEngine:
 
         frames, cameras: as of `step`. All are remembered, and undone together. Raises as `step`.
         """
-        return ([self.step(frames[0], cameras[0])] if len(frames) == 1
-                else begin_together(self, frames, cameras))
+        if len(frames) == 1:
+            return [self.step(frames[0], cameras[0])]
+        pixels = check_together(frames, cameras, self.frames, self.config.first_frames)
+        source = self.prepare(*pixels[0].shape[:2])
+        views = [source.view(camera) for camera in cameras]
+        try:
+            return self._see(source, pixels, views, remember=True)
+        except BaseException:
+            self.discard_frame()
+            raise
 
     @torch.inference_mode()
     def finish_frame(self) -> None:
@@ -201,18 +204,16 @@ class StreamEngine:
 
         If that fails, the frame is undone and the error passed on.
         """
-        if not self._begun:
+        if not self._progress.can_undo:
             return
         try:
-            self._end_step()
+            self._progress.end_step(self.caches)
         except BaseException:
             self.discard_frame()
             raise
-        self.caches.tokens.keep()
-        self.caches.camera.keep()
-        self._begun = False
-        self._stored.clear()
-        self._settle()
+        self._progress.keep(self.caches)
+        for steady in self._steady.values():   # puts in the graphs that are ready
+            steady.settle()
 
     @torch.inference_mode()
     def accept(self, results: Sequence[FrameResult]) -> np.ndarray:
@@ -222,10 +223,8 @@ class StreamEngine:
         It waits for the device. If anything in the results or in what they would leave in the
         caches is not finite or absurd, all these frames are undone, and ResultError tells why.
         """
-        caches = self.caches
-        largest = min(caches.tokens.max_magnitude, caches.camera.max_magnitude)
         try:
-            return check_results(results, self._stored, largest)
+            return check_results(results, self._progress.stored, self.caches.max_magnitude)
         except ResultError:
             self.discard_frame()
             raise
@@ -238,14 +237,10 @@ class StreamEngine:
         Every bit that the caches remember is as it was, and so is `frames`. Should that not be
         possible, the stream is reset.
         """
-        if not self._begun:
+        if not self._progress.can_undo:
             return
-        self._begun = self._unfinished = False
-        self._stored.clear()
         try:
-            self.caches.camera.rewind()
-            self.caches.tokens.rewind()
-            self._frames, self._remember = self._before
+            self._progress.undo(self.caches)
         except BaseException:
             self.reset()
 
@@ -289,9 +284,7 @@ class StreamEngine:
 
         If that fails, the memory is let go of, and the error passed on.
         """
-        self._frames = 0
-        self._begun = self._unfinished = False
-        self._stored.clear()
+        self._progress.restart()
         if self._caches is None:
             return
         try:
@@ -304,6 +297,36 @@ class StreamEngine:
             self._steady.clear()
             raise
 
+    def capture(self, frames: int) -> StreamState | None:
+        """
+        Commit or undo what is unfinished and return the state after so many frames.
+
+        None if there is none: before the first frame, and where an interrupt has taken more along.
+        """
+        if self._progress.unfinished and self.frames == frames:
+            self.finish_frame()
+        else:
+            self.discard_frame()
+        known = self._input
+        if known is None or not frames or self.frames != frames:
+            return None
+        return StreamState(
+            (known.height, known.width), self.caches, frames, self._progress.remembered)
+
+    def restore(self, state: StreamState) -> None:
+        """
+        Go on with a stream of the same network and settings; its caches are taken over.
+
+        Raises ValueError if they are not for this network, FrameError for the size.
+        """
+        self.prepare(*state.size)
+        for own, there in ((self.caches.tokens, state.caches.tokens),
+                           (self.caches.camera, state.caches.camera)):
+            if own.layout != there.layout:
+                raise ValueError('the caches are of another network or image size')
+        self._use(state.caches)
+        self._progress.restart(state.frames, state.remember)
+
     def kept_token_ids(self) -> list[Tensor]:
         """
         Return the tokens each global layer remembers, int64 ascending.
@@ -313,10 +336,6 @@ class StreamEngine:
         """
         self.finish_frame()
         return self._caches.tokens.kept_token_ids() if self._caches else []
-
-    def kept_camera_ids(self) -> list[Tensor]:
-        """Return what each layer of the camera head's trunk remembers: frame * 4 + iteration."""
-        return self._caches.camera.kept_token_ids() if self._caches else []
 
     def cache_stats(self) -> CacheStats:
         """Return how full the caches are; waits for the device."""
@@ -329,7 +348,7 @@ class StreamEngine:
         self.finish_frame()
         if self._caches is None:
             return empty_stats(self.config)
-        return self._caches.pending_stats(self._frames, self._remember)
+        return self._caches.pending_stats(self.frames, self._progress.remembered)
 
     def budget_warning(self) -> str | None:
         """Return what is wrong with the token budget for this frame size, or None."""
@@ -353,48 +372,29 @@ class StreamEngine:
         """Return the largest max_tokens that fits into so much memory; 0 if none does."""
         return tokens_for_bytes(self.config, self._layout(height, width), int(megabytes * 1e6))
 
-    def _settle(self) -> None:
-        """Put in the graphs that are ready to be captured."""
-        for steady in self._steady.values():
-            steady.settle()
-
-    def _begin_undoable(self) -> None:
-        """Have what follows be undone by `discard_frame`."""
-        self.caches.tokens.mark()
-        self.caches.camera.mark()
-        self._before = self._frames, self._remember
-        self._begun = True
-
-    def _end_step(self, more: bool = False) -> None:
-        """Commit the last frame to the token cache, if it is to be."""
-        if self._unfinished and self._remember:
-            self.caches.tokens.end_step(more)
-        self._unfinished = False
-
     def _predict(self, source: FrameInput, image: Tensor, remember: bool) -> FramePrediction:
         shrink = source.shrink
         memory = self.caches.prepare(remember, smaller=shrink is not None)
-        if self._frames == 0:
-            return self._model.first_frame(
-                to_network_input(image), memory, points=self._points)
+        if self.frames == 0:
+            return self._model.first_frame(to_network_input(image), memory, points=self._points)
         run: Run = self._steady[remember] if self._steady else run_plainly
-        if remember or shrink is None:
-            return self._model.step(
-                to_network_input(image), memory, points=self._points, run=run)
+        smaller = None if remember or shrink is None else shrink(image)
         height, width = image.shape[:2]
-        small = self._model.step(
-            to_network_input(shrink(image)), memory, points=self._points, run=run,
-            stream_size=(height, width))
-        return upsample(small, height, width)
+        prediction = self._model.step(
+            to_network_input(image if smaller is None else smaller), memory, points=self._points,
+            run=run, stream_size=None if smaller is None else (height, width))
+        return prediction if smaller is None else upsample(prediction, height, width)
 
     def _layout(self, height: int, width: int) -> StreamLayout:
         """Return the shapes of the caches for frames of this size."""
         resize = Resize.plan(height, width, self.config.image_size, self._model.patch_size)
         return self._model.cache_layout(resize.height, resize.width)
 
-    def _watch(self, caches: StreamCaches, graphs: GraphBackend) -> dict[bool, SteadyFrame]:
-        """Return what replays frames; those that are not remembered have graphs of their own."""
-        return {
-            True: SteadyFrame(caches.tokens, graphs, self._report),
-            False: SteadyFrame(caches.tokens, graphs, lambda line: self._report(
-                f'images that are not remembered: {line}'))}
+    def _use(self, caches: StreamCaches) -> None:
+        """Take caches; frames that are not remembered have graphs of their own."""
+        self._caches = caches
+        if self._graphs is not None:
+            self._steady = {
+                True: SteadyFrame(caches.tokens, self._graphs, self._report),
+                False: SteadyFrame(caches.tokens, self._graphs, lambda line: self._report(
+                    f'images that are not remembered: {line}'))}

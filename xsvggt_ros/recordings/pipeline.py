@@ -15,7 +15,6 @@ from xsvggt_ros.console.progress import ProgressBar, ProgressRate
 from xsvggt_ros.engine.cache_stats import CacheStats
 from xsvggt_ros.engine.frame_result import ResultError
 from xsvggt_ros.engine.stream_engine import FrameResult, StreamEngine
-from xsvggt_ros.engine.stream_state import StreamState
 from xsvggt_ros.geometry.se3 import invert_transform
 from xsvggt_ros.mapping.map_files import format_stamp
 from xsvggt_ros.mapping.point_cloud import CloudOptions, pack_cloud
@@ -124,7 +123,7 @@ class Pipeline:
         self._locating.drain()
         self._writing.drain()
         done = len(self.recording.poses)
-        stream = StreamState.capture(self.engine, done)
+        stream = self.engine.capture(done)
         if (stream is None or self._is_finished or self._locating.has_failed
                 or self._writing.has_failed):
             return None
@@ -132,7 +131,7 @@ class Pipeline:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on with an earlier run; raises ValueError if its caches do not fit."""
-        state['stream'].restore(self.engine)
+        self.engine.restore(state['stream'])
         self.frames = state['stream'].frames
         for name in _STATE:
             setattr(self, name, state[name])

@@ -110,7 +110,7 @@ def test_keys_of_every_one_of_them_are_looked_at(monkeypatch):
 
     monkeypatch.setattr(engine._model.aggregator, 'special', spoiled)
     results = begin(engine)
-    stored = engine._stored
+    stored = engine._progress.stored
     assert not torch.cat([part.flatten() for part in stored]).isfinite().all()
     with pytest.raises(ResultError):
         engine.accept(results)

@@ -89,7 +89,7 @@ def test_stream_is_the_golden_one(name, mode):
             kept = [ids.tolist() for ids in engine.kept_token_ids()]
             assert kept == ids_of(case.tensors[f'{mode}/kept'][frame]), frame
         if f'{mode}/kept_camera' in case.tensors:
-            kept = [ids.tolist() for ids in engine.kept_camera_ids()]
+            kept = [ids.tolist() for ids in engine.caches.camera.kept_token_ids()]
             assert kept == ids_of(case.tensors[f'{mode}/kept_camera'][frame]), frame
     for key, value in outputs_of(result).items():
         golden = case.tensors.get(f'{mode}/{LAST_SIZE}{key}')
