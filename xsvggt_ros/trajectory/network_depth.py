@@ -3,6 +3,7 @@
 import numpy as np
 
 from xsvggt_ros.trajectory.config import TrajectoryConfig
+from xsvggt_ros.trajectory.depth_field import depth_correction, LandmarkRatios
 from xsvggt_ros.trajectory.depth_trust import DepthTrust
 from xsvggt_ros.trajectory.frame import Frame
 from xsvggt_ros.trajectory.local_map import LocalMap
@@ -47,10 +48,7 @@ class NetworkDepth:
         """
         if len(tracks) <= _FEWEST_SCALED:
             return
-        points, _, variance = local_map.points(tracks.ids)
-        depth = to_camera(points, pose)[:, 2]
-        told = sample_depth(frame.depth, tracks.pixels, frame.depth_from_image)
-        good = (depth > SHALLOWEST) & (told > SHALLOWEST)
+        depth, told, variance, good = _compared(frame, tracks, pose, local_map)
         well = good & (variance < _WELL_KNOWN ** 2)
         if well.sum() > _FEWEST_SCALED:
             good = well
@@ -74,6 +72,16 @@ class NetworkDepth:
                                            float(np.median(known)) if len(known) else 0.0)
         return depths * np.exp(self.log_scale), sigmas
 
+    def factors(self, frame: Frame, tracks: Tracks, pose: np.ndarray,
+                local_map: LocalMap) -> np.ndarray:
+        """Return factors, float32 [h, w], that bring a frame's depth to the landmarks in it."""
+        depth, told, variance, good = _compared(frame, tracks, pose, local_map)
+        with np.errstate(all='ignore'):
+            ratio = np.where(good, np.log(depth / told), np.nan)
+        return depth_correction(
+            LandmarkRatios(tracks.pixels, ratio, variance), self.log_scale, frame.depth.shape,
+            frame.depth_from_image, frame.grey.shape[1])
+
     def _sigmas(self, frame: Frame, pixels: np.ndarray) -> np.ndarray:
         """Return the standard deviations [n] of the network's log depths at pixels."""
         if frame.depth_error is not None:
@@ -85,3 +93,12 @@ class NetworkDepth:
         typical = np.median(frame.confidence[frame.confidence > 0]) if (
             frame.confidence > 0).any() else 1.0
         return self._config.depth_sigma * np.clip(np.sqrt(typical / confidence), *_CONFIDENCE)
+
+
+def _compared(frame: Frame, tracks: Tracks, pose: np.ndarray, local_map: LocalMap,
+              ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return landmarks' depths [n], the network's there, log variances, and where both are any."""
+    points, _, variance = local_map.points(tracks.ids)
+    depth = to_camera(points, pose)[:, 2]
+    told = sample_depth(frame.depth, tracks.pixels, frame.depth_from_image)
+    return depth, told, variance, (depth > SHALLOWEST) & (told > SHALLOWEST)

@@ -7,20 +7,19 @@ import numpy as np
 
 from xsvggt_ros.trajectory.adjustment import Solution
 from xsvggt_ros.trajectory.config import TrajectoryConfig
-from xsvggt_ros.trajectory.depth_field import depth_correction, LandmarkRatios
 from xsvggt_ros.trajectory.dynamic_objects import DynamicObjects
 from xsvggt_ros.trajectory.fallback import Fallback, Located
 from xsvggt_ros.trajectory.frame import Frame
 from xsvggt_ros.trajectory.frame_tracker import FrameTracker, PoseMeasurement
-from xsvggt_ros.trajectory.gaps import Gap, GapWatch
-from xsvggt_ros.trajectory.keyframe import Keyframe, KeyframeBuilder, Snapshot
+from xsvggt_ros.trajectory.keyframe import Keyframe, Snapshot
 from xsvggt_ros.trajectory.keyframe_rule import KeyframeRule
 from xsvggt_ros.trajectory.local_map import LocalMap, WindowProblem
 from xsvggt_ros.trajectory.network_depth import NetworkDepth, SHALLOWEST
 from xsvggt_ros.trajectory.odometry_support import OdometryStep, OdometrySupport
-from xsvggt_ros.trajectory.projection import inverse, nearest_pose, to_camera
+from xsvggt_ros.trajectory.projection import inverse, nearest_pose
 from xsvggt_ros.trajectory.relative_odometry import RelativeOdometry, View
-from xsvggt_ros.trajectory.tracker import sample_depth, Tracks
+from xsvggt_ros.trajectory.snapshots import Snapshots
+from xsvggt_ros.trajectory.tracker import Tracks
 from xsvggt_ros.trajectory.uncertainty import Drift, HALF_NORMAL, misfit, RAYLEIGH
 
 
@@ -76,9 +75,6 @@ class Odometry:
         self._tracker = FrameTracker(config, self._pixel_scale)
         self._rule = KeyframeRule(config)
         self._fallback = Fallback(config.fallback_frames)
-        self._keyframe_builder = KeyframeBuilder(config.window)
-        self._snapshot: Snapshot | None = None
-        self._gaps = GapWatch()
         self._dynamic = DynamicObjects(config, self._pixel_scale)
         # By which lengths in the odometry frame are longer: loops tell how the unit drifted.
         self.unit = 1.0
@@ -91,6 +87,7 @@ class Odometry:
         self._odom_from_last = np.eye(4)
         self._drift = Drift(config)
         self.support = None if relative is None else OdometrySupport(relative, config)
+        self._snapshots = Snapshots(config.window, self.map, self.support)
 
     @property
     def camera(self) -> np.ndarray:
@@ -106,7 +103,7 @@ class Odometry:
         """Locate a frame; with `adjust_now` the window is adjusted where it makes a keyframe."""
         if not self._keyframes:
             return self._first(frame)
-        before = self.map.pose(self._keyframes - 1) @ self._keyframe_from_last
+        before = self._last_pose()
         carried = None if self.support is None else self.support.predict(frame.view)
         measured = self._tracker.track(frame.grey, self.map, before,
                                        self._guesses(before, frame, carried))
@@ -134,7 +131,7 @@ class Odometry:
         if measured.information is not None:
             self._fallback.add(Located(self._frames, pose, frame.world_from_camera,
                                        self._depth.scale))
-        self._watch_gaps(frame, measured, wanted)
+        self._snapshots.watch(frame, self._depth.scale, self._last_pose(), measured, wanted)
         return self._estimate(pose, measured, wanted, step_covariance)
 
     @property
@@ -145,12 +142,11 @@ class Odometry:
     @property
     def snapshot(self) -> Snapshot:
         """Return what the newest keyframe changes; with `closes_loops`."""
-        assert self._snapshot is not None   # there was a keyframe
-        return self._snapshot
+        return self._snapshots.newest
 
     def settled(self) -> list[Keyframe]:
         """Return the newest keyframes as they are now; with `closes_loops`."""
-        return self._keyframe_builder.settle(self.map)
+        return self._snapshots.settled()
 
     @property
     def closes_loops(self) -> bool:
@@ -190,27 +186,22 @@ class Odometry:
         if not self.corrects_depth:
             return np.ones(frame.depth.shape, np.float32)
         if self._doubtful:
-            return np.full(frame.depth.shape, np.exp(self._depth.log_scale), np.float32)
+            return np.full(frame.depth.shape, self._depth.scale, np.float32)
         tracks = self._tracker.tracks
         tracks = tracks.chosen(self.map.known(tracks.ids))
-        points, _, variance = self.map.points(tracks.ids)
-        pose = self.map.pose(self._keyframes - 1) @ self._keyframe_from_last
-        depth = to_camera(points, pose)[:, 2]
-        told = sample_depth(frame.depth, tracks.pixels, frame.depth_from_image)
-        good = (depth > SHALLOWEST) & (told > SHALLOWEST)
-        with np.errstate(all='ignore'):
-            ratio = np.where(good, np.log(depth / told), np.nan)
-        return depth_correction(
-            LandmarkRatios(tracks.pixels, ratio, variance), self._depth.log_scale,
-            frame.depth.shape, frame.depth_from_image, self._width)
+        return self._depth.factors(frame, tracks, self._last_pose(), self.map)
 
     # Parts ---------------------------------------------------------------------------------------
+
+    def _last_pose(self) -> np.ndarray:
+        """Return world_from_camera of the last frame as the window has it now."""
+        return self.map.pose(self._keyframes - 1) @ self._keyframe_from_last
 
     def _first(self, frame: Frame) -> Estimate:
         measured = PoseMeasurement(np.eye(4), Tracks.none(), 'first', float('nan'), None)
         self._add_keyframe(frame, measured, False)
         self._fallback.add(Located(0, np.eye(4), frame.world_from_camera, 1.0))
-        self._gaps.add(np.eye(4), frame.world_from_camera, 1.0)
+        self._snapshots.watch(frame, 1.0, np.eye(4), measured, True)
         if self.support is not None:
             self.support.add_step(frame.view, np.eye(4), True, None)
         return self._estimate(np.eye(4), measured, True, self._drift.covariance)
@@ -247,40 +238,9 @@ class Odometry:
             tracks = tracks.joined(Tracks(ids, corners))
         features = self._tracker.begin_keyframe(frame.grey, tracks, keyframe)
         if self.closes_loops:
-            self._snapshot = self._keyframe_builder.snapshot(
-                frame.grey, frame.depth * np.exp(self._depth.log_scale), frame.depth_from_image,
-                features, self.map, measured.information is None and keyframe > 0)
-            self._snapshot = self._joined(self._snapshot, measured)
+            self._snapshots.take(frame, self._depth.scale, features, measured)
         self._rule.begin(tracks, pose)
         self.map.prune(tracks.ids)
-
-    def _watch_gaps(self, frame: Frame, measured: PoseMeasurement, is_keyframe: bool) -> None:
-        if measured.information is None and is_keyframe:
-            if measured.source != 'network':
-                self._gaps.forget()
-                return
-            self._gaps.begin(self._keyframes - 1)
-        elif measured.information is None:
-            return
-        pose = self.map.pose(self._keyframes - 1) @ self._keyframe_from_last
-        self._gaps.add(pose, frame.world_from_camera, self._depth.scale)
-
-    def _joined(self, snapshot: Snapshot, measured: PoseMeasurement) -> Snapshot:
-        """Return a new keyframe's snapshot with what joins it to the one before."""
-        keyframe = self._keyframes - 1
-        if measured.source != 'odometry' or self.support is None:
-            return replace(snapshot, gap=self._gap())
-        gap = self.support.gap(keyframe, self.map.pose(keyframe - 1), self.map.pose(keyframe))
-        # Not guessed, as far as loops are concerned, but less sure than a step that was tracked.
-        new = snapshot.keyframe if gap is None else replace(snapshot.keyframe, guessed=False)
-        return replace(snapshot, keyframe=new, gap=gap)
-
-    def _gap(self) -> Gap | None:
-        """Return what is newly known of the last gap, as long as both of its sides are known."""
-        sides = np.array([self._gaps.keyframe - 1, self._gaps.keyframe])
-        if not np.isin(sides, self.map.keyframes).all():
-            return None
-        return self._gaps.gap(*(self.map.pose(side) for side in sides.tolist()))
 
     def _move(self, before: np.ndarray, measured: PoseMeasurement, view: View | None,
               carried: OdometryStep | None) -> np.ndarray:
