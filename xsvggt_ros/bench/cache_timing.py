@@ -70,10 +70,10 @@ class CacheTimer:
         self._clock = Clock(device)
         self._spans: dict[str, list[tuple[Moment, Moment]]] = {}
         self._wrap('end', cache, 'end_step')
-        self._wrap('score', cache._scores, 'add')
+        self._wrap('score', cache.scores, 'add')
         for name in ('pooled_query', 'remember'):
             self._wrap('prepare', cache.policy, name)
-        store = cache._store
+        store = cache.store
         # What lies as floats is scored at the end, and written twice while it is measured.
         self.floats = isinstance(store, DenseStore)
         if isinstance(store, DenseStore):

@@ -103,10 +103,10 @@ def fill_caches(engine: StreamEngine, image: np.ndarray) -> None:
     engine.finish_frame()
     generator = torch.Generator().manual_seed(0)
     for cache in (engine.caches.tokens, engine.caches.camera):
-        layout, store = cache.layout, cache._store
+        layout, store = cache.layout, cache.store
         shape = (layout.heads, layout.tokens_per_step, layout.head_dim)
         assert isinstance(store, DenseStore | PackedStore)
-        like = store.keys if isinstance(store, DenseStore) else store._scratch
+        like = store.keys if isinstance(store, DenseStore) else store.scratch
         while cache.budget is not None and not (
                 cache.evicted_last and cache.tokens == cache.budget):
             token = [torch.randn(shape, generator=generator).to(like) for _ in range(3)]

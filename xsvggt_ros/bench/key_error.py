@@ -47,9 +47,9 @@ class CacheProbe:
 
     def __init__(self, cache: KVCache) -> None:
         """Listen to a packed cache, this one and no other, from its first step on."""
-        if not isinstance(cache._store, PackedStore):
+        if not isinstance(cache.store, PackedStore):
             raise ToolError('--quantization none: floats are stored as they are')
-        self._cache, self._store = cache, cache._store
+        self._cache, self._store = cache, cache.store
         self._attend = cache.attend
         # Of each step that has a token left, by layer: keys and values [2, heads, tokens, dim].
         self._given: dict[int, list[Tensor]] = {}
@@ -69,7 +69,7 @@ class CacheProbe:
         step = cache.layout.tokens_per_step
         kinds: tuple[list[float], list[float]] = [], []
         needed = set()
-        for layer, ids in enumerate(cache._token_ids):
+        for layer, ids in enumerate(cache.token_ids):
             used = int((ids >= 0).nonzero().max()) + 1
             slots = (ids[:used] >= 0).nonzero()[:, 0]
             steps, index = ids[slots] // step, ids[slots] % step
@@ -79,7 +79,7 @@ class CacheProbe:
                 own = steps == number
                 given[:, :, own] = self._given[number][layer][:, :, index[own]].cpu()
             off, size = torch.zeros(2), given.square().sum((1, 2, 3))
-            for heads, *decoded in self._store._decoded(layer, used):
+            for heads, *decoded in self._store.decoded(layer, used):
                 for kind, part in enumerate(decoded):
                     off[kind] += (part[:, slots].cpu() - given[kind, heads]).square().sum()
             for kind, error in enumerate((off / size).sqrt().tolist()):

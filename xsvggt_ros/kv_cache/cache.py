@@ -51,14 +51,14 @@ class KVCache:
         self.policy = policy
         self.budget = budget
         self.limit = budget  # the tokens that are left after an eviction, see `limit_tokens`
-        self._store = store
+        self.store = store
         device = store.device
         layers, step = layout.layers, layout.tokens_per_step
-        self._token_ids = torch.full((layers, store.slots), -1, device=device)
+        self.token_ids = torch.full((layers, store.slots), -1, device=device)
         lingers = policy.lingers and budget is not None
         self._evicted_tokens = EvictedTokens(layers, store.slots, device) if lingers else None
         self._single = step == 1 and isinstance(store, DenseStore)
-        self._scores = TokenScores(
+        self.scores = TokenScores(
             layout, policy, store.slots, device, self._single, track_health)
         self._range: StoredRange | None = None
         if (layers <= MAX_WATCHED_LAYERS or store.hides_nan) and not self._single:
@@ -83,21 +83,21 @@ class KVCache:
         """
         self._check(self.layout.tokens_per_step, query, key, value)
         used = self.tokens + self.layout.tokens_per_step
-        if used > self._store.slots:
+        if used > self.store.slots:
             self._grow()
         if layer == 0:
             self._save_evicted()
-            self._store.begin_step(self._token_ids)
+            self.store.begin_step(self.token_ids)
         if self._range is not None:
             self._range.record(layer, key, value)
         if self.budget is not None:
             self.policy.remember(layer, key, self.steps)
         observe = None
         if self.limit is not None and self.policy.excess(used, self.limit):
-            self._scores.take_query(layer, query)
-            observe = partial(self._scores.add, slice(layer, layer + 1))
-        step = Step(self.steps, self._next_slots[layer], used, self._token_ids[layer, :used])
-        return self._store.attend(layer, step, query, key, value, observe)
+            self.scores.take_query(layer, query)
+            observe = partial(self.scores.add, slice(layer, layer + 1))
+        step = Step(self.steps, self._next_slots[layer], used, self.token_ids[layer, :used])
+        return self.store.attend(layer, step, query, key, value, observe)
 
     def attend_readonly(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """
@@ -106,18 +106,18 @@ class KVCache:
         query, key, value: as in `attend`; the tokens may be fewer, if `compact` has closed the
         gaps. The policy learns nothing of the step.
         """
-        own, ids, evicted = key.shape[1], self._token_ids, 0
+        own, ids, evicted = key.shape[1], self.token_ids, 0
         self._check(min(own, self.layout.tokens_per_step), query, key, value)
         if self._evicted_tokens is not None and self._evicted_tokens.look():
             ids, evicted = self._evicted_tokens.token_ids, self._evicted_tokens.count
         used = self.tokens + evicted + own
-        if used > self._store.slots:
+        if used > self.store.slots:
             self._grow()
         slots = self._next_slots[layer]
         if evicted or own != self.layout.tokens_per_step:
             slots = self._offsets[:own] + self.tokens + evicted
         step = Step(self.steps, slots, used, ids[layer, :used], persistent=False)
-        return self._store.attend(layer, step, query, key, value, None)
+        return self.store.attend(layer, step, query, key, value, None)
 
     def compact(self, gapless: bool) -> None:
         """
@@ -147,10 +147,10 @@ class KVCache:
         if self._mark is not None:
             self._record_step(self._mark)
         if step == 1:
-            self._token_ids.scatter_(1, self._next_slots, self.steps)
+            self.token_ids.scatter_(1, self._next_slots, self.steps)
         else:
             new_ids = (self._offsets + self.steps * step).expand(self.layout.layers, step)
-            self._token_ids.scatter_(1, self._next_slots, new_ids)
+            self.token_ids.scatter_(1, self._next_slots, new_ids)
         if self.budget is not None:
             self.policy.commit(self.steps)
         self.steps += 1
@@ -163,9 +163,9 @@ class KVCache:
         if self.evicted_last > step:
             self._mark = None  # tokens will be moved all over the place
         if self.evicted_last:
-            self._scores.pool_single_queries()
-            for layers, keys, values in self._store.floats(used):
-                self._scores.add(layers, slice(self.layout.heads), keys, values)
+            self.scores.pool_single_queries()
+            for layers, keys, values in self.store.floats(used):
+                self.scores.add(layers, slice(self.layout.heads), keys, values)
         self._gaps = self.evicted_last
         slots = self._free_slots(used, self.evicted_last)
         if self._single:
@@ -180,9 +180,9 @@ class KVCache:
         self._mark = Mark(
             (self.steps, self.tokens, self.evicted_last, self.evicted_total, self._gaps),
             self._next_slots if self._single else self._next_slots.clone(),
-            self._scores.kept, self._token_ids if self._single else None,
+            self.scores.kept, self.token_ids if self._single else None,
             None if self._evicted_tokens is None
-            else self._evicted_tokens.save(self._store, self._next_slots), [])
+            else self._evicted_tokens.save(self.store, self._next_slots), [])
         if self.budget is not None:
             self.policy.mark()
 
@@ -204,21 +204,21 @@ class KVCache:
             raise RuntimeError('the cache cannot go back: what there was is not known any more')
         for change in reversed(mark.changes):
             if change.evicted is not None and change.content is not None:
-                self._store.restore(change.evicted, change.content)
+                self.store.restore(change.evicted, change.content)
             if change.evicted is not None and change.token_ids is not None:
-                self._token_ids.scatter_(1, change.evicted, change.token_ids)
+                self.token_ids.scatter_(1, change.evicted, change.token_ids)
             if mark.token_ids is None:
-                self._token_ids.scatter_(1, change.written, -1)
+                self.token_ids.scatter_(1, change.written, -1)
         if mark.token_ids is not None:
-            self._token_ids = _with_free_slots(mark.token_ids, self._store.slots)
+            self.token_ids = _with_free_slots(mark.token_ids, self.store.slots)
         self.steps, self.tokens, self.evicted_last, self.evicted_total, self._gaps = mark.numbers
         if self._single:
             self._next_slots = mark.next_slots
         else:
             self._next_slots.copy_(mark.next_slots)
-        self._scores.kept = mark.kept
+        self.scores.kept = mark.kept
         if self._evicted_tokens is not None:
-            self._evicted_tokens.restore(self._store, self._token_ids, mark.evicted_tokens)
+            self._evicted_tokens.restore(self.store, self.token_ids, mark.evicted_tokens)
         if self.budget is not None:
             self.policy.rewind()
 
@@ -234,15 +234,15 @@ class KVCache:
             if self._mark is None or not self._mark.changes:
                 return []
             slots = torch.cat([change.written for change in self._mark.changes], dim=1)
-        numbers = self._store.side_data(slots)
+        numbers = self.store.side_data(slots)
         if self._range is not None:
             return [self._range.numbers(), *numbers]
-        return numbers or self._store.extremes(slots)
+        return numbers or self.store.extremes(slots)
 
     @property
     def max_magnitude(self) -> float:
         """Return above which size keys and values cannot be stored as they come."""
-        return self._store.max_magnitude
+        return self.store.max_magnitude
 
     def limit_tokens(self, tokens: int | None) -> None:
         """
@@ -263,13 +263,13 @@ class KVCache:
         self._moved = self._mark = None
         if self._evicted_tokens is not None:
             self._evicted_tokens.forget()
-        self._token_ids.fill_(-1)
-        self._scores.kept.fill_(1)
+        self.token_ids.fill_(-1)
+        self.scores.kept.fill_(1)
         self._next_slots.copy_(self._free_slots(0, 0))
         if self.budget is not None:
             self.policy.begin(
                 self.layout.layers, self.layout.heads * self.layout.head_dim, self.budget,
-                self._token_ids.device)
+                self.token_ids.device)
 
     def kept_token_ids(self) -> list[Tensor]:
         """
@@ -277,7 +277,7 @@ class KVCache:
 
         A token's id is step * tokens_per_step + its index in the step.
         """
-        return [ids[ids >= 0].sort().values for ids in self._token_ids.cpu()]
+        return [ids[ids >= 0].sort().values for ids in self.token_ids.cpu()]
 
     def visible_token_ids(self) -> list[Tensor]:
         """Return what a step that is not to be remembered would see, as `kept_token_ids` does."""
@@ -292,21 +292,21 @@ class KVCache:
     def health_numbers(self) -> Tensor:
         """Return what `CacheHealth.of` reads, [4] on the device, which is not waited for."""
         return health_numbers(
-            self._token_ids, self.layout.tokens_per_step, self.steps, self._scores.kept)
+            self.token_ids, self.layout.tokens_per_step, self.steps, self.scores.kept)
 
     @property
     def bytes_used(self) -> int:
         """Return the bytes of the tokens remembered, all layers, side data included."""
-        return self._store.bytes_used(self.tokens, self._token_ids)
+        return self.store.bytes_used(self.tokens, self.token_ids)
 
     @property
     def bytes_reserved(self) -> int:
         """Return the bytes allocated, scratch and bookkeeping included."""
-        own = (self._token_ids, self._offsets, self._next_slots)
+        own = (self.token_ids, self._offsets, self._next_slots)
         state = self.policy.nbytes if self.budget is not None else 0
         watch = sum(part.nbytes for part in (self._range, self._evicted_tokens)
                     if part is not None)
-        return (self._store.nbytes + self._scores.nbytes + state + watch
+        return (self.store.nbytes + self.scores.nbytes + state + watch
                 + sum(tensor.nbytes for tensor in own))
 
     def _check(self, tokens: int, *tensors: Tensor) -> None:
@@ -318,8 +318,8 @@ class KVCache:
 
     def _record_step(self, mark: Mark) -> None:
         """Note where a step's tokens go, and keep the identities there were at the mark."""
-        if mark.token_ids is self._token_ids:
-            self._token_ids = self._token_ids.clone()
+        if mark.token_ids is self.token_ids:
+            self.token_ids = self.token_ids.clone()
         # The slots of the first step are those of the mark.
         if self._single or not mark.changes:
             slots = self._next_slots if self._single else mark.next_slots
@@ -333,31 +333,31 @@ class KVCache:
             return
         for change in self._mark.changes:
             if change.evicted is not None and change.content is None:
-                change.content = self._store.save(change.evicted)
+                change.content = self.store.save(change.evicted)
 
     def _free_slots(self, used: int, count: int) -> Tensor:
         """Evict ``count`` of the first ``used`` slots; return where the next step goes."""
         layers, step = self.layout.layers, self.layout.tokens_per_step
         if count == 0:
             return (self._offsets + used).expand(layers, step).contiguous()
-        ids = self._token_ids[:, :used]
+        ids = self.token_ids[:, :used]
         forced_evictions = None
         if self.policy.evicts == 'tokens' and self.budget is not None and self.limit is not None:
             # Room for the next step, and for those that come before anything is evicted again.
             steps = 1 + -(-(self.budget - self.limit) // step)
-            forced_evictions = self._store.forced_evictions(
+            forced_evictions = self.store.forced_evictions(
                 ids, lambda: self.policy.protected(ids, self.steps), steps)
         evicted = self.policy.evicted(
-            self._scores.latest, ids, self.steps, count, forced_evictions, self._next_slots)
+            self.scores.latest, ids, self.steps, count, forced_evictions, self._next_slots)
         if self._mark is not None:
             change = self._mark.changes[-1]
             change.evicted = evicted
             if self._mark.token_ids is None:
-                change.token_ids = self._token_ids.gather(1, evicted)
+                change.token_ids = self.token_ids.gather(1, evicted)
         if self._evicted_tokens is not None and count <= step:
-            self._evicted_tokens.begin(self._token_ids, count)
-        self._token_ids.scatter_(1, evicted, -1)
-        self._scores.note_evicted(evicted)
+            self._evicted_tokens.begin(self.token_ids, count)
+        self.token_ids.scatter_(1, evicted, -1)
+        self.scores.note_evicted(evicted)
         if count > step:  # a lowered limit leaves more holes than the next step fills
             self._fill(evicted, used - count)
             self._gaps = 0
@@ -373,7 +373,7 @@ class KVCache:
 
         Returns from where to where. Gaps that lie behind, too, stay where they are.
         """
-        ids = self._token_ids[:, kept:kept + gaps.shape[1]]
+        ids = self.token_ids[:, kept:kept + gaps.shape[1]]
         sources = kept + (ids < 0).byte().argsort(dim=1, stable=True)  # the gaps come last
         moved = sources, gaps.sort(dim=1).values
         self._move(*moved)
@@ -381,16 +381,16 @@ class KVCache:
 
     def _move(self, sources: Tensor, targets: Tensor) -> None:
         """Move tokens to free slots, both [layers, n] int64."""
-        self._store.copy(sources, targets)
-        ids = self._token_ids.gather(1, sources)
-        self._token_ids.scatter_(1, sources, -1)
-        self._token_ids.scatter_(1, targets, ids)
+        self.store.copy(sources, targets)
+        ids = self.token_ids.gather(1, sources)
+        self.token_ids.scatter_(1, sources, -1)
+        self.token_ids.scatter_(1, targets, ids)
 
     def _grow(self) -> None:
-        slots = 2 * self._store.slots
-        self._store.grow(slots)
-        self._token_ids = _with_free_slots(self._token_ids, slots)
-        self._scores.grow(slots)
+        slots = 2 * self.store.slots
+        self.store.grow(slots)
+        self.token_ids = _with_free_slots(self.token_ids, slots)
+        self.scores.grow(slots)
 
 
 def _with_free_slots(token_ids: Tensor, slots: int) -> Tensor:

@@ -69,7 +69,7 @@ class PackedStore(ABC):
     def nbytes(self) -> int:
         """Return the bytes allocated, scratch included."""
         return (sum(tensor.nbytes for tensor in (*self._slotted.values(), *self._tables.values()))
-                + self._group.nbytes + self._scratch.nbytes)
+                + self._group.nbytes + self.scratch.nbytes)
 
     def bytes_used(self, tokens: int, token_ids: Tensor) -> int:
         """Return the bytes of the tokens remembered and of all the side data they need."""
@@ -140,7 +140,7 @@ class PackedStore(ABC):
         if step.persistent:  # otherwise nobody will look at it again
             self._insert(layer, step, key, value)
         out = torch.empty_like(query)
-        for heads, keys, values in self._decoded(layer, step.used):
+        for heads, keys, values in self.decoded(layer, step.used):
             keys.index_copy_(1, step.slots, key[heads].to(keys.dtype))
             values.index_copy_(1, step.slots, value[heads].to(values.dtype))
             if observe is not None:
@@ -179,12 +179,12 @@ class PackedStore(ABC):
     def _decode(self, layer: int, heads: slice, keys: Tensor, values: Tensor) -> None:
         """Write the floats of some heads' first slots to keys and values [heads, used, dim]."""
 
-    def _decoded(self, layer: int, used: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    def decoded(self, layer: int, used: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Yield heads, and their decoded keys and values [heads, used, head_dim] in scratch."""
-        at_once = self._scratch.shape[1]
+        at_once = self.scratch.shape[1]
         for start in range(0, self._layout.heads, at_once):
             heads = slice(start, min(start + at_once, self._layout.heads))
-            keys, values = self._scratch[:, :heads.stop - start, :used]
+            keys, values = self.scratch[:, :heads.stop - start, :used]
             self._decode(layer, heads, keys, values)
             yield heads, keys, values
 
@@ -199,5 +199,5 @@ class PackedStore(ABC):
         head_bytes = 2 * slots * layout.head_dim * self._dtype.itemsize
         room = SCRATCH_BYTES.get(self.device.type, SCRATCH_BYTES['cpu'])
         heads = max(1, min(layout.heads, room // head_bytes))
-        self._scratch = torch.zeros(
+        self.scratch = torch.zeros(
             2, heads, slots, layout.head_dim, dtype=self._dtype, device=self.device)

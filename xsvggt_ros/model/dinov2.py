@@ -63,7 +63,7 @@ class DinoVisionTransformer(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Return tokens [..., patches, dim], row by row, of normalised images [..., 3, H, W]."""
         rows, columns = (side // self.patch_size for side in image.shape[-2:])
-        special, positions = self._position_table(rows, columns)
+        special, positions = self.position_table(rows, columns)
         patches = self.patch_embed(image) + positions
         x = torch.cat([special.expand(*patches.shape[:-2], -1, -1), patches], dim=-2)
         x = residual_stream(x, self.blocks[0].attn.qkv.dtype)
@@ -71,7 +71,7 @@ class DinoVisionTransformer(nn.Module):
             x = block(x)
         return self.norm(x[..., self.special_tokens:, :])
 
-    def _position_table(self, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+    def position_table(self, rows: int, columns: int) -> tuple[Tensor, Tensor]:
         """
         Return special tokens [1 + registers, dim] and positions [patches, dim] for this grid.
 

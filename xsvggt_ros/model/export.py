@@ -57,9 +57,9 @@ def _with_fixed_positions(
     The table's cache cannot be traced, and the resampling should not be part of the graph.
     """
     with torch.no_grad():
-        positions = embed._position_table(height // embed.patch_size, width // embed.patch_size)
+        positions = embed.position_table(height // embed.patch_size, width // embed.patch_size)
     embed = copy(embed)
-    setattr(embed, '_position_table', lambda rows, columns: positions)  # noqa: B010
+    setattr(embed, 'position_table', lambda rows, columns: positions)  # noqa: B010
     return embed
 
 

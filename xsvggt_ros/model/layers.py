@@ -84,7 +84,7 @@ class Attention(nn.Module):
         self.q_norm = nn.LayerNorm(self.head_dim, eps=QK_EPS) if qk_norm else None
         self.k_norm = nn.LayerNorm(self.head_dim, eps=QK_EPS) if qk_norm else None
         self.fused: SplitQKV | None = None  # instead of `_split`, where there are norms
-        self._tables = TableCache()
+        self.table_cache = TableCache()
 
     def forward(self, x: Tensor, attend: Attend, rope: RotaryTable | None = None,
                 residual: Tensor | None = None) -> Tensor:
@@ -105,7 +105,7 @@ class Attention(nn.Module):
             return self.norms() + (rope or ())
         dtype = self._attention_dtype(self.qkv.dtype, len(rope[0]))
         key = *map(version, (*self.norm_weights(), *rope)), dtype
-        return self._tables.get(key, lambda: fold_norm_into_rope(self.norms(), rope, dtype))
+        return self.table_cache.get(key, lambda: fold_norm_into_rope(self.norms(), rope, dtype))
 
     def project_qkv(self, x: Tensor, *tables: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values [..., heads, tokens, head_dim] of x."""
@@ -172,7 +172,7 @@ class Attention(nn.Module):
 
         if torch.is_grad_enabled() or is_traced():
             return compute()
-        return self._tables.get(tuple(map(version, parts)), compute)
+        return self.table_cache.get(tuple(map(version, parts)), compute)
 
     def norm_weights(self) -> tuple[Tensor, ...]:
         """Return the weights of the queries' and the keys' norm, then the biases, if any."""

@@ -30,7 +30,7 @@ def test_errors_are_those_of_all_that_is_remembered(policy):
         before = probe.errors()
         assert all(0.03 < error < 0.1 for error in (*before.keys, *before.values))
     # Somebody writes over a layer's keys: that layer's error tells.
-    cache._store._slotted['key_scale'][1] *= 2
+    cache.store._slotted['key_scale'][1] *= 2
     after = probe.errors()
     assert after.keys[0] == before.keys[0] and after.keys[1] > 0.9
     assert after.values == before.values

@@ -23,14 +23,14 @@ def model(request):
 
 def remembered(cache):
     """Return all that a cache remembers, and all that decides what it will forget."""
-    ids = cache._token_ids
+    ids = cache.token_ids
     state = [ids[:, :cache.budget].clone() if cache.budget else ids[:, :cache.tokens].clone(),
-             cache._next_slots.clone(), cache._scores.kept.clone(),
+             cache._next_slots.clone(), cache.scores.kept.clone(),
              torch.tensor([cache.steps, cache.tokens, cache.evicted_last, cache.evicted_total])]
     for layer in range(len(ids)):
         slots = (ids[layer] >= 0).nonzero()[:, 0].expand(len(ids), -1)
-        for part in cache._store.save(slots):
-            if isinstance(cache._store, DenseStore):    # keys and values in one
+        for part in cache.store.save(slots):
+            if isinstance(cache.store, DenseStore):    # keys and values in one
                 part = part.transpose(0, 1)
             state.append(part[layer].clone())
     if getattr(cache.policy, '_frame', None) is not None:

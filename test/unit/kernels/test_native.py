@@ -298,7 +298,7 @@ def test_packed_tokens_are_the_same(library, plainly, heads, dim, special, quant
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
     for one, other in zip(ours.kept_token_ids(), theirs.kept_token_ids()):
         assert torch.equal(one, other)
-    stored, expected = ours._store, theirs._store
+    stored, expected = ours.store, theirs.store
     assert torch.equal(stored._group, expected._group)
     for name, tensor in (expected._slotted | expected._tables).items():
         assert torch.equal((stored._slotted | stored._tables)[name], tensor), name

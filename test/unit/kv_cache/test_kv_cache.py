@@ -81,9 +81,9 @@ def test_budget_holds_and_first_and_newest_frame_stay(policy, scheme, quantizati
 
 def test_memory_is_not_reallocated():
     cache = make_cache()
-    before = cache._store.keys.data_ptr(), cache._store.values.data_ptr()
+    before = cache.store.keys.data_ptr(), cache.store.values.data_ptr()
     consume(cache, 10)
-    assert (cache._store.keys.data_ptr(), cache._store.values.data_ptr()) == before
+    assert (cache.store.keys.data_ptr(), cache.store.values.data_ptr()) == before
 
 
 def test_budget_below_two_frames_keeps_exactly_two_frames():
@@ -195,13 +195,13 @@ def test_a_step_that_fails_leaves_the_memory_as_it_was():
 def test_reset_forgets_everything_and_keeps_the_memory():
     cache = make_cache()
     first = [out for *_, out in run(cache, 6)]
-    pointer = cache._store.keys.data_ptr()
+    pointer = cache.store.keys.data_ptr()
     cache.reset()
     assert (cache.tokens, cache.steps, cache.evicted_total) == (0, 0, 0)
     assert [len(ids) for ids in cache.kept_token_ids()] == [0, 0, 0]
     again = [out for *_, out in run(cache, 6)]
     torch.testing.assert_close(again, first, atol=0, rtol=0)
-    assert cache._store.keys.data_ptr() == pointer
+    assert cache.store.keys.data_ptr() == pointer
 
 
 def test_stored_in_half_precision_the_newest_frame_sees_itself_exactly():

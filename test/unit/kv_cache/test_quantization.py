@@ -61,7 +61,7 @@ def stored(scheme, bits, frames, tokens):
         cache.attend(0, key, key, value)
         cache.end_step()
     decoded = [(keys.clone(), values.clone())
-               for _, keys, values in cache._store._decoded(0, cache.tokens)]
+               for _, keys, values in cache.store.decoded(0, cache.tokens)]
     return cache, [torch.cat(parts).split(tokens, dim=1) for parts in zip(*decoded)]
 
 
@@ -86,8 +86,8 @@ def test_bits_per_value_all_included(scheme, tokens, limit):
     frames = [(gaussian(generator, tokens), gaussian(generator, tokens)) for _ in range(4)]
     cache, _ = stored(scheme, 4, frames, tokens)
     assert 8 * cache.bytes_used / (2 * HEADS * DIM * cache.tokens) <= limit
-    ids = cache._token_ids.clone()
-    assert cache._store.bytes_used(tokens, ids.masked_fill(ids >= tokens, -1)) == pytest.approx(
+    ids = cache.token_ids.clone()
+    assert cache.store.bytes_used(tokens, ids.masked_fill(ids >= tokens, -1)) == pytest.approx(
         cache.bytes_used / 4)
 
 
@@ -142,11 +142,11 @@ def make_cache(layout=LAYOUT, budget=150, dtype=torch.float32, **settings):
 
 def decoded_by_id(cache, layer=0):
     """Return {token id: (key, value)} as the cache would attend to them, bit for bit."""
-    ids = cache._token_ids[layer]
+    ids = cache.token_ids[layer]
     used = int((ids >= 0).nonzero().max()) + 1
     ids = ids[:used]
     tokens = {}
-    for heads, keys, values in cache._store._decoded(layer, used):
+    for heads, keys, values in cache.store.decoded(layer, used):
         for slot in range(used):
             if ids[slot] >= 0:
                 part = tokens.setdefault(ids[slot].item(), [])
@@ -191,9 +191,9 @@ def test_rows_never_run_out_of_rows(policy, scheme):
             cache.attend(i, q[i], k[i], v[i])
         cache.end_step()
         original |= {step * 133 + t: k[0, :, t].flatten() for t in range(133)}
-        rows = cache._store._rows_in_use(cache._token_ids >= 0)
+        rows = cache.store._rows_in_use(cache.token_ids >= 0)
         free = (rows == 0).sum(dim=1)
-        assert (free >= cache._store._rows_per_step).all(), step
+        assert (free >= cache.store._rows_per_step).all(), step
     decoded = decoded_by_id(cache)
     assert len(decoded) == 1500
     error = torch.stack([decoded[i][:64] - original[i] for i in decoded])
@@ -214,7 +214,7 @@ def test_heads_decoded_in_parts_give_the_same(monkeypatch):
     whole = make_cache()
     monkeypatch.setitem(store.SCRATCH_BYTES, 'cpu', 1)
     parts = make_cache()
-    assert parts._store._scratch.shape[1] == 1 < whole._store._scratch.shape[1]
+    assert parts.store.scratch.shape[1] == 1 < whole.store.scratch.shape[1]
     generator = torch.Generator().manual_seed(0)
     for _ in range(8):
         q, k, v = torch.randn(3, 2, 2, 40, 64, generator=generator)

@@ -110,10 +110,10 @@ def test_what_the_network_computes_inside_is_golden():
         if frame in (3, 7):
             break
     back = published_order(1, 64, 1).argsort()
-    ids = memory.tokens._token_ids[0]
+    ids = memory.tokens.token_ids[0]
     for frame in (0, 3):
         slots = [int((ids == 22 * frame + token).nonzero()) for token in range(22)]
-        own = memory.tokens._store.keys[:, :, slots][..., back].transpose(1, 2)
+        own = memory.tokens.store.keys[:, :, slots][..., back].transpose(1, 2)
         assert golden_data.excess(own, case.tensors[f'dbg/k_f{frame}']) < 1
 
 

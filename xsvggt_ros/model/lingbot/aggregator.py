@@ -31,7 +31,7 @@ class LingBotAggregator(Aggregator):
         self._block_tables = TableCache(limit=2)
         for block in self.global_blocks:
             # Their tables change with every frame: the norms' and the newest are enough.
-            block.attn._tables = TableCache(limit=2)
+            block.attn.table_cache = TableCache(limit=2)
             if config.time_rope:
                 reorder_pairs(block.attn)
 
