@@ -19,14 +19,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from training.clip_errors import errors, predict
 from training.clips import Clips, draw_clips, load_clips
 from training.curves import draw_curves
 from training.losses import losses, total
 from training.rooms import open_rooms, RANDOM_VIEWS, Rooms
 from xsvggt_ros.console.environment import device_name
 from xsvggt_ros.console.progress import ProgressBar
-from xsvggt_ros.geometry.metrics import depth_errors, position_errors, rotation_error
-from xsvggt_ros.geometry.se3 import invert_transform, pose_encoding_to_camera
 from xsvggt_ros.model.causal import predict_clips
 from xsvggt_ros.model.checkpoint import save_checkpoint
 from xsvggt_ros.model.config import ModelConfig
@@ -184,26 +183,13 @@ def initialize(model: StreamVGGT) -> None:
 
 
 @torch.no_grad()
-def validate(model: StreamVGGT, rooms: Rooms, device: torch.device,
-             frames: int = 32) -> dict[str, float]:
+def validate(model: StreamVGGT, rooms: Rooms, device: torch.device) -> dict[str, float]:
     """Return the errors over ways through rooms that were never trained on."""
     results = []
     for room in range(len(rooms)):
-        clips = load_clips(rooms, np.array([room]), RANDOM_VIEWS + np.arange(frames)[None])
-        with torch.autocast(device.type, torch.bfloat16):
-            predicted = predict_clips(model, clips.images.to(device), range(0, frames, 8))
-        height, width = clips.depth.shape[-2:]
-        camera_from_world, _ = pose_encoding_to_camera(predicted.poses[-1, 0].cpu().double(),
-                                                       height, width)
-        estimate = invert_transform(camera_from_world).numpy()
-        truth = invert_transform(clips.camera_from_first[0].double()).numpy()
-        depth = clips.depth[0, ::8].numpy()
-        abs_rel, delta, _ = depth_errors(predicted.depth[0].cpu().numpy(), depth, depth > 0)
-        _, ate_ratio = position_errors(estimate[:, :3, 3], truth[:, :3, 3])
-        results.append((abs_rel, delta, ate_ratio,
-                        rotation_error(estimate[:, :3, :3], truth[:, :3, :3])))
-    names = ('depth_abs_rel', 'depth_delta_1_25', 'ate_ratio', 'rotation_deg')
-    return {name: float(np.nanmean(values)) for name, values in zip(names, zip(*results))}
+        clips = load_clips(rooms, np.array([room]), RANDOM_VIEWS + np.arange(32)[None])
+        results.append(errors(clips, predict(model, clips, device, 8), 8)[0])
+    return {name: float(np.nanmean([one[name] for one in results])) for name in results[0]}
 
 
 def train(plan: Plan, config: ModelConfig, folder: Path, device: torch.device,

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from training import clip_errors
 from training.clips import Clips
 from training.wide_losses import SPREAD
 from training.wide_pool import FIRST_UNSEEN, height_of, is_old, render_room, Ring, save_textures
@@ -14,9 +15,7 @@ from xsvggt_ros.console.progress import ProgressBar
 from xsvggt_ros.evaluation.datasets.layouts import open_sequences
 from xsvggt_ros.evaluation.eval_streams import EvalStream, prepare
 from xsvggt_ros.evaluation.evaluation import EvalSetting, predict, Prediction, score
-from xsvggt_ros.geometry.metrics import depth_errors, position_errors, rotation_error
-from xsvggt_ros.geometry.se3 import invert_transform, pose_encoding_to_camera
-from xsvggt_ros.model.causal import ClipPrediction, predict_clips
+from xsvggt_ros.model.causal import ClipPrediction
 from xsvggt_ros.model.checkpoint import LoadedModel
 from xsvggt_ros.model.streamvggt import StreamVGGT
 
@@ -63,24 +62,15 @@ def _validate_clip(model: StreamVGGT, ring: Ring, slot: int,
                    device: torch.device) -> dict[str, float]:
     """Return the errors along one path."""
     clips, predicted = _predict_slot(model, ring, slot, device)
-    height, width = clips.depth.shape[-2:]
-    camera_from_world, _ = pose_encoding_to_camera(predicted.poses[-1, 0].cpu().double(), height,
-                                                   width)
-    estimate = invert_transform(camera_from_world).numpy()
-    truth = invert_transform(clips.camera_from_first[0].double()).numpy()
-    depth = clips.depth[0, ::_DENSE].numpy()
-    found = predicted.depth[0].cpu().numpy()
-    abs_rel, delta, scale = depth_errors(found, depth, depth > 0)
+    depth, found = clips.depth[0, ::_DENSE].numpy(), predicted.depth[0].cpu().numpy()
+    known, scale = clip_errors.errors(clips, predicted, _DENSE)
     # How large errors are beside what the confidence makes of them; 1 is right.
     off = np.abs(np.log(np.maximum(found * scale, 1e-6) / depth))
     expected = SPREAD / predicted.depth_confidence[0].cpu().numpy()
     field = predicted.poses[-1, 0, :, 8].cpu().numpy()
     true_field = float(clips.fields_of_view[0, 0, 1])
     focal = np.abs(np.tan(true_field / 2) / np.tan(np.clip(field, 0.05, 3.0) / 2) - 1)
-    return {'depth_abs_rel': abs_rel, 'depth_delta_1_25': delta,
-            'ate_ratio': position_errors(estimate[:, :3, 3], truth[:, :3, 3])[1],
-            'rotation_deg': rotation_error(estimate[:, :3, :3], truth[:, :3, :3]),
-            'focal_error': float(focal.mean()),
+    return {**known, 'focal_error': float(focal.mean()),
             'error_over_expected': float(off.mean() / expected.mean())}
 
 
@@ -88,8 +78,7 @@ def _predict_slot(model: StreamVGGT, ring: Ring, slot: int,
                   device: torch.device) -> tuple[Clips, ClipPrediction]:
     """Return the path in a slot and what the network says about it."""
     clips = ring.clips_of_slots(np.array([slot]), np.arange(_FRAMES)[None], 84)
-    with torch.autocast(device.type, torch.bfloat16):
-        return clips, predict_clips(model, clips.images.to(device), range(0, _FRAMES, _DENSE))
+    return clips, clip_errors.predict(model, clips, device, _DENSE)
 
 
 @torch.no_grad()
@@ -115,12 +104,9 @@ def predict_stream(model: StreamVGGT, stream: EvalStream, device: torch.device) 
 
 
 def validate_real(model: StreamVGGT, streams: Sequence[EvalStream], device: torch.device,
-                  frame_limit: int | None = None) -> dict[str, float]:
+                  ) -> dict[str, float]:
     """Return the errors on real streams, real_..., the cache forgetting nothing."""
-    rows = []
-    for stream in streams:
-        stream = stream.first(frame_limit) if frame_limit else stream
-        rows.append(score(predict_stream(model, stream, device), stream))
+    rows = [score(predict_stream(model, stream, device), stream) for stream in streams]
     results = {}
     for name in _SCORES:
         values = [value for value in (getattr(row, name) for row in rows) if value is not None]

@@ -13,13 +13,11 @@ from scipy.stats import chi2
 
 from xsvggt_ros.evaluation.eval_streams import EvalStream
 from xsvggt_ros.evaluation.evaluation import Prediction
-from xsvggt_ros.evaluation.tracking import first_camera
+from xsvggt_ros.evaluation.tracking import begin_odometry, tracked_frames
 from xsvggt_ros.geometry.similarity import align, scales
 from xsvggt_ros.trajectory.config import TrajectoryConfig
-from xsvggt_ros.trajectory.frame import Frame
 from xsvggt_ros.trajectory.local_map import WindowProblem
 from xsvggt_ros.trajectory.loop_closer import LoopCloser
-from xsvggt_ros.trajectory.odometry import Odometry
 from xsvggt_ros.trajectory.projection import inverse, rotation_vector
 from xsvggt_ros.trajectory.uncertainty import propagated
 
@@ -69,22 +67,15 @@ def run_odometry(predicted: Prediction, stream: EvalStream, mode: str,
     A window is ready one frame after its keyframe, and loops change the unit of later steps.
     Raises ToolError for a stream whose camera is not known though it should be.
     """
-    camera = first_camera(predicted, stream, focal_known)
-    confidences, model_from_source = predicted.confidences, stream.model_from_source
-    assert confidences is not None and model_from_source is not None   # prepared for tracking
-    height, width = stream.greys[0].shape
     config = TrajectoryConfig(optimize=mode == 'optimized')
-    odometry = Odometry(camera, (width, height), focal_known, config)
+    odometry = begin_odometry(predicted, stream, focal_known, config)
     closer = LoopCloser(config)
     asked: WindowProblem | None = None
     found = []
-    for index, grey in enumerate(stream.greys):
+    for index, frame in enumerate(tracked_frames(predicted, stream)):
         if asked is not None:
             odometry.apply(asked, asked.solve())
-        estimate = odometry.step(Frame(
-            grey, predicted.depths[index], confidences[index],
-            predicted.world_from_camera[index], model_from_source,
-            predicted.error_of(index)), adjust_now=False)
+        estimate = odometry.step(frame, adjust_now=False)
         found.append(estimate)
         asked = odometry.window_problem() if estimate.is_keyframe and index else None
         if estimate.is_keyframe and odometry.closes_loops:

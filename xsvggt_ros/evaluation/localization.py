@@ -21,20 +21,15 @@ from xsvggt_ros.console.environment import device_name, package_version
 from xsvggt_ros.console.errors import ToolError
 from xsvggt_ros.console.measurement import load_network, write_json
 from xsvggt_ros.console.tables import markdown_table
-from xsvggt_ros.evaluation import evaluation
-from xsvggt_ros.evaluation.eval_streams import EvalSource, EvalStream, prepare, WorldSource
-from xsvggt_ros.evaluation.evaluation import EvalSetting
-from xsvggt_ros.evaluation.tracking import first_camera
+from xsvggt_ros.evaluation.eval_streams import EvalSource, EvalStream, WorldSource
+from xsvggt_ros.evaluation.tracking import begin_odometry, predict_tracked, tracked_frames
 from xsvggt_ros.geometry import metrics
 from xsvggt_ros.geometry.similarity import apply_to_pose
-from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.trajectory.config import TrajectoryConfig
-from xsvggt_ros.trajectory.frame import Frame
 from xsvggt_ros.trajectory.history import History
 from xsvggt_ros.trajectory.landmark_file import ENDING, read_landmarks, write_landmarks
 from xsvggt_ros.trajectory.landmark_map import landmark_map, LandmarkMap
 from xsvggt_ros.trajectory.localizer import Localizer
-from xsvggt_ros.trajectory.odometry import Odometry
 from xsvggt_ros.world.path import draw_path
 from xsvggt_ros.world.synthetic_world import SPLITS
 
@@ -79,23 +74,14 @@ class _Run:
 
 def track(source: EvalSource, loaded: Any, landmarks: list[LandmarkMap]) -> list[_Run]:
     """Return a stream's run; one for each map that it is looked for in, or one without."""
-    stream = prepare(source, len(source), 1, loaded.config.img_size, loaded.config.patch_size,
-                     lambda: None, tracked=True)
-    cache = CacheConfig()
-    predicted = evaluation.predict(loaded, EvalSetting(cache.policy, cache.quantization), stream,
-                                   torch.device('cpu'), 'auto', lambda: None)
-    assert predicted.confidences is not None and stream.model_from_source is not None
-    height, width = stream.greys[0].shape
+    stream, predicted = predict_tracked(source, loaded)
     config = TrajectoryConfig()
-    odometry = Odometry(first_camera(predicted, stream, True), (width, height), True, config)
+    odometry = begin_odometry(predicted, stream, True, config)
     history = History(config)
     localizers = [Localizer(one, config) for one in landmarks]
     live: list[list[tuple[int, np.ndarray]]] = [[] for _ in localizers]
-    for index, grey in enumerate(stream.greys):
-        estimate = odometry.step(Frame(
-            grey, predicted.depths[index], predicted.confidences[index],
-            predicted.world_from_camera[index], stream.model_from_source,
-            predicted.error_of(index)))
+    for index, frame in enumerate(tracked_frames(predicted, stream)):
+        estimate = odometry.step(frame)
         history.add(estimate, odometry)
         for localizer, poses in zip(localizers, live):
             if estimate.is_keyframe:

@@ -1,13 +1,17 @@
 """The trajectory of a stream by tracks and adjustment, on what a network said about it."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 import time
 
 import numpy as np
+import torch
 
 from xsvggt_ros.console.errors import ToolError
-from xsvggt_ros.evaluation.eval_streams import EvalStream
-from xsvggt_ros.evaluation.evaluation import Prediction
+from xsvggt_ros.evaluation.eval_streams import EvalSource, EvalStream, prepare
+from xsvggt_ros.evaluation.evaluation import EvalSetting, predict, Prediction
+from xsvggt_ros.kv_cache.config import CacheConfig
+from xsvggt_ros.model.checkpoint import LoadedModel
 from xsvggt_ros.trajectory.config import TrajectoryConfig
 from xsvggt_ros.trajectory.frame import Frame
 from xsvggt_ros.trajectory.history import History
@@ -23,24 +27,17 @@ def track(predicted: Prediction, stream: EvalStream, mode: str,
     Without a known focal length it begins with the network's of the first frame. Raises
     ToolError for a stream whose camera is not known though it should be.
     """
-    model_from_source, confidences = stream.model_from_source, predicted.confidences
-    assert model_from_source is not None and confidences is not None   # prepared for tracking
-    camera = first_camera(predicted, stream, focal_known)
-    height, width = stream.greys[0].shape
     config = TrajectoryConfig(optimize=mode == 'optimized', correct_depth=correct_depth)
-    odometry = Odometry(camera, (width, height), focal_known, config)
+    odometry = begin_odometry(predicted, stream, focal_known, config)
     history, seconds, live_cameras = History(config), predicted.seconds.copy(), []
     depths = np.empty_like(predicted.depths)
-    for index, grey in enumerate(stream.greys):
+    for index, frame in enumerate(tracked_frames(predicted, stream)):
         start = time.perf_counter()
-        frame = Frame(grey, predicted.depths[index], confidences[index],
-                      predicted.world_from_camera[index], model_from_source,
-                      predicted.error_of(index))
         estimate = odometry.step(frame)
         depths[index] = frame.depth * odometry.depth_factors(frame)
         history.add(estimate, odometry)
         seconds[index] += time.perf_counter() - start
-        live_cameras.append(model_from_source @ odometry.camera)
+        live_cameras.append(frame.depth_from_image @ odometry.camera)
     history.finish(odometry)
     live = replace(predicted, depths=depths, world_from_camera=np.array(history.live),
                    intrinsics=np.array(live_cameras), seconds=seconds)
@@ -50,11 +47,32 @@ def track(predicted: Prediction, stream: EvalStream, mode: str,
     return final, live
 
 
-def first_camera(predicted: Prediction, stream: EvalStream, focal_known: bool) -> np.ndarray:
-    """
-    Return the camera matrix [3, 3] of the tracked pictures with which a trajectory begins.
+def predict_tracked(source: EvalSource, loaded: LoadedModel) -> tuple[EvalStream, Prediction]:
+    """Return all of a stream, to be tracked, and what the network says of it; raise ToolError."""
+    stream = prepare(source, len(source), 1, loaded.config.img_size, loaded.config.patch_size,
+                     lambda: None, tracked=True)
+    cache = CacheConfig()
+    return stream, predict(loaded, EvalSetting(cache.policy, cache.quantization), stream,
+                           torch.device('cpu'), 'auto', lambda: None)
 
-    The true one, or the network's of the first frame. Raises ToolError where it is not known.
+
+def tracked_frames(predicted: Prediction, stream: EvalStream) -> Iterator[Frame]:
+    """Return what an odometry is given of each frame."""
+    model_from_source, confidences = stream.model_from_source, predicted.confidences
+    assert model_from_source is not None and confidences is not None   # prepared for tracking
+    for index, grey in enumerate(stream.greys):
+        yield Frame(grey, predicted.depths[index], confidences[index],
+                    predicted.world_from_camera[index], model_from_source,
+                    predicted.error_of(index))
+
+
+def begin_odometry(predicted: Prediction, stream: EvalStream, focal_known: bool,
+                   config: TrajectoryConfig) -> Odometry:
+    """
+    Return an odometry before a stream's first frame.
+
+    It begins with the true camera, or the network's of the first frame. Raises ToolError where
+    that is not known.
     """
     model_from_source = stream.model_from_source
     assert model_from_source is not None   # prepared for tracking
@@ -62,4 +80,5 @@ def first_camera(predicted: Prediction, stream: EvalStream, focal_known: bool) -
         stream.intrinsics[0] if focal_known else predicted.intrinsics[0].astype(np.float64))
     if not np.isfinite(camera).all():
         raise ToolError(f'{stream.name}: its focal length is not known; add --focal unknown')
-    return camera
+    height, width = stream.greys[0].shape
+    return Odometry(camera, (width, height), focal_known, config)

@@ -23,12 +23,10 @@ from xsvggt_ros.console.environment import device_name, package_version
 from xsvggt_ros.console.errors import ChoiceError
 from xsvggt_ros.console.measurement import load_network, write_json
 from xsvggt_ros.console.tables import markdown_table
-from xsvggt_ros.evaluation import evaluation
 from xsvggt_ros.evaluation.consistency import consistency, least_eigenvalue, run_odometry
 from xsvggt_ros.evaluation.datasets.layouts import open_sequences
-from xsvggt_ros.evaluation.eval_streams import EvalSource, prepare, world_sources
-from xsvggt_ros.evaluation.evaluation import EvalSetting
-from xsvggt_ros.kv_cache.config import CacheConfig
+from xsvggt_ros.evaluation.eval_streams import EvalSource, world_sources
+from xsvggt_ros.evaluation.tracking import predict_tracked
 from xsvggt_ros.world.synthetic_world import SPLITS
 
 SECONDS = (1.0, 5.0)
@@ -42,11 +40,7 @@ _SHOWN = (('in the 95 % ellipse', 'coverage', '.3f'), ('error^2 / predicted', 'n
 def measure(source: EvalSource, loaded: Any, rate: float, mode: str, focal_known: bool,
             seconds: Sequence[float] = SECONDS) -> dict[str, Any]:
     """Return a stream's figures: of each time, as `Consistency` has them; raise ToolError."""
-    stream = prepare(source, len(source), 1, loaded.config.img_size, loaded.config.patch_size,
-                     lambda: None, tracked=True)
-    cache = CacheConfig()
-    predicted = evaluation.predict(loaded, EvalSetting(cache.policy, cache.quantization), stream,
-                                   torch.device('cpu'), 'auto', lambda: None)
+    stream, predicted = predict_tracked(source, loaded)
     run = run_odometry(predicted, stream, mode, focal_known)
     least = least_eigenvalue(run)
     found = {f'{time:g} s': consistency(run, stream.world_from_camera, max(1, round(time * rate)))

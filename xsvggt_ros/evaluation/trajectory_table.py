@@ -24,11 +24,10 @@ from xsvggt_ros.console.measurement import load_network, write_json
 from xsvggt_ros.console.tables import markdown_table
 from xsvggt_ros.evaluation import evaluation
 from xsvggt_ros.evaluation.datasets.layouts import open_sequences
-from xsvggt_ros.evaluation.eval_streams import EvalSource, prepare, world_sources
-from xsvggt_ros.evaluation.evaluation import EvalSetting, Scores
+from xsvggt_ros.evaluation.eval_streams import EvalSource, world_sources
+from xsvggt_ros.evaluation.evaluation import Scores
 from xsvggt_ros.evaluation.hard_streams import HardSource, STREAMS
-from xsvggt_ros.evaluation.tracking import track
-from xsvggt_ros.kv_cache.config import CacheConfig
+from xsvggt_ros.evaluation.tracking import predict_tracked, track
 from xsvggt_ros.world.synthetic_world import SPLITS
 
 SETS = ('rooms', 'loops', 'long', 'hard')
@@ -77,13 +76,8 @@ def groups(sets: list[str], data: Path | None, streams: int | None) -> Iterator[
 def measure(group: Group, loaded: Any) -> list[dict[str, Any]]:
     """Return a row for each trajectory of a group: the mean over its streams, and each."""
     scores: dict[str, list[Scores]] = {}
-    cache = CacheConfig()
-    setting = EvalSetting(cache.policy, cache.quantization)
     for source in group.sources:
-        stream = prepare(source, len(source), 1, loaded.config.img_size,
-                         loaded.config.patch_size, lambda: None, tracked=True)
-        predicted = evaluation.predict(loaded, setting, stream, torch.device('cpu'), 'auto',
-                                       lambda: None)
+        stream, predicted = predict_tracked(source, loaded)
         scores.setdefault('network', []).append(evaluation.score(predicted, stream))
         for name, mode, known in RUNS:
             for when, run in zip(('final', 'live'), track(predicted, stream, mode, known)):

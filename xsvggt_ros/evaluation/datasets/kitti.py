@@ -23,17 +23,13 @@ class Kitti(DatasetSequence):
 
     def __init__(self, folder: Path) -> None:
         """Open a folder like sequences/00."""
-        super().__init__(folder, sorted((folder / 'image_2').glob('*.png')))
+        super().__init__(folder)
+        self._pictures = sorted((folder / 'image_2').glob('*.png'))
         self.name = f'KITTI {folder.name}'
         self._poses_file = folder.parent.parent / 'poses' / f'{folder.name}.txt'
         check_truth(self._poses_file)
         self._poses = [row.numbers(12) for row in rows(self._poses_file, 'twelve numbers')]
         self._camera, self._cam0_from_cam2 = _read_projection(folder / 'calib.txt')
-
-    @classmethod
-    def open(cls, folder: Path) -> 'Kitti':
-        """Return the sequence in `folder`."""
-        return cls(folder)
 
     @classmethod
     def fits(cls, folder: Path) -> bool:

@@ -80,7 +80,7 @@ def _open_those_with_poses(
     recordings, missing = [], []
     for kind, place in sequences:
         try:
-            recordings.append(kind.open(place))
+            recordings.append(kind(place))
         except NoTruthError as error:
             missing.append(error)
     if not recordings:

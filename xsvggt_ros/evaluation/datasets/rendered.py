@@ -32,7 +32,8 @@ class Rendered(DatasetSequence):
                                 'name it by its time as the poses are')
         if not pictures:
             raise ToolError(f'{folder / "images"}: holds no .png pictures')
-        super().__init__(folder, sorted(pictures, key=lambda picture: int(picture.stem)))
+        super().__init__(folder)
+        self._pictures = sorted(pictures, key=lambda picture: int(picture.stem))
         check_truth(folder / POSES)
         try:
             self._poses = {pose.stamp_ns: pose.matrix() for pose in read_tum(folder / POSES)}
@@ -42,11 +43,6 @@ class Rendered(DatasetSequence):
         if self._calibration.camera().needs_rectification:
             raise ToolError(f'{folder / CALIBRATION}: its lens is distorted; rectify the '
                             'pictures, and give the calibration of the rectified ones')
-
-    @classmethod
-    def open(cls, folder: Path) -> 'Rendered':
-        """Return the sequence in `folder`."""
-        return cls(folder)
 
     @classmethod
     def fits(cls, folder: Path) -> bool:

@@ -37,17 +37,12 @@ class DatasetSequence(ABC):
     """
 
     looks_like: ClassVar[str]   # what a person sees in the folder
+    _pictures: list[Path]       # in the order of time
 
-    def __init__(self, folder: Path, pictures: list[Path]) -> None:
-        """Take the pictures of a sequence, in the order of time."""
+    def __init__(self, folder: Path) -> None:
+        """Open the sequence in `folder`; raise ToolError, NoTruthError if it has no poses."""
         self.folder = folder
         self.name = folder.name
-        self._pictures = pictures
-
-    @classmethod
-    @abstractmethod
-    def open(cls, folder: Path) -> 'DatasetSequence':
-        """Return the sequence in `folder`; raise ToolError, NoTruthError if it has no poses."""
 
     @classmethod
     @abstractmethod

@@ -25,18 +25,14 @@ class SevenScenes(RgbdSequence):
 
     def __init__(self, folder: Path) -> None:
         """Open a folder like seq-01."""
-        super().__init__(folder, sorted(folder.glob('frame-*' + self._SUFFIX)))
+        super().__init__(folder)
+        self._pictures = sorted(folder.glob('frame-*' + self._SUFFIX))
         self.name = f'{folder.parent.name}/{folder.name}'
         check_truth(self._beside(0, '.pose.txt'))
         registered = self._beside(0, '.depth.proj.png').is_file()
         self._depth_suffix = '.depth.proj.png' if registered else '.depth.png'
         focal = 525.0 if registered else 585.0
         self._camera = camera_matrix(focal, focal, 320.0, 240.0)
-
-    @classmethod
-    def open(cls, folder: Path) -> 'SevenScenes':
-        """Return the sequence in `folder`."""
-        return cls(folder)
 
     @classmethod
     def fits(cls, folder: Path) -> bool:

@@ -48,10 +48,10 @@ class Tum(RgbdSequence):
 
     def __init__(self, folder: Path) -> None:
         """Open a folder like rgbd_dataset_freiburg1_desk."""
-        stamps, pictures = _read_list(folder / 'rgb.txt')
-        if not pictures:
+        super().__init__(folder)
+        stamps, self._pictures = _read_list(folder / 'rgb.txt')
+        if not self._pictures:
             raise ToolError(f'{folder / "rgb.txt"}: lists no pictures; unpack it again')
-        super().__init__(folder, pictures)
         check_truth(folder / 'groundtruth.txt')
         self._camera = camera_matrix(*self._published_camera())
         depth_stamps, self._depths = _read_list(folder / 'depth.txt', only_existing=True)
@@ -65,11 +65,6 @@ class Tum(RgbdSequence):
         if self._poses and not any(near is not None for near in self._pose_of):
             raise NoTruthError(_no_match(folder / 'groundtruth.txt', 'pose', stamps, pose_stamps)
                                + '; take pictures and poses of one recording and one clock')
-
-    @classmethod
-    def open(cls, folder: Path) -> 'Tum':
-        """Return the sequence in `folder`."""
-        return cls(folder)
 
     @classmethod
     def fits(cls, folder: Path) -> bool:
