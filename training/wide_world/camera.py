@@ -154,13 +154,13 @@ class _Waves:
 
 
 def _free_place(rng: np.random.Generator, scene: Scene, heights: tuple[float, float],
-                margin: float = 0.4) -> np.ndarray:
+                ) -> np.ndarray:
     """Return a place [3] in the room that is probably free."""
     low, high = scene.room.outline.min(axis=0), scene.room.outline.max(axis=0)
     place = rng.uniform(low, high)
     for _ in range(20):
         away = np.hypot(*(scene.taken[:, :2] - place).T) - scene.taken[:, 2]
-        if scene.room.contains(place, margin) and (away > 0.1).all():
+        if scene.room.contains(place, 0.4) and (away > 0.1).all():
             break
         place = rng.uniform(low, high)
     return np.array([*place, rng.uniform(*heights)])

@@ -14,6 +14,7 @@ from training.wide_world.textures import LEVEL_OFFSETS, LEVELS, SIDE, TEXELS
 
 _OFFSETS = LEVEL_OFFSETS
 _OPTIONS: dict[str, Any] = {'cache': True, 'nogil': True, 'fastmath': True}
+_PART = {**_OPTIONS, 'inline': 'always'}   # of a longer one, and as quick as within it
 
 
 @njit(**_OPTIONS)
@@ -109,6 +110,47 @@ def find_edges(patch, depth, plane, material, flat):
     return count
 
 
+@njit(**_PART)
+def _between(x, y):
+    """Return the weights of four neighbours at x, y of the way from the first: 00, 01, 10, 11."""
+    return (1 - y) * (1 - x), (1 - y) * x, y * (1 - x), y * x
+
+
+@njit(**_PART)
+def _light_near(s, t, start, shape):
+    """Return the first of four points of a patch's grid of light around s, t, and weights."""
+    gs, gt = s * (shape[0] - 1), t * (shape[1] - 1)
+    ks, kt = min(int(gs), shape[0] - 2), min(int(gt), shape[1] - 2)
+    return start + ks * shape[1] + kt, _between(gt - kt, gs - ks)
+
+
+@njit(**_PART)
+def _texels_near(u, v, spread, texture):
+    """Return four texels around u, v, and weights; spread: of a pixel, in the finest texels."""
+    level = 0      # whose texels are about as large as the pixel
+    while level < LEVELS - 1 and spread > 1.5:
+        spread *= 0.5
+        level += 1
+    side = SIDE >> level
+    base = texture * TEXELS + _OFFSETS[level]
+    tu, tv = u * side - 0.5, v * side - 0.5
+    cu, cv = math.floor(tu), math.floor(tv)
+    iu, iv = int(cu) & (side - 1), int(cv) & (side - 1)
+    ju, jv = (iu + 1) & (side - 1), (iv + 1) & (side - 1)
+    above, below = base + iv * side, base + jv * side
+    return (above + iu, above + ju, below + iu, below + ju), _between(tu - cu, tv - cv)
+
+
+@njit(**_PART)
+def _mirrored(place, view, plane, cos, lamp):
+    """Return a lamp's mirror image, wide and weak, at a place; view: unit direction to it."""
+    x, y, z = lamp[0] - place[0], lamp[1] - place[1], lamp[2] - place[2]
+    far = math.sqrt(x * x + y * y + z * z) + 1e-6
+    toward = ((view[0] - 2 * cos * plane[0]) * x + (view[1] - 2 * cos * plane[1]) * y
+              + (view[2] - 2 * cos * plane[2]) * z) / far
+    return lamp[3] * toward ** 24 if toward > 0.0 else 0.0
+
+
 @njit(**_OPTIONS)
 def shade(frame, row, patch, depth, direction, origin, corner, axes, plane, mapping, material,
           light, light_start, light_shape, look, texture, texels, means, lamp, pixel, out):
@@ -137,51 +179,23 @@ def shade(frame, row, patch, depth, direction, origin, corner, axes, plane, mapp
         s, t = min(max(s, 0.0), 1.0), min(max(t, 0.0), 1.0)
         m = mapping[p]
         u, v = m[0] + s * m[1] + t * m[2], m[3] + s * m[4] + t * m[5]
-        # The light, between the four nearest points of the patch's grid.
-        ns, nt = light_shape[p, 0], light_shape[p, 1]
-        gs, gt = s * (ns - 1), t * (nt - 1)
-        ks, kt = min(int(gs), ns - 2), min(int(gt), nt - 2)
-        gs, gt = gs - ks, gt - kt
-        at = light_start[p] + ks * nt + kt
-        w00, w01, w10, w11 = (1 - gs) * (1 - gt), (1 - gs) * gt, gs * (1 - gt), gs * gt
-        # The texture: the level whose texels are about as large as the pixel.
-        k = material[p]
+        at, w = _light_near(s, t, light_start[p], light_shape[p])
+        k, nt = material[p], light_shape[p, 1]
         norm = math.sqrt(dx * dx + dy * dy + dz * dz)
         cos = (plane[p, 0] * dx + plane[p, 1] * dy + plane[p, 2] * dz) / norm
-        spread = z * pixel * SIDE * mapping[p, 6] / math.sqrt(max(abs(cos), 0.05))
-        level = 0
-        while level < LEVELS - 1 and spread > 1.5:
-            spread *= 0.5
-            level += 1
-        side = SIDE >> level
-        base = texture[k] * TEXELS + _OFFSETS[level]
-        tu, tv = u * side - 0.5, v * side - 0.5
-        cu, cv = math.floor(tu), math.floor(tv)
-        fu, fv = tu - cu, tv - cv
-        iu, iv = int(cu) & (side - 1), int(cv) & (side - 1)
-        ju, jv = (iu + 1) & (side - 1), (iv + 1) & (side - 1)
-        t00, t01 = base + iv * side + iu, base + iv * side + ju
-        t10, t11 = base + jv * side + iu, base + jv * side + ju
-        b00, b01, b10, b11 = (1 - fv) * (1 - fu), (1 - fv) * fu, fv * (1 - fu), fv * fu
-        # A lamp's mirror image, wide and weak.
+        spread = z * pixel * SIDE * m[6] / math.sqrt(max(abs(cos), 0.05))
+        near, b = _texels_near(u, v, spread, texture[k])
         shine = 0.0
-        gloss = look[k, 4]
-        if gloss > 0.01:
-            rx = dx / norm - 2 * cos * plane[p, 0]
-            ry = dy / norm - 2 * cos * plane[p, 1]
-            rz = dz / norm - 2 * cos * plane[p, 2]
-            lx, ly, lz = lamp[0] - px, lamp[1] - py, lamp[2] - pz
-            far = math.sqrt(lx * lx + ly * ly + lz * lz) + 1e-6
-            toward = (rx * lx + ry * ly + rz * lz) / far
-            if toward > 0.0:
-                shine = gloss * lamp[3] * toward ** 24
+        if look[k, 4] > 0.01:
+            shine = look[k, 4] * _mirrored((px, py, pz), (dx / norm, dy / norm, dz / norm),
+                                           plane[p], cos, lamp)
         for c in range(3):
-            texel = (b00 * texels[t00, c] + b01 * texels[t01, c] + b10 * texels[t10, c]
-                     + b11 * texels[t11, c])
+            texel = (b[0] * texels[near[0], c] + b[1] * texels[near[1], c]
+                     + b[2] * texels[near[2], c] + b[3] * texels[near[3], c])
             mean = means[texture[k], c]
             albedo = look[k, 1 + c] * (mean + look[k, 0] * (texel - mean)) * (1.0 / 255.0)
-            bright = (w00 * light[at, c] + w01 * light[at + 1, c] + w10 * light[at + nt, c]
-                      + w11 * light[at + nt + 1, c])
+            bright = (w[0] * light[at, c] + w[1] * light[at + 1, c] + w[2] * light[at + nt, c]
+                      + w[3] * light[at + nt + 1, c])
             out[i, c] = albedo * bright + look[k, 5] * (0.4 + albedo) + shine * bright
 
 

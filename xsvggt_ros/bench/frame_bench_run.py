@@ -28,6 +28,12 @@ from xsvggt_ros.model.checkpoint import CheckpointError, load_model, LoadedModel
 from xsvggt_ros.model.weight_quantization import check_weights, quantise_weights, weight_bytes
 
 SIZES = {'small': ('small', (112, 84)), 'full': ('random', (224, 168))}  # checkpoint, image
+# Settings that are written with what was measured, and the options they are from.
+_SETTINGS = {
+    'policy': 'policy', 'quantization': 'quantization', 'max_tokens': 'max_tokens',
+    'camera_max_tokens': 'camera_tokens', 'camera_iterations': 'camera_iterations',
+    'keyframe_stride': 'keyframe_stride', 'first_frames': 'first_frames',
+    'tracking_size': 'tracking_size', 'points': 'points', 'filled': 'fill'}
 
 
 def run_bench(options: argparse.Namespace) -> None:
@@ -40,20 +46,8 @@ def run_bench(options: argparse.Namespace) -> None:
         raise ToolError(f'--keyframe-stride {options.keyframe_stride}: only {last - first} frames '
                         'are measured; raise --frames')
     device = choose_device(options.device)
-    checkpoint, (width, height) = SIZES[options.size]
-    width, height = options.image or (width, height)
-    try:
-        size = options.size if options.checkpoint is None else 'auto'
-        # What is compared takes floats.
-        stored = 'float' if options.compare else options.weights
-        loaded = load_model(options.checkpoint or checkpoint, size, device, weights=stored,
-                            precision=None if options.compare else options.dtype)
-        check_weights(options.weights, device)
-        warn_missing_kernels(device)
-    except (CheckpointError, RuntimeError) as error:
-        raise ToolError(str(error)) from error
-    except ValueError as error:
-        raise ToolError(f'--{error}') from error
+    width, height = options.image or SIZES[options.size][1]
+    loaded = _load(options, device)
     patch = loaded.config.patch_size
     if width % patch or height % patch:
         raise ToolError(f'--image: both sides must be multiples of {patch}, got {width}x{height}')
@@ -68,22 +62,31 @@ def run_bench(options: argparse.Namespace) -> None:
         frame_bench.Keyframes(engine, options.keyframe_stride), *compared]
     images = frame_bench.pictures(height, width)
     content = _measure(runs, engine, loaded, images, options, device)
-    settings = {'size': options.size, 'model': loaded.description, 'image': f'{width}x{height}',
-                'frames': options.frames, **precision, 'weights': options.weights,
-                'weight_bytes': weight_bytes(loaded.model), 'policy': options.policy,
-                'quantization': options.quantization, 'max_tokens': options.max_tokens,
-                'camera_max_tokens': options.camera_tokens,
-                'camera_iterations': options.camera_iterations,
-                'keyframe_stride': options.keyframe_stride,
-                'first_frames': options.first_frames,
-                'tracking_size': options.tracking_size, 'points': options.points,
-                'filled': options.fill}
-    content = {'version': package_version(), **settings, **content,
-               **engine.acceleration(),
-               'hardware': frame_bench.hardware(device)}
+    content = {'version': package_version(), 'size': options.size, 'model': loaded.description,
+               'image': f'{width}x{height}', 'frames': options.frames, **precision,
+               'weights': options.weights, 'weight_bytes': weight_bytes(loaded.model),
+               **{name: getattr(options, option) for name, option in _SETTINGS.items()},
+               **content, **engine.acceleration(), 'hardware': frame_bench.hardware(device)}
     print(_table(content), flush=True)
     if options.json is not None:
         write_json(options.json, content)
+
+
+def _load(options: argparse.Namespace, device: torch.device) -> LoadedModel:
+    """Return the network that the options name; raise ToolError."""
+    # What is compared takes floats.
+    stored = 'float' if options.compare else options.weights
+    try:
+        loaded = load_model(options.checkpoint or SIZES[options.size][0],
+                            options.size if options.checkpoint is None else 'auto', device,
+                            weights=stored, precision=None if options.compare else options.dtype)
+        check_weights(options.weights, device)
+        warn_missing_kernels(device)
+    except (CheckpointError, RuntimeError) as error:
+        raise ToolError(str(error)) from error
+    except ValueError as error:
+        raise ToolError(f'--{error}') from error
+    return loaded
 
 
 def _engine(

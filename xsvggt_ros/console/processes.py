@@ -1,6 +1,6 @@
 """Starting, watching and ending the processes of a demo, and how a tool ends on Ctrl-C."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 import os
 from pathlib import Path
@@ -84,8 +84,7 @@ class ChildProcess:
     ends, so that nothing is interrupted twice.
     """
 
-    def __init__(self, name: str, module: str, arguments: list[str], log: Path,
-                 environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, name: str, module: str, arguments: list[str], log: Path) -> None:
         """Start `python -m module arguments...`, writing stdout and stderr to `log`."""
         self.name = name
         self.log = log
@@ -95,7 +94,7 @@ class ChildProcess:
         with open(log, 'wb') as output:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                env={**os.environ, **(environment or {})}, start_new_session=True)
+                start_new_session=True)
 
     @property
     def exit_code(self) -> int | None:

@@ -16,9 +16,9 @@ _FLU_FROM_OPTICAL = ((0.0, 0.0, 1.0), (-1.0, 0.0, 0.0), (0.0, -1.0, 0.0))
 MIN_FIELD_OF_VIEW = 1e-3  # rad; the network may predict 0, which would be an infinite focal length
 
 
-def flu_from_optical(dtype: torch.dtype = torch.float64) -> Tensor:
+def flu_from_optical() -> Tensor:
     """Return the rotation from an optical frame's axes to forward-left-up axes, [3, 3]."""
-    return torch.tensor(_FLU_FROM_OPTICAL, dtype=dtype)
+    return torch.tensor(_FLU_FROM_OPTICAL, dtype=torch.float64)
 
 
 def quaternion_to_matrix(quaternion: Tensor) -> Tensor:

@@ -97,9 +97,9 @@ def fit_error_table(confidence: np.ndarray, error: np.ndarray, entries: int = 20
 
 
 def calibration(expected: np.ndarray, error: np.ndarray,
-                shares: int = 10) -> list[tuple[float, float]]:
-    """Return the median expected and true error in each of `shares` equal shares of depths."""
+                ) -> list[tuple[float, float]]:
+    """Return the median expected and true error in each of ten equal shares of depths."""
     order = np.argsort(expected.ravel(), kind='stable')
     expected, error = expected.ravel()[order], error.ravel()[order]
     return [(float(np.median(expected[part])), float(np.median(error[part])))
-            for part in np.array_split(np.arange(len(order)), shares) if len(part)]
+            for part in np.array_split(np.arange(len(order)), 10) if len(part)]

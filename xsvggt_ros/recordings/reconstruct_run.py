@@ -67,14 +67,9 @@ def run_reconstruct(options: argparse.Namespace) -> None:
     loaded, engine = _load(options)
     print(f'weights: {loaded.description}', flush=True)
     recording = Recording(model=loaded.description, random_weights=loaded.random_weights)
-    tracked = None
-    if options.trajectory != 'network':
-        tracked = TrackedFrames(options.trajectory, options.depth_correction == 'auto',
-                                landmarks=landmarks)
-    viewer = None
-    if options.viewer:
-        viewer = LiveViewer(report.source)
-        print(f'viewer: {viewer.address}', flush=True)
+    tracked = None if options.trajectory == 'network' else TrackedFrames(
+        options.trajectory, options.depth_correction == 'auto', landmarks=landmarks)
+    viewer = _open_viewer(report.source) if options.viewer else None
     run = Pipeline(engine, source, recording, exports, metres, tracked,
                    None if viewer is None else viewer.show)
     settings = _settings(options)
@@ -94,19 +89,31 @@ def run_reconstruct(options: argparse.Namespace) -> None:
     except (KeyboardInterrupt, ToolError) as error:
         ignore_signals()
         ahead.stop()
-        resumes = isinstance(error, KeyboardInterrupt) and _save_state(
-            run, settings, options.out)
-        print('\ninterrupted' if isinstance(error, KeyboardInterrupt) else '\nended by an error')
         report.complete = False
-        with suppress(ToolError):   # the first one is told
-            run.finish()
-        _save_so_far(run, report, options.out)
-        if resumes:
-            print('the same command with --resume goes on from here', flush=True)
+        _end_early(run, report, options.out,
+                   settings if isinstance(error, KeyboardInterrupt) else None)
         raise
     forget_state(options.out)
     if viewer is not None:
         viewer.finish(recording)
+
+
+def _open_viewer(source: str) -> LiveViewer:
+    viewer = LiveViewer(source)
+    print(f'viewer: {viewer.address}', flush=True)
+    return viewer
+
+
+def _end_early(run: Pipeline, report: RunReport, folder: Path,
+               settings: dict[str, Any] | None) -> None:
+    """Write what there is; settings: of a run that was interrupted, which may go on from here."""
+    resumes = settings is not None and _save_state(run, settings, folder)
+    print('\nended by an error' if settings is None else '\ninterrupted')
+    with suppress(ToolError):   # the first one is told
+        run.finish()
+    _save_so_far(run, report, folder)
+    if resumes:
+        print('the same command with --resume goes on from here', flush=True)
 
 
 def _landmarks(options: argparse.Namespace) -> LandmarkMap | None:

@@ -12,10 +12,9 @@ GOES_ON = 'says so; the stream goes on, or begins anew and says that'
 SENT = 30   # images after which a fault that does not come again must be over
 
 
-def each_stage_fails(harness: Harness, effect: str,
-                     points: tuple[str, ...] = FRAME_POINTS) -> None:
+def each_stage_fails(harness: Harness, effect: str) -> None:
     """Let one call of one stage of a frame fail."""
-    point = harness.rng.choice(points)
+    point = harness.rng.choice(FRAME_POINTS)
     before = harness.observer.status
     harness.break_inside(point, effect, harness.rng.choice((1, 1, 3)))
 

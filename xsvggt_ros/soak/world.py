@@ -24,10 +24,10 @@ class View:
 class ViewSequence:
     """Views by their number; neighbours are neighbours in the room."""
 
-    def __init__(self, length: int = LENGTH) -> None:
+    def __init__(self) -> None:
         """Draw them; takes seconds."""
         world = SyntheticWorld(DEMO_SEED, *SIZE)
-        frames = [world.frame(index / RATE) for index in range(length)]
+        frames = [world.frame(index / RATE) for index in range(LENGTH)]
         self._views = [View(frame.image, frame.depth, frame.world_from_camera)
                        for frame in frames]
         self.calibration = Calibration.pinhole(*SIZE, world.intrinsics.matrix())

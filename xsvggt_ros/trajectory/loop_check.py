@@ -38,13 +38,9 @@ class Loop:
 class LoopCheck:
     """Compares a new keyframe with old ones."""
 
-    def __init__(self, config: TrajectoryConfig, largest_scale: float = _LARGEST_SCALE) -> None:
-        """
-        Take the limits of a configuration.
-
-        largest_scale: of the logarithm of the scale between two keyframes.
-        """
-        self._config, self._largest_scale = config, largest_scale
+    def __init__(self, config: TrajectoryConfig) -> None:
+        """Take the limits of a configuration."""
+        self._config = config
         self._matcher = Matcher(1)
 
     def loop(self, old: Keyframe, new: Keyframe) -> Loop | str:
@@ -68,7 +64,7 @@ class LoopCheck:
             return 'few inliers'
         inside = points[fit.inliers] @ fit.pose[:3, :3] - fit.pose[:3, 3] @ fit.pose[:3, :3]
         told = scale_between(inside[:, 2], new.points[here[fit.inliers], 2])
-        if told is None or abs(told[0]) > self._largest_scale:
+        if told is None or abs(told[0]) > _LARGEST_SCALE:
             return 'no scale'
         log_scale, scale_sigma = told
         similarity = fit.pose.copy()
