@@ -6,6 +6,7 @@ from pathlib import Path
 import sys
 
 from xsvggt_ros.console.arguments import image_size
+from xsvggt_ros.console.command import run_module
 from xsvggt_ros.console.processes import interrupt_on_signals
 
 NEEDED = ('onnx', 'onnxscript')
@@ -54,12 +55,5 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run `python -m xsvggt_ros.cli.export`; return the exit code."""
-    parser = argparse.ArgumentParser(prog='xsvggt export', description=__doc__)
-    add_arguments(parser)
-    return run(parser.parse_args(arguments))
-
-
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run_module('export', __doc__, add_arguments, run))

@@ -98,10 +98,5 @@ def run(options: argparse.Namespace) -> int:
     return run_command('reconstruct', work)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run `python -m xsvggt_ros.cli.reconstruct`; return the exit code."""
-    return run_module('reconstruct', __doc__, add_arguments, run, arguments)
-
-
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run_module('reconstruct', __doc__, add_arguments, run))

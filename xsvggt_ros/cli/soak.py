@@ -50,10 +50,5 @@ def run(options: argparse.Namespace) -> int:
     return run_command('soak', work)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run `python -m xsvggt_ros.cli.soak`; return the exit code."""
-    return run_module('soak', __doc__, add_arguments, run, arguments)
-
-
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run_module('soak', __doc__, add_arguments, run))

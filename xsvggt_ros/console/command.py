@@ -29,7 +29,8 @@ def run_command(name: str, work: Callable[[], int | None], interrupted: int = IN
 
 
 def run_module(name: str, about: str | None, add_arguments: Callable[..., None],
-               run: Callable[[argparse.Namespace], int], arguments: list[str] | None) -> int:
+               run: Callable[[argparse.Namespace], int],
+               arguments: list[str] | None = None) -> int:
     """Run a command's module alone, as `xsvggt NAME` does; return the exit code."""
     parser = argparse.ArgumentParser(prog=f'xsvggt {name}', description=about)
     add_arguments(parser)

@@ -1,7 +1,7 @@
 """An evaluation's results as a table for a terminal, as Markdown and as JSON."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from textwrap import fill
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from xsvggt_ros.console.environment import device_name
 from xsvggt_ros.console.tables import markdown_table, text_table, TEXT_WIDTH
 from xsvggt_ros.evaluation.eval_streams import EvalStream
-from xsvggt_ros.evaluation.evaluation import EvalSetting, mean, Scores, to_dict
+from xsvggt_ros.evaluation.evaluation import EvalSetting, mean, Scores
 from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.kv_cache.retention import POLICIES
 from xsvggt_ros.model.checkpoint import LoadedModel
@@ -105,7 +105,7 @@ def to_json(rows: Sequence[EvalRow], base: Sequence[EvalRow], streams: Sequence[
     """Return what the JSON file holds: the first row's means on top, then all rows."""
     height, width = streams[0].images[0].shape[:2]
     return {
-        **to_dict(rows[0].mean), **_more_json(rows[0]), 'baseline': to_dict(base[0].mean),
+        **asdict(rows[0].mean), **_more_json(rows[0]), 'baseline': asdict(base[0].mean),
         'command': command, 'version': version, 'torch': torch.__version__,
         'device': device_name(device), 'threads': torch.get_num_threads(),
         'model': loaded.description, 'weights': weights,
@@ -113,8 +113,8 @@ def to_json(rows: Sequence[EvalRow], base: Sequence[EvalRow], streams: Sequence[
         'streams': [{'name': stream.name, 'frames': len(stream.images)} for stream in streams],
         'rows': [{'policy': row.setting.policy, 'quantization': row.setting.quantization,
                   'tokens': row.setting.tokens, 'removed': row.setting.removed,
-                  'frames': row.frames, **to_dict(row.mean),
-                  'of_streams': [to_dict(one) for one in row.streams],
+                  'frames': row.frames, **asdict(row.mean),
+                  'of_streams': [asdict(one) for one in row.streams],
                   **_more_json(row)}
                  for row in (*rows, *base)]}
 
@@ -124,5 +124,5 @@ def _more_json(row: EvalRow) -> dict[str, Any]:
     if row.live is None:
         return {'depth_error_tenths': row.tenths} if row.tenths else {}
     return {'trajectory': row.trajectory,
-            'live': {**to_dict(row.live.mean),
-                     'of_streams': [to_dict(one) for one in row.live.streams]}}
+            'live': {**asdict(row.live.mean),
+                     'of_streams': [asdict(one) for one in row.live.streams]}}

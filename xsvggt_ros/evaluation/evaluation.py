@@ -1,7 +1,7 @@
 """One network, one cache setting, one stream: what was predicted, and how far it is off."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 import time
 from typing import Any
 
@@ -216,11 +216,6 @@ def mean(scores: list[Scores]) -> Scores:
     for name in ('cache_bytes', 'cache_bytes_reserved'):
         columns[name] = round(columns[name])
     return Scores(**columns)
-
-
-def to_dict(scores: Scores) -> dict[str, float | int | None]:
-    """Return the scores as JSON can hold them."""
-    return asdict(scores)
 
 
 def _cloud_errors(predicted: Prediction, stream: EvalStream,

@@ -9,7 +9,7 @@ The network runs once over each stream; all trajectories are made of what it sai
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 import sys
 from typing import Any
@@ -83,8 +83,8 @@ def measure(group: Group, loaded: Any) -> list[dict[str, Any]]:
             for when, run in zip(('final', 'live'), track(predicted, stream, mode, known)):
                 scores.setdefault(f'{name}, {when}', []).append(evaluation.score(run, stream))
     return [{'streams': group.name, 'trajectory': name,
-             **evaluation.to_dict(evaluation.mean(values)),
-             'of_streams': [{'name': source.name, **evaluation.to_dict(one)}
+             **asdict(evaluation.mean(values)),
+             'of_streams': [{'name': source.name, **asdict(one)}
                             for source, one in zip(group.sources, values)]}
             for name, values in scores.items()]
 

@@ -1,7 +1,7 @@
 """Sizes of the network: which StreamVGGT is to be built."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 DPT_LEVELS = 4  # the dense heads fuse this many layers of the aggregator
@@ -94,12 +94,6 @@ class PatchEmbedConfig:
         _integer(self.num_register_tokens, 'patch_embed.num_register_tokens', 0)
         object.__setattr__(self, 'mlp_ratio', _ratio(self.mlp_ratio, 'patch_embed.mlp_ratio'))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return what `ModelConfig.from_dict` takes as `patch_embed`."""
-        if self.type == 'conv':
-            return {'type': self.type}
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
 
 @dataclass(frozen=True)
 class CameraHeadConfig:
@@ -114,10 +108,6 @@ class CameraHeadConfig:
         _integer(self.trunk_depth, 'camera_head.trunk_depth', 1, MAX_LAYERS)
         _integer(self.num_heads, 'camera_head.num_heads', 1)
         object.__setattr__(self, 'mlp_ratio', _ratio(self.mlp_ratio, 'camera_head.mlp_ratio'))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return what `ModelConfig.from_dict` takes as `camera_head`."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 @dataclass(frozen=True)
@@ -143,12 +133,6 @@ class DPTHeadConfig:
             object.__setattr__(self, name, tuple(values))
         _require(all(channels % 4 == 0 for channels in self.out_channels),
                  f'dpt_head.out_channels must be multiples of 4, got {self.out_channels}')
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return what `ModelConfig.from_dict` takes as `dpt_head`."""
-        return {'features': self.features,
-                'out_channels': list(self.out_channels),
-                'intermediate_layer_idx': list(self.intermediate_layer_idx)}
 
 
 @dataclass(frozen=True)
@@ -229,9 +213,11 @@ class ModelConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the mapping that `from_dict` turns back into this config; JSON can hold it."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        for name in ('patch_embed', 'camera_head', 'dpt_head'):
-            values[name] = values[name].to_dict()
+        values = asdict(self)
+        if self.patch_embed.type == 'conv':
+            values['patch_embed'] = {'type': 'conv'}
+        values['dpt_head'] = {name: list(value) if isinstance(value, tuple) else value
+                              for name, value in values['dpt_head'].items()}
         return values
 
     @classmethod

@@ -15,6 +15,7 @@ from xsvggt_ros.console.progress import ProgressBar, ProgressRate
 from xsvggt_ros.engine.cache_stats import CacheStats
 from xsvggt_ros.engine.frame_result import ResultError
 from xsvggt_ros.engine.stream_engine import FrameResult, StreamEngine
+from xsvggt_ros.geometry.camera_model import CameraModel
 from xsvggt_ros.geometry.se3 import invert_transform
 from xsvggt_ros.mapping.map_files import format_stamp
 from xsvggt_ros.mapping.point_cloud import CloudOptions, pack_cloud
@@ -37,8 +38,8 @@ from xsvggt_ros.trajectory.landmark_map import LandmarkMap
 
 SAVE_PERIOD = 300.0   # seconds between states of a run, to go on from
 # What a state has of a pipeline, beside its engine and the number of frames.
-_STATE = ('recording', 'exports', 'metres', 'seconds', '_stride', 'tracked', '_waiting',
-          '_waiting_bytes', '_base')
+_STATE = ('recording', 'exports', 'metres', 'seconds', 'tracked', '_waiting', '_waiting_bytes',
+          '_base')
 CLOUD = CloudOptions(confidence_percentile=20.0, max_error=0.5)    # as the node does by default
 
 
@@ -51,6 +52,55 @@ class _Seen:
     result: FrameResult
     stats: CacheStats
     seconds: float
+
+
+class _Network:
+    """Has the engine see a recording's frames, the first ones together."""
+
+    def __init__(self, engine: StreamEngine, camera: CameraModel | None,
+                 count: int | None) -> None:
+        """Begin before the first frame; count: of the recording's frames, None: not known."""
+        self._engine, self._camera, self._count = engine, camera, count
+        self.frames = 0           # that it has seen
+        self.stride = 1           # of those that are remembered
+        self._taken: list[tuple[SourceFrame, np.ndarray]] = []   # to be seen next, with pixels
+
+    def take(self, frame: SourceFrame) -> list[_Seen]:
+        """Take a frame; return what is known by that, nothing of one that waits for others."""
+        pixels = frame.pixels
+        if pixels.ndim == 2:
+            pixels = np.repeat(pixels[:, :, None], 3, axis=2)
+        self._taken.append((frame, pixels))
+        if not self.frames and len(self._taken) < self._engine.config.first_frames:
+            return []
+        return self.rest()
+
+    def rest(self) -> list[_Seen]:
+        """See the frames that wait; raises ToolError."""
+        taken, self._taken = self._taken, []
+        if not taken:
+            return []
+        start = time.perf_counter()
+        results = self._step([pixels for _, pixels in taken])
+        stats = self._engine.cache_stats()
+        seconds = (time.perf_counter() - start) / len(taken)
+        first, self.frames = self.frames, self.frames + len(taken)
+        return [_Seen(frame, pixels, result, replace(stats, frames=first + number), seconds)
+                for number, ((frame, pixels), result) in enumerate(zip(taken, results), start=1)]
+
+    def _step(self, pixels: list[np.ndarray]) -> list[FrameResult]:
+        """Return what the network makes of a frame, or of the first ones; raises ToolError."""
+        engine, number = self._engine, self.frames
+        with _telling(number):
+            if not number:
+                results = engine.begin(pixels, [self._camera] * len(pixels))
+            else:
+                results = [engine.step(
+                    pixels[0], self._camera, engine.config.is_keyframe(number, self.stride))]
+            engine.accept(results)  # nothing that is not finite gets into the files
+        if not number and self._count is not None:
+            self.stride = engine.caches.keyframe_stride(self._count)
+        return results
 
 
 class Pipeline:
@@ -75,19 +125,22 @@ class Pipeline:
         self.exports = exports
         self.metres = metres or RecordingScale()
         self.seconds = 0.0
-        self.frames = 0           # that the network has seen
-        self._taken: list[tuple[SourceFrame, np.ndarray]] = []   # for it to see next, with pixels
-        self._stride = 1          # of the frames that are remembered
         self.tracked, self._show = tracked, show
         self._failed: set[str] = set()   # exports, which get no more frames
         self._waiting: deque[FrameOutput] = deque()   # for the scale, without `tracked`
         self._waiting_bytes = 0
         self._locating, self._writing = SinkThread(self._locate), SinkThread(self._write)
         self._camera = source.calibration.camera() if source.calibration is not None else None
+        self._network = _Network(engine, self._camera, source.count)
         self._pictures: SourcePictures | None = None
         self._base = BaseFrame()
         self._is_finished = False
         self.against_odometry: dict[str, Any] | None = None
+
+    @property
+    def frames(self) -> int:
+        """Return how many frames the network has seen."""
+        return self._network.frames
 
     def reconstruct_all(self, frames: Iterable[SourceFrame],
                         save: Callable[[], object] = lambda: None) -> None:
@@ -127,12 +180,13 @@ class Pipeline:
         if (stream is None or self._is_finished or self._locating.has_failed
                 or self._writing.has_failed):
             return None
-        return {'stream': stream, **{name: getattr(self, name) for name in _STATE}}
+        return {'stream': stream, 'stride': self._network.stride,
+                **{name: getattr(self, name) for name in _STATE}}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on with an earlier run; raises ValueError if its caches do not fit."""
         self.engine.restore(state['stream'])
-        self.frames = state['stream'].frames
+        self._network.frames, self._network.stride = state['stream'].frames, state['stride']
         for name in _STATE:
             setattr(self, name, state[name])
 
@@ -149,8 +203,8 @@ class Pipeline:
             return
         self._is_finished = True
         try:
-            if self._taken and not self._locating.has_failed:   # fewer than the network would see
-                self._reconstruct_taken()
+            if not self._locating.has_failed:   # fewer than the network would see
+                self._hand_on(self._network.rest())
             self._locating.finish()
         finally:
             try:
@@ -164,9 +218,7 @@ class Pipeline:
     def _place_poses(self) -> None:
         """Bring the recording's poses, which are final, into the odometry frame and the unit."""
         recording = self.recording
-        self.against_odometry = self.metres.compared(
-            np.array([pose.position for pose in recording.poses]).reshape(-1, 3)
-            * self.metres.factor)
+        self.against_odometry = self.metres.compared(_positions(recording) * self.metres.factor)
         recording.poses[:] = [self._placed(pose) for pose in recording.poses]
         recording.base_poses = self._base.poses(recording.poses)
         recording.metric = self.metres.value is not None
@@ -192,39 +244,12 @@ class Pipeline:
 
         Those that the network is to see together wait for each other, or for `finish`.
         """
-        pixels = frame.pixels
-        if pixels.ndim == 2:
-            pixels = np.repeat(pixels[:, :, None], 3, axis=2)
-        self._taken.append((frame, pixels))
-        if not self.frames and len(self._taken) < self.engine.config.first_frames:
-            return self.engine.cache_stats()
-        return self._reconstruct_taken()
+        return self._hand_on(self._network.take(frame))
 
-    def _reconstruct_taken(self) -> CacheStats:
-        taken, self._taken = self._taken, []
-        start = time.perf_counter()
-        results = self._step([pixels for _, pixels in taken])
-        stats = self.engine.cache_stats()
-        seconds = (time.perf_counter() - start) / len(taken)
-        for (frame, pixels), result in zip(taken, results):
-            self.frames += 1
-            self._locating.put(
-                _Seen(frame, pixels, result, replace(stats, frames=self.frames), seconds))
-        return stats
-
-    def _step(self, pixels: list[np.ndarray]) -> list[FrameResult]:
-        """Return what the network makes of a frame, or of the first ones; raises ToolError."""
-        engine, number = self.engine, self.frames
-        with _telling(number):
-            if not number:
-                results = engine.begin(pixels, [self._camera] * len(pixels))
-            else:
-                results = [engine.step(
-                    pixels[0], self._camera, engine.config.is_keyframe(number, self._stride))]
-            engine.accept(results)  # nothing that is not finite gets into the files
-        if not number and self.source.count is not None:
-            self._stride = engine.caches.keyframe_stride(self.source.count)
-        return results
+    def _hand_on(self, seen: list[_Seen]) -> CacheStats:
+        for one in seen:
+            self._locating.put(one)
+        return seen[-1].stats if seen else self.engine.cache_stats()
 
     # The thread that locates ---------------------------------------------------------------------
 
@@ -277,13 +302,8 @@ class Pipeline:
 
     def _decide(self) -> None:
         if not self.metres.is_decided:
-            self.metres.decide(self._positions())
-
-    def _positions(self) -> np.ndarray:
-        """Return where all frames are in the network's unit, [N, 3]."""
-        if self.tracked is not None:
-            return self.tracked.positions()
-        return np.array([pose.position for pose in self.recording.poses]).reshape(-1, 3)
+            self.metres.decide(_positions(self.recording) if self.tracked is None
+                               else self.tracked.positions())
 
     def give(self, output: FrameOutput) -> None:
         """Put a frame whose pose is final into the map and the exports, in the run's unit."""
@@ -335,6 +355,11 @@ def writing_export(name: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise ToolError(f'--export {name}: cannot be written: {error}') from error
+
+
+def _positions(recording: Recording) -> np.ndarray:
+    """Return where all frames are in the network's unit, [N, 3]."""
+    return np.array([pose.position for pose in recording.poses]).reshape(-1, 3)
 
 
 def _cache_words(stats: CacheStats) -> str:
