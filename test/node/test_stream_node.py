@@ -30,8 +30,11 @@ def test_every_output_carries_the_images_stamp_and_frame(robot, start):
     expected = stamps(sent)
     received = robot.received
     robot.wait(lambda: len(robot.tracked()) == 6 and all(len(received[name]) == 6 for name in (
-        'points', 'points_best_effort', 'odometry', 'tf', 'cache')), 'all outputs', node)
-    assert stamps(received['points']) == stamps(received['points_best_effort']) == expected
+        'points', 'odometry', 'tf', 'cache')), 'all outputs', node)
+    assert stamps(received['points']) == expected
+    # To one that asks for no more than best effort, a busy machine need not bring all of them.
+    robot.wait(lambda: received['points_best_effort'], 'a cloud by best effort', node)
+    assert set(stamps(received['points_best_effort'])) <= set(expected)
     assert stamps(received['odometry']) == stamps(received['cache']) == expected
     edges = [message.transforms[0] for message in received['tf']]
     assert stamps(edges) == expected
