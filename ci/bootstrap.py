@@ -228,6 +228,7 @@ def message_sources() -> list[str]:
     files = [ROOT / 'CMakeLists.txt', ROOT / 'package.xml', ROOT / 'ci' / 'ros_wheels.cmake',
              *sorted((ROOT / 'msg').glob('*.msg')),
              *sorted((ROOT / 'xsvggt_ros' / 'kernels').glob('*.cpp')),
+             *sorted((ROOT / 'xsvggt_ros' / 'kernels').glob('*.h')),
              *sorted((ROOT / 'ci' / 'tf2_msgs').rglob('*.*'))]
     return [*map(str, files), *map(content, files)]
 

@@ -635,13 +635,15 @@ void attend_row(int channels, int count, float scale, const float *query, const 
   }
 }
 
+#include "packed_attention.h"
+
 }  // namespace
 
 #pragma GCC visibility push(default)
 extern "C" {
 
 // Grows when what is below changes its arguments or its meaning.
-int xsvggt_version() { return 4; }
+int xsvggt_version() { return 5; }
 
 // Take a GOMP_parallel, or null: then there is one thread.
 void xsvggt_use_thread_team(void *gomp_parallel) {
@@ -936,6 +938,73 @@ void xsvggt_decode(long threads, const xsvggt_layer *layer, long heads, long cou
                  values + h * value_head + t * n);
     }
   });
+}
+
+// Attend to the first `count` slots of a layer, out [tokens][heads][head], of which a step's own
+// tokens are read as floats. If there is a table of `seen`, [count], what one more query of each
+// head [heads][head] sees is written there: the sum over the heads of its softmax over all tokens.
+void xsvggt_attend_packed(long threads, const xsvggt_layer *layer, long heads, long tokens,
+                          long count, float scale, const float *queries, long query_head,
+                          long query_token, const int64_t *slots, long own, const float *keys,
+                          long key_head, long key_token, const float *values, long value_head,
+                          long value_token, const float *extra, float *seen, float *out) {
+#ifdef XSVGGT_MULTIPLIES_16_BITS
+  const xsvggt_layer &l = *layer;
+  int n = int(l.head);
+  const PackedOrder order(l.rows, int(l.tables / (4 * n)), int(count), slots, int(own));
+  int all = int(tokens) + (extra ? 1 : 0), tiles = (all + LANES - 1) / LANES;
+  std::vector<float> products(extra ? heads * count : 0);
+  share(threads, int(heads) * tiles, [&](int i) {
+    long h = i / tiles, from = i % tiles * LANES;
+    ScratchArena arena;
+    float *lane_queries = arena.take(n * LANES), *read = arena.take(n * LANES);
+    int lanes = tokens_of_tile(tokens, from), lane = -1;
+    into_lanes(lanes, n, queries + h * query_head + from * query_token, query_token, lane_queries,
+               scale * LOG2_E);
+    if (extra && i % tiles == tiles - 1) {
+      lane = lanes++;
+      for (int c = 0; c < n; c++)
+        lane_queries[c * LANES + lane] = extra[h * n + c] * (scale * LOG2_E);
+    }
+    Reader reader{lanes, n, lane_queries, read, arena.take(BLOCK * LANES), {}, {}};
+    reader.begin();
+    float *own_products = lane < 0 ? nullptr : products.data() + h * count;
+    for (long t = 0; t < own; t += BLOCK) {
+      const float *own_keys = keys + h * key_head + t * key_token;
+      int some = int(std::min(own - t, long(BLOCK)));
+      if (own_products)
+        for (int k = 0; k < some; k++)
+          own_products[slots[t + k]] = dot(n, own_keys + k * key_token, extra + h * n) *
+                                       (scale * LOG2_E);
+      reader.read_floats(some, own_keys, key_token, values + h * value_head + t * value_token,
+                         value_token);
+    }
+    PackedHead packed_keys{l.key_payload + h * l.payloads, l.key_scale + h * l.halves,
+                           l.statistics + h * l.tables, n, int(l.bits)},
+        packed_values{l.value_payload + h * l.payloads, l.value_scale + h * l.halves,
+                      l.statistics + h * l.tables + 2 * n, n, int(l.bits)};
+    (adds_products() ? read_packed<true> : read_packed<false>)(
+        reader, packed_keys, packed_values, order, lane, own_products, arena);
+    reader.end();
+    out_of_lanes(lanes - (lane >= 0), n, read, out + (from * heads + h) * n, heads * n);
+  });
+  for (long h = 0; extra && h < heads; h++)
+    add_softmax(int(count), products.data() + h * count, seen, h > 0);
+#else
+  (void)threads, (void)layer, (void)heads, (void)tokens, (void)count, (void)scale, (void)queries,
+      (void)query_head, (void)query_token, (void)slots, (void)own, (void)keys, (void)key_head,
+      (void)key_token, (void)values, (void)value_head, (void)value_token, (void)extra, (void)seen,
+      (void)out;
+#endif
+}
+
+// Whether `xsvggt_attend_packed` does anything here, for heads of so many channels.
+int xsvggt_attends_packed(long head) {
+#ifdef XSVGGT_MULTIPLIES_16_BITS
+  return head % 2 == 0 && head <= MOST_CHANNELS;
+#else
+  return head < 0;
+#endif
 }
 
 }  // extern "C"

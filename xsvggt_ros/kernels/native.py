@@ -21,7 +21,7 @@ from torch import nn, Tensor
 
 import xsvggt_ros
 
-VERSION = 4  # of the functions in native.cpp
+VERSION = 5  # of the functions in native.cpp
 # Files for a processor, the quickest first, by what PyTorch calls it; others have the plain one.
 FILES = {'AVX512': ('native_x86-64-v4.so', 'native_x86-64-v3.so'),
          'AVX2': ('native_x86-64-v3.so',)}
@@ -42,6 +42,8 @@ _ARGUMENTS: dict[str, list[Any]] = {
     'row': [_LONG] * 2 + [_POINTER] * 4 + [ctypes.c_int, _POINTER],
     'insert': [_POINTER, _LONG, _LONG] + [_POINTER] * 2 + [_POINTER, _LONG, _LONG] * 2,
     'decode': [_POINTER, _LONG, _LONG] + [_POINTER, _LONG] * 2,
+    'attend_packed': [_POINTER] + [_LONG] * 3 + [_FLOAT, _POINTER, _LONG, _LONG, _POINTER, _LONG]
+    + [_POINTER, _LONG, _LONG] * 2 + [_POINTER] * 3,
     'dense': [_LONG] * 4 + [_POINTER, _LONG] + [_POINTER] * 2 + [_FLOAT, _POINTER],
     'products': [_LONG] * 4 + [_POINTER, _LONG, _LONG] * 2 + [_POINTER],
 }
@@ -94,6 +96,7 @@ def load(file: Path) -> ctypes.CDLL | None:
             function = getattr(loaded, f'xsvggt_{name}')
             function.argtypes = [_LONG, *arguments]
             function.restype = None
+        loaded.xsvggt_attends_packed.argtypes = [_LONG]
         loaded.xsvggt_use_thread_team.argtypes = [_POINTER]
         loaded.xsvggt_use_thread_team(_thread_team())
     except (OSError, AttributeError):

@@ -10,7 +10,7 @@ import ctypes
 import torch
 from torch import Tensor
 
-from xsvggt_ros.kernels.native import called
+from xsvggt_ros.kernels.native import called, MAX_PRODUCTS
 from xsvggt_ros.kernels.packing import TokenLayer
 
 
@@ -41,6 +41,40 @@ def decode(layer: TokenLayer, out_keys: Tensor, out_values: Tensor) -> None:
     called().xsvggt_decode(
         torch.get_num_threads(), ctypes.byref(_layer(layer)), heads, used, out_keys.data_ptr(),
         out_keys.stride(0), out_values.data_ptr(), out_values.stride(0))
+
+
+def takes_attention(query: Tensor, used: int) -> bool:
+    """Return whether `attend` takes queries [heads, tokens, head_dim], and is quicker."""
+    _, tokens, dim = query.shape
+    return (query.dtype is torch.float32 and query.stride(2) == 1
+            and tokens * dim * used <= MAX_PRODUCTS and bool(called().xsvggt_attends_packed(dim)))
+
+
+def attend(
+    layer: TokenLayer, query: Tensor, key: Tensor, value: Tensor, slots: Tensor, used: int,
+    watched: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """
+    Return softmax attention [heads, tokens, head_dim] of a frame's queries, all of that shape.
+
+    Over the first ``used`` slots of a layer, without making floats of what is packed there, to
+    about 1e-5; in a frame's own ``slots`` [tokens] are its own keys and values, as they come.
+    watched: one more query of each head, [heads, head_dim], and where the sum over the heads of
+    its softmax is written, [used] fp32.
+    """
+    layer.check(query.shape[1], query)
+    layer.check(len(slots), key, value)
+    key, value = _with_channels_in_order(key), _with_channels_in_order(value)
+    heads, tokens, dim = query.shape
+    out, slots = query.new_empty(tokens, heads, dim), slots.contiguous()
+    extra, seen = watched or (None, None)
+    called().xsvggt_attend_packed(
+        torch.get_num_threads(), ctypes.byref(_layer(layer)), heads, tokens, used, dim ** -0.5,
+        query.data_ptr(), query.stride(0), query.stride(1), slots.data_ptr(), len(slots),
+        key.data_ptr(), key.stride(0), key.stride(1), value.data_ptr(), value.stride(0),
+        value.stride(1), None if extra is None else extra.data_ptr(),
+        None if seen is None else seen.data_ptr(), out.data_ptr())
+    return out.transpose(0, 1)
 
 
 def _with_channels_in_order(x: Tensor) -> Tensor:

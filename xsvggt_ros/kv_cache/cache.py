@@ -7,8 +7,6 @@ always the first ones and attention needs neither mask, gather nor concatenation
 slots means nothing: positions are in the keys, and attention does not see order.
 """
 
-from functools import partial
-
 import torch
 from torch import Tensor
 
@@ -94,8 +92,7 @@ class KVCache:
             self.policy.remember(layer, key, self.steps)
         observe = None
         if self.limit is not None and self.policy.excess(used, self.limit):
-            self.scores.take_query(layer, query)
-            observe = partial(self.scores.add, slice(layer, layer + 1))
+            observe = self.scores.observer(layer, query, used)
         step = Step(self.steps, self._next_slots[layer], used, self.token_ids[layer, :used])
         return self.store.attend(layer, step, query, key, value, observe)
 

@@ -8,6 +8,24 @@ from xsvggt_ros.kv_cache.policy import pooled_attention, RetentionPolicy
 from xsvggt_ros.kv_cache.store import extend
 
 
+class LayerObserver:
+    """Scores the tokens of a layer while its store attends to them."""
+
+    def __init__(self, scores: 'TokenScores', layer: int, used: int) -> None:
+        """Take the scores of all layers, and how many tokens there are."""
+        self._scores = scores
+        self._layer = layer
+        self._used = used
+
+    def __call__(self, heads: slice, keys: Tensor, values: Tensor) -> None:
+        """Score some heads' tokens; see `store.Observer`."""
+        self._scores.add(slice(self._layer, self._layer + 1), heads, keys, values)
+
+    def only_attention(self) -> tuple[Tensor, Tensor] | None:
+        """Return query and place of the attention, unless the policy wants keys and values."""
+        return self._scores.only_attention(self._layer, self._used)
+
+
 class TokenScores:
     """Scores of the tokens in all slots, made anew in every step that evicts."""
 
@@ -23,6 +41,7 @@ class TokenScores:
         """
         self._layout = layout
         self._policy = policy
+        self._policy_scores = type(policy).score is not RetentionPolicy.score
         layers = layout.layers
         self._scores = torch.zeros(layers, slots, device=device)
         self.latest = self._scores  # [layers, used]
@@ -36,6 +55,24 @@ class TokenScores:
         """Return the bytes allocated."""
         return sum(tensor.nbytes for tensor in (
             self._scores, self._attention, self._pooled, self.kept))
+
+    def observer(self, layer: int, query: Tensor, used: int) -> LayerObserver | None:
+        """
+        Return what scores a layer's tokens for the newest step's queries; None if nobody does.
+
+        query: [heads, tokens, head_dim]; used: how many tokens there are.
+        """
+        self.latest = self._scores[:, :used]
+        if not (self._policy_scores or self._attention.numel()):
+            return None
+        self.take_query(layer, query)
+        return LayerObserver(self, layer, used)
+
+    def only_attention(self, layer: int, used: int) -> tuple[Tensor, Tensor] | None:
+        """Return a layer's pooled query and where its attention goes, if that is all."""
+        if self._policy_scores:
+            return None
+        return self._pooled[layer], self._attention[layer, :used]
 
     def take_query(self, layer: int, query: Tensor) -> None:
         """Take the newest step's queries [heads, tokens, head_dim] of a layer."""

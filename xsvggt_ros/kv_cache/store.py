@@ -7,8 +7,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-# Told the heads, and their keys and values [1, heads, used, head_dim], that are being attended to.
-Observer = Callable[[slice, Tensor, Tensor], None]
 # Room for decoded keys and values; heads are decoded so many at a time. A CPU likes its cache, a
 # GPU enough heads to be busy.
 SCRATCH_BYTES = {'cpu': 2 << 20, 'cuda': 16 << 20}
@@ -23,6 +21,21 @@ class Step:
     used: int  # slots 0..used are occupied, the step's own included
     token_ids: Tensor  # [used] int64, of the tokens remembered; the step's own are not in yet
     persistent: bool = True  # False: the slots are free again when the layer has attended
+
+
+class Observer(Protocol):
+    """Whoever scores the tokens that are being attended to."""
+
+    def __call__(self, heads: slice, keys: Tensor, values: Tensor) -> None:
+        """Learn some heads' keys and values, [1, heads, used, head_dim]."""
+
+    def only_attention(self) -> tuple[Tensor, Tensor] | None:
+        """
+        Return what a store may do instead of telling all of them; None: nothing is enough.
+
+        A query of each head, [heads, head_dim], and where to write the sum over the heads of its
+        softmax attention, [used] fp32.
+        """
 
 
 class KVStore(Protocol):
@@ -60,7 +73,8 @@ class KVStore(Protocol):
         query, key, value: [heads, tokens_per_step, head_dim]. Returns the same shape. The step's
         tokens are attended to exactly as given, even where they are stored in fewer bits. They may
         be fewer in a step that is not persistent; its slots hold nothing afterwards.
-        ``observe`` is told all keys and values, by a store that would have to decode them again.
+        ``observe`` is told all keys and values, by a store that would have to decode them again,
+        or has what it asks for in their place.
         """
 
     def floats(self, used: int) -> Iterable[tuple[slice, Tensor, Tensor]]:

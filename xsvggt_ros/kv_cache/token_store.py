@@ -53,11 +53,20 @@ class TokenStore(PackedStore):
         observe: Observer | None,
     ) -> Tensor:
         """Store a step's tokens and attend, by a fused kernel if there is one for that."""
-        if self._kernels is None or observe is not None or step.used < FUSED_FROM:
+        watched = None if observe is None else observe.only_attention()
+        if self._kernels is not None:
+            fused = observe is None and step.used >= FUSED_FROM
+        else:
+            fused = (observe is None or watched is not None) and self._packing() is native_packed \
+                and native_packed.takes_attention(query, step.used)
+        if not fused:
             return super().attend(layer, step, query, key, value, observe)
         if step.persistent:
             self._insert(layer, step, key, value)
-        return self._kernels.attend(self.layer(layer), step.token_ids, query, key, value)
+        stored = self.layer(layer)
+        if self._kernels is not None:
+            return self._kernels.attend(stored, step.token_ids, query, key, value)
+        return native_packed.attend(stored, query, key, value, step.slots, step.used, watched)
 
     def layer(self, layer: int) -> TokenLayer:
         """Return all that is stored of a layer, as views."""

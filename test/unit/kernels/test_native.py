@@ -293,7 +293,9 @@ def test_packed_tokens_are_the_same(library, plainly, heads, dim, special, quant
 
     ours, theirs = make(), make()
     read, calls = count_calls(run, ours)
-    assert calls['xsvggt_insert'] == 16 and calls['xsvggt_decode'] >= 16
+    # Packed tokens are attended to as they are, until the policy scores them.
+    assert calls['xsvggt_insert'] == 16
+    assert calls['xsvggt_attend_packed'] == 6 and calls['xsvggt_decode'] >= 10
     for one, other in zip(read, plainly(run, theirs)):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
     for one, other in zip(ours.kept_token_ids(), theirs.kept_token_ids()):
@@ -302,6 +304,56 @@ def test_packed_tokens_are_the_same(library, plainly, heads, dim, special, quant
     assert torch.equal(stored._group, expected._group)
     for name, tensor in (expected._slotted | expected._tables).items():
         assert torch.equal((stored._slotted | stored._tables)[name], tensor), name
+
+
+@pytest.mark.parametrize('policy', ['frame_coverage', 'sliding_window', 'random'])
+@pytest.mark.parametrize('quantization', ['int8', 'int4'])
+@pytest.mark.parametrize('heads, dim, tokens', [
+    (2, 64, 53), (1, 20, 3), (3, 32, 64), (1, 64, 130)])
+@torch.inference_mode()
+def test_attention_to_packed_tokens_is_the_same(
+        library, plainly, heads, dim, tokens, quantization, policy):
+    """Beyond full caches, whatever is left of the frames; what the eviction cost included."""
+    layout = CacheLayout(layers=2, heads=heads, head_dim=dim, tokens_per_step=tokens,
+                         special_tokens=1)
+
+    def run(cache):
+        read, kept = [], []
+        for step in range(9):
+            query, key, value = (
+                random(tokens, heads, dim, seed=9 * step + part).transpose(0, 1) + part
+                for part in range(3))
+            read += [cache.attend(layer, query, key, value) for layer in range(2)]
+            cache.end_step()
+            kept.append(cache.health().attention_kept)
+            seen = cache.attend_readonly(1, query, key - 1, value + 1)
+            read += seen, cache.attend_readonly(1, query, key - 1, value + 1)
+            assert torch.equal(read[-1], seen)
+        return read, kept
+
+    def make():
+        config = CacheConfig(policy=policy, max_tokens=4 * tokens + 1, scheme='token')
+        return build_cache(layout, config, 4 * tokens + 1, torch.float32, 'cpu', quantization)
+
+    (read, kept), calls = count_calls(run, make())
+    assert calls['xsvggt_attend_packed'] == 36 and 'xsvggt_decode' not in calls
+    expected, expected_kept = plainly(run, make())
+    for one, other in zip(read, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+    assert kept == pytest.approx(expected_kept, abs=1e-5) and min(kept) < 0.9
+
+
+@pytest.mark.parametrize('bad', [torch.nan, torch.inf])
+@torch.inference_mode()
+def test_packed_keys_that_are_no_numbers_are_seen(library, bad):
+    layout = CacheLayout(layers=1, heads=1, head_dim=32, tokens_per_step=6, special_tokens=0)
+    store = build_cache(layout, CacheConfig(policy='sliding_window', max_tokens=60), 60,
+                        torch.float32, 'cpu', 'int4')
+    query, key, value = random(3, 1, 6, 32)
+    for frame in (key, key.index_fill(2, torch.tensor(3), bad), key):
+        out, calls = count_calls(store.attend, 0, query, frame, value)
+        store.end_step()
+    assert calls['xsvggt_attend_packed'] == 1 and out.isnan().all()
 
 
 @pytest.mark.parametrize('height, width', [(84, 112), (14, 14), (14, 28), (42, 14), (28, 980)])
