@@ -13,6 +13,7 @@ _LEVELS = 3          # of the pyramid
 _LARGEST_WINDOW = 21
 # To a thirtieth of a pixel: more takes a quarter longer and finds as many.
 _CRITERIA = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 10, 0.03)
+_QUICK = cv2.OPTFLOW_LK_GET_MIN_EIGENVALS   # not the patches' difference, which takes longer
 _CELLS = (8, 6)      # columns and rows of the image among which corners are spread
 _CHOICE = 4          # times as many corners are looked at as are taken
 _NO_POINTS = np.empty((0, 2), np.float32)
@@ -67,7 +68,7 @@ class Tracker:
         window = self._window(width)
         points = self.tracks.pixels[:, None]
         start = None if guess is None else np.ascontiguousarray(guess, np.float32)[:, None].copy()
-        flags = 0 if guess is None else cv2.OPTFLOW_USE_INITIAL_FLOW
+        flags = _QUICK if guess is None else _QUICK | cv2.OPTFLOW_USE_INITIAL_FLOW
         there, found, _ = cv2.calcOpticalFlowPyrLK(
             before, image, points, start,  # type: ignore[arg-type]
             winSize=window, maxLevel=_LEVELS, criteria=_CRITERIA, flags=flags)
