@@ -49,6 +49,27 @@ inline void fetch(const float *from, long floats) {
   for (long i = 0; i < floats; i += 16) __builtin_prefetch(from + i);
 }
 
+// Half a vector is worth telling apart where a whole one takes twice as long: 53 tokens are 7.
+#if defined(__AVX512F__)
+constexpr bool HALVES = true;
+typedef float HalfVector __attribute__((vector_size(WIDTH * 2)));
+#else
+constexpr bool HALVES = false;
+typedef Vector HalfVector;
+#endif
+
+inline HalfVector half(Vector x) {
+  HalfVector out;
+  std::memcpy(&out, &x, sizeof out);
+  return out;
+}
+
+inline Vector whole(HalfVector x) {  // zeros behind it
+  Vector out{};
+  std::memcpy(&out, &x, sizeof x);
+  return out;
+}
+
 inline float sum(Vector x) {
   float total = 0;
   for (int i = 0; i < WIDTH; i++) total += x[i];
@@ -277,53 +298,65 @@ struct Left {
 };
 
 // out[i * pitch + x] = sum over k of left(i, k) * right(k)[x], for R rows from `first` on and C
-// vectors from x on.
-template <int R, int C, class Right>
+// vectors from x on; H: only half of the last one counts.
+template <int R, int C, bool H, class Right>
 inline __attribute__((always_inline)) void tile(int first, int n, const Left &left, Right right,
                                                 long x, float *out, long pitch) {
   const float *weights = left.weights + first * left.row;
   const long row = left.row, step = left.step;
   Vector sums[R][C];
-  for (int i = 0; i < R; i++)
+  HalfVector halves[R];
+  for (int i = 0; i < R; i++) {
     for (int c = 0; c < C; c++) {
       long at = (first + i) * pitch + x + c * WIDTH;
       sums[i][c] = left.residual ? load(left.residual + at) : Vector{};
       if (left.bias) sums[i][c] += left.bias[first + i];
     }
+    halves[i] = half(sums[i][C - 1]);
+  }
   for (int k = 0; k < n; k++) {
     Vector some[C];
-    for (int c = 0; c < C; c++) some[c] = load(right(k) + x + c * WIDTH);
+    for (int c = 0; c < C - H; c++) some[c] = load(right(k) + x + c * WIDTH);
+    HalfVector last = half(load(right(k) + x + (C - 1) * WIDTH));
     for (int i = 0; i < R; i++) {
       float factor = weights[i * row + k * step];
-      for (int c = 0; c < C; c++) sums[i][c] += factor * some[c];
+      for (int c = 0; c < C - H; c++) sums[i][c] += factor * some[c];
+      if (H) halves[i] += factor * last;
     }
   }
-  for (int i = 0; i < R; i++)
+  for (int i = 0; i < R; i++) {
+    if (H) sums[i][C - 1] = whole(halves[i]);
     for (int c = 0; c < C; c++)
       store(out + (first + i) * pitch + x + c * WIDTH,
             left.relu ? max(sums[i][c], Vector{}) : sums[i][c]);
+  }
 }
 
-template <int C, class Right>
+template <int C, bool H, class Right>
 void column(int rows, int n, const Left &left, Right right, long x, float *out, long pitch) {
   int i = 0;
   for (; i + ROWS <= rows; i += ROWS) {
     if (left.step == 1 && i + 3 * ROWS <= rows)
       fetch(left.weights + (i + 2 * ROWS) * left.row, ROWS * n);
-    tile<ROWS, C>(i, n, left, right, x, out, pitch);
+    tile<ROWS, C, H>(i, n, left, right, x, out, pitch);
   }
-  for (; i < rows; i++) tile<1, C>(i, n, left, right, x, out, pitch);
+  for (; i < rows; i++) tile<1, C, H>(i, n, left, right, x, out, pitch);
 }
+
+// Half vectors of so many lanes.
+inline long half_vectors(long lanes) { return (lanes + WIDTH / 2 - 1) / (WIDTH / 2); }
 
 // All rows, from x = first until last, which is rounded up to whole vectors.
 template <class Right>
 void tiles(int rows, int n, const Left &left, Right right, long first, long last, float *out,
            long pitch) {
-  for (long x = first; x < last; x += COLUMNS * WIDTH) switch ((last - x + WIDTH - 1) / WIDTH) {
-      case 1: column<1>(rows, n, left, right, x, out, pitch); break;
-      case 2: column<2>(rows, n, left, right, x, out, pitch); break;
-      case 3: column<std::min(3, COLUMNS)>(rows, n, left, right, x, out, pitch); break;
-      default: column<COLUMNS>(rows, n, left, right, x, out, pitch);
+  constexpr int THREE = std::min(3, COLUMNS);
+  for (long x = first; x < last; x += COLUMNS * WIDTH) switch (half_vectors(last - x)) {
+      case 1: case 2: column<1, false>(rows, n, left, right, x, out, pitch); break;
+      case 3: case 4: column<2, false>(rows, n, left, right, x, out, pitch); break;
+      case 5: case 6: column<THREE, false>(rows, n, left, right, x, out, pitch); break;
+      case 7: column<COLUMNS, HALVES>(rows, n, left, right, x, out, pitch); break;
+      default: column<COLUMNS, false>(rows, n, left, right, x, out, pitch);
     }
 }
 
@@ -750,6 +783,25 @@ void xsvggt_attend(long threads, long heads, long tokens, long head, long count,
     attend_lanes(lanes, d, n, lane_queries, own_keys, own_values, arena.take(BLOCK * LANES), read);
     out_of_lanes(lanes, d, read, out + (from * heads + h) * d, heads * d);
   });
+}
+
+// A block whose tokens attend to each other: `xsvggt_norm_qkv`, `xsvggt_attend`, `xsvggt_proj_mlp`.
+void xsvggt_block(long threads, long tokens, long channels, long heads, long hidden, const float *x,
+                  const float *norm_weight, const float *norm_bias, float eps, const float *weight,
+                  const float *bias, const float *table, float head_eps, const float *proj,
+                  const float *proj_bias, const float *norm2_weight, const float *norm2_bias,
+                  float eps2, const float *weight1, const float *bias1, const float *weight2,
+                  const float *bias2, float *out) {
+  ScratchArena arena;
+  long all = tokens * channels, head = channels / heads;
+  float *queries = arena.take(4 * all), *keys = queries + all, *values = keys + all,
+        *read = values + all;
+  xsvggt_norm_qkv(threads, tokens, channels, heads, x, norm_weight, norm_bias, eps, weight, bias,
+                  table, head_eps, queries, keys, values);
+  xsvggt_attend(threads, heads, tokens, head, tokens, 1 / std::sqrt(float(head)), queries,
+                tokens * head, head, keys, tokens * head, values, tokens * head, read);
+  xsvggt_proj_mlp(threads, tokens, channels, hidden, x, read, proj, proj_bias, norm2_weight,
+                  norm2_bias, eps2, weight1, bias1, weight2, bias2, out);
 }
 
 // out [rows] = weight [rows][n] times x + bias, + residual, then a GELU; residual may be null.

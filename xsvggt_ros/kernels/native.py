@@ -37,6 +37,8 @@ _ARGUMENTS: dict[str, list[Any]] = {
     'norm_qkv': [_LONG] * 3 + [_POINTER] * 3 + [_FLOAT] + [_POINTER] * 3 + [_FLOAT]
     + [_POINTER] * 3,
     'proj_mlp': [_LONG] * 3 + [_POINTER] * 6 + [_FLOAT] + [_POINTER] * 5,
+    'block': [_LONG] * 4 + [_POINTER] * 3 + [_FLOAT] + [_POINTER] * 3 + [_FLOAT] + [_POINTER] * 4
+    + [_FLOAT] + [_POINTER] * 5,
     'attend': [_LONG] * 4 + [_FLOAT] + [_POINTER, _LONG, _LONG] + [_POINTER, _LONG] * 2
     + [_POINTER],
     'row': [_LONG] * 2 + [_POINTER] * 4 + [ctypes.c_int, _POINTER],
@@ -151,6 +153,7 @@ class WeightPointers:
         """Name the layers by their paths in the module."""
         self._paths = paths
         self._taken: list[tuple[int, torch.dtype]] = []
+        self._pointers: list[int] = []
 
     def pointers(self, module: nn.Module) -> list[int] | None:
         """Return where they are now, two for each layer; None if they are not for `native`."""
@@ -167,8 +170,8 @@ class WeightPointers:
         if taken != self._taken:
             if not small(weights):
                 return None
-            self._taken = taken
-        return [pointer for pointer, _ in taken]
+            self._taken, self._pointers = taken, [pointer for pointer, _ in taken]
+        return self._pointers
 
 
 def norm_qkv(
@@ -209,6 +212,32 @@ def proj_mlp(
     called().xsvggt_proj_mlp(
         torch.get_num_threads(), tokens, dim, hidden, x.data_ptr(), attended.data_ptr(), proj,
         proj_bias, norm, norm_bias, eps, *mlp, out.data_ptr())
+    return out
+
+
+def takes_block(x: Tensor) -> bool:
+    """Return whether `block` is quicker for tokens [tokens, dim] than its parts would be."""
+    return x.numel() * len(x) <= MAX_PRODUCTS
+
+
+def block(
+    x: Tensor, heads: int, hidden: int, before: Sequence[int], eps: float, table: Tensor | None,
+    head_eps: float, after: Sequence[int], after_eps: float,
+) -> Tensor:
+    """
+    Return what a block makes of x [tokens, dim], whose tokens attend to each other.
+
+    before, eps, table and head_eps are those of `norm_qkv`, hidden, after and after_eps those of
+    `proj_mlp`.
+    """
+    tokens, dim = x.shape
+    out = torch.empty_like(x)
+    norm, norm_bias, weight, bias = before
+    proj, proj_bias, norm2, norm2_bias, *mlp = after
+    called().xsvggt_block(
+        torch.get_num_threads(), tokens, dim, heads, hidden, x.data_ptr(), norm, norm_bias, eps,
+        weight, bias, None if table is None else table.data_ptr(), head_eps, proj, proj_bias,
+        norm2, norm2_bias, after_eps, *mlp, out.data_ptr())
     return out
 
 

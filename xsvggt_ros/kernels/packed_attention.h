@@ -17,17 +17,29 @@ inline Integers load(const int32_t *from) {
 }
 inline void store(int32_t *to, Integers x) { *reinterpret_cast<LooseIntegers *>(to) = x; }
 
-// Add the products of two numbers of 16 bits each. Fused: by the processor's instruction for that,
-// which these libraries are not compiled for, but many processors have (`adds_products`).
+// Whether the processor adds products of two numbers of 16 bits in one instruction. These libraries
+// are not compiled for it, but many processors have it.
+inline bool adds_products() {
+#if defined(__AVX512BW__) && defined(__GNUC__) && !defined(__clang__)
+  return __builtin_cpu_supports("avx512vnni");
+#else
+  return false;
+#endif
+}
+
+inline void add_products(Integers &sum, Integers a, Integers b) {
+#if defined(__AVX512BW__) && defined(__GNUC__) && !defined(__clang__)
+  asm("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+#else
+  (void)sum, (void)a, (void)b;
+#endif
+}
+
+// Add the products of two numbers of 16 bits each; Fused: see `adds_products`.
 template <bool Fused>
 inline void add_pairs(Integers &sum, Integers a, Integers b) {
 #if defined(__AVX512BW__)
-#if defined(__GNUC__) && !defined(__clang__)
-  if (Fused) {
-    asm("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
-    return;
-  }
-#endif
+  if (Fused) return add_products(sum, a, b);
   sum += reinterpret_cast<Integers>(
       _mm512_madd_epi16(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)));
 #else
@@ -36,13 +48,6 @@ inline void add_pairs(Integers &sum, Integers a, Integers b) {
 #endif
 }
 
-inline bool adds_products() {
-#if defined(__AVX512BW__) && defined(__GNUC__) && !defined(__clang__)
-  return __builtin_cpu_supports("avx512vnni");
-#else
-  return false;
-#endif
-}
 
 // Numbers below 2^15 in size, rounded, two in 32 bits.
 inline Integers pair(Vector low, Vector high) {
@@ -322,10 +327,12 @@ class PackedReader {
       read_halves(keys_, slots[t], words_ + t * half);
       key_scale_[t] = keys_.half_scale(slots[t]), value_scale_[t] = values_.half_scale(slots[t]);
     }
-    for (int j = 0; j < reader_.vectors(); j += COLUMNS) switch (reader_.vectors() - j) {
+    constexpr int THREE = std::min(3, COLUMNS);
+    for (int j = 0; j < reader_.vectors(); j += COLUMNS)
+      switch (reader_.vectors() - j) {
         case 1: score_columns<1>(count, j); break;
         case 2: score_columns<2>(count, j); break;
-        case 3: score_columns<std::min(3, COLUMNS)>(count, j); break;
+        case 3: score_columns<THREE>(count, j); break;
         default: score_columns<COLUMNS>(count, j);
       }
   }
@@ -368,10 +375,12 @@ class PackedReader {
   void add(int count, const int *slots) {
     for (int t = 0; t < count; t += 2)
       read_two(values_, slots[t], t + 1 < count ? slots[t + 1] : -1, words_ + t / 2 * n_);
-    for (int j = 0; j < reader_.vectors(); j += COLUMNS) switch (reader_.vectors() - j) {
+    constexpr int THREE = std::min(3, COLUMNS);
+    for (int j = 0; j < reader_.vectors(); j += COLUMNS)
+      switch (reader_.vectors() - j) {
         case 1: add_columns<1>(count, j); break;
         case 2: add_columns<2>(count, j); break;
-        case 3: add_columns<std::min(3, COLUMNS)>(count, j); break;
+        case 3: add_columns<THREE>(count, j); break;
         default: add_columns<COLUMNS>(count, j);
       }
   }

@@ -108,7 +108,7 @@ class FrameWindow(RetentionPolicy):
         leaves = ((frame >= oldest) & (frame < oldest + leaving) & is_patch
                   | (frame >= first) & (frame < first + dropped) & ~is_patch)
         self._old += leaving - dropped
-        return leaves.view(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :count]
+        return self.slots_of(leaves, count)
 
     def _whole(self, used: int) -> int:
         """Return how many frames are whole among so many tokens of a layer."""

@@ -119,6 +119,15 @@ class RetentionPolicy:
             return token_ids < (first if not self.protects_newest else newest + first)
         return token_ids.clamp(first, newest - 1) != token_ids
 
+    @staticmethod
+    def slots_of(leaves: Tensor, count: int) -> Tensor:
+        """Return the ``count`` slots in each layer that leave, of bool [layers, tokens]."""
+        if leaves.device.type == 'cpu':  # half of a sort's time; a GPU would be waited for
+            slots = leaves.nonzero()[:, 1]
+            if len(slots) == len(leaves) * count:
+                return slots.view(len(leaves), count)
+        return leaves.view(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :count]
+
     def evicted(
         self, scores: Tensor, token_ids: Tensor, steps: int, count: int,
         forced_evictions: Tensor | None = None, newest: Tensor | None = None,

@@ -98,7 +98,7 @@ class Attention(nn.Module):
         Weight and bias of the norms, then the positions; on a CPU one table of both, see
         `fold_norm_into_rope`, whose three parts take three operators instead of four.
         """
-        if self.q_norm is None:
+        if self._modules.get('q_norm') is None:
             return rope or ()
         if (rope is None or self.fused is not None or rope[0].device.type != 'cpu'
                 or torch.is_grad_enabled() or is_traced()):
@@ -176,9 +176,12 @@ class Attention(nn.Module):
 
     def norm_weights(self) -> tuple[Tensor, ...]:
         """Return the weights of the queries' and the keys' norm, then the biases, if any."""
-        if self.q_norm is None or self.k_norm is None:
+        norms = self._modules  # what `self.q_norm` looks through, at a tenth of its time
+        query, key = norms.get('q_norm'), norms.get('k_norm')
+        if query is None or key is None:
             return ()
-        return self.q_norm.weight, self.k_norm.weight, self.q_norm.bias, self.k_norm.bias
+        query, key = query._parameters, key._parameters
+        return query['weight'], key['weight'], query['bias'], key['bias']
 
 
 class Block(nn.Module):
@@ -206,7 +209,7 @@ class Block(nn.Module):
         self._qkv_weights = native.WeightPointers(('norm1',), ('attn', 'qkv'))
         self._mlp_weights = native.WeightPointers(
             ('attn', 'proj'), ('norm2',), ('mlp', 'fc1'), ('mlp', 'fc2'))
-        self._dim, self._hidden = dim, hidden
+        self._dim, self._heads, self._hidden = dim, heads, hidden
         self._lanes = TableCache(limit=2)
 
     @torch.no_grad()
@@ -253,28 +256,50 @@ class Block(nn.Module):
 
         lanes: norms and positions in one, as `native.lanes` gives them, if they are known.
         """
-        parts = None if lanes is None else self._native_qkv(x, lambda: lanes)
-        if parts is None:
-            parts = self.norm_qkv(x, *self.attn.tables(rope))
-        return self.proj_mlp(x, attend(*parts))
+        if self._suits(x):
+            known, table = self._native_table(x, rope, lanes)
+            weights = self._qkv_weights.pointers(self) if known else None
+            if weights is not None:
+                return self._forward_natively(x, attend, weights, table)
+        return self.proj_mlp(x, attend(*self.norm_qkv(x, *self.attn.tables(rope))))
+
+    def _native_table(
+        self, x: Tensor, rope: RotaryTable | None, lanes: Tensor | None,
+    ) -> tuple[bool, Tensor | None]:
+        """Return whether `native` takes norms and positions, and its table if there are any."""
+        if lanes is not None:
+            return True, lanes
+        return self._lanes_of(x, *self.attn.tables(rope))
+
+    def _lanes_of(self, x: Tensor, *tables: Tensor) -> tuple[bool, Tensor | None]:
+        if not tables:
+            return True, None
+        if len(tables) != 3 or len(tables[0]) != len(x):
+            return False, None
+        key = *map(id, tables), *tables
+        return True, self._lanes.get(key, lambda: native.lanes(*tables))
+
+    def _forward_natively(
+        self, x: Tensor, attend: Attend, weights: list[int], table: Tensor | None,
+    ) -> Tensor:
+        rest = self._mlp_weights.pointers(self) if self._folded else None
+        heads, eps = self._heads, self.norm1.eps
+        if rest is not None and attend is self_attention and native.takes_block(x):
+            return native.block(x, heads, self._hidden, weights, eps, table, QK_EPS, rest,
+                                self.norm2.eps)
+        attended = attend(*native.norm_qkv(x, heads, weights, eps, table, QK_EPS))
+        if rest is not None and attended.numel() == x.numel():
+            return native.proj_mlp(x, attended, self._hidden, rest, self.norm2.eps)
+        return self.proj_mlp(x, attended)
 
     def norm_qkv(self, x: Tensor, *tables: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values; tables: `Attention.tables`. A function of tensors."""
-        if not tables or len(tables) == 3 and len(tables[0]) == len(x):
-            parts = self._native_qkv(x, lambda: self._lanes.get(
-                tables, lambda: native.lanes(*tables)) if tables else None)
-            if parts is not None:
-                return parts
+        if self._suits(x):
+            known, table = self._lanes_of(x, *tables)
+            weights = self._qkv_weights.pointers(self) if known else None
+            if weights is not None:
+                return native.norm_qkv(x, self._heads, weights, self.norm1.eps, table, QK_EPS)
         return self.attn.project_qkv(self.norm1(x).to(self.attn.qkv.dtype), *tables)
-
-    def _native_qkv(
-        self, x: Tensor, lanes: Callable[[], Tensor | None],
-    ) -> tuple[Tensor, Tensor, Tensor] | None:
-        """Return queries, keys and values if `native` takes x and the weights."""
-        weights = self._qkv_weights.pointers(self) if self._suits(x) else None
-        if weights is None:
-            return None
-        return native.norm_qkv(x, self.attn.heads, weights, self.norm1.eps, lanes(), QK_EPS)
 
     def proj_mlp(self, x: Tensor, attended: Tensor) -> Tensor:
         """Return the block's output of x and the attention output. A function of tensors."""

@@ -20,11 +20,12 @@ def version(weight: Tensor) -> tuple:
     """
     Return a key for tables that are computed from a weight, which changes whenever it does.
 
-    The weight itself (compared by identity) is in the key so that it lives as long as the table:
-    a new weight could be put where it was, with the same version.
+    The weight itself is in the key so that it lives as long as the table: a new weight could be
+    put where it was, with the same version. Its identity comes first, so that keys can be
+    compared: tensors are not.
     """
     writes = -1 if weight.is_inference() else weight._version  # grows with every write
-    return weight, weight.device, weight.dtype, weight.data_ptr(), writes
+    return id(weight), weight.data_ptr(), writes, weight.dtype, weight.device, weight
 
 
 class TableCache:
@@ -40,10 +41,14 @@ class TableCache:
         self._limit = limit
         self._tables: OrderedDict[Hashable, Any] = OrderedDict()
         self._newest: Any = _NONE  # the table used last
+        self._newest_key: Hashable = None
 
     def get(self, key: Hashable, compute: Callable[[], Table]) -> Table:
         """Return the table for `key`, computing it if it is not there."""
-        # A key is full of tensors, whose hashes take as long as an operator: one look is enough.
+        # A key is full of tensors, whose hashes take as long as an operator: one look is enough,
+        # and none is needed for the key of the last time.
+        if self._newest is not _NONE and key == self._newest_key:
+            return self._newest
         table = self._tables.get(key, _NONE)
         if table is _NONE:
             # A table made in inference mode could never be part of a training step.
@@ -53,5 +58,5 @@ class TableCache:
                 self._tables.popitem(last=False)
         elif table is not self._newest:
             self._tables.move_to_end(key)
-        self._newest = table
+        self._newest, self._newest_key = table, key
         return table
