@@ -180,8 +180,8 @@ class Attention(nn.Module):
         query, key = norms.get('q_norm'), norms.get('k_norm')
         if query is None or key is None:
             return ()
-        query, key = query._parameters, key._parameters
-        return query['weight'], key['weight'], query['bias'], key['bias']
+        parts = [norm._parameters[name] for name in ('weight', 'bias') for norm in (query, key)]
+        return tuple(part for part in parts if part is not None)
 
 
 class Block(nn.Module):
