@@ -122,10 +122,6 @@ class RetentionPolicy:
     @staticmethod
     def slots_of(leaves: Tensor, count: int) -> Tensor:
         """Return the ``count`` slots in each layer that leave, of bool [layers, tokens]."""
-        if leaves.device.type == 'cpu':  # half of a sort's time; a GPU would be waited for
-            slots = leaves.nonzero()[:, 1]
-            if len(slots) == len(leaves) * count:
-                return slots.view(len(leaves), count)
         return leaves.view(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :count]
 
     def evicted(

@@ -125,17 +125,16 @@ class FrameCoverage(RetentionPolicy):
         self._described = torch.zeros(layers, entries, channels, device=device)
         self._frame = torch.full((layers, entries), -1, dtype=torch.int64, device=device)
         self._newest = torch.zeros(layers, 1, channels, device=device)
-        # Of each two entries; no frame is near itself.
-        self._distance = torch.full((layers, entries, entries), torch.inf, device=device)
+        self._ones = torch.ones(entries, entries, device=device)  # and no frame is near itself
+        self._ones.fill_diagonal_(torch.inf)
         self._marked: Tensor | None = None  # `_frame`, as it was
-        # Entries, and description and distances that they had.
-        self._overwritten: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._overwritten: list[tuple[Tensor, Tensor]] = []  # entries and what was in them
 
     @property
     def nbytes(self) -> int:
         """Return the bytes of the descriptions."""
         return (self._described.nbytes + self._frame.nbytes + self._newest.nbytes
-                + self._distance.nbytes)
+                + self._ones.nbytes)
 
     def remember(self, layer: int, key: Tensor, step: int) -> None:
         """Describe a frame by its mean key."""
@@ -143,29 +142,14 @@ class FrameCoverage(RetentionPolicy):
         torch.mean(key, dim=1, dtype=torch.float32, out=newest)
 
     def commit(self, step: int) -> None:
-        """Write the description, and how far it is from others, into the first entry free."""
+        """Write the description into the first entry that is free."""
         entry = self._frame.argmin(dim=1, keepdim=True)  # -1 is a free one
+        index = entry[:, :, None].expand_as(self._newest)
         # What the first step since the mark overwrites was free then.
         if self._marked is not None and self._marked is not self._frame:
-            places = self._places(entry)
-            self._overwritten.append((entry, self._described.gather(1, places[0]),
-                                      self._distance.gather(1, places[1])))
-        unit = torch.nn.functional.normalize(self._newest, dim=2)
-        self._described.scatter_(1, self._places(entry)[0], unit)
-        distance = 1 - unit @ self._described.transpose(1, 2)
-        self._set_distance(entry, distance.scatter_(2, entry[:, :, None], torch.inf))
+            self._overwritten.append((index, self._described.gather(1, index)))
+        self._described.scatter_(1, index, self._newest)
         self._frame = self._frame.scatter(1, entry, step)
-
-    def _places(self, entry: Tensor) -> tuple[Tensor, Tensor]:
-        """Return indices of an entry's [layers, 1] description and distances."""
-        index = entry[:, :, None]
-        return index.expand_as(self._newest), index.expand(-1, 1, self._distance.shape[2])
-
-    def _set_distance(self, entry: Tensor, distance: Tensor) -> None:
-        """Write how far an entry [layers, 1] is from all, [layers, 1, entries]."""
-        index = self._places(entry)[1]
-        self._distance.scatter_(1, index, distance)
-        self._distance.scatter_(2, index.transpose(1, 2), distance.transpose(1, 2))
 
     def mark(self) -> None:
         """Note which frames are described."""
@@ -181,9 +165,8 @@ class FrameCoverage(RetentionPolicy):
         """Describe the frames that were described at the mark."""
         if self._marked is not None:
             self._frame = self._marked
-        for entry, described, distance in reversed(self._overwritten):
-            self._described.scatter_(1, self._places(entry)[0], described)
-            self._set_distance(entry, distance)
+        for index, described in reversed(self._overwritten):
+            self._described.scatter_(1, index, described)
         self._overwritten = []
 
     def evicted(
@@ -191,7 +174,8 @@ class FrameCoverage(RetentionPolicy):
         forced_evictions: Tensor | None = None, newest: Tensor | None = None,
     ) -> Tensor:
         """Return all slots of the frames, in each layer, that the others make up for best."""
-        distance = self._distance
+        unit = torch.nn.functional.normalize(self._described, dim=2)
+        distance = self._ones - unit @ unit.transpose(1, 2)
         frame_of = token_ids // self.tokens_per_step
         leaves: Tensor | None = None
         for _ in range(count // self.tokens_per_step):
