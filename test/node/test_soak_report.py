@@ -87,6 +87,8 @@ def test_a_long_run_is_judged_after_its_warm_up():
     assert endurance(growing).drift > 2 ** 26 and not endurance(growing).fine
     threads = [(frames, usage(1, threads=frames)) for frames in range(1, 101)]
     assert not endurance(threads).fine
+    once = [(frames, usage(1, threads=21 if frames == 55 else 20)) for frames in range(1, 101)]
+    assert endurance(once).fine and endurance(once).to_json()['threads'] == [20]
     for change in ({'non_finite': 1}, {'lost': 1}, {'trouble': 'it hangs'}):
         assert not endurance(steady, **change).fine
 

@@ -16,6 +16,7 @@ from xsvggt_ros.soak.node_process import floor, remove_leftovers, Usage
 WARM_UP = 5000        # images, or a fifth of all if that is fewer
 SHARE = 5
 SAMPLES = 100         # looks at the process, evenly over the run
+PARTS = 10            # of what is compared
 PART = 1000           # images at both ends whose latencies are compared
 DRIFT = 16 * 2 ** 20  # bytes by which memory may grow after the warm-up
 LOST = 1.0            # seconds after which an image is taken to be lost on the way
@@ -48,16 +49,21 @@ class Endurance:
         return [usage for frames, usage in self.samples if frames >= begin]
 
     @property
+    def floors(self) -> list[Usage]:
+        """Return the floor of each tenth of that: a file open for an instant is no leak."""
+        length = max(1, len(self.warm) // PARTS)
+        return [floor(self.warm[begin:begin + length])
+                for begin in range(0, len(self.warm) - length + 1, length)]
+
+    @property
     def drift(self) -> int:
         """Return by how many bytes the floor of the process's memory has risen since then."""
-        part = max(1, len(self.warm) // 10)
-        return (floor(self.warm[-part:]).resident - floor(self.warm[:part]).resident
-                if self.warm else 0)
+        return self.floors[-1].resident - self.floors[0].resident if self.warm else 0
 
     @property
     def fine(self) -> bool:
         """Return whether all was well."""
-        constant = all(len({getattr(usage, name) for usage in self.warm}) == 1
+        constant = all(len({getattr(usage, name) for usage in self.floors}) == 1
                        for name in ('descriptors', 'threads'))
         return (not self.trouble and not self.non_finite and not self.lost and constant
                 and self.drift < DRIFT)
@@ -69,8 +75,8 @@ class Endurance:
             'images_lost_on_the_way': self.unanswered,
             'memory_drift_bytes': self.drift,
             'memory_highest_bytes': max((one.resident for one in self.warm), default=0),
-            'descriptors': sorted({usage.descriptors for usage in self.warm}),
-            'threads': sorted({usage.threads for usage in self.warm}),
+            'descriptors': sorted({usage.descriptors for usage in self.floors}),
+            'threads': sorted({usage.threads for usage in self.floors}),
             'latency_first': percentiles(self.latencies[:PART]),
             'latency_last': percentiles(self.latencies[-PART:]),
             'non_finite': self.non_finite, 'lost': self.lost, 'crashes': int(self.crashed),
