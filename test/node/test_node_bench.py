@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip('rclpy')
 pytest.importorskip('torch')
+from xsvggt_ros.node.subscriptions import IMAGE_DEPTH  # noqa: E402
 
 PATIENCE = 600  # seconds until a test gives up; only one that fails ever waits so long
 SMALL = ['--image', '160x120', '--image-size', '56', '--rate', '5']
@@ -34,8 +35,9 @@ def test_stages_start_and_rate_are_written(tmp_path):
     difference = content['odometry_ms']['p50'] - content['engine_ms']['p50']
     assert content['overhead_ms'] == pytest.approx(difference, abs=2e-3)
     assert content['processed'] >= 9 and content['received'] >= content['processed']
-    # On a busy machine several images wait for the first pose, and are not sent after it.
-    assert 0 < content['sent'] and 0 < content['rate_held'] and 0 < content['cpu_seconds']
+    # On a busy machine images waited for the first pose: with the worker, in the middleware.
+    assert content['sent'] >= 8 - 1 - IMAGE_DEPTH
+    assert 0 < content['rate_held'] and 0 < content['cpu_seconds']
     assert content['memory_bytes'] > 2 ** 26
     assert content['parameters'] == ['cloud.max_rate:=1.0']
     assert f"{content['start_to_first_pose_s']:.1f} s after the node's start" in done.stdout

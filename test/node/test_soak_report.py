@@ -46,8 +46,8 @@ def test_each_trouble_is_counted_and_fails_the_run(name, outcome, counter):
     assert 'what happened' in report.text_table(content)
 
 
-def usage(resident, threads=20):
-    return Usage(resident=resident, peak=9, shared=0, descriptors=9, threads=threads)
+def usage(resident, threads=20, descriptors=9):
+    return Usage(resident=resident, peak=9, shared=0, descriptors=descriptors, threads=threads)
 
 
 def test_memory_is_compared_by_its_floor():
@@ -88,7 +88,11 @@ def test_a_long_run_is_judged_after_its_warm_up():
     threads = [(frames, usage(1, threads=frames)) for frames in range(1, 101)]
     assert not endurance(threads).fine
     once = [(frames, usage(1, threads=21 if frames == 55 else 20)) for frames in range(1, 101)]
-    assert endurance(once).fine and endurance(once).to_json()['threads'] == [20]
+    assert not endurance(once).fine and endurance(once).to_json()['threads'] == [20, 21]
+    read = [(frames, usage(1, descriptors=9 + (frames == 55))) for frames in range(1, 101)]
+    assert endurance(read).fine and endurance(read).to_json()['descriptors'] == [9]
+    left = [(frames, usage(1, descriptors=9 + (frames >= 55))) for frames in range(1, 101)]
+    assert not endurance(left).fine and endurance(left).to_json()['descriptors'] == [9, 10]
     for change in ({'non_finite': 1}, {'lost': 1}, {'trouble': 'it hangs'}):
         assert not endurance(steady, **change).fine
 

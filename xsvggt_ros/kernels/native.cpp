@@ -81,18 +81,23 @@ inline Vector sqrt_lanes(Vector x) {
   return x;
 }
 
+// The highest power's coefficient first.
+template <int N>
+inline __attribute__((always_inline)) Vector polynomial(Vector x, const float (&coefficients)[N]) {
+  Vector y = broadcast(coefficients[0]);
+#pragma GCC unroll 8
+  for (int i = 1; i < N; i++) y = y * x + coefficients[i];
+  return y;
+}
+
 // Cephes' expf, for x <= 88: relative error 1e-7.
 inline Vector exponential(Vector x) {
   x = max(x, broadcast(-87.3f));
   Vector whole = x * 1.44269504f + 12582912.f - 12582912.f;  // rounds to the nearest integer
   x = x - whole * 0.693359375f;
   x = x + whole * 2.12194440e-4f;
-  Vector y = broadcast(1.9875691500e-4f);
-  y = y * x + 1.3981999507e-3f;
-  y = y * x + 8.3334519073e-3f;
-  y = y * x + 4.1665795894e-2f;
-  y = y * x + 1.6666665459e-1f;
-  y = y * x + 5.0000001201e-1f;
+  Vector y = polynomial(x, {1.9875691500e-4f, 1.3981999507e-3f, 8.3334519073e-3f,
+                            4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f});
   y = y * x * x + x + 1.f;
   Integers power = __builtin_convertvector(whole, Integers) << 23;
   return reinterpret_cast<Vector>(reinterpret_cast<Integers>(y) + power);
@@ -102,11 +107,8 @@ inline Vector exponential(Vector x) {
 inline Vector gelu(Vector x) {
   Vector z = max(x, -x) * 0.70710678f;
   Vector t = 1.f / (1.f + 0.3275911f * z);
-  Vector y = broadcast(1.061405429f);
-  y = y * t - 1.453152027f;
-  y = y * t + 1.421413741f;
-  y = y * t - 0.284496736f;
-  y = y * t + 0.254829592f;
+  Vector y = polynomial(t, {1.061405429f, -1.453152027f, 1.421413741f, -0.284496736f,
+                            0.254829592f});
   y = 1.f - y * t * exponential(-z * z);
   return 0.5f * x * (1.f + (x < 0 ? -y : y));
 }

@@ -63,8 +63,8 @@ class Endurance:
     @property
     def fine(self) -> bool:
         """Return whether all was well."""
-        constant = all(len({getattr(usage, name) for usage in self.floors}) == 1
-                       for name in ('descriptors', 'threads'))
+        constant = (len({usage.descriptors for usage in self.floors}) == 1
+                    and len({usage.threads for usage in self.warm}) == 1)
         return (not self.trouble and not self.non_finite and not self.lost and constant
                 and self.drift < DRIFT)
 
@@ -76,7 +76,7 @@ class Endurance:
             'memory_drift_bytes': self.drift,
             'memory_highest_bytes': max((one.resident for one in self.warm), default=0),
             'descriptors': sorted({usage.descriptors for usage in self.floors}),
-            'threads': sorted({usage.threads for usage in self.floors}),
+            'threads': sorted({usage.threads for usage in self.warm}),
             'latency_first': percentiles(self.latencies[:PART]),
             'latency_last': percentiles(self.latencies[-PART:]),
             'non_finite': self.non_finite, 'lost': self.lost, 'crashes': int(self.crashed),
