@@ -53,6 +53,7 @@ class WidePlan:
     seed: int = 0
     steps: int = 20000
     minutes: float | None = None     # instead of steps: of training
+    begin: float = 0.0               # share of the plan that the first weights have behind them
     frames_per_step: int = 96
     dense_share: float = 0.5         # of a clip's frames have dense maps in a step
     rooms_per_step: float = 3.0      # new rooms, of 48 frames each: fewer are learned by heart
@@ -96,8 +97,10 @@ class WideTrainer:
         """Return which share of the training is done, now or, if that is known, at a step."""
         plan = self.plan
         if plan.minutes is not None:
-            return min(self.seconds / (60 * plan.minutes), 1.0)
-        return min((self.step if step is None else step) / plan.steps, 1.0)
+            done = self.seconds / (60 * plan.minutes)
+        else:
+            done = (self.step if step is None else step) / plan.steps
+        return min(plan.begin + (1 - plan.begin) * done, 1.0)
 
     def rate(self) -> float:
         """Return the share of the learning rate: warm-up, constant, then linearly to nothing."""
@@ -315,6 +318,8 @@ def main() -> None:
     add('--seed', type=int, default=plan.seed)
     add('--steps', type=int, default=plan.steps, help='may be another when it is resumed')
     add('--minutes', type=float, help='train so long, instead of so many steps')
+    add('--begin', type=float, default=plan.begin, metavar='SHARE',
+        help='how far the first weights are: longer clips and falling rates come sooner (0)')
     add('--stop-at', type=int, metavar='STEP', help='stop early; can be resumed')
     add('--frames-per-step', type=int, help='96, on a GPU 768')
     add('--rate', type=float, default=1.0, help='times the learning rates')
@@ -327,16 +332,19 @@ def main() -> None:
     gpu = options.device.startswith('cuda')
     plan = WidePlan(
         seed=options.seed, steps=options.steps, minutes=options.minutes,
+        begin=options.begin,
         frames_per_step=options.frames_per_step or (768 if gpu else 96),
         rooms_per_step=options.rooms_per_step * (8 if gpu else 1), slots=options.slots,
         learning_rate=plan.learning_rate * options.rate, muon_rate=plan.muon_rate * options.rate,
         validate_every=options.validate_every)
     processes = options.processes or (max(1, (os.cpu_count() or 1) - 2) if gpu else 1)
     try:
-        model = load_model(options.start).model
+        loaded = load_model(options.start)
+        model = loaded.model
         assert isinstance(model, StreamVGGT)
         model = grow(model, options.grow) if options.grow else model
-        renew_confidences(model)
+        if loaded.depth_errors is None:
+            renew_confidences(model)    # nobody has measured what they mean
         run = Run(WideTrainer(plan, model, torch.device(options.device)),
                   Sources(options.out, options.textures, options.real, options.layout, processes))
     except (OSError, ValueError, ToolError, CheckpointError) as error:

@@ -19,6 +19,7 @@ from xsvggt_ros.model.causal import ClipPrediction
 
 SPREAD = 0.3      # relative error that a confidence of 1 stands for; of c it is SPREAD / c
 _ITERATION = 0.7   # weight of an iteration of the camera head over the next one's
+_LEAST_W = 0.05    # of a predicted quaternion, up to half a turn from the first frame
 _SCALES = (1, 2, 4)   # pixels over which gradients of depth are compared
 WEIGHTS = {'depth': 1.0, 'edges': 0.5, 'points': 0.3, 'metric': 0.1, 'translation': 1.0,
            'rotation': 3.0, 'moved': 1.0, 'turned': 4.0, 'field_of_view': 1.0, 'matches': 0.5,
@@ -79,7 +80,9 @@ def _pose_losses(poses: Tensor, clips: Clips, predicted_unit: Tensor,
     turn, true_turn = quaternion_to_matrix(poses[..., 3:7]), truth[..., :3, :3]
     place = poses[..., :3] / predicted_unit[:, None, None]
     true_place = truth[..., :3, 3] / unit[:, None, None]
-    norm = (poses[..., 3:7].norm(dim=-1) - 1).abs()
+    # Of a quaternion's two signs the one with w > 0: between them the network would pass zero,
+    # and an average of weights that say either may turn anywhere.
+    norm = (poses[..., 3:7].norm(dim=-1) - 1).abs() + (_LEAST_W - poses[..., 6]).clamp_min(0)
     terms = {'translation': mean((place - true_place).abs()),
              'rotation': mean((turn - true_turn).abs()) + 0.1 * mean(norm),
              'field_of_view': mean((poses[..., 7:] - clips.fields_of_view).abs())}

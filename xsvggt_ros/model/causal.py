@@ -35,7 +35,7 @@ class ClipPrediction:
     points: Tensor  # [B, K, H, W, 3] in the frame of the clip's first camera
     points_confidence: Tensor  # [B, K, H, W]
     camera_tokens: list[Tensor]  # [B, S, 2 dim] of the layers that the dense heads read
-    patch_tokens: Tensor  # [B, S, P, 2 dim] of the last of those layers
+    patch_tokens: Tensor  # [B, S, P, 2 dim] of the last of those layers but one
 
 
 def predict_clips(model: StreamVGGT, images: Tensor,
@@ -65,7 +65,7 @@ def predict_clips(model: StreamVGGT, images: Tensor,
         poses = torch.stack([model.camera_head(token, memory) for token in tokens], dim=2)
     return ClipPrediction(poses, *depth_map(depth), *point_map(points),
                           [layer[:, :, 0] for layer in layers.values()],
-                          list(layers.values())[-1][:, :, config.special_tokens:])
+                          list(layers.values())[-2][:, :, config.special_tokens:])
 
 
 def _aggregate(model: StreamVGGT, images: Tensor, visible: Visible | None,

@@ -82,6 +82,18 @@ def test_every_weight_is_trained(case):
     model.zero_grad()
 
 
+def test_patches_are_read_before_the_last_blocks(case):
+    # What they are taught to know there, the last global block's camera token can still read.
+    model, golden = case
+    model.zero_grad()
+    images = torch.stack([golden.image(index) for index in range(2)])[None]
+    predict_clips(model, images).patch_tokens.sum().backward()
+    blocks = model.aggregator.global_blocks
+    assert blocks[-1].mlp.fc1.weight.grad is None
+    assert blocks[0].mlp.fc1.weight.grad.any()
+    model.zero_grad()
+
+
 @pytest.mark.parametrize('frames', [8, 9, 13])
 def test_a_long_clip_in_parts_is_what_it_is_at_once(case, monkeypatch, frames):
     model, golden = case

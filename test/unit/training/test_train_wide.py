@@ -32,6 +32,7 @@ from xsvggt_ros.geometry.se3 import matrix_to_quaternion  # noqa: E402
 from xsvggt_ros.kv_cache.retention import FrameCoverage  # noqa: E402
 from xsvggt_ros.model.causal import ClipPrediction, predict_clips  # noqa: E402
 from xsvggt_ros.model.checkpoint import load_model, save_checkpoint  # noqa: E402
+from xsvggt_ros.model.error_table import KEY as ERROR_TABLE_KEY  # noqa: E402
 from xsvggt_ros.model.streamvggt import StreamVGGT  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -131,6 +132,13 @@ def test_each_error_has_its_term(clips):
     assert float(terms['translation']) > 0.05
 
 
+def test_of_two_quaternions_of_a_rotation_one_is_asked_for(clips):
+    predicted, frames = perfect(clips)
+    right = float(wide_losses(predicted, clips, frames)['rotation'])
+    predicted.poses[..., 3:7] *= -1
+    assert float(wide_losses(predicted, clips, frames)['rotation']) > right + 0.05
+
+
 def test_the_best_confidence_is_the_inverse_of_the_error():
     generator = torch.Generator().manual_seed(0)
     for spread in (0.02, 0.1):
@@ -201,7 +209,7 @@ def test_the_store_renews_itself_and_is_not_rendered_twice(tmp_path, made):
     pool = RoomPool(tmp_path / 'rooms', None, 10, 1)
     assert pool.prepare(3) == 3 and made == list(range(7))
     assert pool.prepare(9) == 9 and made == list(range(13))
-    assert not pool.ring.holds(2) and pool.ring.holds(12) and is_old(10)
+    assert not pool.ring.holds(2) and pool.ring.holds(12) and is_old(12)
     clips = pool.draw(np.random.default_rng(0), 9, 2, 4, 0.5)
     assert clips.images.shape[:2] == (2, 4) and clips.images.shape[3] == clips.depth.shape[2]
     again = pool.draw(np.random.default_rng(0), 9, 2, 4, 0.5)
@@ -240,7 +248,7 @@ def test_on_a_gpu_clips_are_of_rooms_that_are_there(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(pool.ring.__class__, 'clips', lambda self, rooms, frames: seen.extend(
         rooms.tolist()) or self.clips_of_slots(rooms % 20, frames, 84))
-    for step in range(8):
+    for step in range(30):
         pool.draw(np.random.default_rng(step), end, 2, 4, 0.5)
     assert set(seen) == {984, 985, 986}
     # Rendering lags behind: 984 to 991 have no place in the window any more.
@@ -330,6 +338,10 @@ def test_rates_clips_and_cache_follow_the_plan(tmp_path, config, made):
     timed = WideTrainer(dataclasses.replace(PLAN, minutes=2.0), StreamVGGT(config), CPU)
     timed.seconds = 60.0
     assert timed.progress() == 0.5
+    later = WideTrainer(dataclasses.replace(PLAN, steps=100, begin=0.6), StreamVGGT(config), CPU)
+    assert later.progress() == pytest.approx(0.6) and later.progress(50) == pytest.approx(0.8)
+    later.step = 80    # at .92 of the whole: half of the last .16 is left
+    assert later.rate() == pytest.approx(0.5)
 
 
 def test_it_learns(clips, config):
@@ -361,6 +373,27 @@ def test_the_command_trains(tmp_path, config, made, monkeypatch, capsys):
     with pytest.raises(SystemExit) as error:
         main()
     assert error.value.code == 1
+
+
+@pytest.mark.parametrize('measured', [True, False])
+def test_confidences_begin_anew_unless_they_were_measured(measured, tmp_path, config, made,
+                                                         monkeypatch):
+    torch.manual_seed(0)
+    notes = {ERROR_TABLE_KEY: '[[1.0, 0.3], [2.0, 0.1]]'} if measured else {}
+    first = StreamVGGT(config)
+    save_checkpoint(first, tmp_path / 'first.safetensors', notes)
+    monkeypatch.setattr('training.train_wide.WidePlan', lambda **changes: dataclasses.replace(
+        PLAN, **{**changes, 'slots': 8}))
+    monkeypatch.setattr('sys.argv', [
+        'train_wide', '--out', str(tmp_path / 'out'), '--device', 'cpu', '--start',
+        str(tmp_path / 'first.safetensors'), '--begin', '0.5', '--stop-at', '0'])
+    main()
+    trained = load_model(str(tmp_path / 'out/wide.safetensors')).model
+    for head, old in ((trained.depth_head, first.depth_head),
+                      (trained.point_head, first.point_head)):
+        before, after = (one.scratch.output_convolutions[1].weight[-1] for one in (old, head))
+        assert torch.allclose(after, before, atol=1e-3) == measured
+        assert bool(after.any()) == measured
 
 
 def test_a_checkpoint_is_calibrated(tmp_path, config, made, monkeypatch, capsys):
