@@ -63,3 +63,17 @@ def logging_as_found():
     before = logging.root.manager.disable, *(logger.level for logger in loggers)
     yield
     assert (logging.root.manager.disable, *(logger.level for logger in loggers)) == before
+
+
+@pytest.fixture(autouse=True)
+def tracebacks_end(request: pytest.FixtureRequest):
+    """
+    Let go of the tracebacks of exceptions among a test's parameters.
+
+    These live as long as the session, and with them all that the frames held: a node, 64 MB.
+    """
+    yield
+    parameters = request.node.callspec.params if hasattr(request.node, 'callspec') else {}
+    for value in parameters.values():
+        if isinstance(value, BaseException):
+            value.__traceback__ = value.__context__ = value.__cause__ = None

@@ -1,7 +1,9 @@
 """What the node does when its parts fail or hang: in this process, over real DDS."""
 
+import gc
 from itertools import count
 import threading
+import weakref
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
@@ -66,11 +68,15 @@ def make_node(checkpoint):
         nodes.append(lifecycle.XsvggtNode())
         return nodes[-1]
 
+    make.nodes = nodes
     yield make
-    for node in nodes:
+    while nodes:
+        node = nodes.pop()
         assert node.stop()
         node.destroy_node()
         rclpy.shutdown()
+        del node
+        gc.collect()    # 64 MB, for which the collector would not come of itself
     assert not workers()
 
 
@@ -124,6 +130,20 @@ def send_some(robot):
     before = len(robot.tracked())
     send_until(robot, lambda: len(robot.tracked()) > before + 2)
     return list(robot.received['odometry'])
+
+
+def test_what_a_destroyed_node_held_is_collected(make_node):
+    node = make_node()
+    assert node.start()
+    pipeline = weakref.ref(node.current.pipeline)
+    assert node.stop()
+    node.destroy_node()
+    rclpy.shutdown()
+    make_node.nodes.clear()
+    del node
+    gc.collect()
+    assert pipeline() is None
+
 
 
 # Transitions that fail ---------------------------------------------------------------------------

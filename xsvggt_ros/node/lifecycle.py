@@ -90,6 +90,8 @@ class XsvggtNode(LifecycleNode):
         machine = getattr(self, '_state_machine', None)
         if machine is not None:
             machine.destroy_when_not_in_use()
+        # What a node that was never cleaned up has frozen may be collected, for others to come.
+        gc.unfreeze()
 
     def report_callback(self, error: BaseException) -> None:
         """Report what a callback has raised; the node goes on."""

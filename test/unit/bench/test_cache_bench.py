@@ -1,5 +1,6 @@
 """`xsvggt bench cache`: equal bytes, drift against the full cache, and what it costs."""
 
+from itertools import count
 import json
 from types import SimpleNamespace
 
@@ -10,7 +11,7 @@ import torch
 
 from xsvggt_ros.bench.bench_report import COLUMNS
 from xsvggt_ros.bench.cache_bench import CacheBench, CacheSetting, Stream
-from xsvggt_ros.bench.cache_timing import CacheTimer
+from xsvggt_ros.bench.cache_timing import CacheTimer, Clock
 from xsvggt_ros.cli.main import main
 from xsvggt_ros.engine.config import EngineConfig
 from xsvggt_ros.engine.stream_engine import StreamEngine
@@ -194,11 +195,23 @@ def test_errors_say_what_is_wrong(arguments, code, words, capsys):
 @pytest.mark.parametrize('quantization, scheme', [
     ('none', 'kcvt'), ('int8', 'token'), ('int4', 'kcvt')])
 @pytest.mark.parametrize('policy', ['full', 'value_aware', 'frame_coverage'])
-def test_timer_changes_no_result(policy, quantization, scheme):
+def test_timer_changes_no_result(policy, quantization, scheme, monkeypatch):
     layout = CacheLayout(layers=2, heads=2, head_dim=8, tokens_per_step=12, special_tokens=5)
     config = CacheConfig(policy=policy, quantization=quantization, scheme=scheme, storage='bf16')
     plain, timed = (build_cache(layout, config, 40, torch.float32, 'cpu', quantization)
                     for _ in range(2))
+    # A clock that moves on when it is looked at, and while the store attends: a real one may see
+    # a repeated write take longer than all that it repeats.
+    ticks = count()
+    attend = timed.store.attend
+
+    def attend_for_a_while(*arguments):
+        for _ in range(5):
+            next(ticks)
+        return attend(*arguments)
+
+    monkeypatch.setattr(timed.store, 'attend', attend_for_a_while)
+    monkeypatch.setattr(Clock, 'now', lambda self: float(next(ticks)))
     timer = CacheTimer(timed, torch.device('cpu'))
     generator = torch.Generator().manual_seed(0)
     for _ in range(9):
