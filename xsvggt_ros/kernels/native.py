@@ -31,6 +31,9 @@ MAX_PRODUCTS = 1 << 25  # of an attention, queries times keys times channels, fo
 MAX_PIXELS = 1 << 16  # of a map, for the same reason
 DENSE_WEIGHTS = 72  # tensors that native.cpp reads for a dense head
 
+# Asked dozens of times a frame, when the names in `torch` have left the processor's cache.
+_is_grad_enabled, _is_autocast_enabled = torch.is_grad_enabled, torch.is_autocast_enabled
+_is_compiling, _is_tracing = torch.compiler.is_compiling, torch.jit.is_tracing
 _POINTER, _LONG, _FLOAT = ctypes.c_void_p, ctypes.c_long, ctypes.c_float
 # What the functions take after the number of threads.
 _ARGUMENTS: dict[str, list[Any]] = {
@@ -116,9 +119,8 @@ def _thread_team() -> int | None:
 
 def allowed() -> bool:
     """Return whether there are functions, and nobody traces or trains."""
-    return (library() is not None and not torch.is_grad_enabled()
-            and not torch.is_autocast_enabled('cpu')
-            and not torch.compiler.is_compiling() and not torch.jit.is_tracing())
+    return (library() is not None and not _is_grad_enabled() and not _is_autocast_enabled('cpu')
+            and not _is_compiling() and not _is_tracing())
 
 
 def suits(x: Tensor) -> bool:
@@ -152,26 +154,27 @@ class WeightPointers:
     def __init__(self, *paths: tuple[str, ...]) -> None:
         """Name the layers by their paths in the module."""
         self._paths = paths
-        self._taken: list[tuple[int, torch.dtype]] = []
         self._pointers: list[int] = []
 
     def pointers(self, module: nn.Module) -> list[int] | None:
         """Return where they are now, two for each layer; None if they are not for `native`."""
-        weights: list[Tensor | None] = []
+        weights: list[Tensor] = []
         for path in self._paths:
             layer: nn.Module | None = module
             for name in path:  # what `layer.name` does, at a tenth of its time
                 layer = None if layer is None else layer._modules[name]
             own = {} if layer is None else layer._parameters
-            weights += own.get('weight'), own.get('bias')
-        taken = [(weight.data_ptr(), weight.dtype) for weight in weights if weight is not None]
-        if len(taken) < len(weights):
-            return None
-        if taken != self._taken:
+            weight, bias = own.get('weight'), own.get('bias')
+            if weight is None or bias is None or weight.dtype is not bias.dtype \
+                    or weight.dtype is not torch.float32:
+                return None
+            weights += weight, bias
+        pointers = [weight.data_ptr() for weight in weights]
+        if pointers != self._pointers:
             if not small(weights):
                 return None
-            self._taken, self._pointers = taken, [pointer for pointer, _ in taken]
-        return self._pointers
+            self._pointers = pointers
+        return pointers
 
 
 def norm_qkv(
@@ -206,7 +209,9 @@ def proj_mlp(
     two layers of the MLP with so many hidden channels.
     """
     tokens, dim = x.shape
-    attended = attended.transpose(0, 1).to(x.dtype).contiguous()
+    attended = attended.transpose(0, 1)
+    if attended.dtype is not x.dtype or not attended.is_contiguous():
+        attended = attended.to(x.dtype).contiguous()
     out = torch.empty_like(x)
     proj, proj_bias, norm, norm_bias, *mlp = weights
     called().xsvggt_proj_mlp(
@@ -241,27 +246,34 @@ def block(
     return out
 
 
-def takes_attention(query: Tensor, key: Tensor, value: Tensor) -> bool:
+def takes_attention(
+    query: Tensor, key: Tensor, value: Tensor, count: int | None = None,
+) -> bool:
     """Return whether `attend` can be called, and is quicker."""
-    return (query.dtype is key.dtype is value.dtype is torch.float32
-            and query.is_cpu and key.is_cpu and value.is_cpu
-            and key.shape == value.shape and len(key) == len(query) and key.shape[1] > 0
-            and query.numel() * key.shape[1] <= MAX_PRODUCTS and query.stride(2) == 1
-            and key.stride()[1:] == value.stride()[1:] == (query.shape[2], 1) and allowed())
+    if not (query.dtype is key.dtype is value.dtype is torch.float32
+            and query.is_cpu and key.is_cpu and value.is_cpu and allowed()):
+        return False
+    shape, (heads, tokens, dim) = key.shape, query.shape
+    count = shape[1] if count is None else count
+    return (shape == value.shape and shape[0] == heads and 0 < count <= shape[1]
+            and heads * tokens * dim * count <= MAX_PRODUCTS and query.stride(2) == 1
+            and key.stride()[1:] == value.stride()[1:] == (dim, 1))
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, count: int | None = None) -> Tensor:
     """
     Return softmax attention of queries [heads, tokens, d] over keys and values [heads, n, d].
 
-    What is returned lies in memory as [tokens, heads, d].
+    count: of how many keys, the first ones; None for all. What is returned lies in memory as
+    [tokens, heads, d].
     """
     heads, tokens, dim = query.shape
+    head_stride, token_stride, _ = query.stride()
     out = query.new_empty(tokens, heads, dim)
     called().xsvggt_attend(
-        torch.get_num_threads(), heads, tokens, dim, key.shape[1], dim ** -0.5, query.data_ptr(),
-        query.stride(0), query.stride(1), key.data_ptr(), key.stride(0), value.data_ptr(),
-        value.stride(0), out.data_ptr())
+        torch.get_num_threads(), heads, tokens, dim, key.shape[1] if count is None else count,
+        dim ** -0.5, query.data_ptr(), head_stride, token_stride, key.data_ptr(), key.stride(0),
+        value.data_ptr(), value.stride(0), out.data_ptr())
     return out.transpose(0, 1)
 
 

@@ -93,7 +93,7 @@ class KVCache:
         observe = None
         if self.limit is not None and self.policy.excess(used, self.limit):
             observe = self.scores.observer(layer, query, used)
-        step = Step(self.steps, self._next_slots[layer], used, self.token_ids[layer, :used])
+        step = Step(self.steps, self._next_slots[layer], used, self.token_ids)
         return self.store.attend(layer, step, query, key, value, observe)
 
     def attend_readonly(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -113,7 +113,7 @@ class KVCache:
         slots = self._next_slots[layer]
         if evicted or own != self.layout.tokens_per_step:
             slots = self._offsets[:own] + self.tokens + evicted
-        step = Step(self.steps, slots, used, ids[layer, :used], persistent=False)
+        step = Step(self.steps, slots, used, ids, persistent=False)
         return self.store.attend(layer, step, query, key, value, None)
 
     def compact(self, gapless: bool) -> None:

@@ -29,6 +29,7 @@ class DenseStore:
     def _set(self, both: Tensor) -> None:
         self._both = both
         self.keys, self.values = both
+        self._layers = list(zip(self.keys.unbind(), self.values.unbind()))
 
     @property
     def slots(self) -> int:
@@ -63,7 +64,11 @@ class DenseStore:
     ) -> Tensor:
         """Store a step's tokens and attend; see `KVStore.attend`."""
         slots, used = step.slots, step.used
-        keys, values = self.keys[layer], self.values[layer]
+        keys, values = self._layers[layer]
+        if keys.dtype is key.dtype is value.dtype:
+            keys.index_copy_(1, slots, key)
+            values.index_copy_(1, slots, value)
+            return attention(query, keys, values, used)
         keys.index_copy_(1, slots, key.to(keys.dtype))
         values.index_copy_(1, slots, value.to(values.dtype))
         keys, values = keys[:, :used], values[:, :used]

@@ -26,7 +26,7 @@ class RetentionPolicy:
         self.special_tokens = special_tokens
         self.pool_size = pool_size
         self.seed = seed
-        self._pooling = pooling_weights(tokens_per_step, special_tokens, pool_size)
+        self._pooling = pooling_weights(tokens_per_step, special_tokens, pool_size)[None, None]
 
     def expect(self, first_steps: int) -> None:
         """
@@ -84,13 +84,14 @@ class RetentionPolicy:
         """
         Return the weighted mean of queries [heads, tokens_per_step, head_dim], [heads, head_dim].
 
-        fp32, in ``out`` if given. A special token counts as much as a pool of patches.
+        fp32; written to ``out`` [heads, 1, head_dim] if given. A special token counts as much as a
+        pool of patches.
         """
         if self._pooling.device != query.device:
             self._pooling = self._pooling.to(query.device)
         # Of one token it is the query itself, as `KVCache` knows.
-        weights = self._pooling.expand(query.shape[0], 1, -1)
-        return torch.bmm(weights, query.float(), out=None if out is None else out[:, None])[:, 0]
+        weights = self._pooling.expand(query.shape[0], -1, -1)
+        return torch.bmm(weights, query.float(), out=out)[:, 0]
 
     def score(self, pooled: Tensor, heads: slice, keys: Tensor, values: Tensor) -> Tensor | None:
         """

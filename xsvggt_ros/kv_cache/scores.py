@@ -47,6 +47,7 @@ class TokenScores:
         self.latest = self._scores  # [layers, used]
         self._attention = torch.zeros(layers, slots if track_health else 0, device=device)
         self._pooled = torch.zeros(layers, layout.heads, layout.head_dim, device=device)
+        self._pooled_layers = self._pooled[:, :, None].unbind()
         self.kept = torch.ones(layers, device=device)  # share of attention that was not evicted
         self._singles: list[Tensor] = [self._pooled] * layers if single_queries else []
 
@@ -62,7 +63,8 @@ class TokenScores:
 
         query: [heads, tokens, head_dim]; used: how many tokens there are.
         """
-        self.latest = self._scores[:, :used]
+        if layer == 0:
+            self.latest = self._scores[:, :used]
         if not (self._policy_scores or self._attention.numel()):
             return None
         self.take_query(layer, query)
@@ -79,7 +81,7 @@ class TokenScores:
         if self._singles:
             self._singles[layer] = query
         else:
-            self._policy.pooled_query(query, out=self._pooled[layer])
+            self._policy.pooled_query(query, out=self._pooled_layers[layer])
 
     def pool_single_queries(self) -> None:
         """Take together the queries of steps of one token, if there are such."""

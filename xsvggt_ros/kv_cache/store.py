@@ -19,7 +19,8 @@ class Step:
     number: int  # since the stream began
     slots: Tensor  # [tokens] int64, of the step
     used: int  # slots 0..used are occupied, the step's own included
-    token_ids: Tensor  # [used] int64, of the tokens remembered; the step's own are not in yet
+    # [layers, slots] int64, of the tokens remembered; the step's own are not in yet
+    token_ids: Tensor
     persistent: bool = True  # False: the slots are free again when the layer has attended
 
 

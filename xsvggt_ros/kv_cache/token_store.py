@@ -65,7 +65,8 @@ class TokenStore(PackedStore):
             self._insert(layer, step, key, value)
         stored = self.layer(layer)
         if self._kernels is not None:
-            return self._kernels.attend(stored, step.token_ids, query, key, value)
+            token_ids = step.token_ids[layer, :step.used]
+            return self._kernels.attend(stored, token_ids, query, key, value)
         return native_packed.attend(stored, query, key, value, step.slots, step.used, watched)
 
     def layer(self, layer: int) -> TokenLayer:

@@ -76,7 +76,8 @@ class CameraHead(nn.Module):
 
     def _modulation(self, pose: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
         """Return what a pose adds to a token, multiplies it by, and weighs that with."""
-        modulation = self.poseLN_modulation(self.embed_pose(pose).to(self.dtype))
+        project = cast(Linear, self.poseLN_modulation[1])
+        modulation = project(F.silu(self.embed_pose(pose).to(project.dtype)))
         shift, scale, gate = modulation.to(dtype).chunk(3, dim=-1)
         return shift, 1 + scale, gate
 

@@ -115,7 +115,7 @@ class DPTHead(nn.Module):
             Conv2d(widths[3], widths[3], 3, stride=2, padding=1)])
         self.scratch = FusionStack(config, channels)
         self._native_order: list[nn.Module | int] = []   # see `_native_layers`
-        self._embeddings = TableCache(limit=4 * (DPT_LEVELS + 1))  # four frame sizes
+        self._embeddings = TableCache()  # of four frame sizes
         # Tokens come channels last, and convolutions follow their weights: on a CPU this takes
         # a third less time (8 instead of 12 ms for a small head).
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -126,11 +126,16 @@ class DPTHead(nn.Module):
 
     def tables(self, height: int, width: int) -> tuple[Tensor, ...]:
         """Return the positions that `decode` takes: of four levels, then of the whole map."""
-        rows, columns = height // self.patch_size, width // self.patch_size
-        widths = [project.out_channels for project in self.projects]
-        sizes = [(channels, rows, columns) for channels in widths]
-        sizes.append((self.scratch.output_conv1.out_channels, height, width))
-        return tuple(table for size in sizes for table in self._position(*size, width / height))
+        like = self.projects[0].weight
+
+        def compute() -> tuple[Tensor, ...]:
+            rows, columns = height // self.patch_size, width // self.patch_size
+            sizes = [(project.out_channels, rows, columns) for project in self.projects]
+            sizes.append((self.scratch.output_conv1.out_channels, height, width))
+            return tuple(table.to(like.device, like.dtype) for size in sizes
+                         for table in uv_embedding(*size, width / height))
+
+        return self._embeddings.get((height, width, like.device, like.dtype), compute)
 
     def decode(self, height: int, width: int, *tensors: Tensor) -> Tensor:
         """Return the maps of the layers' tokens and the `tables`. A function of tensors."""
@@ -198,19 +203,6 @@ class DPTHead(nn.Module):
                     layers += getattr(fusion, unit).conv1, getattr(fusion, unit).conv2
             layers.append(fusion.out_conv)
         return [*layers, stack.output_conv1, DPT_LEVELS, first, last]
-
-    def _position(
-        self, channels: int, height: int, width: int, ratio: float,
-    ) -> tuple[Tensor, Tensor]:
-        """Return where the pixels of a map [N, channels, h, w] are in the image."""
-        like = self.projects[0].weight
-        key = (channels, height, width, ratio, like.device, like.dtype)
-
-        def compute() -> tuple[Tensor, Tensor]:
-            columns, rows = uv_embedding(channels, height, width, ratio)
-            return columns.to(like.device, like.dtype), rows.to(like.device, like.dtype)
-
-        return self._embeddings.get(key, compute)
 
 
 def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
