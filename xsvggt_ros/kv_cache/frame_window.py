@@ -99,7 +99,12 @@ class FrameWindow(RetentionPolicy):
         self, scores: Tensor, token_ids: Tensor, steps: int, count: int,
         forced_evictions: Tensor | None = None, newest: Tensor | None = None,
     ) -> Tensor:
-        """Return the slots of the oldest patches of the window, and of the oldest frames."""
+        """
+        Return the slots of the oldest patches of the window, and of the oldest frames.
+
+        All layers keep the same tokens in the same slots: one is looked at for all.
+        """
+        layers, token_ids = len(token_ids), token_ids[:1]
         leaving, dropped = self._leaving
         oldest = steps - (self._whole(token_ids.shape[1]) - self.scale_frames)  # of the window
         first = oldest - self._old  # of which special tokens are left
@@ -108,7 +113,7 @@ class FrameWindow(RetentionPolicy):
         leaves = ((frame >= oldest) & (frame < oldest + leaving) & is_patch
                   | (frame >= first) & (frame < first + dropped) & ~is_patch)
         self._old += leaving - dropped
-        return self.slots_of(leaves, count)
+        return self.slots_of(leaves, count).expand(layers, count)
 
     def _whole(self, used: int) -> int:
         """Return how many frames are whole among so many tokens of a layer."""

@@ -6,6 +6,7 @@ from tiny_stream import make_model
 import torch
 
 from xsvggt_ros.kernels import native
+from xsvggt_ros.kernels.attention import attention
 from xsvggt_ros.model.dinov2 import PatchEmbed
 from xsvggt_ros.model.lingbot.block_tables import BlockTables
 from xsvggt_ros.model.lingbot.positions import combined, space_table, time_table
@@ -31,7 +32,8 @@ def test_only_the_time_is_changed_in_the_tables_of_the_blocks():
 
 
 @pytest.mark.skipif(native.library() is None, reason='the C++ kernels are not built')
-def test_the_tables_follow_the_weights_and_the_kernels_give_the_same():
+@pytest.mark.parametrize('kind', ('global', 'frame'))
+def test_the_tables_follow_the_weights_and_the_kernels_give_the_same(kind):
     model = make_model('lingbot').fold_scales()
     aggregator = model.aggregator
 
@@ -46,15 +48,30 @@ def test_the_tables_follow_the_weights_and_the_kernels_give_the_same():
 
     with torch.inference_mode():
         place = CASE.image(0)[None], aggregator.time(0, 1), None
-        assert all(lanes is not None for lanes in aggregator._lanes(*place))
+        rope = aggregator.frame_tables(56, 56).rope
+        for found in aggregator._lanes(*place), aggregator._frame_lanes(place[0], rope):
+            assert all(lanes is not None for lanes in found)
     before = depths()
     with torch.no_grad():
-        for block in aggregator.global_blocks:
+        for block in getattr(aggregator, f'{kind}_blocks'):
             block.attn.q_norm.weight.mul_(1.5)
     after = depths()
     assert not torch.allclose(before, after, rtol=1e-3)
-    aggregator._lanes = lambda *args: [None] * len(aggregator.global_blocks)
+    for name in ('_lanes', '_frame_lanes'):
+        setattr(aggregator, name, lambda *args: [None] * len(aggregator.global_blocks))
     torch.testing.assert_close(depths(), after, rtol=1e-4, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_attention_reads_as_many_keys_as_it_is_told():
+    query, key, value = (torch.randn(2, 9, 32) for _ in range(3))
+    for count in (1, 5, 9, None):
+        few = attention(query, key[:, :count].contiguous(), value[:, :count].contiguous())
+        assert torch.equal(attention(query, key, value, count), few)
+        wide = (query.double(), key.double(), value.double())
+        torch.testing.assert_close(attention(*wide, count).float(), few, atol=1e-5, rtol=1e-5)
+    assert not native.takes_attention(query, key, value, 10)
+    assert not native.takes_attention(query, key, value, 0)
 
 
 def test_a_batch_of_images_is_cut_into_the_patches_of_each():

@@ -8,11 +8,11 @@ from torch import nn, Tensor
 
 from xsvggt_ros.kernels import native
 from xsvggt_ros.model.aggregator import AggregatedTokens, Aggregator
-from xsvggt_ros.model.layers import residual_stream
+from xsvggt_ros.model.layers import Block, residual_stream
 from xsvggt_ros.model.lingbot.block_tables import BlockTables
 from xsvggt_ros.model.lingbot.config import LingBotConfig, MAX_KEYFRAMES
 from xsvggt_ros.model.lingbot.positions import combined, reorder_pairs, space_table, time_table
-from xsvggt_ros.model.positions import RotaryTable
+from xsvggt_ros.model.positions import fold_norm_into_rope, RotaryTable
 from xsvggt_ros.model.tables import is_traced, TableCache, version
 
 
@@ -29,6 +29,7 @@ class LingBotAggregator(Aggregator):
         self._times = TableCache(limit=1)
         self._specials = TableCache()
         self._block_tables = TableCache(limit=2)
+        self._frame_tables = TableCache(limit=2)
         for block in self.global_blocks:
             # Their tables change with every frame: the norms' and the newest are enough.
             block.attn.table_cache = TableCache(limit=2)
@@ -75,13 +76,15 @@ class LingBotAggregator(Aggregator):
         tables = self.frame_tables(height, width, stream_size)
         rope = self._global_table(images, time, stream_size)
         lanes = self._lanes(images, time, stream_size)
+        frame_lanes = self._frame_lanes(images, tables.rope)
         frames = len(images)
         x = torch.cat([special, self.patch_embed(tables.normalise(images))], dim=1)
         x = residual_stream(x.flatten(0, 1), self.frame_blocks[0].attn.qkv.dtype)
         kept = {}
         for layer, (frame_block, global_block) in enumerate(
                 zip(self.frame_blocks, self.global_blocks)):
-            frame_out = frame_block(_by_frame(x, frames), rope=tables.rope).flatten(0, -2)
+            frame_out = frame_block(_by_frame(x, frames), rope=tables.rope,
+                                    lanes=frame_lanes[layer]).flatten(0, -2)
             x = global_block(frame_out, partial(remember, layer), rope, lanes[layer])
             if layer in layers:
                 kept[layer] = torch.cat([frame_out, x], dim=-1).unflatten(0, (frames, -1))
@@ -101,16 +104,25 @@ class LingBotAggregator(Aggregator):
     def _lanes(
         self, images: Tensor, time: Tensor, stream_size: tuple[int, int] | None,
     ) -> Sequence[Tensor | None]:
-        """Return what the C++ kernels take of norms and positions, by block; None elsewhere."""
+        """Return what the C++ kernels take of the global blocks' norms and positions, or None."""
         blocks = self.global_blocks
         if not (self.config.time_rope and len(images) == 1 and native.suits(time)
                 and blocks[0].is_native):
             return [None] * len(blocks)
         size, space = self._space(images, stream_size)
-        norms = [parameter for block in blocks for parameter in block.attn.norm_weights()]
         tables = self._block_tables.get(
-            (size, *map(version, norms)), lambda: BlockTables(blocks, space))
+            (size, *_norm_versions(blocks)), lambda: BlockTables(blocks, space))
         return tables.at(time[0])
+
+    def _frame_lanes(self, images: Tensor, rope: RotaryTable) -> Sequence[Tensor | None]:
+        """Return the same of the frame blocks, which would look for it one by one."""
+        blocks = self.frame_blocks
+        if not (len(images) == 1 and native.suits(rope[0]) and blocks[0].is_native):
+            return [None] * len(blocks)
+        return self._frame_tables.get(
+            (*map(version, rope), *_norm_versions(blocks)),
+            lambda: [native.lanes(*fold_norm_into_rope(block.attn.norms(), rope, torch.float32))
+                     for block in blocks])
 
     def _space(
         self, images: Tensor, stream_size: tuple[int, int] | None,
@@ -129,6 +141,11 @@ class LingBotAggregator(Aggregator):
 
         key = height, width, extent, like.device, like.dtype
         return key, self._spaces.get(key, compute)
+
+
+def _norm_versions(blocks: Sequence[Block]) -> list[Hashable]:
+    """Return what changes when a norm of queries or keys does."""
+    return [version(weight) for block in blocks for weight in block.attn.norm_weights()]
 
 
 def _by_frame(x: Tensor, frames: int) -> Tensor:

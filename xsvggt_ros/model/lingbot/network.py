@@ -150,14 +150,14 @@ def camera_from_world(encoding: Tensor) -> Tensor:
     LingBot-Map says world_from_camera, whose translation is the camera's centre. The length of the
     quaternion, which need not be 1, stays as well.
     """
-    centre, x, y, z, w = encoding[..., :3], *encoding[..., 3:7].unbind(-1)
-    axis = torch.stack([-x, -y, -z], dim=-1)
-    squared = (axis * axis).sum(-1, keepdim=True) + (w * w)[..., None]
+    centre, axis, rest = encoding[..., :3], -encoding[..., 3:6], encoding[..., 6:]
+    squared = encoding[..., 3:7].square().sum(-1, keepdim=True)
     # Rodrigues' formula for the conjugate: R c = c + 2 (w (a x c) + a x (a x c)) / |q|^2.
     turned = torch.linalg.cross(axis, centre)
-    rotated = centre + 2 * (w[..., None] * turned + torch.linalg.cross(axis, turned)) \
-        / squared.clamp_min(torch.finfo(squared.dtype).tiny)
-    return torch.cat([-rotated, axis, w[..., None], encoding[..., 7:]], dim=-1)
+    change = torch.addcmul(torch.linalg.cross(axis, turned), rest[..., :1], turned)
+    tiny = torch.finfo(squared.dtype).tiny
+    rotated = torch.addcdiv(centre, change, squared.clamp_min(tiny), value=2)
+    return torch.cat([-rotated, axis, rest], dim=-1)
 
 
 def _prediction(pose: Tensor, maps: Sequence[Tensor]) -> FramePrediction:
