@@ -1,7 +1,8 @@
 """Finds a frame's pose: by its tracks, by tracks from where they should be, by matching."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 
@@ -46,16 +47,16 @@ class FrameTracker:
         self._matcher = Matcher(config.matching_keyframes)
 
     def track(self, image: np.ndarray, local_map: LocalMap, last: np.ndarray,
-              guesses: Sequence[np.ndarray]) -> PoseMeasurement | None:
+              guesses: Iterable[np.ndarray]) -> PoseMeasurement | None:
         """
         Return the pose of a grey image after one at `last`; None if lost.
 
-        guesses: where it may be, likeliest first; tried while few tracks are found.
+        guesses: where it may be, likeliest first; asked for while few tracks are found.
         """
         self._forget_bad(local_map)
         asked = len(self._tracker.tracks)
         best: PoseMeasurement | None = None
-        for guess in (None, *guesses):
+        for guess in chain((None,), guesses):
             start = None if guess is None else self._expected(local_map, guess)
             tracks = self._tracker.track(image, start)
             measured = self._fit(tracks, local_map, last if guess is None else guess, 'tracks')

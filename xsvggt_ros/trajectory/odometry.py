@@ -1,5 +1,6 @@
 """Poses from tracks, and the window that is adjusted behind them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -207,12 +208,13 @@ class Odometry:
         return self._estimate(np.eye(4), measured, True, self._drift.covariance)
 
     def _guesses(self, before: np.ndarray, frame: Frame,
-                 carried: OdometryStep | None) -> list[np.ndarray]:
-        """Return where an odometry, the last motion, extrapolated, and the network put it."""
-        network = self._fallback.network(frame.world_from_camera)
-        by_odometry = [] if carried is None else [carried.guess(before, before)]
-        gone_on = [] if self._motion is None else [before @ self._motion]
-        return [*by_odometry, *gone_on, network]
+                 carried: OdometryStep | None) -> Iterator[np.ndarray]:
+        """Yield where an odometry, the last motion, extrapolated, and the network put it."""
+        if carried is not None:
+            yield carried.guess(before, before)
+        if self._motion is not None:
+            yield before @ self._motion
+        yield self._fallback.network(frame.world_from_camera)
 
     def _add_keyframe(self, frame: Frame, measured: PoseMeasurement, adjust_now: bool) -> None:
         keyframe = self._keyframes

@@ -11,6 +11,7 @@ SMALLEST = 32        # pixels of an image's shorter side; nothing is tracked in 
 _BORDER = 2          # pixels at the border that are not believed
 _LEVELS = 3          # of the pyramid
 _LARGEST_WINDOW = 21
+_STEP = 8            # pixels of a row that OpenCV takes at once; the others one by one
 # To a thirtieth of a pixel: more takes a quarter longer and finds as many.
 _CRITERIA = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 10, 0.03)
 _QUICK = cv2.OPTFLOW_LK_GET_MIN_EIGENVALS   # not the patches' difference, which takes longer
@@ -110,9 +111,11 @@ class Tracker:
                                count), 0]
 
     def _window(self, width: int) -> tuple[int, int]:
+        """Return width and height of a patch: whole steps wide, of about the square's area."""
         side = min(round(self._config.flow_window * max(1, self._config.scaled(width))),
                    _LARGEST_WINDOW)
-        return side, side
+        across = _STEP * max(1, round(side / _STEP))
+        return across, round(side ** 2 / across)
 
 
 def _cells(pixels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -10,6 +10,7 @@ import pytest
 from xsvggt_ros.geometry import metrics
 from xsvggt_ros.trajectory.adjustment import solve, solve_beginning
 from xsvggt_ros.trajectory.config import TrajectoryConfig
+from xsvggt_ros.trajectory.fallback import Fallback
 from xsvggt_ros.trajectory.frame import Frame
 from xsvggt_ros.trajectory.history import History
 from xsvggt_ros.trajectory.odometry import Odometry
@@ -92,6 +93,20 @@ def test_tracking_alone_works_and_the_window_makes_it_better():
     tracked, _ = errors(follow(start(optimize=False), frames)[1].final(), truth)
     optimized, _ = errors(follow(start(), frames)[1].final(), truth)
     assert optimized < tracked < 0.3
+
+
+def test_where_tracks_may_be_is_asked_only_when_they_are_lost(monkeypatch):
+    asked = []
+    network = Fallback.network
+    monkeypatch.setattr(Fallback, 'network', lambda self, pose: (
+        asked.append(len(sources)), network(self, pose))[1])
+    odometry, sources = start(optimize=False), []
+    seen = [frame_of(one) for one in room()[1][:6]]
+    elsewhere = frame_of(SyntheticWorld(SPLITS['test'][3], *SIZE).frame(0.0))
+    for frame in (*seen, elsewhere):
+        sources.append(odometry.step(frame).source)
+    assert sources[:6] == ['first', *['tracks'] * 5]
+    assert asked and set(asked) == {6}
 
 
 def test_a_focal_length_that_is_guessed_wrong_comes_right():

@@ -50,6 +50,20 @@ def test_a_guess_reaches_what_is_far_away():
     np.testing.assert_allclose(np.median(moved, axis=0), (90, 0), atol=0.1)
 
 
+@pytest.mark.parametrize('width, side', [(100, 15), (320, 15), (400, 19), (640, 21), (1280, 21)])
+def test_patches_are_whole_steps_wide_and_as_large_as_squares(width, side, monkeypatch):
+    sizes = []
+    flow = cv2.calcOpticalFlowPyrLK
+    monkeypatch.setattr(cv2, 'calcOpticalFlowPyrLK', lambda *images, winSize, **options: (
+        sizes.append(winSize), flow(*images, winSize=winSize, **options))[1])
+    image = picture(3 * width // 4, width)
+    tracker, _ = tracking(image)
+    assert len(tracker.track(image))
+    assert len(sizes) == 2 and sizes[0] == sizes[1]
+    across, down = sizes[0]
+    assert across % 8 == 0 and abs(across * down - side ** 2) <= across / 2
+
+
 def test_what_comes_back_elsewhere_is_lost():
     tracker, corners = tracking(picture(seed=1))
     found = tracker.track(picture(seed=2))   # another place
