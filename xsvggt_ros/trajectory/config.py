@@ -75,7 +75,7 @@ class TrajectoryConfig:
     located_inflation: float = 2.0   # of a frame against its landmarks: a motion has two ends
     window_inflation: float = 16.0   # a corner's errors in ten keyframes are nearly one error
     depth_inflation: float = 3.0     # of depth errors in common: neighbouring keyframes share some
-    alone_inflation: float = 12.0    # of a frame against its landmarks, where no window helps
+    alone_inflation: float = 4.0     # of a frame against its landmarks, where no window helps
 
     def scaled(self, width: int) -> float:
         """Return how many pixels of an image `width` wide are one of 320."""
