@@ -1,0 +1,3 @@
+"""The commands."""
+
+import xsvggt_ros.console.blas_threads  # noqa: F401 (before numpy)
