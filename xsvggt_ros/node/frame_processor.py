@@ -87,6 +87,8 @@ class FrameProcessor:
             self._check_end(len(images), settings)
             one = replace(one, cameras=self._select_cameras(images, *pixels[0].shape[:2]))
         if not stream.opening.wanted(self._engine.frames):
+            if stream.trajectory.is_on:
+                stream.trajectory.begin(one.pixels[0], one.cameras[0])
             self._publish(one, *self._predict([one], settings)[0], settings)
             return
         stream.clock.advance(images[0].stamp_ns, images[0].era)

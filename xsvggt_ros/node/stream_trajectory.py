@@ -1,5 +1,6 @@
 """The trajectory of the node's stream: poses by tracks, the window in a thread of its own."""
 
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 
 import numpy as np
@@ -57,6 +58,8 @@ class StreamTrajectory:
         self._taken = self._map.corrections   # of the loops, that the map has followed
         self._tracker: CameraTracker | None = None
         self._last: tuple[int, np.ndarray] | None = None   # stamp, odom_from_camera
+        self._beside: ThreadPoolExecutor | None = None
+        self._begun: Future[None] | None = None
 
     @property
     def is_on(self) -> bool:
@@ -69,7 +72,10 @@ class StreamTrajectory:
         self.close()
 
     def close(self) -> None:
-        """End the thread, if there is one."""
+        """End the threads, if there are some."""
+        if self._beside is not None:
+            self._beside.shutdown()
+        self._beside = self._begun = None
         for thread in (self._window, self._loops):
             if thread is not None:
                 thread.close()
@@ -77,6 +83,22 @@ class StreamTrajectory:
             self._localization.forget()
         self._window = self._loops = self._closer = None
         self._map, self._placements = MapFrame.none(), Placements()
+
+    def begin(self, pixels: np.ndarray, camera: CameraModel | None) -> None:
+        """Follow the corners into an image, in a thread of its own while the network sees it."""
+        self._wait()
+        if self._tracker is not None:
+            self._take_window()
+            if self._beside is None:
+                self._beside = ThreadPoolExecutor(1, 'xsvggt_tracker')
+            self._begun = self._beside.submit(self._tracker.begin, pixels, camera)
+
+    def _wait(self) -> Future[None] | None:
+        """Wait for what was begun, and return it."""
+        begun, self._begun = self._begun, None
+        if begun is not None:
+            wait((begun,))
+        return begun
 
     def track(self, pixels: np.ndarray, camera: CameraModel | None, result: FrameResult,
               resize: Resize, stamp_ns: int, metres: float | None = None,
@@ -86,13 +108,17 @@ class StreamTrajectory:
 
         metres: of a unit, by which lengths are multiplied later; NaN: not known yet; None: never,
         then lengths take the unit of a saved map in which the stream is found. frame_id: of the
-        image, for an odometry from elsewhere.
+        image, for an odometry from elsewhere. An image that was begun goes on from there.
         """
         outside = self._odometry
         if self._tracker is None:
             self._tracker = CameraTracker(self.mode, correct_depth=self._correct_depth,
                                           relative=None if outside is None else outside.relative)
-        self._take_window()
+        begun = self._wait()
+        if begun is None:
+            self._take_window()
+        else:
+            begun.result()   # raises what went wrong in the thread
         self._tracker.set_metres(metres)
         estimate = self._tracker.track(
             pixels, camera, network_frame(result, resize.model_from_source()), adjust_now=False,

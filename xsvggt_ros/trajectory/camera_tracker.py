@@ -60,6 +60,19 @@ class CameraTracker:
         self._view = GreyView()
         self._frame: Frame | None = None
         self._model_from_picture = np.eye(3)
+        self._begun: tuple[np.ndarray, CameraModel | None, np.ndarray] | None = None
+
+    def begin(self, pixels: np.ndarray, camera: CameraModel | None) -> None:
+        """
+        Do what needs only the picture, while the network sees it: both as `track` gets them next.
+
+        Nothing else may be called until it returns; what it found is let go of if `track` comes
+        with another picture.
+        """
+        grey = self._view.grey(pixels, camera)
+        self._begun = pixels, camera, grey
+        if self.odometry is not None:
+            self.odometry.begin(grey)
 
     def track(self, pixels: np.ndarray, camera: CameraModel | None, seen: NetworkFrame,
               adjust_now: bool = True, view: View | None = None) -> Estimate:
@@ -69,7 +82,9 @@ class CameraTracker:
         camera: its calibration; the same object must come with every frame. adjust_now: as in
         `Odometry.step`. view: as in `Frame`.
         """
-        grey = self._view.grey(pixels, camera)
+        begun, self._begun = self._begun, None
+        is_begun = begun is not None and begun[0] is pixels and begun[1] is camera
+        grey = begun[2] if begun is not None and is_begun else self._view.grey(pixels, camera)
         self._model_from_picture = seen.model_from_source @ _larger(grey.shape, pixels.shape)
         if self.odometry is None:
             height, width = grey.shape

@@ -45,6 +45,12 @@ class FrameTracker:
         self._config, self._scale = config, pixel_scale
         self._tracker = Tracker(config)
         self._matcher = Matcher(config.matching_keyframes)
+        self._begun: tuple[np.ndarray, PoseMeasurement | None] | None = None
+
+    def begin(self, image: np.ndarray, local_map: LocalMap, last: np.ndarray) -> None:
+        """Do the part of `track` that needs no guess; it goes on from there with this image."""
+        self._forget_bad(local_map)
+        self._begun = image, self._follow(image, local_map, last, None)
 
     def track(self, image: np.ndarray, local_map: LocalMap, last: np.ndarray,
               guesses: Iterable[np.ndarray]) -> PoseMeasurement | None:
@@ -53,13 +59,15 @@ class FrameTracker:
 
         guesses: where it may be, likeliest first; asked for while few tracks are found.
         """
-        self._forget_bad(local_map)
+        if self._begun is None or self._begun[0] is not image:
+            self.begin(image, local_map, last)
+        assert self._begun is not None
+        (_, measured), self._begun = self._begun, None
         asked = len(self._tracker.tracks)
         best: PoseMeasurement | None = None
         for guess in chain((None,), guesses):
-            start = None if guess is None else self._expected(local_map, guess)
-            tracks = self._tracker.track(image, start)
-            measured = self._fit(tracks, local_map, last if guess is None else guess, 'tracks')
+            if guess is not None:
+                measured = self._follow(image, local_map, guess, self._expected(local_map, guess))
             if measured is not None and (best is None or len(measured.tracks) > len(best.tracks)):
                 best = measured
             if not asked or best is not None and (
@@ -99,6 +107,10 @@ class FrameTracker:
         known = local_map.known(tracks.ids)
         if not known.all():
             self._tracker.tracks = tracks.chosen(known)
+
+    def _follow(self, image: np.ndarray, local_map: LocalMap, initial: np.ndarray,
+                start: np.ndarray | None) -> PoseMeasurement | None:
+        return self._fit(self._tracker.track(image, start), local_map, initial, 'tracks')
 
     def _expected(self, local_map: LocalMap, pose: np.ndarray) -> np.ndarray:
         """Return where the tracks' landmarks are seen from `pose`; those behind it: as before."""

@@ -100,6 +100,11 @@ class Odometry:
         """Return how many keyframes there have been."""
         return self._keyframes
 
+    def begin(self, grey: np.ndarray) -> None:
+        """Do what `step` does with a frame's image alone, [H, W]; the next step takes it up."""
+        if self._keyframes:
+            self._tracker.begin(grey, self.map, self._last_pose())
+
     def step(self, frame: Frame, adjust_now: bool = True) -> Estimate:
         """Locate a frame; with `adjust_now` the window is adjusted where it makes a keyframe."""
         if not self._keyframes:

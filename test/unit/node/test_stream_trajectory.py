@@ -1,5 +1,7 @@
 """The node's trajectory: results that are changed together, velocities, covariances, streams."""
 
+import threading
+
 import cv2
 from nav_msgs.msg import Odometry
 import numpy as np
@@ -13,6 +15,7 @@ from xsvggt_ros.node.outputs.motion import fill_motion
 from xsvggt_ros.node.settings import DepthSettings, TrajectorySettings
 from xsvggt_ros.node.stream_trajectory import StreamTrajectory
 from xsvggt_ros.node.tracked_pose import TrackedPose
+from xsvggt_ros.trajectory.camera_tracker import CameraTracker
 from xsvggt_ros.trajectory.corrections import Corrections
 from xsvggt_ros.trajectory.landmark_map import landmark_map
 from xsvggt_ros.trajectory.local_map import WindowProblem
@@ -54,9 +57,13 @@ def trajectory(mode='optimized', correction='auto'):
 
 
 def follow(tracker, frames, start=0):
-    return [tracker.track(one.image, None, result_of(one, index), RESIZE,
-                          start + round(index * 1e9 / RATE))
-            for index, one in enumerate(frames)]
+    found = []
+    for index, one in enumerate(frames):
+        found.append(tracker.track(one.image, None, result_of(one, index), RESIZE,
+                                   start + round(index * 1e9 / RATE)))
+        if tracker._window is not None:
+            tracker._window.wait()   # how soon it is done must not matter here
+    return found
 
 
 @pytest.mark.parametrize('mode', ['tracked', 'optimized'])
@@ -113,6 +120,44 @@ def test_a_window_that_fails_is_a_warning_and_poses_go_on(seen, monkeypatch):
     found = follow(tracker, seen[1])
     tracker.close()
     assert 'not today' in log.warnings[0] and found[-1][1].source == 'tracks'
+
+
+def test_what_is_begun_beside_the_network_gives_the_same_poses(seen, monkeypatch):
+    threads = []
+    begin = CameraTracker.begin
+    monkeypatch.setattr(CameraTracker, 'begin', lambda *args: threads.append(
+        threading.current_thread().name) or begin(*args))
+    found = []
+    for ahead in (False, True):
+        tracker = trajectory('tracked')
+        for index, one in enumerate(seen[1]):
+            if ahead:
+                tracker.begin(one.image, None)
+            found.append(tracker.track(one.image, None, result_of(one, index), RESIZE,
+                                       round(index * 1e9 / RATE)))
+        tracker.close()
+    for (plain, _), (begun, _) in zip(found[:12], found[12:]):
+        assert torch.equal(plain.camera_from_world, begun.camera_from_world)
+        assert torch.equal(plain.depth, begun.depth)
+    # The first image has nothing to be followed from.
+    assert threads == ['xsvggt_tracker_0'] * 11
+
+
+def test_an_image_that_cannot_be_followed_fails_where_it_is_waited_for(seen):
+    frames = seen[1]
+    tracker = trajectory('tracked')
+    follow(tracker, frames[:1])
+    tracker.begin(np.zeros((0, 0, 3), np.uint8), None)
+    with pytest.raises(Exception, match='.'):
+        tracker.track(np.zeros((0, 0, 3), np.uint8), None, result_of(frames[1], 1), RESIZE, 1)
+    tracker.begin(np.zeros((0, 0, 3), np.uint8), None)
+    tracker.begin(frames[1].image, None)      # the one before was given up
+    found = tracker.track(frames[1].image, None, result_of(frames[1], 1), RESIZE, 2 * 10 ** 8)[1]
+    assert found.source == 'tracks'
+    tracker.begin(frames[2].image, None)
+    tracker.forget()
+    assert follow(tracker, frames[2:3])[0][1].source == 'first'
+    tracker.close()
 
 
 def test_a_loop_moves_the_map_and_the_unit_and_never_the_odometry(seen, monkeypatch):

@@ -91,3 +91,45 @@ def test_a_picture_without_a_lens_is_not_touched_and_one_with_it_is_straightened
     unbent = np.abs(cv2.cvtColor(bent(seen[0].image, camera), cv2.COLOR_RGB2GRAY)[
         middle].astype(float) - plain[middle])
     assert off.mean() < 0.4 * unbent.mean()
+
+
+def same(one, other):
+    return one.source == other.source and all(
+        np.array_equal(getattr(one, name), getattr(other, name), equal_nan=True)
+        for name in ('world_from_camera', 'odom_from_camera', 'covariance', 'inliers', 'error',
+                     'is_keyframe', 'scale'))
+
+
+@pytest.mark.parametrize('covered', [(), (5, 6)])
+def test_a_picture_that_was_begun_gives_the_same(covered):
+    _, seen = room()
+    pictures = [np.zeros_like(one.image) if index in covered else one.image
+                for index, one in enumerate(seen[:12])]
+    plain, begun = CameraTracker('optimized'), CameraTracker('optimized')
+    for picture, one in zip(pictures, seen):
+        expected = plain.track(picture, None, network_frame(one))
+        begun.begin(picture, None)
+        assert same(begun.track(picture, None, network_frame(one)), expected)
+
+
+def test_a_picture_that_was_begun_is_not_followed_twice(monkeypatch):
+    _, seen = room()
+    asked = []
+    flow = cv2.calcOpticalFlowPyrLK
+    monkeypatch.setattr(cv2, 'calcOpticalFlowPyrLK',
+                        lambda *args, **options: asked.append(1) or flow(*args, **options))
+    tracker = CameraTracker('tracked')
+    tracker.track(seen[0].image, None, network_frame(seen[0]))
+    tracker.begin(seen[1].image, None)
+    there_and_back = len(asked)
+    tracker.track(seen[1].image, None, network_frame(seen[1]))
+    assert (there_and_back, len(asked)) == (2, 2)
+
+
+def test_a_picture_that_was_begun_and_failed_is_let_go_of():
+    _, seen = room()
+    plain, begun = CameraTracker('optimized'), CameraTracker('optimized')
+    for index, one in enumerate(seen[:8]):
+        begun.begin(seen[index + 8].image, None)   # of which the network makes nothing
+        expected = plain.track(one.image, None, network_frame(one))
+        assert same(begun.track(one.image, None, network_frame(one)), expected)
