@@ -1,5 +1,6 @@
 """The demo as a person runs it: the real node, the camera, the files, and Ctrl-C."""
 
+import os
 from pathlib import Path
 import re
 import signal
@@ -22,9 +23,9 @@ PATIENCE = 600  # seconds until a test gives up; only one that fails ever waits 
 SMALL = ['--image-size', '56', '--max-tokens', '60']     # 12 patches and 5 more tokens a frame
 
 
-def start_demo(*arguments):
+def start_demo(*arguments, env=None):
     return subprocess.Popen([sys.executable, '-m', 'xsvggt_ros.cli.demo', *SMALL, *arguments],
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
 
 
 def processes_of(folder):
@@ -130,6 +131,42 @@ def test_demo_says_that_a_folder_is_missing_before_it_starts_anything(tmp_path):
     assert demo.returncode == 1
     assert 'nowhere: no such file or folder' in errors and 'Traceback' not in errors
     assert not (tmp_path / 'out').exists()
+
+
+# In each process of a demo: a camera of this machine is a test picture, ten times a second.
+CAMERA = """
+import av
+opened = av.open
+def open_camera(name, format=None, options=None, **others):
+    if format != 'v4l2':
+        return opened(name, format=format, options=options, **others)
+    return opened('testsrc2=size=80x60:rate=10,realtime', format='lavfi')
+av.open = open_camera
+"""
+
+
+def test_ctrl_c_is_how_a_camera_of_this_machine_ends(tmp_path):
+    pytest.importorskip('av')
+    (tmp_path / 'sitecustomize.py').write_text(CAMERA)
+    demo = start_demo('--out', str(tmp_path / 'out'), '--input', 'camera:0',
+                      '--parameter', f'odom_frame:=odom{tmp_path.name}',
+                      env={**os.environ, 'PYTHONPATH': str(tmp_path)})
+    try:
+        log = tmp_path / 'out' / 'node.log'
+        end = time.monotonic() + PATIENCE
+        while not log.exists() or 'stream begins' not in log.read_text():
+            assert time.monotonic() < end and demo.poll() is None
+            time.sleep(0.1)
+        time.sleep(1)     # a few more images; how many does not matter
+        demo.send_signal(signal.SIGINT)
+        words, errors = demo.communicate(timeout=PATIENCE)
+    finally:
+        demo.kill()
+    assert demo.returncode == 0 and 'Traceback' not in words + errors, words + errors
+    assert processes_of(tmp_path.name) == []
+    assert 'the camera is ended' in words and 'KV cache' in words
+    for name in ('map.ply', 'trajectory.tum', 'reconstruction.png'):
+        assert str(tmp_path / 'out' / name) in words and (tmp_path / 'out' / name).exists()
 
 
 @pytest.mark.parametrize('playing', [False, True])

@@ -19,6 +19,7 @@ from xsvggt_ros.mapping.map_files import format_stamp
 from xsvggt_ros.mapping.trajectory import StampedPose
 from xsvggt_ros.node.message_fields import fill_xyz
 from xsvggt_ros.recordings.frame_source import (
+    frames_ahead,
     FramesAhead,
     FrameSource,
     looped,
@@ -103,15 +104,21 @@ def run_camera(source: FrameSource, options: CameraOptions, ros_args: list[str])
 
     ros_args: what followed --ros-args on the command line.
     """
-    ahead = FramesAhead(looped(source) if options.loop else source.frames())
+    is_live = getattr(source, 'is_live', False)
+    ahead = None
+    if not is_live:
+        ahead = FramesAhead(looped(source) if options.loop else source.frames())
     rclpy.init(args=['camera', '--ros-args', *ros_args],
                signal_handler_options=SignalHandlerOptions.NO)
-    schedule = _Schedule()
+    schedule = _Schedule(not is_live)
     try:
         camera = CameraPublisher(source, options)
         _announce(source, options)
-        ahead.wait_until_steady(source.rate)
+        if ahead is not None:
+            ahead.wait_until_steady(source.rate)
         camera.wait_for_subscribers()
+        if ahead is None:   # not sooner: what a camera sees while nobody listens would be old then
+            ahead = frames_ahead(source)
         for frame in ahead:
             stamp_ns = schedule.wait(frame, options.restamp, 1.0 / source.rate)
             with deferred_interrupts():   # a message goes out whole
@@ -122,7 +129,8 @@ def run_camera(source: FrameSource, options: CameraOptions, ros_args: list[str])
         pass
     finally:
         ignore_signals()
-        ahead.stop()
+        if ahead is not None:
+            ahead.stop()
         skipped = source.describe_skipped()
         if skipped:
             print(skipped, flush=True)
@@ -134,7 +142,9 @@ def run_camera(source: FrameSource, options: CameraOptions, ros_args: list[str])
 class _Schedule:
     """When frames go out: at fixed times after the first one, so that errors never add up."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_paced: bool) -> None:
+        """Begin; without pace frames go out as they come."""
+        self._is_paced = is_paced
         self._start = 0.0            # monotonic time of the first frame
         self._start_stamp_ns = 0     # the same on the system's clock
         self._count = 0
@@ -144,6 +154,8 @@ class _Schedule:
 
     def wait(self, frame: SourceFrame, restamp: bool, period: float) -> int:
         """Sleep until `frame` is due and return its stamp in nanoseconds."""
+        if not self._is_paced:
+            return time.time_ns() if restamp or frame.stamp_ns is None else frame.stamp_ns or 1
         now = time.monotonic()
         if self._count == 0:
             self._start, self._start_stamp_ns = now, time.time_ns()
@@ -186,5 +198,5 @@ def _announce(source: FrameSource, options: CameraOptions) -> None:
     count = 'endless' if source.count is None or options.loop else f'{source.count} images'
     print(f'publishing {options.topic}, {count}, {source.rate:.3g} Hz, {reliability}', flush=True)
     if source.calibration is None:
-        print('no CameraInfo: the folder has no camera_info.yaml, calibration.yaml or sensor.yaml '
-              'and --calibration names none', flush=True)
+        print('no CameraInfo: no calibration lies in the recording or beside it, and '
+              '--calibration names none', flush=True)

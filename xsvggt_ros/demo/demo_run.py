@@ -51,12 +51,14 @@ def run_demo(options: argparse.Namespace) -> None:
     Run camera, node and recorder until the last frame is through, and write the results.
 
     Raises ToolError if the node or the camera fails, KeyboardInterrupt on Ctrl-C; either way both
-    processes are gone then.
+    processes are gone then. Ctrl-C is how a camera of this machine ends while it plays.
     """
+    is_live = False
     if options.input is not None:    # so that a wrong folder or calibration is said at once
         source = open_source(options.input, rate=options.rate, count=options.frames,
                              calibration=options.calibration, topic=options.input_topic)
         options.frames = source.count
+        is_live = getattr(source, 'is_live', False)
         if source.calibration is None:
             print('calibration: none in the recording or beside it, so the network estimates the '
                   'focal length and lens distortion stays (CALIBRATION=FILE with make demo, or '
@@ -68,7 +70,12 @@ def run_demo(options: argparse.Namespace) -> None:
     try:
         demo.start()
         demo.wait_for_node()
-        demo.play()
+        try:
+            demo.play()
+        except KeyboardInterrupt:
+            if not is_live:
+                raise
+            print('\nthe camera is ended; Ctrl-C again: without a picture', flush=True)
         demo.end(END_PATIENCE)
     except KeyboardInterrupt:
         ignore_signals()
@@ -336,11 +343,11 @@ def _node_arguments(options: argparse.Namespace) -> list[str]:
 
 def _camera_arguments(options: argparse.Namespace) -> list[str]:
     """Return the camera's command line; it waits for the node and the recorder."""
-    arguments = ['--topic', TOPIC, '--wait-for-subscriber', '2', '--frames', str(options.frames)]
+    arguments = ['--topic', TOPIC, '--wait-for-subscriber', '2']
     if options.input is None:
         arguments += ['--world', str(options.world)]
     formatters: list[tuple[str, Callable[[Any], str]]] = [
-        ('input', str), ('input_topic', str), ('calibration', str), ('rate', str),
+        ('input', str), ('input_topic', str), ('calibration', str), ('rate', str), ('frames', str),
         ('size', lambda s: f'{s[0]}x{s[1]}')]
     for name, text in formatters:
         value = getattr(options, name)
