@@ -161,6 +161,8 @@ def recording(
     values: dict[str, Value], started: list[ExecuteProcess],
 ) -> list[ExecuteProcess]:
     """Return what plays the recording, if there is one; when it fails, `started` ends."""
+    if values['input']:
+        return [published(values, started)]
     if not values['bag']:
         return []
     return [ExecuteProcess(
@@ -169,6 +171,23 @@ def recording(
              *(['--loop'] if values['loop'] else [])],
         output='screen',
         on_exit=partial(when_recording_has_ended, values=values, started=started))]
+
+
+def published(values: dict[str, Value], started: list[ExecuteProcess]) -> Node:
+    """Return what publishes the images of a camera, a video or a folder once the node listens."""
+    given, calibration = values['input'], values['calibration']
+    is_camera = launch_arguments.is_camera(given)
+    return Node(
+        package='xsvggt_ros', executable='camera', namespace=values['namespace'].rstrip('/'),
+        arguments=[
+            '--input', given if is_camera else launch_arguments.expanded(given),
+            '--topic', values['image_topic'], '--wait-for-subscriber', '1',
+            # As of now: the transforms of a robot that is on are.
+            *([] if is_camera else ['--restamp']),
+            *(['--calibration', launch_arguments.expanded(calibration)] if calibration else []),
+            *(['--loop'] if values['loop'] and not is_camera else [])],
+        output='screen',
+        on_exit=partial(when_recording_has_ended, values=values, started=started))
 
 
 def rviz(context: LaunchContext, values: dict[str, Value]) -> list[Node]:
@@ -213,7 +232,8 @@ def when_recording_has_ended(
     if context.is_shutdown:
         return []
     if event.returncode != 0:
-        message = (f"bag:='{values['bag']}' cannot be played: ros2 bag has ended with exit code "
+        what, who = ('bag', 'ros2 bag') if values['bag'] else ('input', 'the camera')
+        message = (f"{what}:='{values[what]}' cannot be played: {who} has ended with exit code "
                    f'{event.returncode}')
         rest = [action for action in started if action is not event.action]
         return fail(context, message, values['on_exit'], rest)

@@ -217,19 +217,26 @@ OTHERS = {
     'respawn': Argument(
         False, 'Whether to start the node again, after 2 s, when it has ended: true or false'),
     'on_exit': Argument(
-        'stop', 'What ends with the node: stop, what this file has started (RViz, the recording), '
+        'stop', 'What ends with the node: stop, what this file has started (RViz, a recording), '
         'or shutdown, the whole launch, with all that includes this file',
         choices=('stop', 'shutdown')),
     'exit_on_failure': Argument(
         True, 'Whether a node that cannot start ends, with exit code 1: true, or false to '
         'configure it again later'),
-    'bag': Argument('', 'Recording (rosbag2) to play. Empty: a live camera'),
+    'input': Argument(
+        '', 'Published on image_topic: a camera of this machine (camera:0 or /dev/video0), a '
+        'video, a folder of images, or a bag of ROS 1 or 2. Empty: images come from elsewhere'),
+    'calibration': Argument(
+        '', 'Calibration of input: ROS camera_info, OpenCV, ASL or Kalibr YAML. Empty: one that '
+        'lies in it or beside it'),
+    'bag': Argument('', 'Recording (rosbag2) to play, with all its topics. Empty: none'),
     'bag_rate': Argument(
         1.0, 'Speed of the recording, 1.0 as recorded', limits=(0.001, 1000)),
     'bag_delay': Argument(
         5.0, 'Seconds before the recording starts: time for loading the weights', limits=(0,
         86_400)),
-    'loop': Argument(False, 'Whether the recording begins again when it has ended: true or false'),
+    'loop': Argument(
+        False, 'Whether a recording, bag or input, begins again when it has ended: true or false'),
     'rviz': Argument(False, 'Whether to show points, TF and images in RViz: true or false'),
     'rviz_config': Argument('stream.rviz', 'What RViz shows'),
 }
@@ -262,8 +269,16 @@ def check_files(values: Mapping[str, Value]) -> None:
                                'package'))
     if values.get('localize_in'):
         faults.append(_missing('localize_in', str(values['localize_in']), 'or leave it empty'))
+    if values['bag'] and values['input']:
+        faults.append('bag and input are both given: one of them publishes the images')
     if values['bag']:
         faults.append(_missing_bag(str(values['bag'])))
+    given = str(values['input'])
+    if given and not is_camera(given) and not Path(given).expanduser().exists():
+        faults.append(f"input:='{given}': there is no such file or folder; cameras are camera:0 "
+                      'or /dev/video0')
+    if values['calibration']:
+        faults.append(_missing('calibration', str(values['calibration']), 'or leave it empty'))
     if values['rviz']:
         faults.append(_missing('rviz_config', str(values['rviz_config'])))
     if any(faults):
@@ -280,9 +295,18 @@ def without_effect(values: Mapping[str, Value]) -> list[str]:
             ('depth_hint_topic', 'depth', ''))
         if values[hint] != ALL[hint].default and mode is not None and mode != wanted
         and not (hint == 'odom_hint_topic' and values.get('use_odometry'))]
-    if values['loop'] and not values['bag']:
-        lines.append('loop has no effect without bag:=<recording>')
+    if values['loop'] and not values['bag'] and (
+            not values['input'] or is_camera(str(values['input']))):
+        lines.append('loop has no effect without a recording (bag or input)')
+    if values['calibration'] and not values['input']:
+        lines.append('calibration has no effect without input; the calibration of other images '
+                     'comes on camera_info_topic')
     return lines
+
+
+def is_camera(name: str) -> bool:
+    """Return whether an input is a camera of this machine."""
+    return re.fullmatch(r'camera:\d+|/dev/video\d+', name, re.ASCII) is not None
 
 
 def expanded(path: str) -> str:

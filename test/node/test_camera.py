@@ -133,6 +133,13 @@ def test_world_comes_with_calibration_and_truth_under_other_names():
     np.testing.assert_allclose(moved, 0.6 / 20, rtol=0.2)
 
 
+def test_a_relative_topic_and_its_calibration_are_in_the_namespace():
+    got, _ = listen('--frames', '4', '--size', '64x48', '--reliability', 'reliable', '--topic',
+                    'image', '--ros-args', '-r', '__ns:=/robot', topic='/robot/image',
+                    reliability='RELIABLE', expected=4)
+    assert len(got['images']) == len(got['infos']) == 4
+
+
 def test_folder_keeps_its_stamps_and_grey(tmp_path):
     stamps = [1403715273262142976 + index * 50_000_128 for index in range(6)]
     for index, stamp in enumerate(stamps):
@@ -207,6 +214,7 @@ def test_a_video_that_begins_at_0_has_a_stamp_all_the_same():
     """A stamp of 0 is none in ROS: the node would say that images have no stamp."""
     from xsvggt_ros.demo import camera_publisher
     from xsvggt_ros.recordings.source_frame import SourceFrame
-    schedule = camera_publisher._Schedule()
     frames = [SourceFrame(np.zeros((2, 2, 3), np.uint8), offset, offset) for offset in (0, 7)]
-    assert [schedule.wait(frame, False, 1.0) for frame in frames] == [1, 7]
+    for is_paced in (True, False):
+        schedule = camera_publisher._Schedule(is_paced)
+        assert [schedule.wait(frame, False, 1.0) for frame in frames] == [1, 7]

@@ -1,5 +1,6 @@
 """stream.launch.py: what it starts, what it refuses, and what is left when something ends."""
 
+import argparse
 from functools import partial
 import os
 from pathlib import Path
@@ -12,6 +13,7 @@ import fake_launch
 import pytest
 
 from xsvggt_ros import launch_arguments
+from xsvggt_ros.cli.camera import add_arguments
 from xsvggt_ros.launch_arguments import ALL, OTHERS, PARAMETERS
 
 pytest.importorskip('ament_index_python', reason='the launch file needs ROS 2')
@@ -68,7 +70,8 @@ def test_show_args_has_the_real_defaults_and_choices(launch_file):
     assert 'a multiple of 14' in declared['image_size']['description']
     assert all(options['description'] for options in declared.values())
     empty = {name for name, options in declared.items() if not options['default_value']}
-    assert empty == {'base_frame', 'robot_odom_frame', 'localize_in', 'namespace', 'bag'}
+    assert empty == {'base_frame', 'robot_odom_frame', 'localize_in', 'namespace', 'bag', 'input',
+                     'calibration'}
     # launch compares texts, and others write True.
     assert not any(options['choices'] and 'true' in options['choices']
                    for options in declared.values())
@@ -140,6 +143,56 @@ def test_a_recording_is_played(launch_file, tmp_path, monkeypatch):
     assert '--loop' not in player.options['cmd']
 
 
+def camera_options(camera):
+    """Return what `xsvggt camera` makes of the command line that launch would give it."""
+    assert (camera.options['package'], camera.options['executable']) == ('xsvggt_ros', 'camera')
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return parser.parse_args([*camera.options['arguments'], '--ros-args', '-r', '__ns:=/robot'])
+
+
+def test_a_camera_of_this_machine_is_published(launch_file):
+    launch = launch_file(input='camera:0', image_topic='eye/image', namespace='robot/')
+    _, camera = launch.started
+    options = camera_options(camera)
+    assert (options.input, options.topic, options.wait_for_subscriber) == (
+        Path('camera:0'), 'eye/image', 1)
+    assert not options.restamp and not options.loop and options.calibration is None
+    assert camera.options['namespace'] == 'robot' and node_of(launch).namespace == 'robot'
+    assert 'use_sim_time' not in node_of(launch).values
+    assert 'loop' in launch_file(input='/dev/video2', loop='true').lines[-1]
+
+
+def test_a_video_is_published_as_of_now(launch_file, tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    for name in ('room.mp4', 'lens.yaml'):
+        (tmp_path / name).touch()
+    launch = launch_file(input='~/room.mp4', calibration='~/lens.yaml', loop='true')
+    node, camera = launch.started
+    options = camera_options(camera)
+    assert options.input == tmp_path / 'room.mp4' and options.restamp and options.loop
+    assert options.calibration == tmp_path / 'lens.yaml' and options.topic == '/camera/image_raw'
+    end = partial(camera.options['on_exit'], context=launch.context)
+    assert end(SimpleNamespace(returncode=0, action=camera)) == []
+    stopped, = end(SimpleNamespace(returncode=1, action=camera))
+    assert stopped.options['event'] is node and 'room.mp4' in launch.failures[0]
+
+
+@pytest.mark.parametrize('arguments, words', [
+    ({'input': '/nowhere/room.mp4'}, "input:='/nowhere/room.mp4': there is no such file"),
+    ({'input': 'camera:0', 'bag': '/nowhere'}, 'both given'),
+    ({'input': 'camera:0', 'calibration': '/nowhere/lens.yaml'}, 'calibration:=')])
+def test_an_input_that_cannot_be_is_refused(launch_file, tmp_path, monkeypatch, arguments, words):
+    with_program(tmp_path, monkeypatch, 'ros2')
+    launch = launch_file(**arguments)
+    assert launch.started == [] and words in launch.failures[0]
+
+
+def test_a_calibration_of_nothing_is_told(launch_file, tmp_path):
+    (tmp_path / 'lens.yaml').touch()
+    assert 'camera_info_topic' in launch_file(calibration=str(tmp_path / 'lens.yaml')).lines[0]
+
+
 def test_rviz_follows_namespace_and_name(launch_file, tmp_path, monkeypatch):
     with_package(tmp_path, monkeypatch, 'rviz2')
     context = fake_launch.Context(rviz='true', namespace='left', node_name='eye',
@@ -192,7 +245,7 @@ def test_a_parameter_file_of_any_namespace_is_taken(launch_file, tmp_path):
 def test_arguments_without_effect_are_told(launch_file):
     lines = launch_file(odom_hint_topic='/odom', scale_mode='depth', loop='true').lines
     assert ['scale_mode:=odometry' in line for line in lines] == [True, False]
-    assert 'bag' in lines[1] and 'use_odometry:=true' in lines[0]
+    assert 'loop' in lines[1] and 'use_odometry:=true' in lines[0]
     used = launch_file(odom_hint_topic='/odom', scale_mode='depth', use_odometry='true')
     assert len(used.lines) == 2    # those of before
     assert node_of(used).values['trajectory.use_odometry'] is True

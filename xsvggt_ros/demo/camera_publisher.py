@@ -15,6 +15,7 @@ from tf2_msgs.msg import TFMessage
 
 from xsvggt_ros.console.processes import deferred_interrupts, ignore_signals
 from xsvggt_ros.demo.ros_messages import camera_info_message, image_message, to_stamp, TRUTH_TOPIC
+from xsvggt_ros.launch_arguments import camera_info_beside
 from xsvggt_ros.mapping.map_files import format_stamp
 from xsvggt_ros.mapping.trajectory import StampedPose
 from xsvggt_ros.node.message_fields import fill_xyz
@@ -58,7 +59,7 @@ class CameraPublisher(Node):
         self._images = self.create_publisher(Image, options.topic, quality)
         # Only if there is one: whoever sees the topic waits for what comes on it.
         self._infos = None if source.calibration is None else self.create_publisher(
-            CameraInfo, f"{options.topic.rpartition('/')[0]}/camera_info", quality)
+            CameraInfo, camera_info_beside(options.topic), quality)
         self._odometry = self.create_publisher(Odometry, TRUTH_TOPIC, 10)
         self._tf = self.create_publisher(TFMessage, '/tf', 100)
 

@@ -209,7 +209,8 @@ def test_another_file_is_refused(folder, tmp_path, capsys):
 def test_the_launch_file_knows_them(folder):
     from xsvggt_ros import launch_arguments
     file = Path(__file__).parents[3] / 'config' / 'stream.yaml'
-    values = {'params_file': str(file), 'checkpoint': 'streamvggt', 'bag': '', 'rviz': False}
+    values = {'params_file': str(file), 'checkpoint': 'streamvggt', 'bag': '', 'rviz': False,
+              'input': '', 'calibration': ''}
     with pytest.raises(ValueError, match='xsvggt weights streamvggt fetches them'):
         launch_arguments.check_files(values)
     folder.mkdir()
