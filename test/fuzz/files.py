@@ -16,7 +16,6 @@ from xsvggt_ros.console.errors import ToolError
 from xsvggt_ros.evaluation.datasets.layouts import open_sequences
 from xsvggt_ros.mapping import map_files
 from xsvggt_ros.mapping.trajectory import StampedPose
-from xsvggt_ros.recordings import outputs
 from xsvggt_ros.recordings.calibration import CalibrationError, load_calibration
 from xsvggt_ros.recordings.image_folder import ImageFolder
 from xsvggt_ros.trajectory.keyframe import Keyframe
@@ -152,15 +151,6 @@ def read_calibration(data: bytes) -> bool:
     return False
 
 
-def read_table(data: bytes) -> bool:
-    """Read a table of the cache's occupancy."""
-    with contextlib.suppress(ValueError):
-        for row in outputs.read_cache_csv(file_with('cache.csv', data)):
-            assert isinstance(row.tokens_used, int) and isinstance(row.latency, float)
-        return True
-    return False
-
-
 def read_command_line(data: bytes) -> bool:
     """Parse the values of options; argparse makes one line of ValueError too."""
     text, accepted = data.decode('utf-8', 'replace'), False
@@ -254,15 +244,6 @@ distortion_coefficients: !!opencv-matrix
 """]
 
 
-def table_seeds() -> list[bytes]:
-    """Return a table of two rows."""
-    path = scratch() / 'seed.csv'
-    rows = [outputs.CacheRow('1.000000000', index, 10, 60, 0.5, 0, 100, 0, 0.1)
-            for index in range(2)]
-    outputs.write_cache_csv(path, rows)
-    return [path.read_bytes()]
-
-
 YAML_TOKENS = (
     b'camera_matrix:', b'intrinsics:', b'data:', b'distortion_model:', b'image_width:', b'!!str',
     b'!!python/object:os.system', b'!!binary', b'!!set', b'!!timestamp', b'!!opencv-matrix',
@@ -292,7 +273,6 @@ TARGETS = (
            (b'"data_offsets":[0,0]', b'"shape":[', b'"dtype":"F32"', b'__metadata__', b'version',
             b'\x00\x00\xc0\x7f', b'\xff' * 8, b'4294967296')),
     Target('ply_cloud', read_cloud, cloud_seeds, PLY_TOKENS),
-    Target('cache_table', read_table, table_seeds, (b'\r\n', b',', b'nan', b'"', b'stamp')),
     Target('option_values', read_command_line, lambda: [b'640x480', b'7', b'0.5', b'1e3'],
            (b'x', b'\xc2\xb2', b'\xd9\xa3', b'9' * 5000, b'_', b'nan')),
 )

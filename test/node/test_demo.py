@@ -1,5 +1,6 @@
 """The demo as a person runs it: the real node, the camera, the files, and Ctrl-C."""
 
+import csv
 import os
 from pathlib import Path
 import re
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 from PIL import Image
@@ -17,7 +19,6 @@ pytest.importorskip('torch')
 pytest.importorskip('matplotlib')
 
 from xsvggt_ros.mapping.map_files import format_stamp, read_ply, read_tum  # noqa: E402, I100
-from xsvggt_ros.recordings.outputs import read_cache_csv  # noqa: E402
 
 PATIENCE = 600  # seconds until a test gives up; only one that fails ever waits so long
 SMALL = ['--image-size', '56', '--max-tokens', '60']     # 12 patches and 5 more tokens a frame
@@ -41,6 +42,14 @@ def processes_of(folder):
     return found
 
 
+def cache_rows(file):
+    """Return the rows of a cache.csv, columns as attributes; stamps stay text."""
+    with open(file, newline='') as table:
+        return [SimpleNamespace(**{name: text if name == 'stamp' else float(text)
+                                   for name, text in row.items()})
+                for row in csv.DictReader(table)]
+
+
 def grey_folder(folder, count):
     """Write `count` grey images with stamps as names, 20 a second; return the stamps."""
     stamps = [1403715273262142976 + index * 50_000_128 for index in range(count)]
@@ -61,7 +70,7 @@ def test_demo_leaves_map_trajectory_table_and_picture(tmp_path):
     assert 'small.safetensors' in words and 'random weights' not in words
     assert re.search(r'position error [0-9.]+ m after alignment', words)
 
-    rows = read_cache_csv(tmp_path / 'cache.csv')
+    rows = cache_rows(tmp_path / 'cache.csv')
     poses = read_tum(tmp_path / 'trajectory.tum')
     assert 4 <= len(rows) <= 12  # a busy machine loses some
     assert [row.frame_index for row in rows] == list(range(len(rows)))
@@ -110,7 +119,7 @@ def test_demo_tells_what_was_left_out_and_dropped_and_what_to_do(tmp_path):
     assert sent == 60 and f'{60 - processed} of 60 images were not processed' in words
     assert re.search(r'RATE=[0-9.]+ with make demo', words)
     assert f"xsvggt reconstruct '{folder}'" in words
-    rows = read_cache_csv(tmp_path / 'out' / 'cache.csv')
+    rows = cache_rows(tmp_path / 'out' / 'cache.csv')
     assert len(rows) == processed or 'not recorded' in words
     # Frames a second while there were frames, not of the time in which they were waited for.
     rate = float(re.search(r'rate +([0-9.]+) frames/s', words).group(1))

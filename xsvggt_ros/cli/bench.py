@@ -169,10 +169,9 @@ def run(options: argparse.Namespace) -> int:
 
             run_bench_keys(options)
         elif options.action == 'node':
-            from xsvggt_ros.demo.ros_environment import require_ros, use_middleware_profile
+            from xsvggt_ros.demo.ros_environment import prepare_ros
 
-            require_ros()
-            use_middleware_profile()
+            prepare_ros()
             from xsvggt_ros.demo.node_bench import run_bench_node
 
             run_bench_node(options)

@@ -29,9 +29,8 @@ def run(options: argparse.Namespace) -> int:
     """Publish what the options say; return the exit code."""
     def work() -> None:
         # Everything slow to import comes after the handlers, so that Ctrl-C is always quiet.
-        from xsvggt_ros.demo.ros_environment import require_ros, use_middleware_profile
-        require_ros()
-        use_middleware_profile()
+        from xsvggt_ros.demo.ros_environment import prepare_ros
+        prepare_ros()
         from xsvggt_ros.demo.camera_publisher import CameraOptions, run_camera
         from xsvggt_ros.recordings.frame_source import open_source
 

@@ -28,9 +28,8 @@ def run(options: argparse.Namespace) -> int:
     """Run the demo that the options describe; return the exit code."""
     def work() -> None:
         # Everything slow to import comes after the handlers, so that Ctrl-C is always quiet.
-        from xsvggt_ros.demo.ros_environment import require_ros, use_middleware_profile
-        require_ros()
-        use_middleware_profile()
+        from xsvggt_ros.demo.ros_environment import prepare_ros
+        prepare_ros()
         from xsvggt_ros.demo.demo_run import run_demo
 
         logging.basicConfig(format='%(message)s')

@@ -40,9 +40,8 @@ def run(options: argparse.Namespace) -> int:
     """Run what the options say; return 0 if all was well, 1 if not, 130 after Ctrl-C."""
     def work() -> int:
         # Everything slow to import comes after the handlers, so that Ctrl-C is always quiet.
-        from xsvggt_ros.demo.ros_environment import require_ros, use_middleware_profile
-        require_ros()
-        use_middleware_profile()
+        from xsvggt_ros.demo.ros_environment import prepare_ros
+        prepare_ros()
         from xsvggt_ros.soak.main import soak
 
         return soak(options)

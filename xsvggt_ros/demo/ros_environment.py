@@ -42,13 +42,14 @@ def config_file(name: str) -> Path:
         'source the workspace that the package is installed in')
 
 
-def use_middleware_profile() -> None:
+def prepare_ros() -> None:
     """
     Give Fast DDS shared memory that holds whole images, unless the user chose a profile.
 
     With its default of 0.5 MB a 640x480 image is larger than the segment and best-effort images
-    are lost: 2 of 120 arrived. Must be called before rclpy.init.
+    are lost: 2 of 120 arrived. Must be called before rclpy.init. Raises MissingRos.
     """
+    require_ros()
     if os.environ.get(PROFILE_VARIABLE) or os.environ.get(OLD_PROFILE_VARIABLE):
         return
     profile = str(config_file('fastdds.xml'))

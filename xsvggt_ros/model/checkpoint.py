@@ -323,12 +323,12 @@ def _listed(kind: str, entries: list[str]) -> str:
     return f'{len(entries)} {kind}: {", ".join(short(e, 120) for e in entries[:MAX_LISTED])}{more}'
 
 
-def _random_model(size: str, loading: WeightLoading, seed: int = 0) -> LoadedModel:
+def _random_model(size: str, loading: WeightLoading) -> LoadedModel:
     """Return a network of seeded random weights."""
     config = sized(size)
     model = loading.empty_model(config)
     shapes = {key: tuple(weight.shape) for key, weight in model.state_dict().items()}
     described = loading.describe(model)
-    loading.fill(model, lambda key: random_weight(key, shapes[key], seed))
+    loading.fill(model, lambda key: random_weight(key, shapes[key], 0))
     return LoadedModel(model, config, f'RANDOM WEIGHTS, results mean nothing '
                        f'({size}: {described})', True)

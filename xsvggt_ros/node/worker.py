@@ -110,7 +110,6 @@ class Worker:
         self._on_end = on_end
         self._on_crash = on_crash
         self._work: Work | None = None
-        self.restarts = 0
         self.mailbox = LatestMailbox()
         # A daemon: a network that computes for seconds must not hold up the end of the process.
         self._thread = threading.Thread(target=self._run, name='xsvggt_worker', daemon=True)
@@ -170,7 +169,6 @@ class Worker:
                     self._on_error(error)
 
     def _survive(self, error: BaseException) -> None:
-        self.restarts += 1
         try:
             self._on_crash(error)
         except BaseException:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 import csv
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import numpy as np
 
@@ -39,23 +39,6 @@ def write_cache_csv(path: Path, rows: Iterable[CacheRow]) -> None:
         for row in rows:
             writer.writerow([f'{value:.6g}' if isinstance(value, float) else value
                              for value in astuple(row)])
-
-
-def read_cache_csv(path: Path) -> list[CacheRow]:
-    """Return the rows of a cache.csv; raise ValueError for another file, OSError."""
-    columns = fields(CacheRow)
-    with open(path, encoding='ascii', newline='') as file:
-        try:
-            names, *lines = csv.reader(file)
-        except csv.Error as error:
-            raise ValueError(f'{path}: {error}') from error
-    if names != [column.name for column in columns] or any(
-            len(line) != len(columns) for line in lines):
-        raise ValueError(f'{path}: not a table of the columns '
-                         f'{", ".join(column.name for column in columns)}')
-    kinds: dict[str, type] = get_type_hints(CacheRow)
-    return [CacheRow(*(kinds[column.name](text) for column, text in zip(columns, line)))
-            for line in lines]
 
 
 # Cloud: from a message ---------------------------------------------------------------------------

@@ -85,11 +85,6 @@ class LocalMap:
         """Return how many observations there are."""
         return len(self._seen)
 
-    @property
-    def focal_uncertainty(self) -> float:
-        """Return the standard deviation of the logarithm of the focal length; 0 if it is known."""
-        return 0.0 if self._focal_known else self._focal_prior.sigma
-
     def pose(self, keyframe: int) -> np.ndarray:
         """Return world_from_camera of a keyframe."""
         return self.poses[self._keyframe_rows(keyframe)]

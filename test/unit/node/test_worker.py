@@ -121,15 +121,20 @@ def test_whatever_ends_the_thread_is_told_and_it_begins_again(error):
     worker.mailbox.put('good')
     assert worker.run(lambda: 'alive', 10) == 'alive'
     assert worker.stop(10)
-    assert crashes == [error] * 2 and worker.restarts == 2
+    assert crashes == [error] * 2
     assert seen == ['bad', 'bad', 'good']
 
 
 def test_a_handler_of_crashes_that_fails_ends_nothing_either(capfd):
-    worker = Worker(lambda item: fail(ValueError('first')), fail,
-                    on_crash=lambda error: fail(RuntimeError('second')))
+    crashes = []
+
+    def on_crash(error):
+        crashes.append(error)
+        fail(RuntimeError('second'))
+
+    worker = Worker(lambda item: fail(ValueError('first')), fail, on_crash=on_crash)
     worker.mailbox.put(1)
-    while not worker.restarts:
+    while not crashes:
         worker.run(lambda: None, 10)
     assert worker.run(lambda: 'alive', 10) == 'alive'
     assert worker.stop(10)
@@ -138,11 +143,12 @@ def test_a_handler_of_crashes_that_fails_ends_nothing_either(capfd):
 
 
 def test_a_command_cannot_end_its_thread_nor_the_one_that_asks():
-    worker = Worker(fail, fail)
+    crashes = []
+    worker = Worker(fail, fail, on_crash=crashes.append)
     for error in (SystemExit(3), GeneratorExit()):
         with pytest.raises(CommandError, match=type(error).__name__):
             worker.run(lambda: fail(error), 10)
-    assert worker.stop(10) and not worker.restarts
+    assert worker.stop(10) and not crashes
 
 
 def test_the_end_may_fail_and_the_thread_is_over_all_the_same():

@@ -45,13 +45,15 @@ def random_rotation(rng):
 
 # CSV ---------------------------------------------------------------------------------------------
 
-def test_cache_table_round_trip(tmp_path):
+def test_the_caches_table_has_a_line_for_each_frame(tmp_path):
     rows = [CacheRow('12.000000001', 0, 197, 2048, 0.09375, 0, 1000, 2000, 0.25),
             CacheRow('12.100000001', 1, 394, 0, 0.0, 7, 3000, 4000, float('nan'))]
     outputs.write_cache_csv(tmp_path / 'a.csv', rows)
-    first, second = outputs.read_cache_csv(tmp_path / 'a.csv')
-    assert first == rows[0]
-    assert second.stamp == '12.100000001' and np.isnan(second.latency)
+    assert (tmp_path / 'a.csv').read_text().splitlines() == [
+        'stamp,frame_index,tokens_used,tokens_budget,occupancy,evicted,bytes_used,bytes_budget,'
+        'latency',
+        '12.000000001,0,197,2048,0.09375,0,1000,2000,0.25',
+        '12.100000001,1,394,0,0,7,3000,4000,nan']
 
 
 # Clouds from messages ----------------------------------------------------------------------------
@@ -124,17 +126,6 @@ def test_a_cloud_that_contradicts_itself_is_refused(change, words):
         setattr(cloud, name, value)
     with pytest.raises(ValueError, match=words):
         outputs.cloud_from_message(cloud)
-
-
-def test_another_table_than_the_caches_is_refused(tmp_path):
-    file = tmp_path / 'cache.csv'
-    for text in ('', 'a,b\n1,2\n', 'stamp\n', 'x' * 200_000):
-        file.write_text(text)
-        with pytest.raises(ValueError):
-            outputs.read_cache_csv(file)
-    file.write_text('a,b\n')
-    with pytest.raises(ValueError, match='cache.csv: not a table of the columns stamp, frame_i'):
-        outputs.read_cache_csv(file)
 
 
 @pytest.fixture(params=['own reader', 'sensor_msgs_py'])
@@ -312,9 +303,10 @@ def test_cli_without_ros_says_how_to_get_it(tmp_path):
 def test_reconstruct_without_ros_leaves_all_files(tmp_path):
     assert main(['reconstruct', '--frames', '4', '--size', '112x84', '--image-size', '56',
                  '--max-tokens', '60', '--out', str(tmp_path)]) == 0
-    rows = outputs.read_cache_csv(tmp_path / 'cache.csv')
-    assert [row.frame_index for row in rows] == [0, 1, 2, 3]
-    assert all(row.tokens_used <= row.tokens_budget <= 60 for row in rows)
+    rows = np.genfromtxt(tmp_path / 'cache.csv', delimiter=',', names=True)
+    assert rows['frame_index'].tolist() == [0, 1, 2, 3]
+    assert (rows['tokens_used'] <= rows['tokens_budget']).all()
+    assert (rows['tokens_budget'] <= 60).all()
     poses = read_tum(tmp_path / 'trajectory.tum')
     assert [pose.stamp_ns for pose in poses] == [0, 10 ** 8, 2 * 10 ** 8, 3 * 10 ** 8]
     # 80 % of 4 frames of 56 x 42 points, thinned.

@@ -102,12 +102,12 @@ def test_a_landmark_that_disagrees_is_given_up():
 
 
 def test_a_known_focal_length_is_certain_and_another_one_gets_surer():
-    assert walk(3)[0].focal_uncertainty == 0.0
+    assert walk(21)[0].window_problem().problem.focal is None
     local_map, _, _ = walk(21, focal_known=False)
-    assert local_map.focal_uncertainty == CONFIG.focal_sigma
     asked = local_map.window_problem()
+    assert asked.problem.focal.sigma == CONFIG.focal_sigma
     local_map.apply(asked, asked.solve())
-    assert local_map.focal_uncertainty < CONFIG.focal_sigma
+    assert local_map.window_problem().problem.focal.sigma < CONFIG.focal_sigma
 
 
 def test_keyframes_that_only_turn_are_not_adjusted():
