@@ -300,8 +300,7 @@ class Run:
         os.replace(unfinished, out / 'wide_curves.json')
 
 
-def main() -> None:
-    """Parse the command line and train."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog='python -m training.train_wide', description=__doc__)
     plan = WidePlan()
     add = parser.add_argument
@@ -328,6 +327,12 @@ def main() -> None:
     add('--validate-every', type=int, default=plan.validate_every, metavar='STEPS')
     add('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     add('--processes', type=int, help='processes that render rooms (1, on a GPU all cores but 2)')
+    return parser
+
+
+def main() -> None:
+    """Parse the command line and train."""
+    parser = _parser()
     options = parser.parse_args()
     gpu = options.device.startswith('cuda')
     plan = WidePlan(
@@ -335,7 +340,8 @@ def main() -> None:
         begin=options.begin,
         frames_per_step=options.frames_per_step or (768 if gpu else 96),
         rooms_per_step=options.rooms_per_step * (8 if gpu else 1), slots=options.slots,
-        learning_rate=plan.learning_rate * options.rate, muon_rate=plan.muon_rate * options.rate,
+        learning_rate=WidePlan.learning_rate * options.rate,
+        muon_rate=WidePlan.muon_rate * options.rate,
         validate_every=options.validate_every)
     processes = options.processes or (max(1, (os.cpu_count() or 1) - 2) if gpu else 1)
     try:

@@ -9,6 +9,7 @@ import sys
 import time
 
 import numpy as np
+import torch
 
 from xsvggt_ros.console.arguments import is_whole
 from xsvggt_ros.console.environment import package_version
@@ -31,6 +32,7 @@ from xsvggt_ros.evaluation.tracking import track
 from xsvggt_ros.kv_cache.config import QUANTIZATIONS
 from xsvggt_ros.kv_cache.retention import POLICIES
 from xsvggt_ros.model.camera_head import ITERATIONS
+from xsvggt_ros.model.checkpoint import LoadedModel
 
 
 def run_eval(options: argparse.Namespace) -> None:
@@ -38,20 +40,7 @@ def run_eval(options: argparse.Namespace) -> None:
     settings, lengths = choose_settings(options), read_lengths(options.frames)
     check_writable(options.json)
     device = choose_device(options.device)
-    loaded = load_network(options.checkpoint, options.size, device, options.weights,
-                          options.dtype)
-    loaded.model.camera_head.iterations = options.camera_iterations
-    try:
-        loaded.model.join_first_frames(options.first_frames)
-    except ValueError as error:
-        raise ToolError(f'--{str(error).replace("_", "-", 1)}') from error
-    if options.first_frames > min(lengths):
-        raise ToolError(f'--first-frames {options.first_frames}: a stream of --frames '
-                        f'{min(lengths)} has fewer')
-    width = options.image_size or loaded.config.img_size
-    check_image_size(width, loaded.config.patch_size)
-    check_tracking_size(options.tracking_size, width, options.keyframe_stride,
-                        loaded.config.patch_size)
+    loaded, width = _load(options, device, min(lengths))
     streams = load_streams(options, width, loaded.config.patch_size)
 
     total = len(settings) * sum(len(stream.images) for stream in streams)
@@ -86,6 +75,26 @@ def run_eval(options: argparse.Namespace) -> None:
     if options.json is not None:
         write_json(options.json, to_json(rows, base, streams, loaded, device,
                                          _command(options), package_version(), options.weights))
+
+
+def _load(options: argparse.Namespace, device: torch.device,
+          shortest: int) -> tuple[LoadedModel, int]:
+    """Return the network and the width at which it works; shortest: frames of a stream."""
+    loaded = load_network(options.checkpoint, options.size, device, options.weights,
+                          options.dtype)
+    loaded.model.camera_head.iterations = options.camera_iterations
+    try:
+        loaded.model.join_first_frames(options.first_frames)
+    except ValueError as error:
+        raise ToolError(f'--{str(error).replace("_", "-", 1)}') from error
+    if options.first_frames > shortest:
+        raise ToolError(f'--first-frames {options.first_frames}: a stream of --frames '
+                        f'{shortest} has fewer')
+    width = options.image_size or loaded.config.img_size
+    check_image_size(width, loaded.config.patch_size)
+    check_tracking_size(options.tracking_size, width, options.keyframe_stride,
+                        loaded.config.patch_size)
+    return loaded, width
 
 
 def _row(setting: EvalSetting, length: int, starts: list[tuple[Prediction, EvalStream]],

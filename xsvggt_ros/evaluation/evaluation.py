@@ -107,24 +107,19 @@ def predict(loaded: LoadedModel, setting: EvalSetting, stream: EvalStream, devic
     say. Every `keyframe_stride`-th frame is remembered; the network sees the others at the width
     `tracking_size`. dtype, threads, first_frames: see `EngineOptions`.
     """
-    width = stream.images[0].shape[1]
     engine: StreamEngine | _ForgetfulEngine
     if setting.removed:
         engine = _ForgetfulEngine(loaded, setting.removed, device)
     else:
-        tokens = setting.tokens or CacheConfig().max_tokens
-        cache = CacheConfig(
-            policy=setting.policy, quantization=setting.quantization, max_tokens=tokens,
-            camera_max_tokens=None if setting.policy == 'full'
-            else CacheConfig().camera_max_tokens)
         engine = build_engine(loaded, EngineOptions(
-            cache, dtype, image_size=width, tracking_size=tracking_size, threads=threads,
+            _cache_config(setting), dtype, image_size=stream.images[0].shape[1],
+            tracking_size=tracking_size, threads=threads,
             camera_iterations=loaded.model.camera_head.iterations, first_frames=first_frames),
             device)
         engine.want_points(False)
-    depths, confidences, poses, cameras, times, cache_bytes = [], [], [], [], [], {}
+    confidences, poses, cameras, times, cache_bytes = [], [], [], [], {}
+    depths: list[np.ndarray] = []
     errors: list[np.ndarray] = []
-    number = 0
     for images in grouped(stream.images, engine.config.first_frames):
         start = time.perf_counter()
         results: Sequence[FrameResult | _ForgetfulResult]
@@ -132,8 +127,7 @@ def predict(loaded: LoadedModel, setting: EvalSetting, stream: EvalStream, devic
             results = engine.begin(images, [None] * len(images))
         else:
             results = [engine.step(
-                images[0], remember=engine.config.is_keyframe(number, keyframe_stride))]
-        number += len(results)
+                images[0], remember=engine.config.is_keyframe(len(depths), keyframe_stride))]
         engine.finish_frame()
         # Copying the pose to the host waits for the device.
         poses += [result.camera_from_world.double().cpu() for result in results]
@@ -152,6 +146,14 @@ def predict(loaded: LoadedModel, setting: EvalSetting, stream: EvalStream, devic
     return Prediction(np.stack(depths), invert_transform(torch.stack(poses)).numpy(),
                       np.stack(cameras), np.array(times), cache_bytes, np.stack(confidences),
                       np.stack(errors) if errors else None)
+
+
+def _cache_config(setting: EvalSetting) -> CacheConfig:
+    given = CacheConfig()
+    return replace(given, policy=setting.policy, quantization=setting.quantization,
+                   max_tokens=setting.tokens or given.max_tokens,
+                   camera_max_tokens=None if setting.policy == 'full'
+                   else given.camera_max_tokens)
 
 
 def baseline(stream: EvalStream) -> Prediction:

@@ -87,21 +87,7 @@ class CameraModel:
             raise CameraError(f'R is not a rotation: {rotation.tolist()}')
         lens, coefficients = checked_lens(lens, tuple(d))
         camera = cls(width, height, camera_matrix, lens, coefficients, rotation, rectified)
-        left, top, columns, rows = window
-        if columns and rows:
-            if left + columns > width or top + rows > height:
-                raise CameraError(
-                    f'the region of interest, {columns}x{rows} at {left}, {top}, does not lie '
-                    f'in the calibrated {width}x{height}')
-            camera = camera._mapped(columns, rows, _scaling(1, 1, -left, -top))
-        across, down = (max(1, count) for count in binning)
-        if across > camera.width or down > camera.height:
-            raise CameraError(
-                f'binning of {across}x{down} pixels leaves nothing of {camera.width}x'
-                f'{camera.height}; it says how many pixels the driver merges into one')
-        if (across, down) != (1, 1):
-            camera = camera._scaled(camera.width // across, camera.height // down,
-                                    1 / across, 1 / down)
+        camera = camera._cut_out(*window)._binned(*(max(1, count) for count in binning))
         if not camera.is_inside(camera.source_of(camera._sparse_pixels())).any():
             raise CameraError('with this lens, R and P the rectified image would show nothing')
         for name, matrix in (('K', camera_matrix), ('P', rectified)):
@@ -260,6 +246,23 @@ class CameraModel:
         if self.lens != 'equidistant':
             return float(np.sqrt(first))
         return float(np.tan(np.sqrt(first))) if first < (np.pi / 2) ** 2 else float('inf')
+
+    def _cut_out(self, left: int, top: int, width: int, height: int) -> 'CameraModel':
+        """Return the camera of a window of the images, of all if it has no pixels."""
+        if not (width and height):
+            return self
+        if left + width > self.width or top + height > self.height:
+            raise CameraError(f'the region of interest, {width}x{height} at {left}, {top}, does '
+                              f'not lie in the calibrated {self.width}x{self.height}')
+        return self._mapped(width, height, _scaling(1, 1, -left, -top))
+
+    def _binned(self, across: int, down: int) -> 'CameraModel':
+        """Return the camera of images in which across x down pixels are merged into one."""
+        if across > self.width or down > self.height:
+            raise CameraError(
+                f'binning of {across}x{down} pixels leaves nothing of {self.width}x'
+                f'{self.height}; it says how many pixels the driver merges into one')
+        return self._scaled(self.width // across, self.height // down, 1 / across, 1 / down)
 
     def _scaled(self, width: int, height: int, across: float, down: float) -> 'CameraModel':
         """Return the camera of images scaled by these factors, about the corner at -0.5."""

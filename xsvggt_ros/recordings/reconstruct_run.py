@@ -66,25 +66,22 @@ def run_reconstruct(options: argparse.Namespace) -> None:
     report = _begin_report(options, source)
     loaded, engine = _load(options)
     print(f'weights: {loaded.description}', flush=True)
-    recording = Recording(model=loaded.description, random_weights=loaded.random_weights)
     tracked = None if options.trajectory == 'network' else TrackedFrames(
         options.trajectory, options.depth_correction == 'auto', landmarks=landmarks)
     viewer = _open_viewer(report.source) if options.viewer else None
+    recording = Recording(model=loaded.description, random_weights=loaded.random_weights)
     run = Pipeline(engine, source, recording, exports, metres, tracked,
                    None if viewer is None else viewer.show)
     settings = _settings(options)
     if options.resume:
         _go_on(run, load_state(options.out, settings, choose_device(options.device)))
-        recording, metres, tracked = run.recording, run.metres, run.tracked
     else:
         forget_state(options.out)   # of an earlier run, whose files are replaced now
     ahead = frames_ahead(source)
     try:
         run.reconstruct_all(ahead, lambda: _save_state(run, settings, options.out))
         report.complete = True
-        _tell_summary(recording, run.seconds, source)
-        told = [tracked.describe() if tracked is not None else '', metres.describe()]
-        print('\n'.join(filter(None, told)))
+        _tell_summary(run)
         _tell_files(_write_all(run, report, options.out))
     except (KeyboardInterrupt, ToolError) as error:
         ignore_signals()
@@ -95,7 +92,7 @@ def run_reconstruct(options: argparse.Namespace) -> None:
         raise
     forget_state(options.out)
     if viewer is not None:
-        viewer.finish(recording)
+        viewer.finish(run.recording)
 
 
 def _open_viewer(source: str) -> LiveViewer:
@@ -214,12 +211,13 @@ def _begin_report(options: argparse.Namespace, source: FrameSource) -> RunReport
                      base_frame=options.base_frame or '')
 
 
-def _tell_summary(recording: Recording, seconds: float, source: FrameSource) -> None:
+def _tell_summary(run: Pipeline) -> None:
     """Print what came of a run."""
+    recording, source = run.recording, run.source
     if not recording.cache:
         raise ToolError('not one frame could be reconstructed. ' + source.describe_skipped())
     cache = recording.cache[-1]
-    print(f'{recording.frames} frames in {seconds:.1f} s, median latency '
+    print(f'{recording.frames} frames in {run.seconds:.1f} s, median latency '
           f'{1e3 * recording.median_latency():.0f} ms, KV cache {cache.tokens_used} tokens a '
           f'layer ({cache.bytes_used / 1e6:.1f} MB)')
     if source.describe_skipped():
@@ -227,6 +225,8 @@ def _tell_summary(recording: Recording, seconds: float, source: FrameSource) -> 
     errors = recording.errors()
     if errors is not None:
         print(describe_errors(errors))
+    told = [run.tracked.describe() if run.tracked is not None else '', run.metres.describe()]
+    print('\n'.join(filter(None, told)))
 
 
 def _tell_files(files: Sequence[Path]) -> None:
