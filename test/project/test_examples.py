@@ -58,6 +58,7 @@ def test_examples_are_numbered_listed_and_say_how_to_run():
 # 1: the engine on a folder -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_folder_becomes_poses_and_a_cloud(tmp_path, capsys):
     pytest.importorskip('torch')
     image = pytest.importorskip('PIL.Image')
@@ -249,6 +250,7 @@ def test_the_real_launch_takes_the_file():
 # 5: an evaluation --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_evaluation_is_one_line(capsys):
     pytest.importorskip('torch')
     load(5).main(['--rooms', '1', '--frames', '4'])

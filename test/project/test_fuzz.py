@@ -12,6 +12,7 @@ TARGETS = all_targets()
 OF_NO_NETWORK = ('safetensors_file', 'safetensors_header', 'checkpoint_pickled')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', TARGETS)
 def test_damaged_input_is_refused(name):
     target = TARGETS[name]

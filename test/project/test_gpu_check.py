@@ -160,6 +160,7 @@ def test_all_commands_of_the_plan_can_be_understood(tmp_path, monkeypatch):
     assert sum(part.limit for part in plan[:-1]) < 1.6 * 60 * gpu_check.MINUTES
 
 
+@pytest.mark.slow
 def test_each_test_is_written_down_when_it_is_known(tmp_path):
     tests = tmp_path / 'test_some.py'
     tests.write_text('import os, pytest\ndef test_good(): pass\n'
@@ -175,6 +176,7 @@ def test_each_test_is_written_down_when_it_is_known(tmp_path):
     assert results['skipped'][0]['reason'] == 'Skipped: no GPU'
 
 
+@pytest.mark.slow
 def test_kernels_are_compared_and_timed(tmp_path, monkeypatch):
     pytest.importorskip('triton')
     if why_not('cpu', gpu_numerics.HEAD_DIM):

@@ -273,6 +273,7 @@ def flags_of_setup():
     return set(ast.literal_eval(values[0]))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which('c++'), reason='there is no C++ compiler')
 def test_a_wheel_carries_the_kernels(source, tmp_path):
     pytest.importorskip('setuptools.command.bdist_wheel')

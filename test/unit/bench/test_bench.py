@@ -52,6 +52,7 @@ def steady_engine(model, dtype=torch.float32, **settings):
     return engine
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('dtype', (torch.float32, torch.bfloat16))
 @pytest.mark.parametrize('policy', sorted(set(POLICIES) - {'full'}))
 def test_a_frame_of_the_full_depth_takes_few_operators(policy, dtype, monkeypatch):
@@ -69,6 +70,7 @@ def test_a_frame_of_the_full_depth_takes_few_operators(policy, dtype, monkeypatc
     assert count.waits == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('quantization', ('none', 'int4'))
 @pytest.mark.parametrize('policy', sorted(set(POLICIES) - {'full'}))
 def test_a_steady_frame_waits_for_nothing_and_keeps_nothing(deep, policy, quantization):
@@ -83,6 +85,7 @@ def test_a_steady_frame_waits_for_nothing_and_keeps_nothing(deep, policy, quanti
     assert memory_in_use(torch.device('cpu'))['tensors'] == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('heads', [torch.float32, torch.bfloat16])
 def test_weights_in_8_bits_wait_for_nothing_either(heads):
     model = StreamVGGT(DEEP).fold_scales()
@@ -123,6 +126,7 @@ def still(settings):
     return Still()
 
 
+@pytest.mark.slow
 def test_the_command_writes_all_it_measured(tmp_path, capsys, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     file = tmp_path / 'bench.json'
@@ -152,6 +156,7 @@ def test_the_command_writes_all_it_measured(tmp_path, capsys, monkeypatch):
     assert 'operators and 0 waits a frame' in shown and 'until the result is there' in shown
 
 
+@pytest.mark.slow
 def test_the_point_head_runs_if_it_is_asked_for(tmp_path):
     file = tmp_path / 'bench.json'
     assert main(['bench', '--size', 'small', '--image', '56x42', '--frames', '9', '--device',
@@ -161,6 +166,7 @@ def test_the_point_head_runs_if_it_is_asked_for(tmp_path):
     assert written['quantization'] == 'int4' and written['points'] is True
 
 
+@pytest.mark.slow
 def test_frames_between_keyframes_are_measured_for_themselves(tmp_path, capsys):
     file = tmp_path / 'bench.json'
     assert main(['bench', '--image', '56x56', '--frames', '9', '--device', 'cpu',
@@ -173,6 +179,7 @@ def test_frames_between_keyframes_are_measured_for_themselves(tmp_path, capsys):
         (2 * written['keyframes_ms']['mean'] + 4 * written['between_ms']['mean']) / 6, abs=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('arguments, word', [
     (('--tracking-size', '56'), '--keyframe-stride 2 or more'),
     (('--tracking-size', '57', '--keyframe-stride', '2'), 'multiple of 14, 112 at most; got 57'),

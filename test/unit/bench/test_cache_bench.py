@@ -50,6 +50,7 @@ def bounded(table):
     return [row for row in table['rows'] if POLICIES[row['policy']].bounded]
 
 
+@pytest.mark.slow
 def test_json_has_a_row_for_each_policy_and_precision(table):
     assert list(table) == TOP_KEYS
     assert (table['image'], table['frames']) == ('56x42', 8)
@@ -125,6 +126,7 @@ def test_int4_holds_three_times_the_tokens_of_bf16():
     assert 3 * bench.tokens <= int4 < 6 * bench.tokens
 
 
+@pytest.mark.slow
 def test_rows_are_the_same_again_but_for_the_times(table, tmp_path, capsys):
     file = tmp_path / 'table.json'
     assert bench('--policies', 'value_aware,random', '--precisions', 'int4,none', '--scheme',

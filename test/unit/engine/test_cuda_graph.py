@@ -315,6 +315,7 @@ def stream(count):
 
 # What a graph would get wrong a tape gets wrong, too: a frame number, a slot or a length that
 # Python has decided, and a tensor that has been replaced by a new one.
+@pytest.mark.slow
 @pytest.mark.parametrize('cache', [
     {'policy': 'xstream', 'quantization': 'none'},
     {'policy': 'xstream', 'quantization': 'none', 'storage': 'bf16'},

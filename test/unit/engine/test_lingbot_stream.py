@@ -44,6 +44,7 @@ def engine_policy(engine):
     return engine.caches.tokens.policy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('policy, quantization', [
     ('lingbot', 'none'), ('lingbot', 'int4'), ('frame_coverage', 'int4'), ('xstream', 'int8')])
 def test_memory_stays_flat_and_the_stream_can_be_repeated(model, policy, quantization):
@@ -74,6 +75,7 @@ def test_a_byte_budget_holds_for_all_that_is_kept(model):
         assert stats.evicted_total > 0 and stats.bytes_reserved <= 0.6e6
 
 
+@pytest.mark.slow
 def test_a_frame_that_is_not_remembered_leaves_nothing_in_the_camera_head(model):
     engine, other = (make_engine(model, policy='lingbot', max_tokens=140) for _ in range(2))
     for index in range(30):

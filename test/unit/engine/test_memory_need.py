@@ -34,6 +34,7 @@ print(before + need.peak, _resident('VmHWM'))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('quantization', ['none', 'int4'])
 def test_a_process_takes_no_more_than_was_said(quantization):
     ended = subprocess.run(

@@ -76,6 +76,7 @@ def test_finishing_a_frame_early_or_late_is_the_same(model):
         torch.testing.assert_close(b.step(frame).depth, first.depth, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_no_frame_and_no_result_is_held(model):
     engine = make_engine(model)
     alive = []
@@ -89,6 +90,7 @@ def test_no_frame_and_no_result_is_held(model):
     assert [reference() for reference in alive] == [None] * len(alive)
 
 
+@pytest.mark.slow
 def test_the_number_of_live_tensors_does_not_grow(model):
     engine = make_engine(model)
 
@@ -168,6 +170,7 @@ def test_the_history_can_be_limited_while_the_stream_runs(model):
         engine.limit_tokens(0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('frame, word', [
     (np.zeros((56, 56, 3), np.float32), 'uint8'),
     (torch.zeros(56, 56, 3), 'uint8'),
@@ -247,6 +250,7 @@ def test_a_budget_that_leaves_no_history_is_told_with_its_numbers(model):
     assert generous.budget_warning() is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('quantization', ['none', 'int8', 'int4'])
 def test_a_memory_budget_is_a_ceiling_known_before_the_first_frame(model, quantization):
     engine = make_engine(model, memory_budget_mb=0.4, quantization=quantization)
@@ -278,6 +282,7 @@ def test_a_memory_budget_that_is_too_small_names_one_that_is_not(model):
     make_engine(model, memory_budget_mb=enough).step(frames()[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('policy', ['xstream', 'frame_coverage', 'value_aware', 'lingbot'])
 def test_a_packed_stream_is_close_and_tells_its_health(model, policy):
     exact, unbounded = make_engine(model, policy=policy), make_engine(model, policy='full')
@@ -307,6 +312,7 @@ def test_half_precision_is_close(model):
         assert (result.depth.log() - reference.depth.log()).abs().mean() < half_a_unit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('policy', ['xstream', 'frame_coverage', 'sliding_window', 'lingbot'])
 @pytest.mark.parametrize('quantization', ['none', 'int4'])
 def test_a_frame_that_is_not_remembered_leaves_no_trace(model, policy, quantization):

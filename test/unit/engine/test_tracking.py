@@ -54,6 +54,7 @@ def state(policy):
 
 # The cache ---------------------------------------------------------------------------------------
 
+@pytest.mark.slow
 @pytest.mark.parametrize('limit', [None, 30])
 @pytest.mark.parametrize('quantization, scheme, storage', STORES)
 @pytest.mark.parametrize('policy', sorted(POLICIES))
@@ -218,6 +219,7 @@ def model(request):
 make_engine = partial(tiny_stream.make_engine, image_size=56)  # a patch is 14 pixels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('policy', ['xstream', 'value_aware', 'frame_coverage', 'random',
                                     'sliding_window', 'full', 'lingbot'])
 @pytest.mark.parametrize('quantization, scheme', [('none', 'token'), ('int4', 'token'),
@@ -318,6 +320,7 @@ def test_a_tracking_size_that_cannot_be_is_refused(model, width, words):
         make_engine(model, tracking_size=width)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('policy, quantization', [('xstream', 'none'), ('random', 'int4'),
                                                   ('frame_coverage', 'int4'),
                                                   ('lingbot', 'int4')])

@@ -52,6 +52,7 @@ def assert_same(state, expected):
         assert torch.equal(one, other), index
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('quantization, scheme, storage', STORES)
 @pytest.mark.parametrize('policy', sorted(POLICIES))
 def test_frames_that_are_undone_leave_every_bit(model, policy, quantization, scheme, storage):
@@ -77,6 +78,7 @@ def test_frames_that_are_undone_leave_every_bit(model, policy, quantization, sch
     assert_same(memory(engine), memory(undisturbed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('tracking_size', [None, 28])
 @pytest.mark.parametrize('policy', ['xstream', 'frame_coverage', 'lingbot'])
 def test_a_frame_that_is_not_remembered_is_undone_in_the_camera_head_too(
@@ -138,6 +140,7 @@ def spoil(monkeypatch, cache, layer, part, value):
     monkeypatch.setattr(cache, 'attend', attend_spoiled)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('layer, value', [(0, torch.inf), (3, torch.nan), (3, -torch.inf)])
 @pytest.mark.parametrize('part', [1, 2], ids=['key', 'value'])
 @pytest.mark.parametrize('quantization, scheme, storage', STORES)
@@ -161,6 +164,7 @@ def test_one_bad_number_is_noticed_and_never_kept(
     assert_same(memory(engine), memory(undisturbed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('value', [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize('part', [1, 2], ids=['key', 'value'])
 def test_a_bad_number_in_the_camera_heads_cache_is_never_kept(model, monkeypatch, part, value):
@@ -178,6 +182,7 @@ def test_a_bad_number_in_the_camera_heads_cache_is_never_kept(model, monkeypatch
         engine.finish_frame(), undisturbed.finish_frame()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('quantization, scheme, storage', STORES[1:])
 @pytest.mark.parametrize('part', [1, 2], ids=['key', 'value'])
 def test_what_is_too_large_for_its_16_bits_is_never_kept(
@@ -195,6 +200,7 @@ def test_what_is_too_large_for_its_16_bits_is_never_kept(
         engine.finish_frame()
 
 
+@pytest.mark.slow
 def test_a_bad_frame_of_a_set_takes_the_others_with_it(model):
     engine, undisturbed = make_engine(model), make_engine(model)
     for index, frame in enumerate(FRAMES):
@@ -215,6 +221,7 @@ def test_a_bad_frame_of_a_set_takes_the_others_with_it(model):
 
 # What fails --------------------------------------------------------------------------------------
 
+@pytest.mark.slow
 @pytest.mark.parametrize('policy, quantization', [
     ('xstream', 'int4'), ('frame_coverage', 'none'), ('random', 'none')])
 @pytest.mark.parametrize('when', ['before', 'after'])

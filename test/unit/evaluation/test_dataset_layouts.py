@@ -36,6 +36,7 @@ def test_frames_of_rendered_rooms_are_in_the_order_of_time(tmp_path):
     np.testing.assert_allclose(np.diag(frames[0].intrinsics), (10, 11, 1))
 
 
+@pytest.mark.slow
 def test_what_the_world_writes_is_read_as_it_was(tmp_path):
     assert main(['world', 'render', '--seed', '2', '--frames', '3', '--size', '32x24',
                  '--out', str(tmp_path / 'room')]) == 0

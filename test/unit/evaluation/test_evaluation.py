@@ -143,6 +143,7 @@ def test_true_depth_is_sampled_where_the_network_looks():
         prepare(Two(), 2, 2, 112, 14, lambda: None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('removed', [None, 'first', 'history'])
 def test_removals_hide_what_they_say(stream, weights, removed):
     loaded = load_model(str(weights))
@@ -200,6 +201,7 @@ def test_the_first_frames_are_seen_together_where_the_network_can(stream, weight
                 lambda: None, first_frames=4)
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_table_and_json(weights, tmp_path, capsys):
     file = tmp_path / 'new' / 'eval.json'
     arguments = ['eval', '--checkpoint', str(weights), '--world', 'validation', '--streams', '2',
@@ -233,6 +235,7 @@ def test_the_command_writes_a_table_and_json(weights, tmp_path, capsys):
     assert json.loads(alone.read_text())['depth_abs_rel'] == table['depth_abs_rel']
 
 
+@pytest.mark.slow
 def test_the_command_reads_a_data_set(weights, tmp_path, capsys):
     sequence = tmp_path / 'rgbd_dataset_freiburg3_tiny'
     recording = WorldSource(SPLITS['test'].start, 5, 3.0)

@@ -60,6 +60,7 @@ def test_a_focal_length_that_nobody_knows_is_the_networks_first(stream):
         track(predicted, unknown, 'optimized', focal_known=True)
 
 
+@pytest.mark.slow
 def test_the_command_reports_final_and_live_poses_apart(tmp_path, capsys):
     arguments = ['eval', '--streams', '1', '--frames', '4,8', '--json', str(tmp_path / 'a.json')]
     assert main([*arguments, '--trajectory', 'optimized', '--focal', 'unknown']) == 0

@@ -45,6 +45,7 @@ def view_of(model):
     return CameraView(model, Resize.plan(model.height, model.width, None, 14))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('lens', LENSES)
 @pytest.mark.parametrize('rectification', [{}, {'r': R, 'p': P}])
 def test_a_distorted_picture_becomes_the_pinhole_cameras(lens, rectification):
@@ -61,6 +62,7 @@ def test_a_distorted_picture_becomes_the_pinhole_cameras(lens, rectification):
     assert not rectified[np.isnan(model.rectification_map()).any(-1)].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('lens', LENSES)
 def test_large_pictures_are_sampled_and_show_the_same(lens):
     model = camera(lens).for_images(752, 480)

@@ -98,6 +98,7 @@ def same_bytes(layer):
     return all((found != expected).float().mean() < 1e-3 for found, expected in pairs[4:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize('bits, dim', [(4, 64), (8, 64), (4, 32)])
 def test_insert_writes_the_same_bytes(bits, dim, dtype):
@@ -158,6 +159,7 @@ def reference_attention(layer, query, key, value):
     return weights @ values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('bits, dim', [(4, 64), (8, 64), (4, 32)])
 def test_attention_over_packed_tokens(bits, dim):
     layer = filled(bits=bits, dim=dim)
@@ -170,6 +172,7 @@ def test_attention_over_packed_tokens(bits, dim):
     assert (out - alone).abs().max() > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 def test_attention_in_half_precision(dtype):
     # Half a unit of the last place of values, which are up to 8; sums are in fp32, on a GPU too.
@@ -277,6 +280,7 @@ LAYOUT = CacheLayout(layers=2, heads=HEADS, head_dim=DIM, tokens_per_step=TOKENS
                      special_tokens=SPECIAL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('fused_from', [0, 10 ** 6])
 @pytest.mark.parametrize('policy', ['full', 'xstream', 'sliding_window'])
 def test_a_cache_of_kernels_is_the_portable_one(policy, fused_from, monkeypatch):
@@ -295,6 +299,7 @@ def test_a_cache_of_kernels_is_the_portable_one(policy, fused_from, monkeypatch)
             assert torch.equal(ids, others)
 
 
+@pytest.mark.slow
 def test_the_fused_kernel_is_used_for_large_caches_only(monkeypatch):
     calls = []
     fused = kernels.attend
@@ -312,6 +317,7 @@ def test_the_fused_kernel_is_used_for_large_caches_only(monkeypatch):
     assert counts == [0, 2, 4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('weights', ['float', 'int8_camera'])
 def test_a_stream_with_kernels_is_the_portable_one(weights):
     config = CacheConfig(policy='full', quantization='int4')
@@ -339,6 +345,7 @@ def test_what_is_loaded_is_what_was_chosen(monkeypatch):
         load('packed', 'cuda', DEVICE, DIM)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('capability', [87, 90])  # Orin and H100
 def test_kernels_compile_for(capability, tmp_path):
     program = Path(__file__).with_name('compile_kernels.py')
@@ -350,6 +357,7 @@ def test_a_head_that_is_no_power_of_two_is_refused():
     assert 'powers of two' in why_not(DEVICE, 48)
 
 
+@pytest.mark.slow
 def test_without_triton_the_portable_path_is_whole():
     program = ('import sys; sys.modules["triton"] = None\n'
                'import xsvggt_ros.kv_cache.store, xsvggt_ros.engine.stream_engine\n'

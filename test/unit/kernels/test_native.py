@@ -196,6 +196,7 @@ def test_equal_keys_have_equal_scores(library):
         assert (row == row[0]).all()
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_an_export_is_free_of_them(library, monkeypatch):
     model = load_model('small', 'auto').model
@@ -309,6 +310,7 @@ def test_packed_tokens_are_the_same(library, plainly, heads, dim, special, quant
         assert torch.equal((stored._slotted | stored._tables)[name], tensor), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('policy', ['frame_coverage', 'sliding_window', 'random'])
 @pytest.mark.parametrize('quantization', ['int8', 'int4'])
 @pytest.mark.parametrize('heads, dim, tokens', [
@@ -359,6 +361,7 @@ def test_packed_keys_that_are_no_numbers_are_seen(library, bad):
     assert calls['xsvggt_attend_packed'] == 1 and out.isnan().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('height, width', [(84, 112), (14, 14), (14, 28), (42, 14), (28, 980)])
 @torch.inference_mode()
 def test_dense_heads_are_the_same(library, plainly, height, width):
@@ -371,6 +374,7 @@ def test_dense_heads_are_the_same(library, plainly, height, width):
                                    rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('quantization, error', [('none', 1e-4), ('int4', 1e-3)])
 def test_a_stream_is_the_same(library, plainly, quantization, error):
     """Through full caches; sums of another order may turn over an integer or a close choice."""

@@ -33,6 +33,7 @@ PROCESSORS = (
 NAMES = ('ONEDNN_MAX_CPU_ISA', 'ATEN_CPU_CAPABILITY', 'XSVGGT_NATIVE')
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(any(name in os.environ for name in NAMES), reason='this is one of them')
 @pytest.mark.parametrize('settings', PROCESSORS, ids=lambda settings: '-'.join(settings.values()))
 def test_numbers_are_right_on_other_processors(settings):
@@ -47,6 +48,7 @@ def test_numbers_are_right_on_other_processors(settings):
     assert passed > 30
 
 
+@pytest.mark.slow
 @pytest.mark.skipif('ONEDNN_MAX_CPU_ISA' in os.environ, reason='oneDNN is told already')
 def test_settings_arrive():
     code = ('import torch; from xsvggt_ros.kernels import native; '

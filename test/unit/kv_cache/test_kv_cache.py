@@ -59,6 +59,7 @@ def test_attention_equals_attention_over_the_kept_tokens(policy):
         kept = cache.kept_token_ids()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('quantization', ['none', 'int8', 'int4'])
 @pytest.mark.parametrize('scheme', SCHEMES)
 @pytest.mark.parametrize('policy', sorted(set(POLICIES) - {'full', 'lingbot'}))
@@ -97,6 +98,7 @@ def test_budget_below_two_frames_keeps_exactly_two_frames():
 LIMITS = {5: 24, 8: 60, 12: 30, 14: None, 18: 1}  # what is asked before a step; the budget is 76
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('quantization, scheme', [('none', 'token'), ('int8', 'token'),
                                                   ('int8', 'kcvt')])
 @pytest.mark.parametrize('policy', sorted(set(POLICIES) - {'full', 'lingbot'}))

@@ -170,6 +170,7 @@ def decoded_by_id(cache, layer=0):
     return {i: torch.cat([part.flatten() for part in parts]) for i, parts in tokens.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('policy', ['xstream', 'sliding_window', 'frame_coverage', 'random',
                                     'value_aware'])
 @pytest.mark.parametrize('scheme', SCHEMES)
@@ -193,6 +194,7 @@ def test_every_token_is_quantised_once_and_never_again(scheme, policy):
     assert lived > 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('scheme', SCHEMES)
 @pytest.mark.parametrize('policy', ['xstream', 'value_aware', 'random'])
 def test_rows_never_run_out_of_rows(policy, scheme):
@@ -311,6 +313,7 @@ def resident_bytes(quantization, storage='auto'):
     return resident
 
 
+@pytest.mark.slow
 def test_process_memory_at_equal_tokens():
     packed, half, single = (
         resident_bytes('int4'), resident_bytes('none', 'bf16'), resident_bytes('none', 'fp32'))

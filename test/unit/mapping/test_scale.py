@@ -31,6 +31,7 @@ def scale_of(positions, metric):
     return estimator.scale()
 
 
+@pytest.mark.slow
 def test_without_noise_it_is_exact(way):
     found = scale_of(turned(way / TRUE_SCALE), way)
     assert found.metres == pytest.approx(TRUE_SCALE, rel=1e-9)
@@ -84,6 +85,7 @@ def test_a_camera_that_stands_still_has_no_scale():
     assert scale_of(way, way) is None
 
 
+@pytest.mark.slow
 def test_it_holds_still_until_it_must_change(way):
     rng = np.random.default_rng(1)
     estimator, seen = TrajectoryScale(), []
@@ -126,6 +128,7 @@ def errors_of(positions, metric, pieces=None):
     return np.array(errors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('told', [True, False])
 @pytest.mark.parametrize(('size', 'angle'), [(1.0, 0.0), (10.0, 0.0), (0.0, 2.5), (1000.0, 1.0)])
 def test_an_odometry_that_goes_on_elsewhere_does_not_bend_the_scale(size, angle, told):
@@ -166,6 +169,7 @@ def test_a_way_that_has_nothing_to_do_with_the_cameras_gives_no_scale(seed):
     assert 'scale.max_uncertainty allows 10 %' in estimator.refusal
 
 
+@pytest.mark.slow
 def test_nothing_less_sure_than_the_bound_is_taken_and_what_is_known_stays(way):
     rng = np.random.default_rng(0)
     estimator = TrajectoryScale()

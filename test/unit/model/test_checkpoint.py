@@ -140,6 +140,7 @@ def test_full_size_is_inferred_from_the_public_list():
     assert ModelConfig.from_dict(infer_config(shapes)) == ModelConfig.full_size()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
 @pytest.mark.parametrize('beside', ['weights.json', 'config.json'])
 def test_layers_of_another_depth_are_asked_for(case, tmp_path, suffix, beside, error_of):
@@ -157,6 +158,7 @@ def test_layers_of_another_depth_are_asked_for(case, tmp_path, suffix, beside, e
     assert beside in error_of(path) and 'count from 0' in error_of(path)
 
 
+@pytest.mark.slow
 def test_another_programs_config_is_left_alone(tmp_path):
     config = replace(ModelConfig.small(), depth=24, dpt_head=replace(
         ModelConfig.small().dpt_head, intermediate_layer_idx=(4, 11, 17, 23)))
@@ -308,6 +310,7 @@ print(max(peak) - before, weight_bytes(loaded.model))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path('/proc/self/status').exists(), reason='memory is read from /proc')
 @pytest.mark.parametrize('suffix, dtype, weights', [
     ('.safetensors', 'float32', 'float'), ('.safetensors', 'bfloat16', 'float'),

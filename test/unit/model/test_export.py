@@ -100,6 +100,7 @@ def test_inputs_have_the_shapes_that_run(model):
         assert len(part.outputs) == (len(outputs) if isinstance(outputs, tuple) else 1)
 
 
+@pytest.mark.slow
 def test_the_parts_can_be_followed(model):
     for part in parts(model, HEIGHT, WIDTH):
         with torch.no_grad():

@@ -43,6 +43,7 @@ def test_published_weights_are_recognised_by_their_keys(tmp_path, suffix):
     assert torch.equal(first_depth(loaded.model), first_depth(make_model('lingbot')))
 
 
+@pytest.mark.slow
 def test_what_is_saved_is_what_was_loaded(tmp_path):
     path = tmp_path / 'mine.safetensors'
     save_checkpoint(make_model('lingbot'), path)

@@ -33,6 +33,7 @@ def test_weights_and_frames_are_the_golden_ones(name):
     assert digest == index['frames_sha256']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('folded', (False, True))
 @pytest.mark.parametrize('name, mode', MODES)
 @torch.inference_mode()

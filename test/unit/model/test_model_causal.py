@@ -94,6 +94,7 @@ def test_patches_are_read_before_the_last_blocks(case):
     model.zero_grad()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('frames', [8, 9, 13])
 def test_a_long_clip_in_parts_is_what_it_is_at_once(case, monkeypatch, frames):
     model, golden = case

@@ -63,6 +63,7 @@ def test_weights_are_the_golden_ones(name):
     assert golden_data.sha256_of(case.weights) == case.weights_sha256
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name, mode', MODES)
 def test_stream_is_the_golden_one(name, mode):
     case = load_case(name)

@@ -65,6 +65,7 @@ def start(request, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_small_networks_are_fp32_on_one_thread(start, precisions, monkeypatch):
     monkeypatch.setattr(threads, 'PYTORCH_CHOICE', 3)
     start()
@@ -72,6 +73,7 @@ def test_small_networks_are_fp32_on_one_thread(start, precisions, monkeypatch):
     assert torch.get_num_threads() == (1 if native.library() is not None else 3)
 
 
+@pytest.mark.slow
 def test_wide_networks_are_what_the_processor_multiplies(start, precisions, monkeypatch):
     monkeypatch.setattr(precision, 'WIDE', 1)
     monkeypatch.setattr(precision, 'cpu_multiplies_bf16', lambda: True)
@@ -81,6 +83,7 @@ def test_wide_networks_are_what_the_processor_multiplies(start, precisions, monk
     assert torch.get_num_threads() == 1
 
 
+@pytest.mark.slow
 def test_both_can_be_chosen(start, precisions):
     start(dtype='bf16', threads=3)
     assert set(precisions) == {(torch.bfloat16,) * 4}
@@ -115,6 +118,7 @@ print(before - _resident())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='needs malloc_trim')
 def test_memory_between_what_is_used_is_given_back():
     ended = subprocess.run([sys.executable, '-c', GIVEN_BACK], capture_output=True, text=True,

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from safetensors import safe_open
 import torch
 
@@ -33,6 +34,7 @@ def test_its_name_is_enough():
     assert all(torch.isfinite(weight).all() for weight in loaded.model.parameters())
 
 
+@pytest.mark.slow
 def test_it_reads_rooms_of_the_test_range_and_uses_its_memory(tmp_path, capsys):
     file = tmp_path / 'eval.json'
     assert main(['eval', '--streams', '3', '--frames', '40', '--remove', 'first,history',

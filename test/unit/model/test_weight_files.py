@@ -49,6 +49,7 @@ def test_released_weights_can_be_read_again(tmp_path):
             source.release(weight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('weights', ['float', 'int8'])
 @pytest.mark.parametrize('precision', ['fp32', 'bf16'])
 def test_a_network_that_is_to_run_is_as_if_converted_at_the_end(tmp_path, weights, precision):

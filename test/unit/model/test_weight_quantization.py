@@ -198,6 +198,7 @@ def of_floats():
 HALF_A_STEP = {'int8_camera': 1 / 254, 'int8': 1 / 254, 'fp8': 1 / 16}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('weights, dtype', [
     ('int8_camera', torch.float32), ('int8', torch.float32), ('fp8', torch.float32),
     ('int8_camera', torch.bfloat16), ('int8', torch.bfloat16)])
@@ -237,6 +238,7 @@ def layers(model, kind):
     return {name for name, part in model.named_modules() if isinstance(part, kind)}
 
 
+@pytest.mark.slow
 def test_floats_are_gone():
     with torch.device('meta'):
         full = StreamVGGT(ModelConfig.full_size()).set_dtype(torch.bfloat16, torch.bfloat16)
@@ -253,6 +255,7 @@ def test_floats_are_gone():
         'camera_head.embed_pose', 'camera_head.pose_branch.fc1', 'camera_head.pose_branch.fc2'}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('source', ['small', 'random'])
 def test_a_network_is_loaded_in_8_bits(source):
     loaded = load_model(source, weights='int8')

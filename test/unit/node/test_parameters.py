@@ -139,6 +139,7 @@ def test_lists_of_names(given, expected, faulty):
     rclpy.shutdown(context=context)
 
 
+@pytest.mark.slow
 def test_weights_are_stored_as_the_parameter_says():
     def load(choice):
         settings = DEFAULTS.changed({'model.device': 'cpu', 'model.weights': choice})

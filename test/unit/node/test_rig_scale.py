@@ -225,6 +225,7 @@ def drive(scale, settings, seconds, lost=(), offset=(), copies=1):
 ODOMETRY = DEFAULTS.changed({'scale.mode': 'odometry'}).scale
 
 
+@pytest.mark.slow
 def test_an_odometry_that_is_lost_leaves_the_scale_as_it_was():
     """As rtabmap sends it: a null pose while it is lost, and then goes on from elsewhere."""
     scale = MetricScale(logging.getLogger())

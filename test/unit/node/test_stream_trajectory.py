@@ -246,6 +246,7 @@ def placed(frames, start=3, metres=None, landmarks=None):
                      for index, one in enumerate(frames[start:])], log
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('metres', [None, 2.0])
 def test_a_stream_is_where_it_is_in_the_saved_map(saved, metres):
     frames, landmarks = saved
@@ -288,6 +289,7 @@ def test_a_stream_is_where_it_is_in_the_saved_map(saved, metres):
     tracker.close()
 
 
+@pytest.mark.slow
 def test_while_metres_are_not_known_nothing_is_placed(saved):
     frames, landmarks = saved
     tracker, found, _ = placed(frames[:14], 3, float('nan'), landmarks)

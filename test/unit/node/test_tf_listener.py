@@ -176,6 +176,7 @@ ROOM = (MAX_FRAMES * (1 + MAX_TRANSFORMS_OF_OTHERS + MAX_PARENTS)
         + MAX_ASKED * (MAX_TRANSFORMS + 1) + MAX_WARNINGS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('static', [True, False])
 def test_frames_that_nobody_needs_do_not_pile_up(static):
     """A tree with new frames in each message, all below different parents, some refused."""

@@ -95,6 +95,7 @@ LOSSLESS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', LOSSLESS)
 def test_frames_and_stamps_are_the_same_bit_for_bit(tmp_path, kind):
     source = open_source(LOSSLESS[kind](tmp_path))
@@ -285,6 +286,7 @@ def trajectory_of(path, out, calibration):
     return read_tum(out / 'trajectory.tum')
 
 
+@pytest.mark.slow
 def test_the_trajectory_of_what_was_compressed_is_nearly_the_same(tmp_path):
     calibration = calibration_file(tmp_path)
     whole = trajectory_of(LOSSLESS['folder'](tmp_path), tmp_path / 'out', calibration)
@@ -305,6 +307,7 @@ def test_the_trajectory_of_what_was_compressed_is_nearly_the_same(tmp_path):
             assert off < 0.05 * length, (kind, off, length)
 
 
+@pytest.mark.slow
 def test_the_trajectory_is_the_same_whatever_the_recording_is_in(tmp_path):
     from xsvggt_ros.cli.main import main
     calibration = calibration_file(tmp_path)

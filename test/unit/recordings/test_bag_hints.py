@@ -230,6 +230,7 @@ def reconstruct(path, out, *arguments):
     return json.loads((out / 'report.json').read_text()), read_tum(out / 'trajectory.tum')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('mode', ['network', 'optimized'])
 def test_metres_come_from_depth_and_all_files_have_them(tmp_path, mode, capsys):
     messages = Messages()
@@ -250,6 +251,7 @@ def test_metres_come_from_depth_and_all_files_have_them(tmp_path, mode, capsys):
             one.position, np.multiply(other.position, scale['metres_per_unit']), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_metres_come_from_odometry_and_the_drift_is_told(tmp_path):
     messages = Messages()
     path = write_mcap(tmp_path / 'a.mcap', sorted(
@@ -263,6 +265,7 @@ def test_metres_come_from_odometry_and_the_drift_is_told(tmp_path):
     assert against['compared'] == COUNT and against['ate_ratio'] < 0.2
 
 
+@pytest.mark.slow
 def test_poses_of_the_base_begin_at_the_base(tmp_path):
     messages = Messages()
     path = write_mcap(tmp_path / 'a.mcap', images(messages) + depths(messages) + static(messages))

@@ -170,6 +170,7 @@ WRONG = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', WRONG)
 def test_what_is_wrong_is_one_line_with_file_and_field(tmp_path, name):
     text, words = WRONG[name]

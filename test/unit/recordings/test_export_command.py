@@ -16,6 +16,7 @@ from xsvggt_ros.recordings.exports.export import (
 )
 
 
+@pytest.mark.slow
 def test_a_bag_becomes_everything_that_was_asked_for(tmp_path):
     images, stamps = make_frames(5)
     bag = write_mcap(tmp_path / 'a.mcap', image_items(Messages(), images, stamps))
@@ -48,6 +49,7 @@ def test_a_bag_becomes_everything_that_was_asked_for(tmp_path):
         'trajectory.tum']
 
 
+@pytest.mark.slow
 def test_a_folder_has_the_files_of_one_run(tmp_path, capsys):
     images, stamps = make_frames(3)
     bag = write_mcap(tmp_path / 'a.mcap', image_items(Messages(), images, stamps))
@@ -99,6 +101,7 @@ def test_every_export_that_can_be_named_is_made(tmp_path):
         assert make_exports([name], ExportOptions(tmp_path))[0].name == name
 
 
+@pytest.mark.slow
 def test_the_grid_is_as_it_is_asked_for(tmp_path):
     assert main(['reconstruct', '--size', '112x84', *SMALL, '--frames', '4', '--out',
                  str(tmp_path), '--export', 'grid', '--grid-resolution', '0.25', '--grid-low',

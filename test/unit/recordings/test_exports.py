@@ -186,6 +186,7 @@ def test_depth_is_millimetres_and_floats(tmp_path):
 
 # Occupancy grid ----------------------------------------------------------------------------------
 
+@pytest.mark.slow
 @pytest.mark.parametrize('tilt', [0.0, 15.0])
 def test_the_map_is_the_room_however_the_camera_is_tilted(tmp_path, tilt):
     """The odometry frame of a tilted camera is tilted: the floor says where up is."""

@@ -57,6 +57,7 @@ def page(run):
     return figure
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings('ignore:Glyph')
 def test_no_words_overlap_or_leave_the_page(run, page):
     renderer = page.canvas.get_renderer()
@@ -110,6 +111,7 @@ def test_a_long_way_is_shown_to_its_ends():
         assert (line.min(axis=0) >= scene.low).all() and (line.max(axis=0) <= scene.high).all()
 
 
+@pytest.mark.slow
 def test_the_picture_shows_how_many_frames_were_processed(tmp_path):
     run = record(10)
     assert run.frames == 10

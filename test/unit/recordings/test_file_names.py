@@ -74,6 +74,7 @@ def test_what_is_no_whole_number_is_called_so(text):
     assert not is_whole(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('option', ['--frames', '--tokens'])
 @pytest.mark.parametrize('text', ['²', '9' * 5000])
 def test_eval_refuses_numbers_that_are_none(option, text):

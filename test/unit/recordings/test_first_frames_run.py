@@ -31,6 +31,7 @@ def reconstruct(weights, out, frames, first):
                  '--frames', str(frames), '--first-frames', str(first), '--out', str(out)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('frames, begun', [(6, [4]), (3, [3])])
 def test_every_frame_has_its_pose(weights, tmp_path, monkeypatch, frames, begun):
     """Also where there are fewer than were to be seen together."""

@@ -249,6 +249,7 @@ def test_frames_can_be_limited(tmp_path):
     assert [frame.pixels[0, 0, 0] for frame in source.frames()] == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_world_frames_come_at_exact_steps():
     source = WorldSource(0, (32, 24), rate=30.0, count=4)
     assert [f.offset_ns for f in source.frames()] == [0, 33333333, 66666667, 100000000]

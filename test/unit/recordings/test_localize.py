@@ -67,6 +67,7 @@ def saved(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_the_map_has_its_landmarks_beside_it(saved):
     landmarks = read_landmarks(saved / LANDMARKS_FILE)
     assert landmarks.is_metric and len(landmarks.keyframes) > 3 and landmarks.landmarks > 500
@@ -78,6 +79,7 @@ def test_the_map_has_its_landmarks_beside_it(saved):
     assert apart.max() < 0.02 * METRES
 
 
+@pytest.mark.slow
 def test_a_later_recording_is_in_the_frame_and_the_unit_of_the_map(saved, tmp_path, capsys):
     source = recording(tmp_path, DEMO_SEED)
     out = tmp_path / 'out'
@@ -125,6 +127,7 @@ def bag_with_odometry(path, larger, frames=9):
     return write_mcap(path, sorted(items + pictures, key=lambda item: item[2]))
 
 
+@pytest.mark.slow
 def test_a_map_without_metres_is_not_multiplied_by_the_scale_of_a_bag(saved, unitless, tmp_path):
     bag = bag_with_odometry(tmp_path / 'later.mcap', 30.0)
     recording(tmp_path, DEMO_SEED, 1)   # for its calibration
@@ -145,6 +148,7 @@ def test_a_map_without_metres_is_not_multiplied_by_the_scale_of_a_bag(saved, uni
     assert sizes[1] == pytest.approx(sizes[0], rel=0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('option', ['--depth-topic', '--odometry-topic'])
 def test_metres_are_not_asked_for_in_a_map_without_them(unitless, tmp_path, capsys, option):
     assert main(['reconstruct', '--frames', '2', '--localize-in', str(unitless), option, '/some',
@@ -156,6 +160,7 @@ def test_metres_are_not_asked_for_in_a_map_without_them(unitless, tmp_path, caps
     assert 'is no bag' in capsys.readouterr().err   # that far
 
 
+@pytest.mark.slow
 def test_another_room_is_told_and_keeps_a_frame_of_its_own(saved, tmp_path, capsys):
     source = recording(tmp_path, DEMO_SEED + 1, frames=7)
     out = tmp_path / 'out'
@@ -169,6 +174,7 @@ def test_another_room_is_told_and_keeps_a_frame_of_its_own(saved, tmp_path, caps
     assert np.linalg.norm(positions(out)[0][0]) < 1e-6   # it begins at its own origin
 
 
+@pytest.mark.slow
 def test_a_recording_that_is_recognised_too_late_stays_in_one_frame(
         saved, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(TrackedFrames.__init__, '__defaults__', (1_000_000, None))
@@ -212,6 +218,7 @@ def test_the_folder_of_the_saved_map_is_not_written_to(tmp_path, capsys):
     assert saved_map.read_bytes() == b'precious'
 
 
+@pytest.mark.slow
 def test_a_run_without_keyframes_leaves_no_landmarks_of_an_earlier_one(tmp_path):
     (tmp_path / LANDMARKS_FILE).write_bytes(b'of an earlier run')
     assert main(['reconstruct', '--frames', '2', '--size', '112x84', '--image-size', '56',

@@ -221,6 +221,7 @@ def test_errors_are_those_of_frames_with_a_true_pose():
     assert run.errors().ate_ratio > 0.1 and run.errors().rotation_deg > 20
 
 
+@pytest.mark.slow
 def test_picture_shows_points_and_warns_of_random_weights(tmp_path):
     pytest.importorskip('matplotlib')
 
@@ -244,6 +245,7 @@ def test_picture_shows_points_and_warns_of_random_weights(tmp_path):
     assert (np.abs(plain - amber).max(axis=2) < 6).sum() < 3000     # the budget's line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('count', [0, 1, 3])
 def test_picture_of_nearly_nothing_is_drawn(tmp_path, count):
     pytest.importorskip('matplotlib')
@@ -280,6 +282,7 @@ def test_cli_says_what_is_wrong_with_an_argument(capsys, arguments, words):
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_cli_without_ros_says_how_to_get_it(tmp_path):
     """With rclpy out of reach the commands that need it say so; the others work."""
     (tmp_path / 'rclpy.py').write_text('raise ImportError("No module named rclpy")')
@@ -300,6 +303,7 @@ def test_cli_without_ros_says_how_to_get_it(tmp_path):
     assert json.loads((tmp_path / 'world' / 'intrinsics.json').read_text())['cx'] == 16
 
 
+@pytest.mark.slow
 def test_reconstruct_without_ros_leaves_all_files(tmp_path):
     assert main(['reconstruct', '--frames', '4', '--size', '112x84', '--image-size', '56',
                  '--max-tokens', '60', '--out', str(tmp_path)]) == 0
@@ -314,6 +318,7 @@ def test_reconstruct_without_ros_leaves_all_files(tmp_path):
     assert Image.open(tmp_path / 'reconstruction.png').size == (1920, 1080)
 
 
+@pytest.mark.slow
 def test_reconstruct_takes_the_folders_calibration(tmp_path):
     pytest.importorskip('torch')
     assert main(['world', 'render', '--frames', '1', '--size', '112x84', '--out',

@@ -39,6 +39,7 @@ def bent(image, camera):
     return cv2.remap(image, straight, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('mode', ['tracked', 'optimized'])
 def test_a_lens_changes_nothing(mode):
     camera = lens()
@@ -70,6 +71,7 @@ def test_a_large_picture_is_tracked_smaller(times, monkeypatch):
     assert GreyView().grey(large, None).shape == (240, 320)
 
 
+@pytest.mark.slow
 def test_without_a_calibration_the_focal_length_is_found_on_the_way():
     _, seen = room()
     tracker = CameraTracker('optimized', history=True)

@@ -137,6 +137,7 @@ def test_their_number_is_bounded_and_depth_that_is_none_makes_none():
     assert len(found) == 0
 
 
+@pytest.mark.slow
 def test_a_camera_is_followed_though_a_third_of_its_image_moves():
     source = HardSource(SPLITS['test'][3], STREAMS['a third of the image moves'])
     truth = [source.frame(index) for index in range(16)]

@@ -166,6 +166,7 @@ def test_what_is_not_clear_does_not_count(saved):
         '5 (several places fit), 2 (too few features look like the map)')
 
 
+@pytest.mark.slow
 def test_what_is_believed_is_corrected_slowly(saved):
     localizer = taken(saved, [sighting(number, HERE) for number in range(5)])
     moved = HERE.copy()

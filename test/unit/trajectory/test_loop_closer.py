@@ -70,6 +70,7 @@ def test_places_that_look_alike_and_lie_elsewhere_are_refused_with_a_reason():
                                           'depths disagree', 'implausible'}
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_and_loops_still_close():
     config = TrajectoryConfig(keyframes=36)
     closer, corrected, odometry, true, _ = closed(4 * ROUND, config)

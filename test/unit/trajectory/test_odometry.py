@@ -70,6 +70,7 @@ def noisy(truth, seed=0, way=0.25, turn=0.08):
             for pose in truth]
 
 
+@pytest.mark.slow
 def test_a_room_is_followed_far_better_than_the_network_does():
     _, seen = room()
     truth = [one.world_from_camera for one in seen]
@@ -86,6 +87,7 @@ def test_a_room_is_followed_far_better_than_the_network_does():
     assert errors([one.odom_from_camera for one in estimates], truth)[0] < 0.08
 
 
+@pytest.mark.slow
 def test_tracking_alone_works_and_the_window_makes_it_better():
     _, seen = room()
     truth = [one.world_from_camera for one in seen]
@@ -109,6 +111,7 @@ def test_where_tracks_may_be_is_asked_only_when_they_are_lost(monkeypatch):
     assert asked and set(asked) == {6}
 
 
+@pytest.mark.slow
 def test_a_focal_length_that_is_guessed_wrong_comes_right():
     _, seen = room()
     odometry = start(focal_known=False, factor=1.08)
@@ -134,6 +137,7 @@ def test_after_darkness_the_place_is_recognised():
     assert estimates[9].covariance[3, 3] > 100 * estimates[7].covariance[3, 3]
 
 
+@pytest.mark.slow
 def test_a_jump_to_an_unknown_place_follows_the_network_where_that_is_good():
     _, seen = room()
     truth = [one.world_from_camera for one in seen]
@@ -211,6 +215,7 @@ def test_holes_in_the_depth_are_left_out():
     assert errors(history.final(), [one.world_from_camera for one in seen[:10]])[0] < 0.15
 
 
+@pytest.mark.slow
 def test_a_window_that_is_solved_late_moves_later_keyframes_along():
     _, seen = room()
     truth = [one.world_from_camera for one in seen]
