@@ -2,6 +2,7 @@
 
 from collections import deque
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -128,7 +129,13 @@ def _thumbnail(image: np.ndarray) -> np.ndarray:
 
 def _coarse(depth: np.ndarray, depth_from_image: np.ndarray,
             size: tuple[int, int]) -> np.ndarray:
+    return sample_depth(depth, _cell_centres(size), depth_from_image).reshape(
+        GRID[::-1]).astype(np.float32)
+
+
+@lru_cache(maxsize=4)
+def _cell_centres(size: tuple[int, int]) -> np.ndarray:
+    """Return the pixels [300, 2] of an image of `size` in the middle of the grid's cells."""
     columns, rows = np.meshgrid(np.arange(GRID[0]), np.arange(GRID[1]))
     cells = np.stack([columns.ravel(), rows.ravel(), np.ones(columns.size)], -1)
-    pixels = (cells @ np.linalg.inv(_coarse_from_image(size)).T)[:, :2]
-    return sample_depth(depth, pixels, depth_from_image).reshape(GRID[::-1]).astype(np.float32)
+    return (cells @ np.linalg.inv(_coarse_from_image(size)).T)[:, :2]

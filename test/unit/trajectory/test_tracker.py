@@ -1,5 +1,6 @@
 """Corners and their ways, on images that are hard to track in."""
 
+import platform
 import subprocess
 import sys
 
@@ -84,6 +85,43 @@ def test_images_of_any_size_are_no_error(size):
     image[::2] = 30
     tracker, corners = tracking(image)
     assert corners.shape[1:] == (2,) and len(tracker.track(image)) <= len(corners)
+
+
+def test_corners_keep_discs_away_from_those_there_are(monkeypatch):
+    masks = []
+    monkeypatch.setattr(cv2, 'goodFeaturesToTrack', lambda *_, mask: masks.append(mask))
+    taken = np.float32([[50.9, 60.2], [0, 0], [319, 239], [-2, 100], [400, 20]])
+    Tracker(TrajectoryConfig()).corners(picture(), taken, 10)
+    discs = np.full((240, 320), 255, np.uint8)
+    for x, y in np.floor(taken).astype(int).tolist():
+        cv2.circle(discs, (x, y), 6, 0, -1)
+    assert np.array_equal(masks[0], discs)
+
+
+def pages_of_corners(width, before=''):
+    code = f"""
+import resource
+import cv2, numpy as np
+from xsvggt_ros.trajectory import tracker
+cv2.setNumThreads(1)
+{before}
+noise = np.random.default_rng(0).integers(0, 255, ({3 * width // 4}, {width}), np.uint8)
+image, one = cv2.GaussianBlur(noise, (0, 0), 1.5), tracker.Tracker(tracker.TrajectoryConfig())
+for _ in range(5):
+    begin = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    one.corners(image, np.empty((0, 2)), 100)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - begin)
+"""
+    return int(subprocess.run([sys.executable, '-c', code], check=True, capture_output=True,
+                              text=True).stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='how glibc keeps memory')
+@pytest.mark.parametrize('width', [640, 1280])
+def test_corners_take_no_new_memory_in_each_image(width):
+    if not pages_of_corners(width, 'tracker._keep_memory = lambda pixels: None'):
+        pytest.skip('this process keeps its memory anyway')
+    assert pages_of_corners(width) < width * 3 * width // 4 / 4096   # one byte for each pixel
 
 
 def test_a_blank_image_has_no_corners_and_loses_all_tracks():
