@@ -612,6 +612,7 @@ void rows_times(int rows, int n, const float *a, long row, const float *x, float
     few_rows<1>(n, a + i * row, row, x, out + i, bias ? bias + i : nullptr, add);
 }
 
+// weight and bias may be null.
 void norm_row(int n, const float *x, const float *weight, const float *bias, float eps,
               float *out) {
   float mean = 0, variance = 0;
@@ -619,13 +620,24 @@ void norm_row(int n, const float *x, const float *weight, const float *bias, flo
   mean /= n;
   for (int k = 0; k < n; k++) variance += (x[k] - mean) * (x[k] - mean);
   float scale = 1 / std::sqrt(variance / n + eps);
-  for (int k = 0; k < n; k++) out[k] = (x[k] - mean) * scale * weight[k] + bias[k];
+  if (!weight)
+    for (int k = 0; k < n; k++) out[k] = (x[k] - mean) * scale;
+  else
+    for (int k = 0; k < n; k++) out[k] = (x[k] - mean) * scale * weight[k] + bias[k];
 }
 
 void gelu_row(int n, float *x) {
   int k = 0;
   for (; k + WIDTH <= n; k += WIDTH) store(x + k, gelu(load(x + k)));
   for (; k < n; k++) x[k] = gelu(broadcast(x[k]))[0];
+}
+
+// x / (1 + exp(-x)); where exp would be too large, the result is no more than 1e-36 off zero.
+void silu_row(int n, float *x) {
+  auto silu = [](Vector y) { return y / (1.f + exponential(-max(y, broadcast(-87.f)))); };
+  int k = 0;
+  for (; k + WIDTH <= n; k += WIDTH) store(x + k, silu(load(x + k)));
+  for (; k < n; k++) x[k] = silu(broadcast(x[k]))[0];
 }
 
 // out[0..N vectors] = scale * sum over t of weights[t] * row t, rows `row` apart.
@@ -678,7 +690,7 @@ void attend_row(int channels, int count, float scale, const float *query, const 
 extern "C" {
 
 // Grows when what is below changes its arguments or its meaning.
-int xsvggt_version() { return 5; }
+int xsvggt_version() { return 6; }
 
 // Take a GOMP_parallel, or null: then there is one thread.
 void xsvggt_use_thread_team(void *gomp_parallel) {
@@ -787,6 +799,25 @@ void xsvggt_attend(long threads, long heads, long tokens, long head, long count,
   });
 }
 
+// Put a step's tokens into their slots, `keys` and `values` [heads][slots][head], and attend to the
+// first `count` slots: `xsvggt_attend`. Heads and tokens of the step are so many floats apart.
+void xsvggt_store_and_attend(long threads, long heads, long tokens, long head, long count,
+                             float scale, const float *queries, long query_head, long query_token,
+                             const int64_t *slots, const float *own_keys, long own_key_head,
+                             long own_key_token, const float *own_values, long own_value_head,
+                             long own_value_token, float *keys, long key_head, float *values,
+                             long value_head, float *out) {
+  for (long h = 0; h < heads; h++)
+    for (long t = 0; t < tokens; t++) {
+      std::memcpy(keys + h * key_head + slots[t] * head,
+                  own_keys + h * own_key_head + t * own_key_token, sizeof(float) * head);
+      std::memcpy(values + h * value_head + slots[t] * head,
+                  own_values + h * own_value_head + t * own_value_token, sizeof(float) * head);
+    }
+  xsvggt_attend(threads, heads, tokens, head, count, scale, queries, query_head, query_token, keys,
+                key_head, values, value_head, out);
+}
+
 // A block whose tokens attend to each other: `xsvggt_norm_qkv`, `xsvggt_attend`, `xsvggt_proj_mlp`.
 void xsvggt_block(long threads, long tokens, long channels, long heads, long hidden, const float *x,
                   const float *norm_weight, const float *norm_bias, float eps, const float *weight,
@@ -812,6 +843,130 @@ void xsvggt_row(long threads, long rows, long n, const float *weight, const floa
   if (residual) std::memcpy(out, residual, sizeof(float) * rows);
   rows_times(int(rows), int(n), weight, n, x, out, bias, residual != nullptr, threads);
   if (gelu_too) gelu_row(int(rows), out);
+}
+
+// What a backbone whose blocks see one frame and the stream in turn computes before the attention
+// of layer `layer` over the stream. `read` [tokens][channels] is the output of that of the layer
+// before, null where there is none: first comes the rest of its block. Then follow, unless all
+// `depth` layers have been, the block that sees the frame and, to `out` [3][heads][tokens][head],
+// queries, keys and values of the next one. pairs: [depth][tokens][2 channels], what both blocks of
+// each layer make. state: [2][tokens][channels], the stream before and after the rest of a block;
+// it begins in the second. all_weights: of both blocks of each layer, the one that sees the frame
+// first, the norm, queries, keys and values, projection, norm, and the two layers of the MLP;
+// tables: theirs of `xsvggt_norm_qkv`; eps: of their two norms.
+void xsvggt_backbone(long threads, long tokens, long channels, long heads, long hidden, long depth,
+                     long layer, const float *const *all_weights, const float *const *tables,
+                     const float *eps, float head_eps, const float *read, float *state,
+                     float *pairs, float *out) {
+  constexpr long BLOCK_WEIGHTS = 12;
+  long all = tokens * channels;
+  float *stream = state, *next = state + all;
+  auto keep = [=](long of, const float *from, long second) {
+    float *to = pairs + of * 2 * all + second * channels;
+    for (long t = 0; t < tokens; t++)
+      std::memcpy(to + t * 2 * channels, from + t * channels, sizeof(float) * channels);
+  };
+  if (read) {
+    const float *const *w = all_weights + (2 * layer - 1) * BLOCK_WEIGHTS;
+    xsvggt_proj_mlp(threads, tokens, channels, hidden, stream, read, w[4], w[5], w[6], w[7],
+                    eps[4 * layer - 1], w[8], w[9], w[10], w[11], next);
+    keep(layer - 1, next, 1);
+  }
+  if (layer == depth) return;
+  const float *const *w = all_weights + 2 * layer * BLOCK_WEIGHTS;
+  xsvggt_block(threads, tokens, channels, heads, hidden, next, w[0], w[1], eps[4 * layer], w[2],
+               w[3], tables[2 * layer], head_eps, w[4], w[5], w[6], w[7], eps[4 * layer + 1], w[8],
+               w[9], w[10], w[11], stream);
+  keep(layer, stream, 0);
+  w += BLOCK_WEIGHTS;
+  xsvggt_norm_qkv(threads, tokens, channels, heads, stream, w[0], w[1], eps[4 * layer + 2], w[2],
+                  w[3], tables[2 * layer + 1], head_eps, out, out + all, out + 2 * all);
+}
+
+// Tokens out [patches][channels] of rows * columns patches of an image, [3][height][width]:
+// its colours, each with a scale and a shift of its own, through weight [channels][3][side][side].
+void xsvggt_patches(long threads, long rows, long columns, long side, long channels,
+                    const float *image, const float *scale, const float *shift,
+                    const float *weight, const float *bias, float *out) {
+  int n = int(3 * side * side), all = int(channels);
+  long patches = rows * columns;
+  ScratchArena arena;
+  float *pixels = arena.take(n * LANES), *tokens = arena.take(all * LANES);
+  for (long from = 0; from < patches; from += LANES) {
+    int lanes = tokens_of_tile(patches, from);
+    std::memset(pixels, 0, sizeof(float) * n * LANES);
+    for (long c = 0; c < 3; c++)
+      for (int t = 0; t < lanes; t++) {
+        long row = (from + t) / columns, column = (from + t) % columns;
+        for (long y = 0; y < side; y++) {
+          const float *some = image + (((c * rows + row) * side + y) * columns + column) * side;
+          float *to = pixels + (c * side + y) * side * LANES + t;
+          for (long x = 0; x < side; x++) to[x * LANES] = some[x] * scale[c] + shift[c];
+        }
+      }
+    product(lanes, all, n, {weight, n, 1, bias}, pixels, tokens, threads);
+    out_of_lanes(lanes, all, tokens, out + from * all, all);
+  }
+}
+
+// What a camera head computes for one token before the attention of a block, of iteration
+// `iteration` and layer `layer`. `read` [channels] is the output of the attention before that one,
+// null where there was none: first comes the rest of its block, and behind the last block the pose
+// [9] of its iteration, which goes to `poses`, with fields of view that are not negative. Then
+// follow, unless all `iterations` have been, the token of a new iteration and, to `out`
+// [3][channels], queries, keys and values. state: [3 channels + 9], the token, its norm, the stream
+// and the pose, as the call before has left them; for the first one the token without its norm.
+// all_weights: the pose that all begin with; the norm of the token, the norm behind the trunk, what
+// embeds a pose, what makes shift, scale and gate of that, and two layers with `inner` channels
+// between that make a change of the pose; then, of each of `depth` blocks, its norm, queries, keys
+// and values, projection, norm, and the two layers of its MLP. eps: of the norm of the token, of
+// the norm behind the trunk, and of the two of each block.
+void xsvggt_camera(long threads, long channels, long hidden, long inner, long depth,
+                   long iterations, long iteration, long layer, const float *const *all_weights,
+                   const float *eps, const float *read, float *state, float *poses, float *out) {
+  constexpr int POSE = 9, TOKEN_WEIGHTS = 13, BLOCK_WEIGHTS = 12;
+  constexpr float NORMAL_EPS = 1e-6f;
+  int n = int(channels), between = int(inner);
+  const float *const *w = all_weights;
+  float *token = state, *normal = state + n, *stream = state + 2 * n, *pose = state + 3 * n;
+  ScratchArena arena;
+  if (read) {
+    long before = (layer + depth - 1) % depth;
+    const float *const *b = w + TOKEN_WEIGHTS + before * BLOCK_WEIGHTS;
+    float *next = arena.take(n);
+    xsvggt_proj_mlp(threads, 1, channels, hidden, stream, read, b[4], b[5], b[6], b[7],
+                    eps[3 + 2 * before], b[8], b[9], b[10], b[11], next);
+    std::memcpy(stream, next, sizeof(float) * n);
+  } else {
+    norm_row(n, token, w[1], w[2], eps[0], token);
+    norm_row(n, token, nullptr, nullptr, NORMAL_EPS, normal);
+    std::memcpy(pose, w[0], sizeof(float) * POSE);
+  }
+  if (read && layer == 0) {
+    float *some = arena.take(n), *inside = arena.take(between), change[POSE];
+    norm_row(n, stream, w[3], w[4], eps[1], some);
+    rows_times(between, n, w[9], n, some, inside, w[10], false, threads);
+    gelu_row(between, inside);
+    rows_times(POSE, between, w[11], between, inside, change, w[12]);
+    float *to = poses + (iteration - 1) * POSE;
+    for (int i = 0; i < POSE; i++) {
+      pose[i] = change[i] + (iteration == 1 ? 0 : pose[i]);
+      to[i] = i >= 7 && pose[i] < 0 ? 0 : pose[i];
+    }
+  }
+  if (iteration == iterations) return;
+  if (layer == 0) {
+    float *embedded = arena.take(n), *parts = arena.take(3 * n);
+    rows_times(n, POSE, w[5], POSE, pose, embedded, w[6]);
+    silu_row(n, embedded);
+    rows_times(3 * n, n, w[7], n, embedded, parts, w[8], false, threads);
+    const float *shift = parts, *scale = parts + n, *gate = parts + 2 * n;
+    for (int i = 0; i < n; i++)
+      stream[i] = token[i] + gate[i] * (shift[i] + normal[i] * (1 + scale[i]));
+  }
+  const float *const *b = w + TOKEN_WEIGHTS + layer * BLOCK_WEIGHTS;
+  xsvggt_norm_qkv(threads, 1, channels, 1, stream, b[0], b[1], eps[2 + 2 * layer], b[2], b[3],
+                  nullptr, 0, out, out + n, out + 2 * n);
 }
 
 // out [layers][heads][count] = vectors . keys; layers and heads of either are so many floats apart.

@@ -21,7 +21,7 @@ from torch import nn, Tensor
 
 import xsvggt_ros
 
-VERSION = 5  # of the functions in native.cpp
+VERSION = 6  # of the functions in native.cpp
 # Files for a processor, the quickest first, by what PyTorch calls it; others have the plain one.
 FILES = {'AVX512': ('native_x86-64-v4.so', 'native_x86-64-v3.so'),
          'AVX2': ('native_x86-64-v3.so',)}
@@ -44,6 +44,11 @@ _ARGUMENTS: dict[str, list[Any]] = {
     + [_FLOAT] + [_POINTER] * 5,
     'attend': [_LONG] * 4 + [_FLOAT] + [_POINTER, _LONG, _LONG] + [_POINTER, _LONG] * 2
     + [_POINTER],
+    'store_and_attend': [_LONG] * 4 + [_FLOAT] + [_POINTER, _LONG, _LONG] + [_POINTER]
+    + [_POINTER, _LONG, _LONG] * 2 + [_POINTER, _LONG] * 2 + [_POINTER],
+    'backbone': [_LONG] * 6 + [_POINTER] * 3 + [_FLOAT] + [_POINTER] * 4,
+    'patches': [_LONG] * 4 + [_POINTER] * 6,
+    'camera': [_LONG] * 7 + [_POINTER] * 6,
     'row': [_LONG] * 2 + [_POINTER] * 4 + [ctypes.c_int, _POINTER],
     'insert': [_POINTER, _LONG, _LONG] + [_POINTER] * 2 + [_POINTER, _LONG, _LONG] * 2,
     'decode': [_POINTER, _LONG, _LONG] + [_POINTER, _LONG] * 2,
@@ -274,6 +279,25 @@ def attend(query: Tensor, key: Tensor, value: Tensor, count: int | None = None) 
         torch.get_num_threads(), heads, tokens, dim, key.shape[1] if count is None else count,
         dim ** -0.5, query.data_ptr(), head_stride, token_stride, key.data_ptr(), key.stride(0),
         value.data_ptr(), value.stride(0), out.data_ptr())
+    return out.transpose(0, 1)
+
+
+def store_and_attend(
+    query: Tensor, key: Tensor, value: Tensor, slots: Tensor, keys: Tensor, values: Tensor,
+    count: int,
+) -> Tensor:
+    """
+    Put keys and values [heads, tokens, d] into slots [tokens] of others, then `attend` to these.
+
+    keys, values: [heads, slots, d], as `takes_attention` has them.
+    """
+    heads, tokens, dim = query.shape
+    slots, out = slots.contiguous(), query.new_empty(tokens, heads, dim)
+    called().xsvggt_store_and_attend(
+        torch.get_num_threads(), heads, tokens, dim, count, dim ** -0.5, query.data_ptr(),
+        query.stride(0), query.stride(1), slots.data_ptr(), key.data_ptr(), key.stride(0),
+        key.stride(1), value.data_ptr(), value.stride(0), value.stride(1), keys.data_ptr(),
+        keys.stride(0), values.data_ptr(), values.stride(0), out.data_ptr())
     return out.transpose(0, 1)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from xsvggt_ros.kernels.attention import attention
+from xsvggt_ros.kernels.attention import attention, store_and_attend
 from xsvggt_ros.kv_cache.config import CacheLayout
 from xsvggt_ros.kv_cache.store import copy_slots, extend, Observer, SCRATCH_BYTES, Step
 
@@ -66,15 +66,12 @@ class DenseStore:
         slots, used = step.slots, step.used
         keys, values = self._layers[layer]
         if keys.dtype is key.dtype is value.dtype:
-            keys.index_copy_(1, slots, key)
-            values.index_copy_(1, slots, value)
-            return attention(query, keys, values, used)
+            return store_and_attend(query, key, value, slots, keys, values, used)
         keys.index_copy_(1, slots, key.to(keys.dtype))
         values.index_copy_(1, slots, value.to(values.dtype))
-        keys, values = keys[:, :used], values[:, :used]
-        if keys.dtype != key.dtype:
-            keys = keys.to(key.dtype).index_copy_(1, slots, key)
-            values = values.to(value.dtype).index_copy_(1, slots, value)
+        # Its own tokens as they came.
+        keys = keys[:, :used].to(key.dtype).index_copy_(1, slots, key)
+        values = values[:, :used].to(value.dtype).index_copy_(1, slots, value)
         return attention(query, keys, values)
 
     def floats(self, used: int) -> Iterator[tuple[slice, Tensor, Tensor]]:

@@ -6,7 +6,7 @@ import torch
 from torch import nn, Tensor
 import torch.nn.functional as F
 
-from xsvggt_ros.kernels import onednn
+from xsvggt_ros.kernels import native_patches, onednn
 from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.model.fused import Conv2d
 from xsvggt_ros.model.layers import Block, residual_stream
@@ -21,9 +21,20 @@ class PatchEmbed(nn.Module):
         super().__init__()
         self.proj = Conv2d(3, dim, kernel_size=patch_size, stride=patch_size)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Return tokens [..., patches, dim], row by row, of normalised images [..., 3, H, W]."""
+    def forward(
+        self, image: Tensor, scale: Tensor | None = None, shift: Tensor | None = None,
+    ) -> Tensor:
+        """
+        Return tokens [..., patches, dim], row by row, of normalised images [..., 3, H, W].
+
+        scale, shift: [3, 1, 1], what normalises them, if they are not yet.
+        """
         weight, side = self.proj.weight, self.proj.kernel_size[0]
+        if scale is not None and shift is not None:
+            patches = native_patches.patches(image, scale, shift, weight, self.proj.bias)
+            if patches is not None:
+                return patches
+            image = torch.addcmul(shift, image.to(scale.dtype), scale)
         image = image.to(weight.dtype)
         height, width = image.shape[-2:]
         if not (height % side or width % side) and onednn.suits(image):

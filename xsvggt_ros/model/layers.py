@@ -241,6 +241,11 @@ class Block(nn.Module):
         return x.dim() == 2 and x.shape[1] == self._dim and native.suits(x)
 
     @property
+    def is_folded(self) -> bool:
+        """Return whether the layer scales are in the weights: see `fold`."""
+        return self._folded
+
+    @property
     def is_native(self) -> bool:
         """Return whether `native` computes what lies around the attention, in fp32 on a CPU."""
         return (native.library() is not None and self._folded

@@ -1,14 +1,11 @@
 """The kernels for small networks on a CPU give what PyTorch gives, whatever the processor."""
 
-from pathlib import Path
-
+from native_calls import BUILT, count_calls, random, random_weights
 import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-import xsvggt_ros
 from xsvggt_ros.bench.frame_bench import pictures
-from xsvggt_ros.bench.operator_count import OperatorCount
 from xsvggt_ros.engine.config import EngineConfig
 from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.kernels import native
@@ -21,53 +18,8 @@ from xsvggt_ros.model.fused import Linear
 from xsvggt_ros.model.layers import Block, self_attention
 from xsvggt_ros.model.positions import grid_rotary_table
 
-FILES = native.FILES.get(torch.backends.cpu.get_cpu_capability(), ('native.so',))
-BUILT = [file for folder in xsvggt_ros.__path__ for name in FILES
-         if (file := Path(folder) / 'kernels' / name).is_file()]
-
 if not BUILT:
     pytest.skip('native.cpp was not built: make env, or colcon build', allow_module_level=True)
-
-
-@pytest.fixture(params=BUILT, ids=lambda file: file.stem)
-def library(request, monkeypatch):
-    """Take each library that runs here in turn, on three threads."""
-    loaded = native.load(request.param)
-    monkeypatch.setattr(native, 'library', lambda: loaded)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(3)
-    yield loaded
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def plainly(monkeypatch):
-    """Return a function that calls another one without the library."""
-    def call(function, *arguments):
-        with monkeypatch.context() as patch:
-            patch.setattr(native, 'library', lambda: None)
-            return function(*arguments)
-    return call
-
-
-def count_calls(function, *arguments):
-    """Return the result, and how often each of the kernels was called."""
-    with OperatorCount() as count:
-        result = function(*arguments)
-    return result, {name: calls for name, calls in count.names.items() if 'xsvggt' in name}
-
-
-def random(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def random_weights(module):
-    generator = torch.Generator().manual_seed(1)
-    for weight in module.parameters():
-        weight.requires_grad_(False)
-        scale = weight[0].numel() ** -0.5 if weight.dim() > 1 else 1
-        weight.copy_(scale * torch.randn(weight.shape, generator=generator))
-    return module
 
 
 def make_block(*shape, **settings):
