@@ -4,6 +4,8 @@ import os
 import sys
 import threading
 
+from xsvggt_ros.console.processes import leave
+
 
 def _end_with_parent() -> None:
     """Wait until the batch is gone, however it ended: its end of our input closes."""
@@ -20,4 +22,4 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    leave(main())

@@ -2,7 +2,6 @@
 
 import argparse
 from pathlib import Path
-import sys
 
 from xsvggt_ros.console.arguments import (
     add_device_arguments,
@@ -15,6 +14,7 @@ from xsvggt_ros.console.arguments import (
     seed,
 )
 from xsvggt_ros.console.command import run_command, run_module
+from xsvggt_ros.console.processes import leave
 from xsvggt_ros.world.synthetic_world import DEMO_SEED
 
 FRAMES = 300       # unless told otherwise
@@ -190,4 +190,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    leave(main())

@@ -2,10 +2,10 @@
 
 import argparse
 import logging
-import sys
 
 from xsvggt_ros.console.arguments import add_source_arguments
 from xsvggt_ros.console.command import run_command, run_module
+from xsvggt_ros.console.processes import leave
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,4 +52,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    leave(main())

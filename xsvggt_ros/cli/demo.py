@@ -3,10 +3,10 @@
 import argparse
 import logging
 from pathlib import Path
-import sys
 
 from xsvggt_ros.console.arguments import add_network_arguments, add_source_arguments, WORLD_FRAMES
 from xsvggt_ros.console.command import run_command, run_module
+from xsvggt_ros.console.processes import leave
 from xsvggt_ros.trajectory.config import MODES
 
 
@@ -46,4 +46,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    leave(main())

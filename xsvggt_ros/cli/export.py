@@ -7,7 +7,7 @@ import sys
 
 from xsvggt_ros.console.arguments import image_size
 from xsvggt_ros.console.command import run_module
-from xsvggt_ros.console.processes import interrupt_on_signals
+from xsvggt_ros.console.processes import interrupt_on_signals, leave
 
 NEEDED = ('onnx', 'onnxscript')
 INTERRUPTED = 130  # exit code: some files are missing
@@ -56,4 +56,4 @@ def run(options: argparse.Namespace) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(run_module('export', __doc__, add_arguments, run))
+    leave(run_module('export', __doc__, add_arguments, run))

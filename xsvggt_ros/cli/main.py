@@ -3,8 +3,10 @@
 import argparse
 from importlib import import_module
 import sys
+from typing import NoReturn
 
 from xsvggt_ros.console.environment import package_version
+from xsvggt_ros.console.processes import leave
 
 COMMANDS = {
     'demo': 'camera, node, recording and picture in one command (needs ROS 2)',
@@ -62,5 +64,10 @@ def main(arguments: list[str] | None = None) -> int:
     return options.run(options)
 
 
+def run() -> NoReturn:
+    """Run `xsvggt` and end the process."""
+    leave(main())
+
+
 if __name__ == '__main__':
-    sys.exit(main())
+    run()

@@ -3,7 +3,6 @@
 import argparse
 import logging
 from pathlib import Path
-import sys
 
 from xsvggt_ros.console.arguments import (
     add_device_arguments,
@@ -17,6 +16,7 @@ from xsvggt_ros.console.arguments import (
     WORLD_FRAMES,
 )
 from xsvggt_ros.console.command import run_command, run_module
+from xsvggt_ros.console.processes import leave
 
 EPILOG = """\
 example: xsvggt reconstruct drive.mcap --topic /front/image_raw --export colmap,grid --out drive
@@ -99,4 +99,4 @@ def run(options: argparse.Namespace) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(run_module('reconstruct', __doc__, add_arguments, run))
+    leave(run_module('reconstruct', __doc__, add_arguments, run))

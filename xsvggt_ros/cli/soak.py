@@ -2,10 +2,10 @@
 
 import argparse
 from pathlib import Path
-import sys
 
 from xsvggt_ros.console.arguments import positive_float, positive_int
 from xsvggt_ros.console.command import run_command, run_module
+from xsvggt_ros.console.processes import leave
 
 PATIENCE = 60.0  # seconds
 
@@ -50,4 +50,4 @@ def run(options: argparse.Namespace) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(run_module('soak', __doc__, add_arguments, run))
+    leave(run_module('soak', __doc__, add_arguments, run))

@@ -7,7 +7,9 @@ from pathlib import Path
 import signal
 import subprocess
 import sys
+import threading
 import time
+from typing import NoReturn
 
 INTERRUPTED = 130     # exit code of what Ctrl-C ended, as shells have it
 
@@ -74,6 +76,20 @@ def time_limit(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         signal.signal(signal.SIGALRM, before)
+
+
+def leave(code: int) -> NoReturn:
+    """
+    End this process with an exit code, whatever threads are still at work.
+
+    The interpreter ends daemons as they come out of a library; in the middle of C++ that aborts
+    the process, and in that of a matrix product it may never end.
+    """
+    if any(thread.daemon for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 class ChildProcess:
