@@ -152,20 +152,84 @@ def open_camera(name, format=None, options=None, **others):
     return opened('testsrc2=size=80x60:rate=10,realtime', format='lavfi')
 av.open = open_camera
 """
+# The same, unplugged after 40 images.
+UNPLUGGED = CAMERA.replace("return opened('testsrc2", "return Unplugged('testsrc2") + """
+class Unplugged:
+    def __init__(self, *names, **options):
+        self.camera = opened(*names, **options)
+
+    def __enter__(self):
+        self.camera.__enter__()
+        return self
+
+    def __exit__(self, *error):
+        self.camera.__exit__(*error)
+
+    def __getattr__(self, name):
+        return getattr(self.camera, name)
+
+    def demux(self, **streams):
+        for number, packet in enumerate(self.camera.demux(**streams)):
+            if number == 40:
+                raise av.error.OSError(19, 'No such device', '/dev/video0')
+            yield packet
+"""
+
+
+def start_camera_demo(folder, camera):
+    """Start the demo with what stands for a camera; its results go to `folder`/out."""
+    pytest.importorskip('av')
+    (folder / 'sitecustomize.py').write_text(camera)
+    return start_demo('--out', str(folder / 'out'), '--input', 'camera:0',
+                      '--parameter', f'odom_frame:=odom{folder.name}',
+                      env={**os.environ, 'PYTHONPATH': str(folder)})
+
+
+def wait_for_stream(demo, log):
+    """Wait until the node has said in its log that a stream begins."""
+    end = time.monotonic() + PATIENCE
+    while not log.exists() or 'stream begins' not in log.read_text():
+        assert time.monotonic() < end and demo.poll() is None
+        time.sleep(0.1)
+
+
+def test_a_camera_that_is_unplugged_leaves_what_was_recorded(tmp_path):
+    out = tmp_path / 'out'
+    out.mkdir()
+    (out / 'reconstruction.png').write_bytes(b'of an earlier run')
+    demo = start_camera_demo(tmp_path, UNPLUGGED)
+    words, errors = demo.communicate(timeout=PATIENCE)
+    assert demo.returncode == 1 and 'Traceback' not in words + errors, words + errors
+    assert 'the camera has stopped: No such device' in errors
+    assert 'ended by an error' in words and str(out / 'map.ply') in words
+    assert len(read_tum(out / 'trajectory.tum')) > 0 and len(read_ply(out / 'map.ply')) > 0
+    assert not (out / 'reconstruction.png').exists()
+    assert processes_of(tmp_path.name) == []
+
+
+def test_ctrl_c_once_more_leaves_the_files_without_a_picture(tmp_path):
+    demo = start_camera_demo(tmp_path, CAMERA)
+    try:
+        wait_for_stream(demo, tmp_path / 'out' / 'node.log')
+        time.sleep(1)
+        demo.send_signal(signal.SIGINT)
+        while not (tmp_path / 'out' / 'cache.csv').exists():   # the last one before the picture
+            assert demo.poll() is None
+            time.sleep(0.02)
+        demo.send_signal(signal.SIGINT)
+        words, errors = demo.communicate(timeout=PATIENCE)
+    finally:
+        demo.kill()
+    assert demo.returncode == 0 and 'Traceback' not in words + errors, words + errors
+    for name in ('map.ply', 'trajectory.tum', 'cache.csv'):
+        assert str(tmp_path / 'out' / name) in words and (tmp_path / 'out' / name).exists()
+    assert processes_of(tmp_path.name) == []
 
 
 def test_ctrl_c_is_how_a_camera_of_this_machine_ends(tmp_path):
-    pytest.importorskip('av')
-    (tmp_path / 'sitecustomize.py').write_text(CAMERA)
-    demo = start_demo('--out', str(tmp_path / 'out'), '--input', 'camera:0',
-                      '--parameter', f'odom_frame:=odom{tmp_path.name}',
-                      env={**os.environ, 'PYTHONPATH': str(tmp_path)})
+    demo = start_camera_demo(tmp_path, CAMERA)
     try:
-        log = tmp_path / 'out' / 'node.log'
-        end = time.monotonic() + PATIENCE
-        while not log.exists() or 'stream begins' not in log.read_text():
-            assert time.monotonic() < end and demo.poll() is None
-            time.sleep(0.1)
+        wait_for_stream(demo, tmp_path / 'out' / 'node.log')
         time.sleep(1)     # a few more images; how many does not matter
         demo.send_signal(signal.SIGINT)
         words, errors = demo.communicate(timeout=PATIENCE)

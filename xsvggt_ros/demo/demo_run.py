@@ -31,7 +31,7 @@ from xsvggt_ros.mapping.map_files import parse_stamp
 from xsvggt_ros.msg import StreamStatus
 from xsvggt_ros.recordings.frame_source import open_source
 from xsvggt_ros.recordings.inputs.bag import is_bag
-from xsvggt_ros.recordings.recording import describe_errors, Recording
+from xsvggt_ros.recordings.recording import describe_errors, PICTURE_FILE, Recording, writing
 
 TOPIC = '/camera/image_raw'
 READY_TIMEOUT = 900.0       # seconds; the large network takes minutes to read from a slow disk
@@ -51,7 +51,8 @@ def run_demo(options: argparse.Namespace) -> None:
     Run camera, node and recorder until the last frame is through, and write the results.
 
     Raises ToolError if the node or the camera fails, KeyboardInterrupt on Ctrl-C; either way both
-    processes are gone then. Ctrl-C is how a camera of this machine ends while it plays.
+    processes are gone then, and what was recorded is written, but for the picture. Ctrl-C is how
+    a camera of this machine ends while it plays.
     """
     is_live = False
     if options.input is not None:    # so that a wrong folder or calibration is said at once
@@ -78,15 +79,19 @@ def run_demo(options: argparse.Namespace) -> None:
             print('\nthe camera is ended; Ctrl-C again: without a picture', flush=True)
         demo.end(END_PATIENCE)
     except KeyboardInterrupt:
-        ignore_signals()
-        print('\ninterrupted: ending node and camera', flush=True)
-        demo.end(INTERRUPT_PATIENCE)
-        demo.write(picture=False)
-        demo.print_files()
+        demo.save('interrupted: ending node and camera')
+        raise
+    except ToolError:
+        if demo.has_frames:
+            demo.save('ended by an error; what was recorded until then is saved')
         raise
     finally:
         demo.close()
-    demo.write(picture=True)
+    try:
+        demo.write(picture=True)
+    except KeyboardInterrupt:
+        demo.save('interrupted: without a picture')
+        raise
     demo.print_summary()
 
 
@@ -186,14 +191,29 @@ class _Demo:
         if rclpy.ok():
             rclpy.shutdown()
 
+    @property
+    def has_frames(self) -> bool:
+        """Return whether the node has reconstructed anything."""
+        return bool(self._recorder.recording.poses)
+
+    def save(self, words: str) -> None:
+        """End both processes at once, and write and name what was recorded, but no picture."""
+        ignore_signals()
+        print(f'\n{words}', flush=True)
+        self.end(INTERRUPT_PATIENCE)
+        self.write(picture=False)
+        self.print_files()
+
     def write(self, picture: bool) -> None:
         """Write what was recorded, the picture only if asked."""
-        recording = self._recorder.recording
-        self._files = recording.write_data(self._options.out)
+        recording, folder = self._recorder.recording, self._options.out
+        with writing(folder):
+            (folder / PICTURE_FILE).unlink(missing_ok=True)   # of an earlier run's map
+        self._files = recording.write_data(folder)
         if picture:
             from xsvggt_ros.recordings.figure import write_picture  # brings Matplotlib
 
-            self._files.append(write_picture(recording, self._options.out))
+            self._files.append(write_picture(recording, folder))
 
     def print_summary(self) -> None:
         """Print what happened and where the files are."""
