@@ -269,14 +269,9 @@ def check_files(values: Mapping[str, Value]) -> None:
                                'package'))
     if values.get('localize_in'):
         faults.append(_missing('localize_in', str(values['localize_in']), 'or leave it empty'))
-    if values['bag'] and values['input']:
-        faults.append('bag and input are both given: one of them publishes the images')
     if values['bag']:
         faults.append(_missing_bag(str(values['bag'])))
-    given = str(values['input'])
-    if given and not is_camera(given) and not Path(given).expanduser().exists():
-        faults.append(f"input:='{given}': there is no such file or folder; cameras are camera:0 "
-                      'or /dev/video0')
+    faults += _wrong_input(values)
     if values['calibration']:
         faults.append(_missing('calibration', str(values['calibration']), 'or leave it empty'))
     if values['rviz']:
@@ -332,6 +327,27 @@ def _missing(name: str, path: str, advice: str = '') -> str | None:
         return None
     what = 'is a folder; a file is needed' if file.is_dir() else 'there is no such file'
     return ', '.join(filter(None, [f"{name}:='{path}': {what}", advice]))
+
+
+def _wrong_input(values: Mapping[str, Value]) -> list[str]:
+    """Return what is wrong with the images that are to be published."""
+    given = str(values['input'])
+    faults: list[str] = []
+    if not given:
+        return faults
+    if values['bag']:
+        faults.append('bag and input are both given: one of them publishes the images')
+    if not is_camera(given) and not Path(given).expanduser().exists():
+        faults.append(f"input:='{given}': there is no such file or folder; cameras are camera:0 "
+                      'or /dev/video0')
+    topics = values.get('image_topics')
+    if isinstance(topics, list) and any(topics):
+        faults.append('input and image_topics are both given: input is one camera, published on '
+                      'image_topic, to which a rig does not listen')
+    if values.get('image_transport') == 'compressed':
+        faults.append('input is published as raw images, to which a node with '
+                      'image_transport:=compressed does not listen; leave that away')
+    return faults
 
 
 def _missing_bag(path: str) -> str | None:

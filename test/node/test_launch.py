@@ -181,6 +181,8 @@ def test_a_video_is_published_as_of_now(launch_file, tmp_path, monkeypatch):
 @pytest.mark.parametrize('arguments, words', [
     ({'input': '/nowhere/room.mp4'}, "input:='/nowhere/room.mp4': there is no such file"),
     ({'input': 'camera:0', 'bag': '/nowhere'}, 'both given'),
+    ({'input': 'camera:0', 'image_topics': "['/left','/right']"}, 'a rig does not listen'),
+    ({'input': 'camera:0', 'image_transport': 'compressed'}, 'published as raw images'),
     ({'input': 'camera:0', 'calibration': '/nowhere/lens.yaml'}, 'calibration:=')])
 def test_an_input_that_cannot_be_is_refused(launch_file, tmp_path, monkeypatch, arguments, words):
     with_program(tmp_path, monkeypatch, 'ros2')
