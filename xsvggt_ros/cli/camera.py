@@ -1,4 +1,4 @@
-"""A camera for those who have none: the synthetic world or a folder as image messages."""
+"""Images as a camera sends them: of a camera of this machine, a recording or made up."""
 
 import argparse
 import logging

@@ -10,7 +10,8 @@ from xsvggt_ros.console.processes import leave
 
 COMMANDS = {
     'demo': 'camera, node, recording and picture in one command (needs ROS 2)',
-    'camera': 'publish the synthetic world or a folder as a camera (needs ROS 2)',
+    'camera': 'publish a camera of this machine, a recording or the synthetic world '
+              '(needs ROS 2)',
     'reconstruct': 'reconstruct images, a video, a bag or the synthetic world without ROS',
     'batch': 'reconstruct many recordings, some at a time (no ROS)',
     'eval': 'measure how true a reconstruction is, in rooms or on a data set (no ROS)',
