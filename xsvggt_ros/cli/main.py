@@ -6,7 +6,7 @@ import sys
 from typing import NoReturn
 
 from xsvggt_ros.console.environment import package_version
-from xsvggt_ros.console.processes import leave
+from xsvggt_ros.console.processes import INTERRUPTED, leave
 
 COMMANDS = {
     'demo': 'camera, node, recording and picture in one command (needs ROS 2)',
@@ -61,7 +61,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Run `xsvggt`; return the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     command = next((word for word in arguments if word in COMMANDS), None)
-    options = build_parser(command).parse_args(arguments)
+    try:
+        options = build_parser(command).parse_args(arguments)
+    except KeyboardInterrupt:   # while the command's module was imported
+        return 0 if command in ENDED_BY_CTRL_C else INTERRUPTED
     return options.run(options)
 
 

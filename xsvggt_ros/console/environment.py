@@ -6,14 +6,18 @@ from pathlib import Path
 import platform
 import shutil
 import sys
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:   # it takes a second or two, in which Ctrl-C would not be quiet
+    import torch
 
 
-def device_name(device: torch.device) -> str:
+def device_name(device: 'torch.device') -> str:
     """Return what a person calls the device: the model of the CPU or the GPU."""
     if device.type == 'cuda':
-        return torch.cuda.get_device_name(device)
+        from torch.cuda import get_device_name
+
+        return get_device_name(device)
     try:
         with open('/proc/cpuinfo', encoding='utf-8') as file:
             for line in file:

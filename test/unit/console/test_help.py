@@ -1,11 +1,13 @@
-"""Each command's help has an example that its own parser takes, and the exit codes."""
+"""Help of each command: an example that its parser takes, exit codes; and how it starts."""
 
 import re
 import shlex
+import subprocess
+import sys
 
 import pytest
 
-from xsvggt_ros.cli.main import build_parser, COMMANDS
+from xsvggt_ros.cli.main import build_parser, COMMANDS, main
 
 
 def help_of(command, capsys):
@@ -26,3 +28,23 @@ def test_the_example_is_one_and_the_exit_codes_are_told(command, capsys):
     for code in ('0 ', '1 ', '2 '):
         assert code in codes
     assert '130' in codes or command in ('demo', 'camera')
+
+
+def test_until_signals_are_handled_nothing_slow_is_imported():
+    program = ('import sys\n'
+               'from xsvggt_ros.cli.main import build_parser, COMMANDS\n'
+               'for command in COMMANDS:\n'
+               '    build_parser(command)\n'
+               'print(*sys.modules)\n')
+    modules = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True,
+                             check=True).stdout.split()
+    assert not {'torch', 'cv2', 'rclpy', 'matplotlib'} & set(modules)
+
+
+@pytest.mark.parametrize('command, code', [('reconstruct', 130), ('demo', 0), ('camera', 0)])
+def test_ctrl_c_before_signals_are_handled_is_quiet(command, code, monkeypatch, capsys):
+    def interrupted(name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('xsvggt_ros.cli.main.import_module', interrupted)
+    assert main([command]) == code and capsys.readouterr() == ('', '')
