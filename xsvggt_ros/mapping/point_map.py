@@ -241,7 +241,7 @@ class PointMap:
         # Of the rows with one place the last to write stands for all of them: no sorting.
         row = torch.arange(len(place), dtype=torch.int32, device=self._device)
         self._scratch[place] = row
-        chosen = self._scratch[place]
+        chosen = self._scratch.index_select(0, place)
         first = chosen == row
         group = (first.cumsum(0) - 1)[chosen]
         place = place[first]
@@ -252,14 +252,14 @@ class PointMap:
 
     def _merge(self, place: Tensor, values: Tensor) -> None:
         """Take rows [V, 10] into the means at the places [V], which are all different."""
-        rows = self._rows[place]
+        rows = self._rows.index_select(0, place)   # whole rows: an index of elements takes longer
         self._taken += int((rows[:, 8] == 0).sum())
         share = values[:, 6:7] / (rows[:, 6:7] + values[:, 6:7])
         rows[:, :6] += share * (values[:, :6] - rows[:, :6])
         rows[:, 6:9] += values[:, 6:9]
         rows[:, 6:9] *= (_MOST_SEEN / rows[:, 8:9]).clamp_max(1)
         rows[:, 9] = torch.maximum(rows[:, 9], values[:, 9])
-        self._rows[place] = rows
+        self._rows.index_copy_(0, place, rows)
 
     def _find_places(self, keys: Tensor) -> Tensor:
         """Return the place of each key [N], taken for it if need be; -1 where there is none."""
@@ -267,7 +267,7 @@ class PointMap:
         mixed = (keys ^ keys >> 30) * _SCATTER[0]
         mixed = (mixed ^ (mixed >> 27 & 2 ** 37 - 1)) * _SCATTER[1]
         place, step = mixed >> (64 - self._bits) & mask, mixed & mask | 1
-        found = self._keys[place] == keys
+        found = self._keys.index_select(0, place) == keys
         result = torch.where(found, place, -1)
         left = (~found).nonzero()[:, 0]
         keys, place, step = keys[left], place[left], step[left]
