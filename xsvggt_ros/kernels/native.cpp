@@ -241,10 +241,10 @@ void frame_statistics(int n, long tokens, const float *x, long row, float *work,
   }
 }
 
-// x [n] into integers about the middle, and its scale: of `packing.reach` steps to the largest.
+// x [n] into integers about the middle, and its scale.
 void write_token(int n, int bits, const float *__restrict x, uint8_t *__restrict payload,
                  Half *scale) {
-  float middle = float((1 << bits) - 1) / 2, reach = middle + (bits == 4 ? .25f : 0), top = 0;
+  float middle = float((1 << bits) - 1) / 2, top = 0;
   Vector tops{};
   int at = 0;
   for (; at + WIDTH <= n; at += WIDTH) {
@@ -253,7 +253,7 @@ void write_token(int n, int bits, const float *__restrict x, uint8_t *__restrict
   }
   for (; at < n; at++) top = std::max(top, std::fabs(x[at]));
   for (int i = 0; i < WIDTH; i++) top = std::max(top, tops[i]);
-  *scale = narrow(std::max(SMALLEST, top / reach));
+  *scale = narrow(std::max(SMALLEST, top / middle));
   float step = wide(*scale), levels = 2 * middle;
   auto integer = [=](float value) {
     float whole = value / step + middle + 12582912.f - 12582912.f;  // half to even

@@ -125,8 +125,7 @@ def _store_tokens(low, high, payload, scale, slots, mask,
     """Quantise the halves of tokens [tokens, HALF], and write them at their slots of a head."""
     MIDDLE: tl.constexpr = (2 ** BITS - 1) / 2
     top = tl.maximum(tl.max(tl.abs(low), 1), tl.max(tl.abs(high), 1))
-    REACH: tl.constexpr = MIDDLE + 0.25 if BITS == 4 else MIDDLE   # as packing.reach
-    step = tl.div_rn(top, tl.full(top.shape, REACH, tl.float32))
+    step = tl.div_rn(top, tl.full(top.shape, MIDDLE, tl.float32))
     step = tl.maximum(step, 6.103515625e-05).to(tl.float16)  # the smallest normal fp16
     q_low = _quantised(low, step, MIDDLE)
     q_high = _quantised(high, step, MIDDLE)

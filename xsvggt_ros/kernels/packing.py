@@ -8,9 +8,7 @@ point, so that a block need not contain zero. 4-bit integers lie two in a byte.
 Two schemes share this. `token`: every token of a head has one scale of its own, symmetric about
 zero, once each channel of its frame is moved and stretched to between -1 and 1. Centre and spread
 of the channels, the middle and half of the range of the frame's own tokens, are kept for as long
-as any token of the frame is: nothing is described by what another frame was like. In 4 bits the
-largest value lies a quarter of a step beyond the last integer, which stands for what is up to half
-a step beyond: all steps are 3 % shorter for that, and errors with them. `kcvt`: the
+as any token of the frame is: nothing is described by what another frame was like. `kcvt`: the
 XStreamVGGT paper's, keys per channel over a group of at most 64 tokens of one frame, values per
 token; the special tokens are a group of their own.
 """
@@ -166,11 +164,6 @@ def middle(bits: int) -> float:
     return (2 ** bits - 1) / 2
 
 
-def reach(bits: int) -> float:
-    """Return how many steps from zero the largest value of a token is in the scheme `token`."""
-    return middle(bits) + (0.25 if bits == 4 else 0)
-
-
 def frame_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     """
     Return centre and spread of channels, fp16 [..., 1, head_dim], of tokens [..., n, head_dim].
@@ -186,7 +179,7 @@ def frame_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
 def quantise_symmetric_(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     """Return payload and scale, fp16 [..., 1], of fp32 [..., n] that is not needed any more."""
     half = middle(bits)
-    scale = (x.abs().amax(-1, keepdim=True) / reach(bits)).clamp_min(SMALLEST).half()
+    scale = (x.abs().amax(-1, keepdim=True) / half).clamp_min(SMALLEST).half()
     q = x.div_(scale.float()).add_(half).round_().clamp_(0, 2 * half).byte()
     return pack(q) if bits == 4 else q, scale
 
