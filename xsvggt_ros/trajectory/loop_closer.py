@@ -19,6 +19,7 @@ from xsvggt_ros.trajectory.pose_graph import Edges, solve_graph
 
 _LOOPS_A_KEYFRAME = 2    # that are taken
 _MOST_LOOPS = 3          # for each keyframe of the budget, kept
+_SKIPPED = 150           # loops for each of which one more keyframe is passed over
 _WIDTHS = (10.0, 1.0)     # of the kernel: what is far off is not given up at once
 _SHARED = 12             # landmarks with which two keyframes are joined anyway
 
@@ -62,13 +63,14 @@ class LoopCloser:
         self.keyframes: np.ndarray = np.empty((0, 4, 4))   # map_from_keyframe
         self.kept = KeptKeyframes.none()
         self._unsettled: dict[int, Keyframe] = {}
+        self._since = 0   # keyframes since one was last looked for
 
     def add(self, snapshot: Snapshot, search: bool = True) -> bool:
         """Take a new keyframe; return whether a loop was closed. search: whether to look."""
         self._chain.update(snapshot, self.corrections)
         self._unsettled[snapshot.keyframe.id] = snapshot.keyframe
         self._settle(snapshot.settled)
-        loops = self._search(snapshot.keyframe) if search else []
+        loops = self._search(snapshot.keyframe) if search and self._is_due(snapshot) else []
         self._loops += loops
         self._found += len(loops)
         if loops or snapshot.gap is not None:
@@ -107,6 +109,20 @@ class LoopCloser:
         self._publish()
 
     # Parts ---------------------------------------------------------------------------------------
+
+    def _is_due(self, snapshot: Snapshot) -> bool:
+        """
+        Return whether to look for this keyframe.
+
+        The more loops there are, the longer the graph takes, and the less a further one tells: a
+        camera that goes round in the same room would be at it for ever longer.
+        """
+        self._since += 1
+        is_due = (snapshot.keyframe.guessed or snapshot.gap is not None
+                  or self._since > len(self._loops) // _SKIPPED)
+        if is_due:
+            self._since = 0
+        return is_due
 
     def _settle(self, keyframes: Sequence[Keyframe]) -> None:
         for keyframe in keyframes:

@@ -79,6 +79,25 @@ def test_memory_is_bounded_and_loops_still_close():
     assert off(corrected, true) < 0.5 * off(odometry, true)
 
 
+def test_the_more_loops_there_are_the_fewer_keyframes_are_looked_for(monkeypatch):
+    asked, search = [], LoopCloser._search
+    monkeypatch.setattr(LoopCloser, '_search', lambda closer, new: asked.append(
+        (new.id, len(closer._loops))) or search(closer, new))
+    monkeypatch.setattr('xsvggt_ros.trajectory.loop_closer._SKIPPED', 10)
+    closer, corrected, odometry, true, _ = closed(4 * ROUND)
+    steps = [(after - before, loops) for (before, _), (after, loops) in zip(asked, asked[1:])]
+    assert [step for step, _ in steps] == [1 + loops // 10 for _, loops in steps]
+    assert steps[-1][0] > 3 and off(corrected, true) < 0.3 * off(odometry, true)
+    # One whose pose is a guess is looked for whenever it comes.
+    number = len(odometry)
+    at = true[number % ROUND]
+    guess = replace(Room().keyframe(number, at), guessed=True)
+    for since in range(2):
+        snapshot = snapshots(Room(), true[:1], true[:1])
+        first = next(iter(snapshot))
+        assert closer._is_due(replace(first, keyframe=replace(guess, id=number + since)))
+
+
 def test_a_keyframe_that_was_only_guessed_is_put_right_by_the_loop():
     count, gap = 2 * ROUND + 6, ROUND // 2
     true = round_way(count)
