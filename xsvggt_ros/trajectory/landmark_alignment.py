@@ -1,11 +1,9 @@
 """
 Where a stream is in a saved map, by all landmarks of it that its keyframes see.
 
-Seven numbers for the whole stream, its scale among them, and one for each keyframe of the map
-that is seen: where it saw little parallax its landmarks' depths are the network's, whose errors
-they have in common, and which would mislead the stream, the more the farther it is from there.
-A camera of many views (generalised camera; Sweeney, Fragoso, Hoellerer and Turk, gDLS, ECCV 2014,
-solve it in closed form), here by Gauss-Newton on reprojection errors.
+Seven numbers for the whole stream, its scale among them: a camera of many views (generalised
+camera; Sweeney, Fragoso, Hoellerer and Turk, gDLS, ECCV 2014, solve it in closed form), here by
+Gauss-Newton on reprojection errors.
 """
 
 from collections.abc import Sequence
@@ -29,7 +27,6 @@ _ITERATIONS = 10
 _PIXELS = 1.0            # at 320 pixels, of where a corner is found again from elsewhere
 _DEPTHS = 0.15           # of log depth, between both maps at a feature
 _CAUCHY = 2.0            # sigmas
-_SHARED = 0.15           # of log depth, by which all landmarks of a map's keyframe are off
 
 
 def align_landmarks(guess: np.ndarray, nodes: np.ndarray, seen: Sequence[SeenLandmarks],
@@ -42,74 +39,47 @@ def align_landmarks(guess: np.ndarray, nodes: np.ndarray, seen: Sequence[SeenLan
     """
     if not seen:
         return guess
-    _, rows = np.unique(np.concatenate([one.keyframe for one in seen]), return_inverse=True)
-    owners = np.split(rows, np.cumsum([len(one.keyframe) for one in seen])[:-1])
-    best, shared = guess, np.zeros(rows.max(initial=-1) + 1)
+    best = guess
     for _ in range(_ITERATIONS):
-        hessian = np.diag(np.append(np.zeros(7), np.full(len(shared), _SHARED ** -2)))
-        gradient = np.append(np.zeros(7), shared / _SHARED ** 2)
-        for node, one, owner in zip(nodes, seen, owners):
-            _add(hessian, gradient, best, node, one, owner, shared)
+        hessian, gradient = np.zeros((7, 7)), np.zeros(7)
+        for node, one in zip(nodes, seen):
+            _add(hessian, gradient, best, node, one)
         try:
             step = np.linalg.solve(hessian + 1e-9 * np.diag(np.diag(hessian) + 1e-9), -gradient)
         except np.linalg.LinAlgError:
             return guess
         if not np.isfinite(step).all() or abs(step[6]) > 1:
             return guess
-        best, shared = best @ similarity_of(step[:7]), shared + step[7:]
-        if np.linalg.norm(step[:7]) < 1e-5:
+        best = best @ similarity_of(step)
+        if np.linalg.norm(step) < 1e-5:
             break
     return best
 
 
 def _add(hessian: np.ndarray, gradient: np.ndarray, similarity: np.ndarray, node: np.ndarray,
-         seen: SeenLandmarks, owner: np.ndarray, shared: np.ndarray) -> None:
-    """
-    Add one keyframe's normal equations by a small similarity behind `similarity`.
-
-    owner [m]: which number of `shared` [K], errors of log depth, each landmark has a part in.
-    """
+         seen: SeenLandmarks) -> None:
+    """Add one keyframe's normal equations by a small similarity behind `similarity`."""
     stream_from_map, keyframe_from_stream = (
         inverse_similarity(similarity), inverse_similarity(node))
-    points = seen.points + seen.along * shared[owner][:, None]
-    there = points @ stream_from_map[:3, :3].T + stream_from_map[:3, 3]
+    there = seen.points @ stream_from_map[:3, :3].T + stream_from_map[:3, 3]
     local = there @ keyframe_from_stream[:3, :3].T + keyframe_from_stream[:3, 3]
     ahead = local[:, 2] > NEAREST
-    turned = seen.along @ (keyframe_from_stream[:3, :3] @ stream_from_map[:3, :3]).T
-    by_all = np.concatenate([keyframe_from_stream[:3, :3] @ np.concatenate(
-        [skew(there), np.tile(-np.eye(3), (len(there), 1, 1)), -there[:, :, None]], -1),
-        turned[:, :, None]], -1)
+    by_step = keyframe_from_stream[:3, :3] @ np.concatenate(
+        [skew(there), np.tile(-np.eye(3), (len(there), 1, 1)), -there[:, :, None]], -1)
     by_point = projection_jacobian(local, seen.camera)
+    turned = seen.along @ (keyframe_from_stream[:3, :3] @ stream_from_map[:3, :3]).T
     weight_matrix = inverse_covariance(np.einsum('nij,nj->ni', by_point, turned), seen.variance,
                                        _PIXELS * seen.pixel)
     residual = project(local, seen.camera) - seen.pixels
     squares = np.einsum('ni,nij,nj->n', residual, weight_matrix, residual)
     weight = cauchy_weights(squares, _CAUCHY) * seen.weight * ahead
-    part = owner[:, None] == np.arange(len(shared))
-    _accumulate(hessian, gradient, by_point @ by_all, weight_matrix * weight[:, None, None],
-                residual, part)
+    jacobian = by_point @ by_step
+    weighted = weight_matrix @ jacobian * weight[:, None, None]
+    hessian += np.einsum('nij,nik->jk', jacobian, weighted)
+    gradient += np.einsum('nij,ni->j', weighted, residual)
     known = ahead & (seen.depths > NEAREST)
-    off = np.log(local[known, 2] / seen.depths[known])[:, None] / _DEPTHS
-    weight = cauchy_weights(off[:, 0] ** 2, _CAUCHY) * seen.weight[known]
-    by_depth = by_all[known, 2:] / (_DEPTHS * local[known, 2, None, None])
-    _accumulate(hessian, gradient, by_depth, weight[:, None, None], off, part[known])
-
-
-def _accumulate(hessian: np.ndarray, gradient: np.ndarray, jacobian: np.ndarray,
-                weight: np.ndarray, residual: np.ndarray, part: np.ndarray) -> None:
-    """
-    Add residuals [n, k] of landmarks, with weights [n, k, k], to the normal equations.
-
-    jacobian [n, k, 8]: by the similarity and by the landmark's error that others share;
-    part: bool [n, K], which one that is.
-    """
-    weighted = jacobian.transpose(0, 2, 1) @ weight
-    products = weighted @ jacobian
-    slopes = (weighted @ residual[:, :, None])[..., 0]
-    share = np.arange(7, len(gradient))
-    hessian[:7, :7] += products[:, :7, :7].sum(0)
-    hessian[share, share] += products[:, 7, 7] @ part
-    between = products[:, :7, 7].T @ part
-    hessian[:7, 7:] += between
-    hessian[7:, :7] += between.T
-    gradient += np.append(slopes[:, :7].sum(0), slopes[:, 7] @ part)
+    off = np.log(local[known, 2] / seen.depths[known]) / _DEPTHS
+    weight = cauchy_weights(off ** 2, _CAUCHY) * seen.weight[known]
+    by_depth = by_step[known, 2] / (_DEPTHS * local[known, 2:])
+    hessian += by_depth.T @ (weight[:, None] * by_depth)
+    gradient += by_depth.T @ (weight * off)

@@ -33,14 +33,13 @@ class SeenLandmarks:
     """
     Landmarks of a map that a keyframe sees.
 
-    keyframe [m]: rows of the map's that saw them. points, along [m, 3]: in the map's frame, and
-    from the camera that saw them, in which direction they move by a change of their log depth, of
-    variance [m]. pixels [m, 2]: where the keyframe sees them. depths [m]: of the features by the
-    keyframe, NaN where there is none. weight [m]: less for a feature that matches several. camera
-    [3, 3]; pixel: size of a pixel of 320 in its.
+    points, along [m, 3]: in the map's frame, and from the camera that saw them, in which
+    direction they move by a change of their log depth, of variance [m]. pixels [m, 2]: where the
+    keyframe sees them. depths [m]: of the features by the keyframe, NaN where there is none.
+    weight [m]: less for a feature that matches several. camera [3, 3]; pixel: size of a pixel of
+    320 in its.
     """
 
-    keyframe: np.ndarray
     points: np.ndarray
     along: np.ndarray
     variance: np.ndarray
@@ -273,7 +272,7 @@ def _seen(new: Keyframe, matches: _Matches, inliers: np.ndarray, scale: float) -
     rows = rows[np.argsort(matches.variance[rows], kind='stable')[:_MOST]]
     feature = matches.feature[rows]
     return SeenLandmarks(
-        matches.keyframe[rows], matches.points[rows], matches.along[rows], matches.variance[rows],
+        matches.points[rows], matches.along[rows], matches.variance[rows],
         new.features.pixels[feature].astype(np.float64), new.points[feature, 2],
         1 / times[feature], new.camera, scale)
 

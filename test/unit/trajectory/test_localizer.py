@@ -131,8 +131,8 @@ def sighting(keyframe, map_from_stream, share=0.6, second=0, inliers=60):
     placed = map_from_stream @ node
     points = local @ placed[:3, :3].T + placed[:3, 3]
     return MapMatch(keyframe, placed, 3.0, inliers, share, second, SeenLandmarks(
-        np.zeros(40, int), points, points - placed[:3, 3], np.full(40, 1e-3), pixels, depths,
-        np.ones(40), camera, 1.0))
+        points, points - placed[:3, 3], np.full(40, 1e-3), pixels, depths, np.ones(40), camera,
+        1.0))
 
 
 HERE = similarity_of(np.array([0, 1.0, 0, 2, 0, 1, 0.3]))

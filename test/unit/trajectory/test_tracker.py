@@ -116,7 +116,6 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - begin)
                               text=True).stdout)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='how glibc keeps memory')
 @pytest.mark.parametrize('width', [640, 1280])
 def test_corners_take_no_new_memory_in_each_image(width):
