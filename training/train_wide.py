@@ -334,14 +334,14 @@ def main() -> None:
     """Parse the command line and train."""
     parser = _parser()
     options = parser.parse_args()
-    gpu = options.device.startswith('cuda')
+    gpu, default = options.device.startswith('cuda'), WidePlan()
     plan = WidePlan(
         seed=options.seed, steps=options.steps, minutes=options.minutes,
         begin=options.begin,
         frames_per_step=options.frames_per_step or (768 if gpu else 96),
         rooms_per_step=options.rooms_per_step * (8 if gpu else 1), slots=options.slots,
-        learning_rate=WidePlan.learning_rate * options.rate,
-        muon_rate=WidePlan.muon_rate * options.rate,
+        learning_rate=default.learning_rate * options.rate,
+        muon_rate=default.muon_rate * options.rate,
         validate_every=options.validate_every)
     processes = options.processes or (max(1, (os.cpu_count() or 1) - 2) if gpu else 1)
     try:

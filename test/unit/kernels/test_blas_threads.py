@@ -24,6 +24,7 @@ class Finder:
             os._exit(0)
 sys.meta_path.insert(0, Finder())
 import xsvggt_ros.cli.main
+import numpy
 """
 
 
