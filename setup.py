@@ -76,7 +76,7 @@ class Kernels(Command):
 
     def get_source_files(self) -> list:
         """Return what a source distribution needs to build them."""
-        return [str(KERNELS / 'native.cpp'), str(KERNELS / 'packed_attention.h')]
+        return [str(KERNELS / 'native.cpp'), *map(str, sorted(KERNELS.glob('*.h')))]
 
     def get_outputs(self) -> list:
         """Return what was built."""

@@ -683,6 +683,7 @@ void attend_row(int channels, int count, float scale, const float *query, const 
 }
 
 #include "packed_attention.h"
+#include "voxels.h"
 
 }  // namespace
 
@@ -690,7 +691,7 @@ void attend_row(int channels, int count, float scale, const float *query, const 
 extern "C" {
 
 // Grows when what is below changes its arguments or its meaning.
-int xsvggt_version() { return 6; }
+int xsvggt_version() { return 7; }
 
 // Take a GOMP_parallel, or null: then there is one thread.
 void xsvggt_use_thread_team(void *gomp_parallel) {
@@ -1214,6 +1215,35 @@ int xsvggt_attends_packed(long head) {
 #else
   return head < 0;
 #endif
+}
+
+// Take rows [count][10], positions in voxels, into a map; `once`: as one cloud. counts: voxels that
+// are new, and rows that found no place.
+void xsvggt_voxels_insert(long, const xsvggt_voxels *table, long count, const float *rows,
+                          long once, long *counts) {
+  ScratchArena arena;
+  VoxelPoints points(*table, count, arena);
+  for (long i = 0; i < count; i++) {
+    std::memcpy(points.next(), rows + i * COLUMN_COUNT, sizeof(float) * COLUMN_COUNT);
+    points.take();
+  }
+  counts[1] = points.find_places();
+  counts[0] = points.merge(once);
+}
+
+// Take a cloud [count][5] of positions, colour and confidence into a map: see `CloudRows`.
+void xsvggt_voxels_add(long, const xsvggt_voxels *table, long count, const float *cloud,
+                       const float *from_cloud, float size, float per_size, float least_off,
+                       const float *squared_errors, long first, long entries, long shift,
+                       float keyframe, long *counts) {
+  CloudRows rows{from_cloud, size,    per_size, least_off, squared_errors,
+                 first,      entries, shift,    keyframe};
+  ScratchArena arena;
+  VoxelPoints points(*table, count, arena);
+  for (long i = 0; i < count; i++)
+    if (rows.write(cloud + i * 5, points.next())) points.take();
+  counts[1] = points.find_places();
+  counts[0] = points.merge(true);
 }
 
 }  // extern "C"

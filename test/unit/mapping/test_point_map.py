@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from xsvggt_ros.mapping.map_files import cloud_from_packed, make_cloud, pack
-from xsvggt_ros.mapping.point_map import _MOST_SEEN, _PROBES, PointMap
+from xsvggt_ros.mapping.point_map import PointMap
+from xsvggt_ros.mapping.voxel_table import MOST_SEEN, PROBES
 from xsvggt_ros.model.error_table import ErrorTable
 
 EYE = torch.eye(4)
@@ -106,7 +107,7 @@ def test_adding_a_cloud_again_changes_nothing():
     world = PointMap(2 ** 14, voxel_size=0.1)
     world.add(cloud, transform)
     once = contents(world)
-    for _ in range(2 * _MOST_SEEN):
+    for _ in range(2 * MOST_SEEN):
         world.add(cloud, transform)
     for before, after in zip(once, contents(world)):
         np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-5)
@@ -124,10 +125,10 @@ def test_the_order_of_the_points_does_not_matter():
 def test_noise_averages_out_and_what_moved_is_followed():
     rng = np.random.default_rng(0)
     world = PointMap(16, voxel_size=1.0)
-    for _ in range(_MOST_SEEN):
+    for _ in range(MOST_SEEN):
         world.add(packed([0.5 + rng.normal(0, 0.05), 0.5, 0.5]), EYE)
     assert abs(contents(world)[0][0, 0] - 0.5) < 0.03
-    for _ in range(4 * _MOST_SEEN):
+    for _ in range(4 * MOST_SEEN):
         world.add(packed([0.9, 0.5, 0.5]), EYE)
     assert contents(world)[0][0, 0] == pytest.approx(0.9, abs=0.02)
 
@@ -144,7 +145,7 @@ def test_many_points_of_one_cloud_count_once():
 @pytest.mark.parametrize('places', [1, 64, 2048])
 def test_a_map_is_bounded_and_says_what_was_lost(places):
     world = PointMap(places, voxel_size=0.01)
-    memory = world._rows.data_ptr(), world._keys.data_ptr()
+    memory = world._table.rows.data_ptr(), world._table.keys.data_ptr()
     lost = 0
     for seed in range(6):
         cloud = random_cloud(5000, seed)
@@ -156,7 +157,7 @@ def test_a_map_is_bounded_and_says_what_was_lost(places):
         lost += fill.lost
         assert fill.lost_total == lost
     assert fill.points > 0.9 * fill.capacity and fill.lost > 0.5 * 5000
-    assert memory == (world._rows.data_ptr(), world._keys.data_ptr())
+    assert memory == (world._table.rows.data_ptr(), world._table.keys.data_ptr())
 
 
 def test_until_four_fifths_are_taken_hardly_a_point_is_lost():
@@ -165,7 +166,7 @@ def test_until_four_fifths_are_taken_hardly_a_point_is_lost():
         world.add(random_cloud(2 ** 12 // 10, seed, spread=100.0), EYE)
     fill = world.fill()
     assert 0.79 < fill.points / fill.capacity <= 0.8
-    assert fill.lost_total <= 2 ** 12 * 0.8 ** _PROBES * 2 + 3
+    assert fill.lost_total <= 2 ** 12 * 0.8 ** PROBES * 2 + 3
 
 
 def test_what_is_there_survives_a_map_that_is_full():
@@ -375,5 +376,5 @@ def test_a_voxel_goes_with_the_newest_keyframe_that_saw_it():
 
 def test_memory_is_52_bytes_a_place():
     world = PointMap(2 ** 10)
-    tensors = (world._keys, world._rows, world._scratch)
+    tensors = (world._table.keys, world._table.rows, world._table.scratch)
     assert sum(t.numel() * t.element_size() for t in tensors) == 52 * 2 ** 10
