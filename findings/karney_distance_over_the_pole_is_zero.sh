@@ -60,7 +60,7 @@ for degrees in (10, 60, 80):
     mine, theirs, beside, sphere, right, _ = rows[degrees - 1]
     print(f'{degrees} N 0 E to {degrees} N 180 E: karney {mine:,.0f} m, nvector {theirs:,.0f}, GeographicLib {right:,.0f}; '
           f'karney, 1e-7 degrees less {beside:,.0f} m, on a sphere {sphere:,.0f}')
-print('said:', {str(each.message) for each in said})
+print('said:', sorted({str(each.message) for each in said}))
 rows = np.array(rows).T
 as_seen = usual < 1e-6 and antipodes < 1e-6 and (rows[:2] == 0).all() and (rows[4] > 2e5).all() and len(said) > 0
 as_seen &= np.allclose(rows[2], rows[4], atol=0.1, rtol=0) and np.allclose(rows[3], rows[5], atol=0.1, rtol=0)

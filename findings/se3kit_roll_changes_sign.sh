@@ -49,8 +49,8 @@ for name, make, take, order, sign in (
         expected[x] *= sign
         as_seen &= np.allclose(found, expected)
         away.append(Rotation.angle_difference(make(found), rotation, degrees=True))
-    print(f'{name}: (10, 20, 30) comes back as {np.round(take(make(triples[0])), 3)}; built again {away[0]:.2f} degrees away, '
-          f'of 50 others up to {max(away):.2f}')
+    print(f'{name}: (10, 20, 30) comes back as {np.round(take(make(triples[0])), 3)}; built again {away[0]:.2f} degrees '
+          f'away, of 50 others up to {max(away):.2f}')
 raise SystemExit(not as_seen)
 PYTHON
 venv/bin/python probe.py
