@@ -5,6 +5,7 @@ import logging
 import os
 from pathlib import Path
 import re
+import sys
 
 import pytest
 
@@ -19,6 +20,13 @@ os.environ.setdefault('ROS_PYTHON_CHECK_FIELDS', '1')
 # Triton decides when it is imported whether it compiles kernels or interprets them.
 if not any(map(os.path.exists, ('/dev/nvidiactl', '/dev/nvhost-gpu', '/dev/nvgpu'))):
     os.environ.setdefault('TRITON_INTERPRET', '1')
+
+# Before anything of the package is imported.
+if all(map(find_spec, ('beartype', 'jaxtyping', 'torch'))):
+    import shape_table
+    import tensor_shapes
+
+    tensor_shapes.install(shape_table.TABLE)
 
 HERE = Path(__file__).parent
 NEEDS_ROS = re.compile(
@@ -54,6 +62,17 @@ def one_thread():
     """
     import torch  # not before the tests are: what PyTorch chooses itself is noted with them
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def shapes(request: pytest.FixtureRequest):
+    """Check shapes of tensors, except in tests that give wrong ones on purpose."""
+    if 'tensor_shapes' not in sys.modules or not request.node.get_closest_marker('wrong_shapes'):
+        yield
+        return
+    tensor_shapes.switch(False)
+    yield
+    tensor_shapes.switch(True)
 
 
 @pytest.fixture(autouse=True)

@@ -190,8 +190,8 @@ def trajectory_seeds() -> list[bytes]:
 def cloud_seeds() -> list[bytes]:
     """Return our own kind of PLY file and one of others."""
     path = scratch() / 'seed.ply'
-    map_files.write_ply(path, map_files.make_cloud(np.zeros((2, 3)), np.zeros((2, 3)),
-                                                   np.ones(2)), 'weights')
+    map_files.write_ply(path, map_files.make_cloud(
+        np.zeros((2, 3)), np.zeros((2, 3), np.uint8), np.ones(2)), 'weights')
     other = (b'ply\nformat binary_little_endian 1.0\ncomment hello\nelement vertex 1\n'
              b'property double x\nproperty uchar red\nelement face 0\n'
              b'property list uchar int vertex_indices\nend_header\n' + bytes(9))

@@ -329,7 +329,7 @@ class StreamEngine:
 
     def kept_token_ids(self) -> list[Tensor]:
         """
-        Return the tokens each global layer remembers, int64 ascending.
+        Return the tokens each global layer remembers, int64 [tokens] ascending.
 
         A token's id is frame * tokens_per_frame + its index in the frame; frames that were not to
         be remembered do not count.

@@ -170,7 +170,7 @@ def pooling_weights(tokens: int, special_tokens: int, pool_size: int) -> Tensor:
 
 
 def pooled_attention(pooled: Tensor, keys: Tensor) -> Tensor:
-    """Return softmax attention [..., heads, tokens] of queries [..., heads, d] over keys."""
+    """Return softmax attention of queries [..., heads, d] over keys [..., heads, tokens, d]."""
     return dot_products(pooled * pooled.shape[-1] ** -0.5, keys).softmax(dim=-1)
 
 

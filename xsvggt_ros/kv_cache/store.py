@@ -99,7 +99,7 @@ class KVStore(Protocol):
         """Return a copy of what is in slots [layers, n] int64, for `restore`."""
 
     def restore(self, slots: Tensor, content: list[Tensor]) -> None:
-        """Bring back what `save` returned of these slots, bit for bit."""
+        """Bring back what `save` returned of these slots [layers, n], bit for bit."""
 
     def side_data(self, slots: Tensor) -> list[Tensor]:
         """
@@ -109,7 +109,7 @@ class KVStore(Protocol):
         """
 
     def extremes(self, slots: Tensor) -> list[Tensor]:
-        """Return the least and greatest float in the slots, [1] fp32 each; [] if packed."""
+        """Return least and greatest float in slots [layers, n], fp32 [1] each; none if packed."""
 
     def grow(self, slots: int) -> None:
         """Make room for more slots, for a cache without a limit."""

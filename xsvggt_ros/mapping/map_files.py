@@ -233,7 +233,7 @@ def read_tum(path: Path) -> list[StampedPose]:
 # Clouds ------------------------------------------------------------------------------------------
 
 def make_cloud(points: np.ndarray, colours: np.ndarray, confidence: np.ndarray) -> np.ndarray:
-    """Return a cloud [N] of `CLOUD_DTYPE` from points [N, 3], colours [N, 3] uint8 and [N]."""
+    """Return a cloud [N] of `CLOUD_DTYPE` from points [N, 3], colours [N, 3] up to 255 and [N]."""
     cloud = np.empty(len(points), CLOUD_DTYPE)
     for column, name in enumerate(('x', 'y', 'z')):
         cloud[name] = points[:, column]

@@ -36,7 +36,11 @@ class CloudOptions:
 
 
 def pack_cloud(result: FrameResult, options: CloudOptions) -> Tensor:
-    """Return a frame's cloud [N, 5] on the CPU, without room at its end; see `lay_out_cloud`."""
+    """
+    Return a frame's cloud on the CPU, without room at its end; see `lay_out_cloud`.
+
+    [N, 5], or [rows, columns, 5] if it is organised.
+    """
     rows, count = lay_out_cloud([result], [torch.eye(4)], options)
     return rows.cpu() if options.organized else rows[:int(count)].cpu()
 

@@ -51,10 +51,11 @@ class CameraHead(nn.Module):
 
     def forward(self, camera_token: Tensor, memory: AttentionMemory) -> Tensor:
         """
-        Return the pose after each iteration [iterations, ..., 9] of a camera token [..., 1, dim].
+        Return the poses after each iteration [iterations, ..., 9] of camera tokens [..., dim].
 
         Every iteration is a step of `memory`: it sees all iterations of all earlier frames and the
-        earlier ones of its own frame. The last row is the prediction.
+        earlier ones of its own frame. The last row is the prediction. If the tokens' last axis but
+        one is of one token, the poses have no such axis.
         """
         token = self.token_norm(residual_stream(camera_token, self.dtype))
         normed = F.layer_norm(token, token.shape[-1:], eps=1e-6)

@@ -32,7 +32,7 @@ SplitQKV = Callable[..., tuple[Tensor, Tensor, Tensor]]
 
 
 def self_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Return softmax attention of each token over all tokens of its own frame."""
+    """Return softmax attention of queries [..., t, d] over keys and values [..., n, d]."""
     if query.dim() == 3:
         return attention(query, key, value)
     return F.scaled_dot_product_attention(query, key, value)

@@ -9,7 +9,7 @@ RotaryTable = tuple[Tensor, Tensor]
 
 def rotary_table(positions: Tensor, head_dim: int, base: float) -> RotaryTable:
     """
-    Return the rotary tables for positions [tokens, 2] of (y, x).
+    Return the rotary tables, [tokens, head_dim] each, for positions [tokens, 2] of (y, x).
 
     The first half of a head's channels turns with y, the second with x. In each half, channel i
     pairs with channel i + head_dim / 4 and turns by position * base ** (-4 i / head_dim). The

@@ -98,7 +98,7 @@ class LocalMap:
 
     def points(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """
-        Return landmarks [n, 3] in the world, from their anchors to them, variances of log depth.
+        Return landmarks [n, 3] in the world, and from their anchors; variances [n] of log depth.
 
         All of them must be known.
         """

@@ -169,7 +169,7 @@ def find_pose(points: np.ndarray, pixels: np.ndarray, camera: np.ndarray,
 
 
 def inverse_covariance(by_depth: np.ndarray, variance: np.ndarray, sigma: float) -> np.ndarray:
-    """Return the inverses [n, 2, 2] of sigma^2 + variance * by_depth by_depth^T."""
+    """Return the inverses [n, 2, 2] of sigma^2 + variance [n] * by_depth by_depth^T, [n, 2]."""
     # Sherman and Morrison: much quicker than inverting each.
     outer = by_depth[:, :, None] * by_depth[:, None, :]
     squared = sigma ** 2

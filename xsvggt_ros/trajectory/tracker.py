@@ -160,7 +160,7 @@ def grey_of(image: np.ndarray) -> np.ndarray:
 def sample_depth(depth: np.ndarray, pixels: np.ndarray,
                  depth_from_image: np.ndarray) -> np.ndarray:
     """
-    Return a map [h, w] at pixels [n, 2] of the image, bilinear, float64.
+    Return a map [h, w] at pixels [n, 2] of the image, bilinear, float64 [n].
 
     depth_from_image: [3, 3], from the image's pixel coordinates to the map's. At the map's border
     the outermost value goes on; NaN where one of the four neighbours is not finite.

@@ -170,6 +170,7 @@ def test_the_history_can_be_limited_while_the_stream_runs(model):
         engine.limit_tokens(0)
 
 
+@pytest.mark.wrong_shapes
 @pytest.mark.slow
 @pytest.mark.parametrize('frame, word', [
     (np.zeros((56, 56, 3), np.float32), 'uint8'),

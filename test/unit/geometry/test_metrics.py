@@ -100,7 +100,8 @@ def test_depth_errors_take_one_scale_out(rng):
     depth = rng.uniform(1, 9, (3, 4, 5))
     every = np.ones(depth.shape, bool)
     assert metrics.depth_errors(depth / 7, depth, every) == pytest.approx((0, 1, 7))
-    flat = metrics.depth_errors(np.ones(3), np.array([1.0, 2, 4]), np.ones(3, bool))
+    one = np.ones((1, 1, 3))
+    flat = metrics.depth_errors(one, np.array([[[1.0, 2, 4]]]), one > 0)
     assert flat == pytest.approx((0.5, 1 / 3, 2))
     wrong = depth.copy()
     wrong[:, 0, 0] = 1e6

@@ -90,6 +90,7 @@ def test_each_norm_has_its_own_epsilon(library, plainly):
                 result, plainly(block, x, self_attention, rope), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.wrong_shapes
 @torch.inference_mode()
 def test_what_the_kernels_do_not_take_goes_to_torch(library, plainly):
     block, layer = make_block(64, 2, 4.0), random_weights(Linear(64, 70))

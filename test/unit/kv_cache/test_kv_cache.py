@@ -378,6 +378,7 @@ def test_wrong_settings_are_named(settings, word):
         CacheConfig(**settings)
 
 
+@pytest.mark.wrong_shapes
 @pytest.mark.parametrize('wrong', [(1, 4, 8), (2, 5, 8), (2, 4, 16)])
 @pytest.mark.parametrize('part', range(3))
 def test_what_has_another_shape_is_refused_and_changes_nothing(wrong, part):

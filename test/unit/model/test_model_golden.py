@@ -267,6 +267,7 @@ def test_half_precision_stays_close(dtype):
         model.set_dtype(torch.int8)
 
 
+@pytest.mark.wrong_shapes
 @pytest.mark.parametrize('shape, complaint', [
     ((3, 56, 71), 'sides are multiples of 14 pixels, got 71x56'),
     ((3, 0, 56), 'multiples of 14'),

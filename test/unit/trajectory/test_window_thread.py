@@ -4,6 +4,7 @@ from dataclasses import replace
 import threading
 
 import numpy as np
+import pytest
 from scenes import make_problem
 
 from xsvggt_ros.trajectory.adjustment import solve
@@ -31,6 +32,7 @@ def test_what_is_offered_is_solved_and_taken_once():
     assert not errors and not thread.offer(asked())
 
 
+@pytest.mark.wrong_shapes
 def test_an_error_is_reported_and_the_next_window_is_solved():
     errors = []
     thread = WindowThread(errors.append)
