@@ -11,6 +11,7 @@ import time
 import numpy as np
 from PIL import Image
 import pytest
+from test_demo import CAMERA
 
 from xsvggt_ros.world.synthetic_world import DEMO_SEED, SyntheticWorld
 
@@ -70,8 +71,8 @@ print(json.dumps(got))
 """
 
 
-def start_camera(*arguments):
-    return subprocess.Popen([sys.executable, '-m', 'xsvggt_ros.cli.camera', *arguments],
+def start_camera(*arguments, env=None):
+    return subprocess.Popen([sys.executable, '-m', 'xsvggt_ros.cli.camera', *arguments], env=env,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -208,6 +209,17 @@ def test_ctrl_c_ends_it_quietly(number, waiting):
     assert camera.returncode == 0
     assert 'Traceback' not in errors
     assert re.search(r'sent \d+ images', words)
+
+
+def test_loop_is_said_to_have_no_effect_on_a_camera(tmp_path):
+    pytest.importorskip('av')
+    (tmp_path / 'sitecustomize.py').write_text(CAMERA)
+    camera = start_camera('--input', 'camera:0', '--loop', '--frames', '2',
+                          env={**os.environ, 'PYTHONPATH': str(tmp_path)})
+    words, errors = camera.communicate(timeout=PATIENCE)
+    assert camera.returncode == 0, words + errors
+    assert words.count('--loop has no effect') == 1 and 'sent 2 images' in words
+    assert '/camera/image_raw, 2 images' in words
 
 
 def test_a_video_that_begins_at_0_has_a_stamp_all_the_same():

@@ -242,10 +242,14 @@ def test_ctrl_c_is_how_a_camera_of_this_machine_ends(tmp_path):
         assert str(tmp_path / 'out' / name) in words and (tmp_path / 'out' / name).exists()
 
 
-@pytest.mark.parametrize('playing', [False, True])
-def test_ctrl_c_ends_everything_quietly(tmp_path, playing):
+@pytest.mark.parametrize('playing, earlier', [(False, False), (True, False), (False, True)])
+def test_ctrl_c_ends_everything_quietly(tmp_path, playing, earlier):
     # The folder's path stands on the camera's command line, the checkpoint's on the node's.
     grey_folder(tmp_path / 'cam0', 1000)
+    if earlier:
+        (tmp_path / 'out').mkdir()
+        for name in ('map.ply', 'reconstruction.png'):
+            (tmp_path / 'out' / name).write_bytes(b'of an earlier run')
     demo = start_demo('--out', str(tmp_path / 'out'), '--input', str(tmp_path / 'cam0'),
                       '--parameter', f'odom_frame:=odom{tmp_path.name}')
     try:
@@ -262,5 +266,9 @@ def test_ctrl_c_ends_everything_quietly(tmp_path, playing):
     assert demo.returncode == 0, words + errors
     assert 'Traceback' not in words + errors
     assert processes_of(tmp_path.name) == []
-    assert str(tmp_path / 'out' / 'trajectory.tum') in words
-    assert (tmp_path / 'out' / 'trajectory.tum').exists()
+    assert (str(tmp_path / 'out' / 'trajectory.tum') in words) != earlier
+    assert (tmp_path / 'out' / 'trajectory.tum').exists() != earlier
+    if earlier:
+        assert 'keeps its earlier map' in words
+        for name in ('map.ply', 'reconstruction.png'):
+            assert (tmp_path / 'out' / name).read_bytes() == b'of an earlier run'

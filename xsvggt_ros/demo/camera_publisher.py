@@ -1,6 +1,6 @@
 """Publishes frames as a camera driver does: on time, best effort, image and calibration."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import time
 
 from geometry_msgs.msg import TransformStamped
@@ -107,6 +107,9 @@ def run_camera(source: FrameSource, options: CameraOptions, ros_args: list[str])
     """
     is_live = getattr(source, 'is_live', False)
     ahead = None
+    if is_live and options.loop:
+        print('--loop has no effect: the images of a camera have no end', flush=True)
+        options = replace(options, loop=False)
     if not is_live:
         ahead = FramesAhead(looped(source) if options.loop else source.frames())
     rclpy.init(args=['camera', '--ros-args', *ros_args],

@@ -31,7 +31,13 @@ from xsvggt_ros.mapping.map_files import parse_stamp
 from xsvggt_ros.msg import StreamStatus
 from xsvggt_ros.recordings.frame_source import open_source
 from xsvggt_ros.recordings.inputs.bag import is_bag
-from xsvggt_ros.recordings.recording import describe_errors, PICTURE_FILE, Recording, writing
+from xsvggt_ros.recordings.recording import (
+    describe_errors,
+    MAP_FILE,
+    PICTURE_FILE,
+    Recording,
+    writing,
+)
 
 TOPIC = '/camera/image_raw'
 READY_TIMEOUT = 900.0       # seconds; the large network takes minutes to read from a slow disk
@@ -57,7 +63,8 @@ def run_demo(options: argparse.Namespace) -> None:
     is_live = False
     if options.input is not None:    # so that a wrong folder or calibration is said at once
         source = open_source(options.input, rate=options.rate, count=options.frames,
-                             calibration=options.calibration, topic=options.input_topic)
+                             size=options.size, calibration=options.calibration,
+                             topic=options.input_topic)
         options.frames = source.count
         is_live = getattr(source, 'is_live', False)
         if source.calibration is None:
@@ -205,8 +212,15 @@ class _Demo:
         self.print_files()
 
     def write(self, picture: bool) -> None:
-        """Write what was recorded, the picture only if asked."""
+        """
+        Write what was recorded, the picture only if asked.
+
+        Nothing takes the place of an earlier map.
+        """
         recording, folder = self._recorder.recording, self._options.out
+        if not self.has_frames and (folder / MAP_FILE).exists():
+            print(f'nothing was reconstructed; {folder} keeps its earlier map', flush=True)
+            return
         with writing(folder):
             (folder / PICTURE_FILE).unlink(missing_ok=True)   # of an earlier run's map
         self._files = recording.write_data(folder)

@@ -6,7 +6,6 @@ Every parameter of the node in one table: name, default, range, description, whe
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 from rcl_interfaces.msg import (
     FloatingPointRange,
@@ -32,6 +31,7 @@ from xsvggt_ros.mapping.point_cloud import SOURCES
 from xsvggt_ros.mapping.scale import MAX_UNCERTAINTY, METRES
 from xsvggt_ros.model.kinds import SIZES
 from xsvggt_ros.model.weight_quantization import WEIGHTS
+from xsvggt_ros.node.parameter_names import suggestion
 from xsvggt_ros.trajectory.config import MODES
 
 Value = str | int | float | bool | list[str]
@@ -346,9 +346,7 @@ def unknown_parameters(node: Node) -> list[str]:
     for name in given:
         if name in BY_NAME or name.startswith('qos_overrides.') or node.has_parameter(name):
             continue
-        close = get_close_matches(name, BY_NAME, n=1)
-        hint = f"; did you mean '{close[0]}'?" if close else ''
-        messages.append(f"parameter '{name}' does not exist{hint}")
+        messages.append(f"parameter '{name}' does not exist{suggestion(name, BY_NAME)}")
     return messages
 
 

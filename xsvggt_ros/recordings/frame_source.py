@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
+import sys
 import threading
 import time
 from typing import Protocol, TYPE_CHECKING
@@ -107,6 +108,9 @@ def open_source(path: Path | None = None, seed: int = DEMO_SEED, rate: float | N
     device = camera_device(str(path))
     if device is not None:
         return CameraSource(device, rate, count, size, calibration)
+    if size is not None:
+        print(f'--size has no effect: {path} is a recording, whose images have their size',
+              file=sys.stderr, flush=True)
     from xsvggt_ros.recordings.inputs.bag import is_bag
 
     if path.exists() and is_bag(path):

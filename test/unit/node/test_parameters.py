@@ -8,6 +8,7 @@ import yaml
 from xsvggt_ros.model.weight_quantization import weight_bytes
 from xsvggt_ros.node import parameter_docs
 from xsvggt_ros.node.loading import load_engine, StartError
+from xsvggt_ros.node.parameter_names import suggestion
 from xsvggt_ros.node.parameters import BY_NAME, check_change, TABLE
 from xsvggt_ros.node.settings import DEFAULTS, parameter_name
 
@@ -99,6 +100,22 @@ def test_what_an_odometry_of_the_robot_needs(other, words):
 def test_a_value_out_of_range_is_explained(name, value, word):
     fault = BY_NAME[name].fault(value)
     assert name in fault and word in fault and str(value) in fault
+
+
+@pytest.mark.parametrize('name, meant', [
+    ('cache.max_token', "did you mean 'cache.max_tokens'?"),
+    ('scale.vlaue', "did you mean 'scale.value'?"),
+    ('max_tokens', "did you mean 'cache.max_tokens'?"),
+    ('cach.max_tokens', "did you mean 'cache.max_tokens'?"),
+])
+def test_a_name_that_is_misspelt_is_known(name, meant):
+    assert suggestion(name, BY_NAME) == f'; {meant}'
+
+
+def test_a_name_with_another_word_gets_those_of_its_section():
+    words = suggestion('scale.factor', BY_NAME)
+    assert words.startswith("; 'scale' has mode, value") and 'cache' not in words
+    assert suggestion('nothing_like_it', BY_NAME) == ''
 
 
 @pytest.mark.parametrize('name, value, configured, accepted', [

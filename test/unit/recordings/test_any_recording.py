@@ -229,6 +229,16 @@ def test_a_camera_that_is_not_there_is_one_line():
         open_source(Path('camera:987'))
 
 
+def test_a_size_for_a_recording_is_said_to_have_no_effect(tmp_path, capsys):
+    path = write_video(tmp_path / 'a.mp4', IMAGES[:3], EVEN_MS)
+    assert next(open_source(path, size=(32, 24)).frames()).pixels.shape == IMAGES[0].shape
+    words = capsys.readouterr().err
+    assert words.startswith(f'--size has no effect: {path}') and words.count('\n') == 1
+    open_source(path)
+    open_source(size=(32, 24))
+    assert capsys.readouterr().err == ''
+
+
 def test_a_codec_that_nobody_knows_is_one_line(tmp_path):
     """PyAV has no context for it, and would crash the process."""
     path = write_video(tmp_path / 'a.mkv', IMAGES[:2], STEPS_MS)

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-import re
 from typing import Any
 
 from xsvggt_ros.console.errors import ToolError
+from xsvggt_ros.launch_arguments import is_camera
 from xsvggt_ros.recordings.calibration import Calibration, load_calibration
 from xsvggt_ros.recordings.inputs.pace import Pace
 from xsvggt_ros.recordings.inputs.skipped import Skipped
@@ -13,7 +13,6 @@ from xsvggt_ros.recordings.inputs.video_decoder import need_av, rgb_of
 from xsvggt_ros.recordings.source_frame import SourceFrame
 
 DEFAULT_RATE = 30.0   # Hz, where the driver says nothing
-_NAME = re.compile(r'camera:(\d+)|(/dev/video\d+)', re.ASCII)
 
 
 class CameraError(ToolError):
@@ -22,10 +21,7 @@ class CameraError(ToolError):
 
 def camera_device(name: str) -> str | None:
     """Return the device that 'camera:N' or '/dev/videoN' names; None for another name."""
-    match = _NAME.fullmatch(name)
-    if match is None:
-        return None
-    return match[2] or f'/dev/video{match[1]}'
+    return name.replace('camera:', '/dev/video') if is_camera(name) else None
 
 
 class CameraSource:
