@@ -88,6 +88,7 @@ def test_a_folder_that_is_not_there_is_one_line(tmp_path):
 # 2: a policy -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_policy_reaches_back_further_than_a_window(capsys):
     pytest.importorskip('torch')
     from xsvggt_ros.kv_cache.retention import POLICIES

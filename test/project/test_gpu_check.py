@@ -193,6 +193,7 @@ def test_kernels_are_compared_and_timed(tmp_path, monkeypatch):
     assert len(json.loads(options.json.read_text())['kernels']) == 2
 
 
+@pytest.mark.slow
 def test_the_network_is_compared_with_golden_data_and_cpu(tmp_path, monkeypatch):
     (case, mode), *others = gpu_numerics.golden_modes(['tiny_h1'])
     assert [mode, *(other for _, other in others)] == ['full', 'prune']

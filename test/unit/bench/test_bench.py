@@ -95,6 +95,7 @@ def test_weights_in_8_bits_wait_for_nothing_either(heads):
     assert count_operators(engine, IMAGE).waits == 0
 
 
+@pytest.mark.slow
 def test_operators_are_counted_down_to_the_last():
     with torch.inference_mode(), OperatorCount() as count:
         x = torch.ones(3, 4)

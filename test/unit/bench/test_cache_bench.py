@@ -65,6 +65,7 @@ def test_json_has_a_row_for_each_policy_and_precision(table):
         assert 0 < row['ms_quantise'] + row['ms_attend'] < row['ms_frame']
 
 
+@pytest.mark.slow
 def test_bounded_rows_have_equal_bytes(table):
     budget = table['byte_budget']
     for row in bounded(table):
@@ -81,6 +82,7 @@ def test_bounded_rows_have_equal_bytes(table):
             assert row['tokens'] % FRAME == 0
 
 
+@pytest.mark.slow
 def test_full_is_the_reference_and_forgetting_shows(table):
     reference, *rows = table['rows']
     assert (reference['policy'], reference['quantization']) == ('full', 'none')

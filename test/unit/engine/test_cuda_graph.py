@@ -347,6 +347,7 @@ def test_a_wait_in_the_step_is_refused_and_served_eagerly(graphs, lines):
     assert 'the host waits' in lines[1] and len(lines) == 2
 
 
+@pytest.mark.slow
 def test_a_stream_that_begins_again_is_captured_again(graphs, lines):
     eager, replayed = engine(policy='xstream'), engine(graphs, lines.append, policy='xstream')
     for again in range(2):

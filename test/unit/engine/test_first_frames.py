@@ -51,6 +51,7 @@ def test_the_engine_gives_the_published_stream(mode, stride):
     assert engine.caches.tokens.steps == (7 if stride == 1 else FIRST + 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('policy, quantization, tokens', [
     ('lingbot', 'none', 5 * TOKENS + 12), ('frame_coverage', 'int4', 2 * TOKENS),
     ('xstream', 'int8', 4 * TOKENS)])

@@ -65,6 +65,7 @@ def test_memory_stays_flat_and_the_stream_can_be_repeated(model, policy, quantiz
         engine.finish_frame()
 
 
+@pytest.mark.slow
 def test_a_byte_budget_holds_for_all_that_is_kept(model):
     for quantization in ('none', 'int4'):
         engine = make_engine(
@@ -112,6 +113,7 @@ def test_a_stream_ends_before_the_network_runs_out_of_numbers(model, monkeypatch
     engine.step(FRAMES[6])
 
 
+@pytest.mark.slow
 def test_cameras_that_belong_together_are_undone_together(model):
     engine, other = (make_engine(model, policy='lingbot', max_tokens=140, camera_max_tokens=8)
                      for _ in range(2))

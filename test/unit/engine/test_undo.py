@@ -95,6 +95,7 @@ def test_a_frame_that_is_not_remembered_is_undone_in_the_camera_head_too(
         assert engine.cache_stats() == undisturbed.cache_stats()
 
 
+@pytest.mark.slow
 def test_a_limit_that_is_lowered_within_a_set_can_be_undone(model):
     engine, undisturbed = (make_engine(model, max_tokens=100) for _ in range(2))
     for frame in FRAMES:

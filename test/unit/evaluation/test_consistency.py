@@ -83,6 +83,7 @@ def test_a_covariance_that_is_none_is_found():
     assert least_eigenvalue(replace(run, covariances=bad)) < 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('mode', ['tracked', 'optimized'])
 def test_the_odometry_of_a_stream_has_covariances_that_grow(stream, mode):
     run = run_odometry(prediction(stream), stream, mode, focal_known=True)

@@ -310,6 +310,7 @@ class OperatorNames(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('quantization', ['none', 'int4'])
 @pytest.mark.parametrize('scheme', SCHEMES)
 @pytest.mark.parametrize('policy', sorted(POLICIES))

@@ -1,6 +1,7 @@
 """The way of a stream: moved with its keyframes, thinned when there is no room."""
 
 import numpy as np
+import pytest
 
 from xsvggt_ros.geometry.similarity import apply_to_pose
 from xsvggt_ros.mapping.trajectory import StampedPose, Trajectory
@@ -33,6 +34,7 @@ def test_what_is_left_of_a_long_way_keeps_its_keyframes():
     Trajectory(4).move(None)   # nothing to move
 
 
+@pytest.mark.slow
 def test_a_long_trajectory_is_moved_in_blocks_each_pose_as_one_alone():
     rng = np.random.default_rng(0)
     count = 9000

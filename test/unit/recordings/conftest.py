@@ -1,5 +1,6 @@
-"""Commands run in the process of the tests, and take its signals for good."""
+"""Commands run in the process of the tests, take its signals for good, and draw pictures."""
 
+from pathlib import Path
 import signal
 
 import pytest
@@ -13,3 +14,10 @@ def same_signals():
     yield
     for number, handler in zip(numbers, kept):
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def no_picture(monkeypatch):
+    """Leave out the picture of a run, which takes longer than all else of a short one."""
+    monkeypatch.setattr('xsvggt_ros.recordings.reconstruct_run._write_picture',
+                        lambda recording, folder: Path(folder, 'reconstruction.png'))

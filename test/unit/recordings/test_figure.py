@@ -83,6 +83,7 @@ def test_no_words_overlap_or_leave_the_page(run, page):
         assert not boxes[one].overlaps(boxes[other]), (one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings('ignore:Glyph')
 def test_all_curves_lie_within_their_axes(page):
     checked = 0

@@ -37,6 +37,7 @@ def start(*arguments):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_saves_and_names_what_there_is(tmp_path, number):
     out = tmp_path / 'out'
@@ -74,6 +75,7 @@ def test_an_end_before_the_first_frame_leaves_what_was_there(tmp_path, monkeypat
     assert [file.name for file in tmp_path.iterdir()] == ['map.ply']
 
 
+@pytest.mark.usefixtures('no_picture')
 def test_an_error_in_the_middle_keeps_the_frames_before_it(tmp_path, monkeypatch, capsys):
     step, calls = StreamEngine.step, []
 
@@ -90,6 +92,7 @@ def test_an_error_in_the_middle_keeps_the_frames_before_it(tmp_path, monkeypatch
     assert len(read_tum(tmp_path / 'trajectory.tum')) == 3
 
 
+@pytest.mark.usefixtures('no_picture')
 def test_what_is_not_finite_gets_into_no_file(tmp_path, monkeypatch, capsys):
     step, calls = StreamEngine.step, []
 

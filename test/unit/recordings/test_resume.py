@@ -15,6 +15,8 @@ from xsvggt_ros.recordings import pipeline
 from xsvggt_ros.recordings.resume import STATE_FILE
 from xsvggt_ros.recordings.tracked_frames import TrackedFrames
 
+pytestmark = pytest.mark.usefixtures('no_picture')
+
 COUNT = 8
 SMALL = ['--image-size', '56', '--max-tokens', '60', '--export', 'ply,tum,colmap,depth,grid,mcap']
 
@@ -45,6 +47,7 @@ def messages(path):
                       reader.make_reader(stream).iter_messages())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('mode, held', [
     ('network', None), ('optimized', None), ('optimized', 100_000)])
 def test_what_was_interrupted_twice_is_as_if_it_had_not_been(
@@ -76,6 +79,7 @@ def test_what_was_interrupted_twice_is_as_if_it_had_not_been(
     assert messages(out / 'recording.mcap') == messages(whole / 'recording.mcap')
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_from_its_last_state(tmp_path, images, monkeypatch, capsys):
     """States are saved now and then, too."""
     monkeypatch.setattr(pipeline, 'SAVE_PERIOD', 0.0)

@@ -34,6 +34,7 @@ def runs(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_poses_are_the_trajectorys_unless_the_networks_are_asked_for(runs):
     optimized, network = ratio(runs / 'optimized'), ratio(runs / 'network')
     assert optimized < 0.1 and optimized < 0.5 * network
@@ -43,6 +44,7 @@ def test_poses_are_the_trajectorys_unless_the_networks_are_asked_for(runs):
     assert len(read_tum(runs / 'optimized' / 'trajectory.tum')) == FRAMES
 
 
+@pytest.mark.slow
 def test_the_map_is_made_with_the_final_poses(runs):
     """Walls of the room are thin: points of several frames fall into the same voxels."""
     optimized, network = (len(read_ply(runs / mode / 'map.ply'))
@@ -50,6 +52,8 @@ def test_the_map_is_made_with_the_final_poses(runs):
     assert optimized < network
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures('no_picture')
 def test_clouds_that_take_too_much_memory_go_into_the_map_early(tmp_path, monkeypatch, capsys):
     held = []
     hold = TrackedFrames.hold
@@ -65,6 +69,7 @@ def test_clouds_that_take_too_much_memory_go_into_the_map_early(tmp_path, monkey
     assert len(read_ply(tmp_path / 'map.ply')) > 1000 and ratio(tmp_path) < 0.1
 
 
+@pytest.mark.usefixtures('no_picture')
 def test_an_error_in_the_middle_keeps_final_poses_and_their_map(tmp_path, monkeypatch, capsys):
     track, calls = TrackedFrames.track, []
 

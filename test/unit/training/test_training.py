@@ -16,6 +16,8 @@ from xsvggt_ros.model.causal import ClipPrediction
 from xsvggt_ros.model.checkpoint import load_model
 from xsvggt_ros.world.synthetic_world import SPLITS, SyntheticWorld
 
+pytestmark = pytest.mark.slow   # all of them need rooms, which take 4 s
+
 SIZE = (56, 42)
 PLAN = Plan(steps=4, rooms=2, validation_rooms=1, width=56, height=42, frames_per_step=8,
             short_clips=(2, 4), long_clips=(4,), warm_up=2, validate_every=2)

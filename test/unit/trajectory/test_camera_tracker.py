@@ -102,6 +102,7 @@ def same(one, other):
                      'is_keyframe', 'scale'))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('covered', [(), (5, 6)])
 def test_a_picture_that_was_begun_gives_the_same(covered):
     _, seen = room()

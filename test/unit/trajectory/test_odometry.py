@@ -233,6 +233,7 @@ def test_a_window_that_is_solved_late_moves_later_keyframes_along():
     assert errors(history.final(), truth)[0] < 0.08
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_however_long_the_way():
     world, _ = room()
     odometry, sizes = start(), []
@@ -265,6 +266,7 @@ def test_a_depth_that_is_expected_to_be_off_counts_by_its_error():
     assert (told_nothing.map._prior_sigma == told_nothing.config.depth_sigma).all()
 
 
+@pytest.mark.slow
 def test_depths_turned_inside_out_do_not_mislead_for_long(monkeypatch):
     _, views = room()
     truth = [view.world_from_camera for view in views]
@@ -284,6 +286,7 @@ def test_depths_turned_inside_out_do_not_mislead_for_long(monkeypatch):
     assert misled[1] > 2 * turn
 
 
+@pytest.mark.slow
 def test_depths_that_are_about_right_are_not_begun_anew(monkeypatch):
     _, views = room()
     found = []

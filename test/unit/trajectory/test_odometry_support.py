@@ -101,6 +101,7 @@ def poses(estimates):
     return [one.odom_from_camera for one in estimates]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('mode', ['tracked', 'optimized'])
 def test_through_darkness_the_odometry_carries_and_says_so(mode):
     frames, truth = stream(DARK)
@@ -124,6 +125,7 @@ def test_through_darkness_the_odometry_carries_and_says_so(mode):
         assert np.linalg.eigvalsh(one.covariance).min() > 0
 
 
+@pytest.mark.slow
 def test_how_long_a_metre_is_follows_from_what_was_tracked():
     frames, truth = stream(DARK, unit=0.4)
     odometry = beside(wheels())
@@ -146,6 +148,7 @@ def test_without_a_metre_the_odometry_turns_the_camera_and_scale_mode_may_give_o
     assert off[-1] < 0.1 * np.linalg.norm(true[:3, 3])
 
 
+@pytest.mark.slow
 def test_wheels_that_slip_do_not_lead_the_camera_away():
     frames, truth = stream()
     _, without = alone('optimized', False)
@@ -155,6 +158,7 @@ def test_wheels_that_slip_do_not_lead_the_camera_away():
     assert off.mean() < 1.2 * without.mean() + 0.02
 
 
+@pytest.mark.slow
 def test_an_odometry_that_comes_late_is_caught_up_with():
     frames, truth = stream(DARK)
     whole, now = wheels(), [0.0]
@@ -179,6 +183,7 @@ def test_an_odometry_that_comes_late_is_caught_up_with():
     assert miss[29] > 3 * miss[34]           # what was held has been caught up with
 
 
+@pytest.mark.slow
 def test_frames_whose_place_on_the_robot_is_not_known_are_as_without_odometry():
     frames, truth = stream(DARK)
     without, _ = alone('optimized', True)

@@ -105,6 +105,7 @@ def test_whatever_comes_covariances_are_finite_and_positive_definite(steps, wind
             drift.add_keyframe()
 
 
+@pytest.mark.slow
 def test_a_long_way_stays_positive_definite():
     drift = start()
     grown(drift, 4_000, motion(np.array([0.0, 0.05, 0.0, 0.0, 0.0, 50.0])))

@@ -185,6 +185,7 @@ def test_the_drive_is_smooth_and_closed():
         assert np.arccos(np.clip((turn - 1) / 2, -1, 1)) < np.deg2rad(3.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', ['errand', 'hand'])
 @pytest.mark.parametrize('seed', range(6))
 def test_an_errand_is_smooth_stops_turns_and_comes_back(seed, kind):
