@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,6 +74,16 @@ class VoxelTable:
         self.scratch.zero_()  # all of the memory is taken now, not little by little
         self._native = Voxels(self.keys, self.rows) if device.type == 'cpu' else None
         self.clear()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a saved run has of it: no addresses."""
+        return vars(self) | {'_native': None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Go on with what was saved."""
+        vars(self).update(state)
+        if self.keys.is_cpu:
+            self._native = Voxels(self.keys, self.rows)
 
     def __len__(self) -> int:
         """Return how many places there are."""

@@ -63,7 +63,7 @@ def save_state(folder: Path, settings: dict[str, Any], state: dict[str, Any]) ->
         torch.save({'version': VERSION, 'settings': settings, 'state': state}, part,
                    pickle_protocol=5)
         os.replace(part, folder / STATE_FILE)
-    except (RuntimeError, TypeError, pickle.PicklingError) as error:
+    except (RuntimeError, TypeError, ValueError, pickle.PicklingError) as error:
         # Of torch for a full disk; or a fault of ours, which must not end the run.
         raise OSError(str(error)) from error
     finally:

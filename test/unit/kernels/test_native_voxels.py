@@ -1,5 +1,7 @@
 """Clouds that C++ adds to a map of voxels leave the same bits there as those PyTorch adds."""
 
+import pickle
+
 from native_calls import BUILT, count_calls
 import numpy as np
 import pytest
@@ -121,3 +123,15 @@ def test_errors_by_the_first_bits_of_a_confidence_are_those_of_the_table():
     assert (steps(confidence).sqrt() >= expected * (1 - 1e-6)).all()   # of the lowest
     one = ErrorSteps.of(ErrorTable((2.0,), (0.1,)), torch.device('cpu'))
     torch.testing.assert_close(one(confidence), torch.full_like(confidence, 0.01))
+
+
+def test_a_map_that_was_saved_goes_on_in_memory_of_its_own():
+    world = PointMap(2048, 0.05)
+    (first, matrix), (second, other) = [one for one in make_clouds(3) if len(one[0]) > 100][:2]
+    world.add(first, matrix)
+    saved = pickle.dumps(world)
+    world.add(second, other)
+    again = pickle.loads(saved)
+    _, calls = count_calls(again.add, second, other)
+    assert calls == {'xsvggt_voxels_add': 1}
+    assert torch.equal(again.points(), world.points())
