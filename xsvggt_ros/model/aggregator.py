@@ -1,17 +1,20 @@
 """The backbone: tokens attend inside their frame and over the stream, in turn."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import torch
 from torch import nn, Tensor
 
+from xsvggt_ros.kernels import native
+from xsvggt_ros.kernels.native_steps import BackboneSteps, WeightTable
 from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.model.dinov2 import DinoVisionTransformer, PatchEmbed
-from xsvggt_ros.model.layers import Block, residual_stream
-from xsvggt_ros.model.positions import grid_rotary_table, RotaryTable
-from xsvggt_ros.model.tables import TableCache
+from xsvggt_ros.model.layers import Block, QK_EPS, residual_stream
+from xsvggt_ros.model.positions import fold_norm_into_rope, grid_rotary_table, RotaryTable
+from xsvggt_ros.model.tables import TableCache, version
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)  # of ImageNet, RGB
 IMAGE_STD = (0.229, 0.224, 0.225)
@@ -64,6 +67,10 @@ class Aggregator(nn.Module):
                       is_frame_block=name == 'frame_blocks')
                 for _ in range(config.depth)))
         self._tables = TableCache()
+        self._lane_tables = TableCache(limit=2)
+        self._weights = WeightTable((), [
+            (f'{kind}_blocks', str(layer)) for layer in range(config.depth)
+            for kind in ('frame', 'global')])
 
     def forward(self, image: Tensor, remember: Callable[..., Tensor], first_frame: bool,
                 layers: Collection[int], stream_size: tuple[int, int] | None = None,
@@ -80,6 +87,10 @@ class Aggregator(nn.Module):
         tables = self.frame_tables(image.shape[-2], image.shape[-1], stream_size)
         x = self.embed(image, tables, first_frame)  # [special + patches, dim]
         x = residual_stream(x, self.frame_blocks[0].attn.qkv.dtype)
+        steps = self.steps(x, self.lanes(self._all_blocks(), tables.rope))
+        if steps is not None:
+            pairs = self.walk(steps, remember)
+            return AggregatedTokens({layer: pairs[layer] for layer in layers}, pairs[-1, :1])
         kept = {}
         for layer, (frame_block, global_block) in enumerate(
                 zip(self.frame_blocks, self.global_blocks)):
@@ -92,9 +103,50 @@ class Aggregator(nn.Module):
 
     def embed(self, image: Tensor, tables: FrameTables, first_frame: bool) -> Tensor:
         """Return the tokens [special + patches, dim] that the first block gets."""
-        patches = self.patch_embed(tables.normalise(image))
+        patches = self.patch_tokens(image[None], tables)[0]
         index = 0 if first_frame else 1
         return torch.cat([self.camera_token[0, index], self.register_token[0, index], patches])
+
+    def patch_tokens(self, images: Tensor, tables: FrameTables) -> Tensor:
+        """Return the tokens [S, patches, dim] of images [S, 3, H, W] in [0, 1]."""
+        if isinstance(self.patch_embed, PatchEmbed):
+            return self.patch_embed(images.contiguous(), tables.image_scale, tables.image_shift)
+        return self.patch_embed(tables.normalise(images))
+
+    def steps(self, x: Tensor, lanes: Sequence[Tensor] | None) -> BackboneSteps | None:
+        """
+        Return the way of tokens [tokens, dim] through the C++ kernels; None if they take no such.
+
+        lanes: of both blocks of each layer, the frame block's first.
+        """
+        if lanes is None or not native.suits(x) or not native.takes_block(x):
+            return None
+        blocks = self._all_blocks()
+        weights = self._weights.pointers(self) if all(b.is_folded for b in blocks) else None
+        if weights is None:
+            return None
+        eps = [norm.eps for block in blocks for norm in (block.norm1, block.norm2)]
+        hidden = blocks[0].mlp.fc1.out_features
+        return BackboneSteps(x, self.config.num_heads, hidden, weights, lanes, eps, QK_EPS)
+
+    def walk(self, steps: BackboneSteps, remember: Callable[..., Tensor]) -> Tensor:
+        """Return what both blocks of each layer make, [depth, tokens, 2 dim]; see `forward`."""
+        read = None
+        for layer in range(self.config.depth):
+            read = remember(layer, *steps.queries(layer, read))
+        return steps.finish(cast(Tensor, read))
+
+    def lanes(self, blocks: Sequence[Block], rope: RotaryTable) -> Sequence[Tensor] | None:
+        """Return what the C++ kernels take of blocks' norms and positions; None without them."""
+        if not (native.suits(rope[0]) and blocks[0].is_native):
+            return None
+        return self._lane_tables.get(
+            (*map(version, rope), *norm_versions(blocks)),
+            lambda: [native.lanes(*fold_norm_into_rope(block.attn.norms(), rope, torch.float32))
+                     for block in blocks])
+
+    def _all_blocks(self) -> list[Block]:
+        return [block for pair in zip(self.frame_blocks, self.global_blocks) for block in pair]
 
     def frame_tables(
         self, height: int, width: int, stream_size: tuple[int, int] | None = None,
@@ -122,3 +174,8 @@ class Aggregator(nn.Module):
                 rope=(cosines.to(like), sines.to(like)))
 
         return self._tables.get((height, width, extent, like.device, like.dtype), compute)
+
+
+def norm_versions(blocks: Sequence[Block]) -> list[Hashable]:
+    """Return what changes when a norm of queries or keys does."""
+    return [version(weight) for block in blocks for weight in block.attn.norm_weights()]

@@ -7,6 +7,8 @@ import torch
 from torch import nn, Tensor
 import torch.nn.functional as F
 
+from xsvggt_ros.kernels import native
+from xsvggt_ros.kernels.native_steps import CAMERA_LAYERS, CameraSteps, WeightTable
 from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.model.fused import Linear
 from xsvggt_ros.model.layers import Block, Mlp, residual_stream
@@ -27,7 +29,11 @@ class AttentionMemory(Protocol):
 
 
 class CameraHead(nn.Module):
-    """A small transformer over one token per frame, iterated."""
+    """
+    A small transformer over one token per frame, iterated.
+
+    One token on a CPU takes a call between two attentions: the same numbers to rounding.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         """Build the head that `config.camera_head` describes."""
@@ -42,6 +48,8 @@ class CameraHead(nn.Module):
         self.poseLN_modulation = nn.Sequential(nn.SiLU(), Linear(dim, 3 * dim))
         self.pose_branch = Mlp(dim, dim // 2, POSE_CHANNELS)
         self._tables = TableCache(limit=1)
+        self._weights = WeightTable(
+            CAMERA_LAYERS, [('trunk', str(layer)) for layer in range(len(self.trunk))])
         self.iterations = ITERATIONS  # fewer are quicker and less exact
 
     @property
@@ -57,6 +65,9 @@ class CameraHead(nn.Module):
         earlier ones of its own frame. The last row is the prediction. If the tokens' last axis but
         one is of one token, the poses have no such axis.
         """
+        steps = self._steps(camera_token)
+        if steps is not None:
+            return self._walk(steps, memory)
         token = self.token_norm(residual_stream(camera_token, self.dtype))
         normed = F.layer_norm(token, token.shape[-1:], eps=1e-6)
         pose = self.empty_pose_tokens[0]  # [1, 9]
@@ -74,6 +85,30 @@ class CameraHead(nn.Module):
             pose = change if iteration == 0 else pose + change
             poses.append(pose)
         return _activate(torch.stack(poses).squeeze(-2))
+
+    def _walk(self, steps: CameraSteps, memory: AttentionMemory) -> Tensor:
+        """Return the poses [iterations, 9] of one token."""
+        read, depth = None, len(self.trunk)
+        for iteration in range(self.iterations):
+            for layer in range(depth):
+                read = memory.attend(layer, *steps.queries(iteration * depth + layer, read))
+            memory.end_step()
+        return steps.finish(cast(Tensor, read))
+
+    def _steps(self, token: Tensor) -> CameraSteps | None:
+        """Return the token's way through the C++ kernels, or None if they do not take it."""
+        if token.numel() != self.token_norm.normalized_shape[0] or not native.suits(token):
+            return None
+        blocks = cast(list[Block], list(self.trunk))
+        known = all(block.is_folded for block in blocks)
+        weights = self._weights.pointers(self, self.empty_pose_tokens) if known else None
+        if weights is None:
+            return None
+        eps = [self.token_norm.eps, self.trunk_norm.eps]
+        for block in blocks:
+            eps += block.norm1.eps, block.norm2.eps
+        widths = blocks[0].mlp.fc1.out_features, self.pose_branch.fc1.out_features
+        return CameraSteps(token, blocks[0].attn.heads, widths, self.iterations, weights, eps)
 
     def _modulation(self, pose: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
         """Return what a pose adds to a token, multiplies it by, and weighs that with."""

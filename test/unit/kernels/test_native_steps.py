@@ -1,4 +1,4 @@
-"""LingBot-Map from one attention to the next in a call of C++ gives what PyTorch gives."""
+"""Networks from one attention to the next in a call of C++ give what PyTorch gives."""
 
 import copy
 
@@ -10,10 +10,12 @@ from xsvggt_ros.kernels.attention import store_and_attend
 from xsvggt_ros.kv_cache.config import CacheLayout
 from xsvggt_ros.kv_cache.dense_store import DenseStore
 from xsvggt_ros.kv_cache.store import Step
+from xsvggt_ros.model.aggregator import Aggregator
+from xsvggt_ros.model.camera_head import CameraHead
+from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.model.dinov2 import PatchEmbed
 from xsvggt_ros.model.layers import self_attention
 from xsvggt_ros.model.lingbot.aggregator import LingBotAggregator
-from xsvggt_ros.model.lingbot.camera_head import LingBotCameraHead
 from xsvggt_ros.model.lingbot.config import LingBotConfig
 
 if not BUILT:
@@ -38,14 +40,15 @@ class Memory:
 
 
 def make_head():
-    head = random_weights(LingBotCameraHead(LingBotConfig.small()))
+    head = random_weights(CameraHead(ModelConfig.small()))
     for block in head.trunk:
         block.fold()
     return head
 
 
-def make_backbone():
-    backbone = random_weights(LingBotAggregator(LingBotConfig.small()))
+def make_backbone(kind=LingBotAggregator):
+    config = LingBotConfig.small() if kind is LingBotAggregator else ModelConfig.small()
+    backbone = random_weights(kind(config))
     for block in (*backbone.frame_blocks, *backbone.global_blocks):
         block.fold()
     return backbone
@@ -58,8 +61,11 @@ def poses_of(head, token):
 
 def tokens_of(backbone, images, frame=3):
     memory = Memory()
-    found = backbone(images, memory.attend, backbone.special(frame, len(images), 1),
-                     backbone.time(frame, len(images)), (1, 3, 5))
+    if isinstance(backbone, LingBotAggregator):
+        found = backbone(images, memory.attend, backbone.special(frame, len(images), 1),
+                         backbone.time(frame, len(images)), (1, 3, 5))
+    else:
+        found = backbone(images[0], memory.attend, frame == 0, (1, 3, 5))
     return found.camera_token, *found.layers.values(), *memory.shown
 
 
@@ -85,19 +91,42 @@ def test_a_camera_head_is_the_same(library, plainly, iterations):
     assert_same(result, expected)
 
 
+@pytest.mark.parametrize('kind', [LingBotAggregator, Aggregator])
 @torch.inference_mode()
-def test_a_backbone_is_the_same(library, plainly):
-    backbone = make_backbone()
+def test_a_backbone_is_the_same(library, plainly, kind):
+    backbone = make_backbone(kind)
     for frame in (0, 3):
         result, calls = count_calls(tokens_of, backbone, pictures(), frame)
         assert calls == {'xsvggt_patches': 1, 'xsvggt_backbone': 7, 'xsvggt_attend': 6}
         assert_same(result, plainly(tokens_of, backbone, pictures(), frame))
 
 
-@pytest.mark.slow
 @torch.inference_mode()
-def test_each_norm_has_its_own_epsilon_and_new_weights_are_noticed(library, plainly):
-    head, backbone = make_head(), make_backbone()
+def test_an_image_whose_channels_come_last_in_memory_is_taken_too(library, plainly):
+    backbone, image = make_backbone(Aggregator), pictures()
+    turned = image.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    result, calls = count_calls(tokens_of, backbone, turned)
+    assert calls['xsvggt_patches'] == 1
+    assert_same(result, plainly(tokens_of, backbone, image))
+
+
+@torch.inference_mode()
+def test_a_smaller_image_is_placed_in_the_stream_s(library, plainly):
+    backbone, image = make_backbone(Aggregator), pictures()[0]
+
+    def seen(size):
+        return backbone(image, Memory().attend, False, (1,), size).layers[1]
+
+    for size in (None, (2 * HEIGHT, 2 * WIDTH), None):
+        torch.testing.assert_close(seen(size), plainly(seen, size), rtol=1e-4, atol=1e-4)
+    assert (seen(None) - seen((2 * HEIGHT, 2 * WIDTH))).abs().max() > 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', [LingBotAggregator, Aggregator])
+@torch.inference_mode()
+def test_each_norm_has_its_own_epsilon_and_new_weights_are_noticed(library, plainly, kind):
+    head, backbone = make_head(), make_backbone(kind)
     token = 1e-2 * random(1, 256)
     blocks = [*head.trunk, *backbone.frame_blocks, *backbone.global_blocks]
     norms = [head.token_norm, head.trunk_norm,

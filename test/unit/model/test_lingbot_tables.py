@@ -49,16 +49,17 @@ def test_the_tables_follow_the_weights_and_the_kernels_give_the_same(kind):
     with torch.inference_mode():
         place = CASE.image(0)[None], aggregator.time(0, 1), None
         rope = aggregator.frame_tables(56, 56).rope
-        for found in aggregator._lanes(*place), aggregator._frame_lanes(place[0], rope):
-            assert all(lanes is not None for lanes in found)
+        for found in (aggregator._time_lanes(*place),
+                      aggregator.lanes(aggregator.frame_blocks, rope)):
+            assert len(found) == len(aggregator.global_blocks)
     before = depths()
     with torch.no_grad():
         for block in getattr(aggregator, f'{kind}_blocks'):
             block.attn.q_norm.weight.mul_(1.5)
     after = depths()
     assert not torch.allclose(before, after, rtol=1e-3)
-    for name in ('_lanes', '_frame_lanes'):
-        setattr(aggregator, name, lambda *args: [None] * len(aggregator.global_blocks))
+    for name in ('_time_lanes', 'lanes'):
+        setattr(aggregator, name, lambda *args: None)
     torch.testing.assert_close(depths(), after, rtol=1e-4, atol=1e-4)
 
 

@@ -108,7 +108,7 @@ def test_tokens_inside_the_network_are_the_golden_ones(name):
     memory = make_memory(model, *image.shape[-2:])
     patches = []
     model.aggregator.patch_embed.register_forward_hook(
-        lambda module, inputs, output: patches.append(output))
+        lambda module, inputs, output: patches.append(output[0]))
     depth = model.config.depth
     for frame in range(2):
         tokens = model.aggregator(case.image(frame), memory.tokens.attend, frame == 0,

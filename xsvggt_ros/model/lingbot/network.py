@@ -16,10 +16,9 @@ import torch
 from torch import Tensor
 
 from xsvggt_ros.kv_cache.config import CacheLayout
-from xsvggt_ros.model.camera_head import AttentionMemory
+from xsvggt_ros.model.camera_head import AttentionMemory, CameraHead
 from xsvggt_ros.model.dpt_head import DPTHead
 from xsvggt_ros.model.lingbot.aggregator import LingBotAggregator
-from xsvggt_ros.model.lingbot.camera_head import LingBotCameraHead
 from xsvggt_ros.model.lingbot.config import LingBotConfig, MAX_KEYFRAMES, TRAINED_KEYFRAMES
 from xsvggt_ros.model.lingbot.memory import FirstCall, PerIteration
 from xsvggt_ros.model.network import (
@@ -44,7 +43,7 @@ class LingBotMap(StreamNetwork):
         super().__init__()
         self.config = config
         self.aggregator = LingBotAggregator(config)
-        self.camera_head = LingBotCameraHead(config)
+        self.camera_head = CameraHead(config)
         self.depth_head = DPTHead(config, channels=2)
         # How many frames get the first scale token. Published results have 8, seen together in
         # `first_frames`; with one the first frame has a pose at once.
