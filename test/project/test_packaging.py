@@ -20,6 +20,7 @@ from xsvggt_ros.console.measurement import load_network
 from xsvggt_ros.kernels import native
 
 ROOT = Path(__file__).resolve().parents[2]
+HEADERS = ('packed_attention', 'pairs', 'voxels')   # of native.cpp
 
 ROS_PACKAGES = {
     'ament_index_python', 'builtin_interfaces', 'composition_interfaces', 'cv_bridge',
@@ -241,7 +242,7 @@ def source(tmp_path):
     (folder / 'xsvggt_ros' / 'kernels').mkdir(parents=True)
     for name in ('setup.py', 'pyproject.toml', 'README.md', 'xsvggt_ros/__init__.py',
                  'xsvggt_ros/kernels/native.py', 'xsvggt_ros/kernels/native.cpp',
-                 'xsvggt_ros/kernels/packed_attention.h', 'xsvggt_ros/kernels/voxels.h',
+                 *(f'xsvggt_ros/kernels/{name}.h' for name in HEADERS),
                  'xsvggt_ros/kernels/__init__.py'):
         shutil.copy(ROOT / name, folder / name)
     return folder
@@ -290,7 +291,7 @@ def test_a_wheel_carries_the_kernels(source, tmp_path):
                 torch.backends.cpu.get_cpu_capability(), ('native.so',)):
             assert native.load(tmp_path / 'wheel' / name) is not None
     with tarfile.open(next(tmp_path.glob('*.tar.gz'))) as archive:
-        for name in ('native.cpp', 'packed_attention.h', 'voxels.h'):
+        for name in ('native.cpp', *(f'{name}.h' for name in HEADERS)):
             assert any(path.endswith(f'kernels/{name}') for path in archive.getnames())
 
 

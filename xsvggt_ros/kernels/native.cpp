@@ -82,9 +82,9 @@ inline Vector sqrt_lanes(Vector x) {
 }
 
 // The highest power's coefficient first.
-template <int N>
-inline __attribute__((always_inline)) Vector polynomial(Vector x, const float (&coefficients)[N]) {
-  Vector y = broadcast(coefficients[0]);
+template <class V, int N>
+inline __attribute__((always_inline)) V polynomial(V x, const float (&coefficients)[N]) {
+  V y = V{} + coefficients[0];
 #pragma GCC unroll 8
   for (int i = 1; i < N; i++) y = y * x + coefficients[i];
   return y;

@@ -6,92 +6,13 @@
 // query and, for the weights, of its block. The products are exact, two of them in one
 // instruction. Queries lie in lanes, as everywhere.
 
-#if defined(__AVX2__)
-#define XSVGGT_MULTIPLIES_16_BITS 1
+#include "pairs.h"
 
-typedef Integers LooseIntegers __attribute__((aligned(4), may_alias));
-typedef int16_t Shorts __attribute__((vector_size(WIDTH * 4)));
-
-inline Integers load(const int32_t *from) {
-  return *reinterpret_cast<const LooseIntegers *>(from);
-}
-inline void store(int32_t *to, Integers x) { *reinterpret_cast<LooseIntegers *>(to) = x; }
-
-// Whether the processor adds products of two numbers of 16 bits in one instruction. These libraries
-// are not compiled for it, but many processors have it.
-inline bool adds_products() {
-#if defined(__AVX512BW__) && defined(__GNUC__) && !defined(__clang__)
-  return __builtin_cpu_supports("avx512vnni");
-#else
-  return false;
-#endif
-}
-
-inline void add_products(Integers &sum, Integers a, Integers b) {
-#if defined(__AVX512BW__) && defined(__GNUC__) && !defined(__clang__)
-  asm("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
-#else
-  (void)sum, (void)a, (void)b;
-#endif
-}
-
-// Add the products of two numbers of 16 bits each; Fused: see `adds_products`.
-template <bool Fused>
-inline void add_pairs(Integers &sum, Integers a, Integers b) {
-#if defined(__AVX512BW__)
-  if (Fused) return add_products(sum, a, b);
-  sum += reinterpret_cast<Integers>(
-      _mm512_madd_epi16(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)));
-#else
-  sum += reinterpret_cast<Integers>(
-      _mm256_madd_epi16(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
-#endif
-}
-
-
-// Numbers below 2^15 in size, rounded, two in 32 bits.
-inline Integers pair(Vector low, Vector high) {
-  Integers a = reinterpret_cast<Integers>(low + 12582912.f),
-           b = reinterpret_cast<Integers>(high + 12582912.f);
-  return (a & 0xffff) | (b << 16);
-}
-
-inline int32_t word(int low, int high) { return int32_t(uint32_t(high) << 16) | (low & 0xffff); }
-
-// 2^x for x <= 0, or next to nothing; Cephes' exp2f: relative error 2e-7.
-inline Vector power_of_two(Vector x) {
-  x = max(x, broadcast(-126.f));
-  Vector shifted = x + 12582912.f;  // rounds to the nearest integer, which is its low bits
-  x = x - (shifted - 12582912.f);
-  Vector y = polynomial(x, {1.535336188319500e-4f, 1.339887440266574e-3f, 9.618437357674640e-3f,
-                            5.550332471162809e-2f, 2.402264791363012e-1f, 6.931472028550421e-1f,
-                            1.f});
-  Integers power = reinterpret_cast<Integers>(shifted) << 23;
-  return reinterpret_cast<Vector>(reinterpret_cast<Integers>(y) + power);
-}
-
+#ifdef XSVGGT_MULTIPLIES_16_BITS
 constexpr float TOP = 32767;            // of 16 bits
 constexpr float LOG2_E = 1.44269504f;   // weights are powers of two here
 constexpr int MOST_CHANNELS = 256;      // sums of 8 and 16 bits stay below 2^31
 constexpr float NOTHING = 1e-30f;       // a largest number not to divide by
-
-// sums[i][c] = over k of left[i * row + k * step] times right[k][c], for R rows and C vectors.
-template <bool Fused, int R, int C>
-inline __attribute__((always_inline)) void sum_pairs(int n, const int32_t *left, long row,
-                                                     long step, const int32_t *right,
-                                                     Integers (&sums)[R][C]) {
-  Integers own[R][C] = {};  // in registers
-  for (int k = 0; k < n; k++) {
-    Integers some[C];
-    for (int c = 0; c < C; c++) some[c] = load(right + k * LANES + c * WIDTH);
-    for (int i = 0; i < R; i++) {
-      Integers factor = left[i * row + k * step] - Integers{};
-      for (int c = 0; c < C; c++) add_pairs<Fused>(own[i][c], factor, some[c]);
-    }
-  }
-  for (int i = 0; i < R; i++)
-    for (int c = 0; c < C; c++) sums[i][c] = own[i][c];
-}
 
 // Where the tokens of a layer lie, in the order of their rows of the table; without a step's own.
 struct PackedOrder {
@@ -221,6 +142,8 @@ struct Reader {
   Vector running_max[LANES / WIDTH], total[LANES / WIDTH];
 
   int vectors() const { return (lanes + WIDTH - 1) / WIDTH; }
+  // Of these, the last one may be needed by half only.
+  int whole_vectors() const { return HALVES ? (lanes + WIDTH / 2 - 1) / WIDTH : vectors(); }
 
   void begin() {
     for (int j = 0; j < LANES / WIDTH; j++) running_max[j] = broadcast(-3e38f), total[j] = Vector{};
@@ -228,11 +151,13 @@ struct Reader {
   }
 
   // The largest of some scores and of those before; and how what was read before fades.
-  Vector raise_max(int j, int count, Vector &fade) {
-    Vector now = running_max[j];
-    for (int k = 0; k < count; k++) now = max(now, load(scores + k * LANES + j * WIDTH));
-    fade = power_of_two(running_max[j] - now);
-    running_max[j] = now;
+  template <class V>
+  V raise_max(int j, int count, V &fade) {
+    V before = first<V>(running_max[j]), now = before;
+    for (int k = 0; k < count; k++)
+      now = larger(now, load_as<V>(scores + k * LANES + j * WIDTH));
+    fade = power_of_two(before - now);
+    running_max[j] = filled(now);
     return now;
   }
 
@@ -298,23 +223,27 @@ class PackedReader {
   void describe(int row) {
     row_ = row;
     keys_.describe(row, centre_[0], spread_[0]), values_.describe(row, centre_[1], spread_[1]);
+    for (int j = 0; j < reader_.whole_vectors(); j++) turn<Vector>(j);
+    if (reader_.whole_vectors() < reader_.vectors()) turn<HalfVector>(reader_.vectors() - 1);
+  }
+
+  template <class V>
+  void turn(int j) {
     const float *centre = centre_[0], *spread = spread_[0];
+    const float *queries = reader_.queries + j * WIDTH;
     int half = n_ / 2;
-    for (int j = 0; j < reader_.vectors(); j++) {
-      const float *queries = reader_.queries + j * WIDTH;
-      Vector top = broadcast(NOTHING), constant{};
-      for (int c = 0; c < n_; c++) {
-        Vector query = load(queries + c * LANES), turned = query * spread[c];
-        constant += query * centre[c];
-        top = max(top, max(turned, -turned));
-      }
-      Vector step = TOP / top;
-      for (int c = 0; c < half; c++)
-        store(queries_ + c * LANES + j * WIDTH,
-              pair(load(queries + c * LANES) * spread[c] * step,
-                   load(queries + (c + half) * LANES) * spread[c + half] * step));
-      query_scale_[j] = top / TOP, constant_[j] = constant;
+    V top = V{} + NOTHING, constant{};
+    for (int c = 0; c < n_; c++) {
+      V query = load_as<V>(queries + c * LANES), turned = query * spread[c];
+      constant += query * centre[c];
+      top = larger(top, larger(turned, -turned));
     }
+    V step = TOP / top;
+    for (int c = 0; c < half; c++)
+      store_as(queries_ + c * LANES + j * WIDTH,
+               pair(load_as<V>(queries + c * LANES) * spread[c] * step,
+                    load_as<V>(queries + (c + half) * LANES) * spread[c + half] * step));
+    query_scale_[j] = filled(top / TOP), constant_[j] = filled(constant);
   }
 
   void score(int count, const int *slots) {
@@ -323,23 +252,16 @@ class PackedReader {
       read_halves(keys_, slots[t], words_ + t * half);
       key_scale_[t] = keys_.half_scale(slots[t]), value_scale_[t] = values_.half_scale(slots[t]);
     }
-    // The same as in `add`: handed to one loop as a function, a frame takes a third longer.
-    constexpr int THREE = std::min(3, COLUMNS);
     for (int j = 0; j < reader_.vectors(); j += COLUMNS)
-      switch (reader_.vectors() - j) {
-        case 1: score_columns<1>(count, j); break;
-        case 2: score_columns<2>(count, j); break;
-        case 3: score_columns<THREE>(count, j); break;
-        default: score_columns<COLUMNS>(count, j);
-      }
+      XSVGGT_COLUMNS(score_columns, reader_.lanes, j * WIDTH, count, j)
   }
 
-  template <int C>
+  template <int C, bool H>
   void score_columns(int count, int j) {
     int half = n_ / 2;
     for (int t = 0; t < count; t += ROWS) {
       Integers sums[ROWS][C];  // those of rows behind the last one are of no use
-      sum_pairs<Fused>(half, words_ + t * half, half, 1, queries_ + j * WIDTH, sums);
+      sum_pairs<Fused, ROWS, C, H>(half, words_ + t * half, half, 1, queries_ + j * WIDTH, sums);
       for (int i = 0; i < ROWS && t + i < count; i++)
         for (int c = 0; c < C; c++)
           store(reader_.scores + (t + i) * LANES + (j + c) * WIDTH,
@@ -350,50 +272,50 @@ class PackedReader {
 
   // Make weights of the scores, and of these, times the scales of the values, 16 bits.
   void weigh(int count) {
-    for (int j = 0; j < reader_.vectors(); j++) {
-      Vector now = reader_.raise_max(j, count, fade_[j]), sums{}, top = broadcast(NOTHING);
-      for (int t = 0; t < count; t++) {
-        float *at = reader_.scores + t * LANES + j * WIDTH;
-        Vector weight = power_of_two(load(at) - now), scaled = weight * value_scale_[t];
-        sums += weight, top = max(top, scaled);
-        store(at, scaled);
-      }
-      Vector step = TOP / top;
-      for (int t = 0; t < count; t += 2) {
-        const float *at = reader_.scores + t * LANES + j * WIDTH;
-        store(weights_ + t / 2 * LANES + j * WIDTH,
-              pair(load(at) * step, t + 1 < count ? load(at + LANES) * step : Vector{}));
-      }
-      reader_.total[j] = reader_.total[j] * fade_[j] + sums;
-      sums_[j] = sums, weight_scale_[j] = top / TOP;
+    for (int j = 0; j < reader_.whole_vectors(); j++) weigh_vector<Vector>(count, j);
+    if (reader_.whole_vectors() < reader_.vectors())
+      weigh_vector<HalfVector>(count, reader_.vectors() - 1);
+  }
+
+  template <class V>
+  void weigh_vector(int count, int j) {
+    V fade, now = reader_.template raise_max<V>(j, count, fade), sums{}, top = V{} + NOTHING;
+    for (int t = 0; t < count; t++) {
+      float *at = reader_.scores + t * LANES + j * WIDTH;
+      V weight = power_of_two(load_as<V>(at) - now), scaled = weight * value_scale_[t];
+      sums += weight, top = larger(top, scaled);
+      store_as(at, scaled);
     }
+    V step = TOP / top;
+    for (int t = 0; t < count; t += 2) {
+      const float *at = reader_.scores + t * LANES + j * WIDTH;
+      store_as(weights_ + t / 2 * LANES + j * WIDTH,
+               pair(load_as<V>(at) * step, t + 1 < count ? load_as<V>(at + LANES) * step : V{}));
+    }
+    fade_[j] = filled(fade);
+    reader_.total[j] = reader_.total[j] * fade_[j] + filled(sums);
+    sums_[j] = filled(sums), weight_scale_[j] = filled(top / TOP);
   }
 
   void add(int count, const int *slots) {
     for (int t = 0; t < count; t += 2)
       read_two(values_, slots[t], t + 1 < count ? slots[t + 1] : -1, words_ + t / 2 * n_);
-    constexpr int THREE = std::min(3, COLUMNS);
     for (int j = 0; j < reader_.vectors(); j += COLUMNS)
-      switch (reader_.vectors() - j) {
-        case 1: add_columns<1>(count, j); break;
-        case 2: add_columns<2>(count, j); break;
-        case 3: add_columns<THREE>(count, j); break;
-        default: add_columns<COLUMNS>(count, j);
-      }
+      XSVGGT_COLUMNS(add_columns, reader_.lanes, j * WIDTH, count, j)
   }
 
-  template <int C>
+  template <int C, bool H>
   void add_columns(int count, int j) {
     int channel = 0;
-    for (; channel + ROWS <= n_; channel += ROWS) add_channels<ROWS, C>(count, channel, j);
-    for (; channel < n_; channel++) add_channels<1, C>(count, channel, j);
+    for (; channel + ROWS <= n_; channel += ROWS) add_channels<ROWS, C, H>(count, channel, j);
+    for (; channel < n_; channel++) add_channels<1, C, H>(count, channel, j);
   }
 
-  template <int R, int C>
+  template <int R, int C, bool H>
   void add_channels(int count, int channel, int j) {
     const float *centre = centre_[1] + channel, *spread = spread_[1] + channel;
     Integers sums[R][C];
-    sum_pairs<Fused>((count + 1) / 2, words_ + channel, 1, n_, weights_ + j * WIDTH, sums);
+    sum_pairs<Fused, R, C, H>((count + 1) / 2, words_ + channel, 1, n_, weights_ + j * WIDTH, sums);
     for (int i = 0; i < R; i++)
       for (int c = 0; c < C; c++) {
         float *sum = reader_.read + (channel + i) * LANES + (j + c) * WIDTH;
