@@ -121,11 +121,10 @@ _STORE = {
     'side_data': dict(slots=SLOTS, returns=list[Float32[Tensor, '_']]),
     'extremes': dict(slots=SLOTS, returns=list[Float32[Tensor, '1']]),
 }
-_STEP = F('{self.layout.heads} {self.layout.tokens_per_step} {self.layout.head_dim}')
 
 KV_CACHE = {
     'kv_cache.cache': {
-        'KVCache.attend': dict(layer=int, query=_STEP, key=_STEP, value=_STEP, returns=_STEP),
+        'KVCache.attend': dict(QKV, layer=int, returns=KV),
         'KVCache.attend_readonly': dict(QKV, layer=int, returns=KV),
         'KVCache.compact': dict(gapless=bool),
         'KVCache.written': dict(returns=list[Float32[Tensor, '_']]),
@@ -222,12 +221,9 @@ MODEL = {
             returns=tuple[F('tokens {head_dim}'), F('tokens {head_dim}')]),
         'apply_rope': dict(
             x=F('*n tokens head_dim'), returns=F('*n tokens head_dim'))},
-    'model.fused': {
-        'Linear.forward': dict(x=F('*n in'), residual=F('*n out') | None, returns=F('*n out'))},
     'model.layers': {
         'self_attention': dict(query=F('*m t d'), key=F('*n s d'), value=F('*n s d'),
                                returns=F('*m t d')),
-        'Mlp.forward': dict(x=F('*n dim'), residual=F('*n out') | None, returns=F('*n out')),
         'Attention.forward': dict(x=F('*n tokens dim'), returns=F('*n tokens dim')),
         'Block.forward': dict(x=F('*n tokens dim'), returns=F('*n tokens dim'))},
     'kernels.attention': {

@@ -151,6 +151,7 @@ def test_rows_are_the_same_again_but_for_the_times(table, tmp_path, capsys):
     assert 'measuring' in output.err and 'measuring' not in output.out
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_random_are_compared_with_the_truth(tmp_path, capsys):
     weights, file = tmp_path / 'small.safetensors', tmp_path / 'table.json'
     save_checkpoint(load_model('random').model, weights)

@@ -145,6 +145,7 @@ def test_without_points_the_rest_is_the_same(model):
             assert pack_cloud(result, CloudOptions()).isfinite().any()
 
 
+@pytest.mark.slow
 def test_the_history_can_be_limited_while_the_stream_runs(model):
     engine, plenty = make_engine(model, max_tokens=80), make_engine(model, max_tokens=80)
     seen = []
@@ -220,6 +221,7 @@ def test_running_out_of_memory_in_a_dense_head_loses_nothing(model, monkeypatch)
             engine.step(frame).depth, undisturbed.step(frame).depth, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_a_failure_inside_the_camera_head_loses_nothing(model, monkeypatch):
     engine, undisturbed = make_engine(model), make_engine(model)
     branch = model.camera_head.pose_branch

@@ -93,6 +93,7 @@ def test_the_odometry_of_a_stream_has_covariances_that_grow(stream, mode):
     assert consistency(run, stream.world_from_camera, 5).coverage > 0.8
 
 
+@pytest.mark.slow
 def test_a_focal_length_that_is_not_known_is_asked_for(stream):
     unknown = replace(stream, intrinsics=np.full((12, 3, 3), np.nan))
     with pytest.raises(ToolError, match='--focal unknown'):

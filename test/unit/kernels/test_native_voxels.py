@@ -71,7 +71,8 @@ def are_same(a, b):
 
 @pytest.mark.parametrize('errors', [None, ERRORS], ids=['confidences', 'errors'])
 @pytest.mark.parametrize('places, size', [(64, 0.3), (1024, 0.05), (1024, 0.0), (2 ** 15, 0.07)])
-@pytest.mark.parametrize('seed', range(4))
+@pytest.mark.parametrize('seed', [0, *(
+    pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, 3))])
 def test_maps_are_the_same_to_the_last_bit(library, plainly, seed, places, size, errors):
     ours, calls = count_calls(live, seed, places, size, errors)
     assert calls['xsvggt_voxels_add'] == 12 and calls['xsvggt_voxels_insert'] >= 2

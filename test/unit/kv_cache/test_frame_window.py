@@ -96,6 +96,7 @@ def test_two_frames_are_kept_whatever_the_budget():
 LIMITS = {6: 24, 9: 60, 13: 36, 15: None, 19: 1}  # what is asked before a step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('quantization, scheme', STORES)
 @pytest.mark.parametrize('more', (False, True))
 def test_a_limit_shortens_the_window_and_lets_it_grow_again(quantization, scheme, more):
@@ -126,6 +127,7 @@ def test_a_limit_shortens_the_window_and_lets_it_grow_again(quantization, scheme
     assert cache.tokens <= limit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('quantization, scheme', STORES)
 def test_what_lingers_is_seen_until_the_next_frame_and_after_an_undone_one(quantization, scheme):
     cache, plain = (make_cache(quantization=quantization, scheme=scheme) for _ in range(2))

@@ -307,6 +307,7 @@ def test_process_memory_at_equal_tokens():
 
 # Against golden data ----------------------------------------------------------------------------
 
+@pytest.mark.slow
 def test_int4_disturbs_depth_less_than_the_published_quantisation():
     """Mean |d log depth| over the last two frames, against the same policy unquantised."""
     ratios = []

@@ -238,6 +238,7 @@ def test_random_weights_say_so_and_are_always_the_same():
     assert not torch.equal(drawn[0], drawn[1])  # each key has its own
 
 
+@pytest.mark.slow
 def test_random_weights_give_sane_outputs():
     engine = StreamEngine(load_model('random').model, EngineConfig(
         CacheConfig(max_tokens=120, camera_max_tokens=16)))

@@ -1,6 +1,7 @@
 """What the local map keeps, and what it lets go."""
 
 import numpy as np
+import pytest
 from scenes import CAMERA
 
 from xsvggt_ros.trajectory.config import TrajectoryConfig
@@ -37,6 +38,7 @@ def walk(keyframes, focal_known=True, keep=60):
     return local_map, tracked, sizes
 
 
+@pytest.mark.slow
 def test_a_long_way_takes_no_more_than_a_short_one():
     _, _, sizes = walk(1500)
     assert np.max(sizes, axis=0).tolist() == np.max(sizes[:60], axis=0).tolist()

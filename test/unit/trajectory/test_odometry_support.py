@@ -135,6 +135,7 @@ def test_how_long_a_metre_is_follows_from_what_was_tracked():
     assert off[44] < 0.2 * alone('optimized', True)[1][44]
 
 
+@pytest.mark.slow
 def test_without_a_metre_the_odometry_turns_the_camera_and_scale_mode_may_give_one():
     frames, truth = stream(range(1, 12))      # dark from the second image on
     turned, _ = run(beside(wheels()), frames[:12], truth)
