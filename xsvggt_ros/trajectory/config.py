@@ -46,7 +46,12 @@ class TrajectoryConfig:
     dynamic_error: float = 3.0       # pixels by which a thing has moved
     dynamic_depth: float = 0.5       # of log depth, by which that may be off
     dynamic_frames: int = 10         # after which what stands still is a part of the scene
-    doubt: float = 1.5               # pixels of error beyond which depth is not corrected then
+    # Times the expected variance by which a window's depths miss the network's, beyond which it is
+    # not believed while there are many: what moves was taken for the scene.
+    dynamic_misfit: float = 1.8
+    # Pixels of error beyond which depth is not corrected then. Whatever is known to move, a camera
+    # that only turned is thought of.
+    doubt: float = 1.5
     # When tracks are lost.
     matching_keyframes: int = 8      # that are searched
     matching_inliers: int = 20

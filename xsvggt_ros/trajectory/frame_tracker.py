@@ -1,7 +1,7 @@
 """Finds a frame's pose: by its tracks, by tracks from where they should be, by matching."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 import numpy as np
@@ -12,11 +12,13 @@ from xsvggt_ros.trajectory.matching import Features, Matcher
 from xsvggt_ros.trajectory.pose import find_pose, fit_pose
 from xsvggt_ros.trajectory.projection import project, to_camera
 from xsvggt_ros.trajectory.tracker import Tracker, Tracks
+from xsvggt_ros.trajectory.turn_only import find_turn
 
 _FEWEST_TRACKS = 12
 _PLENTY = 0.4            # share of the tracks with which no other way is tried
 _PRECISE = 2.0           # pixels of error above which another way is tried, too
 _RANSAC_PIXELS = 2.0     # at 320 pixels
+_MUCH_BETTER = 0.25      # of the error, below which a camera that only turned is believed
 
 
 @dataclass(frozen=True)
@@ -53,28 +55,21 @@ class FrameTracker:
         self._begun = image, self._follow(image, local_map, last, None)
 
     def track(self, image: np.ndarray, local_map: LocalMap, last: np.ndarray,
-              guesses: Iterable[np.ndarray]) -> PoseMeasurement | None:
+              guesses: Iterable[np.ndarray], moving: np.ndarray) -> PoseMeasurement | None:
         """
         Return the pose of a grey image after one at `last`; None if lost.
 
-        guesses: where it may be, likeliest first; asked for while few tracks are found.
+        guesses: where it may be, likeliest first; asked for while few tracks are found. moving:
+        pixels [m, 2] of the last image of what is known to move.
         """
-        if self._begun is None or self._begun[0] is not image:
-            self.begin(image, local_map, last)
-        assert self._begun is not None
-        (_, measured), self._begun = self._begun, None
-        asked = len(self._tracker.tracks)
-        best: PoseMeasurement | None = None
-        for guess in chain((None,), guesses):
-            if guess is not None:
-                measured = self._follow(image, local_map, guess, self._expected(local_map, guess))
-            if measured is not None and (best is None or len(measured.tracks) > len(best.tracks)):
-                best = measured
-            if not asked or best is not None and (
-                    len(best.tracks) > _PLENTY * asked and best.error < _PRECISE * self._scale):
-                return best if asked else self._by_matching(image, local_map, last)
+        if not len(self._tracker.tracks):
+            self._begun = None
+            return self._by_matching(image, local_map, last)
+        best, is_plain = self._best_guess(image, local_map, last, guesses)
+        if best is not None:
+            best = self._or_turned(best, local_map, last, moving)
         matched = None
-        if best is None or len(best.tracks) < 2 * self._config.matching_inliers:
+        if best is None or not is_plain and len(best.tracks) < 2 * self._config.matching_inliers:
             matched = self._by_matching(image, local_map, last)
         if matched is None or best is not None and len(best.tracks) >= len(matched.tracks):
             return best
@@ -107,6 +102,42 @@ class FrameTracker:
         known = local_map.known(tracks.ids)
         if not known.all():
             self._tracker.tracks = tracks.chosen(known)
+
+    def _best_guess(self, image: np.ndarray, local_map: LocalMap, last: np.ndarray,
+                    guesses: Iterable[np.ndarray]) -> tuple[PoseMeasurement | None, bool]:
+        """Return the pose with most tracks, and whether they are so many that no other counts."""
+        if self._begun is None or self._begun[0] is not image:
+            self.begin(image, local_map, last)
+        assert self._begun is not None
+        (_, measured), self._begun = self._begun, None
+        asked = len(self._tracker.tracks)
+        best: PoseMeasurement | None = None
+        for guess in chain((None,), guesses):
+            if guess is not None:
+                measured = self._follow(image, local_map, guess, self._expected(local_map, guess))
+            if measured is not None and (best is None or len(measured.tracks) > len(best.tracks)):
+                best = measured
+            if best is not None and (len(best.tracks) > _PLENTY * asked
+                                     and best.error < _PRECISE * self._scale):
+                return best, True
+        return best, False
+
+    def _or_turned(self, best: PoseMeasurement, local_map: LocalMap, last: np.ndarray,
+                   moving: np.ndarray) -> PoseMeasurement:
+        """Return `best`, or the pose of a camera that only turned, where that is much better."""
+        if best.error < self._config.doubt * self._scale:
+            return best
+        before, now = self._tracker.tracks, best.tracks.joined(best.outliers)
+        turn = find_turn(before.pixels[np.searchsorted(before.ids, now.ids)], now.pixels,
+                         moving, local_map.camera, self._tracker.shape, self._scale)
+        if turn is None:
+            return best
+        pose = last.copy()
+        pose[:3, :3] = last[:3, :3] @ turn.last_from_camera
+        alone = self._fit(now.chosen(turn.agrees), local_map, pose, 'tracks')
+        if alone is None or alone.error > _MUCH_BETTER * best.error:
+            return best
+        return replace(alone, outliers=now.chosen(~np.isin(now.ids, alone.tracks.ids)))
 
     def _follow(self, image: np.ndarray, local_map: LocalMap, initial: np.ndarray,
                 start: np.ndarray | None) -> PoseMeasurement | None:

@@ -112,7 +112,7 @@ class Odometry:
         before = self._last_pose()
         carried = None if self.support is None else self.support.predict(frame.view)
         measured = self._tracker.track(frame.grey, self.map, before,
-                                       self._guesses(before, frame, carried))
+                                       self._guesses(before, frame, carried), self._dynamic.pixels)
         blind = measured is None and float(frame.grey.std()) < self.config.min_contrast
         if measured is None:
             pose, source = self._fallback.guess(self._frames, frame.world_from_camera, blind)
@@ -168,11 +168,14 @@ class Odometry:
             asked.problem, motions=self.support.factors(asked.keyframes)))
 
     def apply(self, problem: WindowProblem, solution: Solution) -> None:
-        """Take over a solution of `window_problem`."""
-        self.map.apply(problem, solution)
+        """Take over a solution of `window_problem`, unless what moves has spoilt it."""
         asked = problem.problem
-        off = np.abs(solution.log_inverse_depth - asked.prior) / asked.prior_sigma
-        self._drift.take_window(solution.covariance, misfit(off, HALF_NORMAL), solution.shared)
+        off = misfit(np.abs(solution.log_inverse_depth - asked.prior) / asked.prior_sigma,
+                     HALF_NORMAL)
+        if self._dynamic.many and off > self.config.dynamic_misfit:
+            return
+        self.map.apply(problem, solution)
+        self._drift.take_window(solution.covariance, off, solution.shared)
         if solution.is_anew:
             self._depth.trust.begin_anew(-asked.prior, -solution.log_inverse_depth)
 

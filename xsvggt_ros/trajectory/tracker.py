@@ -17,6 +17,7 @@ _STEP = 8            # pixels of a row that OpenCV takes at once; the others one
 _CRITERIA = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 10, 0.03)
 _QUICK = cv2.OPTFLOW_LK_GET_MIN_EIGENVALS   # not the patches' difference, which takes longer
 _CELLS = (8, 6)      # columns and rows of the image among which corners are spread
+SPREAD_CELLS = _CELLS[0] * _CELLS[1]
 _CHOICE = 4          # times as many corners are looked at as are taken
 _HEAP = 32           # bytes for each pixel, and twice as many are kept: corners take 28
 _LARGEST_HEAP = 31 << 20
@@ -57,6 +58,11 @@ class Tracker:
         self._config = config
         self._image: np.ndarray | None = None
         self.tracks = Tracks.none()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return height and width of the last image; (0, 0) before there is one."""
+        return (0, 0) if self._image is None else self._image.shape
 
     def track(self, image: np.ndarray, guess: np.ndarray | None = None) -> Tracks:
         """
@@ -112,7 +118,7 @@ class Tracker:
                                           mask=mask)
         if corners is None:
             return _NO_POINTS
-        return corners[_spread(_cells(corners[:, 0], image.shape), _cells(taken, image.shape),
+        return corners[_spread(cells_of(corners[:, 0], image.shape), cells_of(taken, image.shape),
                                count), 0]
 
     def _window(self, width: int) -> tuple[int, int]:
@@ -135,7 +141,7 @@ def _keep_memory(pixels: int) -> None:
     np.empty(min(_HEAP * pixels, _LARGEST_HEAP), np.uint8)
 
 
-def _cells(pixels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def cells_of(pixels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Return the numbers [n] of the image's cells in which pixels [n, 2] lie."""
     size = np.array(shape[1::-1])
     places = np.clip((pixels * _CELLS / size).astype(int), 0, np.array(_CELLS) - 1)
@@ -144,7 +150,7 @@ def _cells(pixels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 def _spread(cells: np.ndarray, taken: np.ndarray, count: int) -> np.ndarray:
     """Return which `count` of candidates to take, best first, from the emptiest cells first."""
-    filled = np.bincount(taken, minlength=_CELLS[0] * _CELLS[1])
+    filled = np.bincount(taken, minlength=SPREAD_CELLS)
     order = np.argsort(cells, kind='stable')   # within a cell the best stay first
     in_order = cells[order]
     rank = np.empty(len(cells), int)

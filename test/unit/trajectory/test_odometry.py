@@ -298,3 +298,23 @@ def test_depths_that_are_about_right_are_not_begun_anew(monkeypatch):
     monkeypatch.setattr('xsvggt_ros.trajectory.local_map.solve_beginning', watched)
     follow(start(), [frame_of(view) for view in views])
     assert len(found) >= 3 and not any(one.is_anew for one in found)
+
+
+@pytest.mark.parametrize('many', [False, True])
+def test_a_window_that_contradicts_the_depths_is_not_believed_while_much_moves(many, monkeypatch):
+    world, seen = room()
+    odometry = start()
+    problem = None
+    for index, one in enumerate(seen[:8]):
+        odometry.step(frame_of(one, seed=index), adjust_now=False)
+        problem = odometry.window_problem() or problem
+    assert problem is not None
+    solved = problem.solve()
+    # As if what moves had been triangulated: all depths half again as large as the network says.
+    wrong = replace(solved, log_inverse_depth=problem.problem.prior - 0.4)
+    monkeypatch.setattr(type(odometry._dynamic), 'many', property(lambda self: many))
+    before = odometry.map.points(problem.landmarks)[0]
+    odometry.apply(problem, wrong)
+    assert np.array_equal(odometry.map.points(problem.landmarks)[0], before) is many
+    odometry.apply(problem, solved)   # one that agrees with them is
+    assert not np.array_equal(odometry.map.points(problem.landmarks)[0], before)
