@@ -55,6 +55,8 @@ STREAMS = {one.name: one for one in (
     HardStream('2 Hz', 40.0, rate=2.0),
     HardStream('motion blur', 20.0, blurred=True),
     HardStream('a third of the image moves', 20.0, moving=True),
+    HardStream('stands still for 8 s while a third moves, then goes', 20.0,
+               time=lambda time: max(0.0, time - 8.0), moving=True),
 )}
 
 
