@@ -83,6 +83,8 @@ class Prediction:
     cache_bytes: dict[int, tuple[int, int]]
     confidences: np.ndarray | None = None   # [N, H, W], of the depths
     depth_errors: np.ndarray | None = None  # [N, H, W], see `FrameResult.depth_error`
+    # [N, 4, 4] of live poses: in the odometry frame, where nothing jumps when a loop is closed.
+    odom_from_camera: np.ndarray | None = None
 
     def error_of(self, index: int) -> np.ndarray | None:
         """Return by which share a frame's depths are expected to be off, [H, W], if known."""
@@ -176,8 +178,9 @@ def score(predicted: Prediction, stream: EvalStream) -> Scores:
         values['ate'], values['ate_ratio'] = metrics.position_errors(
             estimate[:, :3, 3], truth[:, :3, 3])
         values['rotation_deg'] = metrics.rotation_error(estimate[:, :3, :3], truth[:, :3, :3])
+        steps = predicted.odom_from_camera
         values['rpe_translation'], values['rpe_rotation_deg'] = metrics.relative_errors(
-            estimate, truth)
+            estimate if steps is None else steps[posed], truth)
         if known.any() and np.isfinite(predicted.intrinsics).all():
             values['accuracy'], values['completeness'] = _cloud_errors(predicted, stream, posed)
     off = np.abs(predicted.intrinsics[:, (0, 1), (0, 1)] - stream.focal) / stream.focal

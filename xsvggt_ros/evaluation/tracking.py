@@ -23,13 +23,15 @@ def track(predicted: Prediction, stream: EvalStream, mode: str,
     """
     Return a prediction with the poses that `mode` makes of it: final ones, and live ones.
 
+    Live ones are in the map, as it was then; their steps from frame to frame are of the odometry.
     mode: 'tracked' or 'optimized'. correct_depth: see `Odometry.depth_factors`.
     Without a known focal length it begins with the network's of the first frame. Raises
     ToolError for a stream whose camera is not known though it should be.
     """
     config = TrajectoryConfig(optimize=mode == 'optimized', correct_depth=correct_depth)
     odometry = begin_odometry(predicted, stream, focal_known, config)
-    history, seconds, live_cameras = History(config), predicted.seconds.copy(), []
+    history, seconds = History(config), predicted.seconds.copy()
+    odometry_poses, live_cameras = [], []
     depths = np.empty_like(predicted.depths)
     for index, frame in enumerate(tracked_frames(predicted, stream)):
         start = time.perf_counter()
@@ -37,13 +39,15 @@ def track(predicted: Prediction, stream: EvalStream, mode: str,
         depths[index] = frame.depth * odometry.depth_factors(frame)
         history.add(estimate, odometry)
         seconds[index] += time.perf_counter() - start
+        odometry_poses.append(estimate.odom_from_camera)
         live_cameras.append(frame.depth_from_image @ odometry.camera)
     history.finish(odometry)
     live = replace(predicted, depths=depths, world_from_camera=np.array(history.live),
+                   odom_from_camera=np.array(odometry_poses),
                    intrinsics=np.array(live_cameras), seconds=seconds)
     scaled = depths * history.scales().astype(depths.dtype)[:, None, None]
-    final = replace(live, depths=scaled, world_from_camera=history.final(), intrinsics=np.tile(
-        live_cameras[-1], (len(live_cameras), 1, 1)))
+    final = replace(live, depths=scaled, world_from_camera=history.final(), odom_from_camera=None,
+                    intrinsics=np.tile(live_cameras[-1], (len(live_cameras), 1, 1)))
     return final, live
 
 

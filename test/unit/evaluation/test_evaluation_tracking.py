@@ -49,6 +49,22 @@ def test_true_depth_gives_true_poses(stream, mode):
         assert (run.seconds > predicted.seconds).all()
 
 
+def test_steps_of_live_poses_are_those_of_the_odometry_where_nothing_jumps(stream):
+    predicted = jittering(stream)
+    final, live = track(predicted, stream, 'optimized', focal_known=True)
+    assert final.odom_from_camera is None and live.odom_from_camera.shape == (12, 4, 4)
+    assert live.first(3).odom_from_camera.shape == (3, 4, 4)
+    # As when a loop is closed: the map takes the camera a metre away, the odometry does not.
+    jumped = live.world_from_camera.copy()
+    jumped[6:, 0, 3] += 1.0
+    scores, before = (score(replace(live, world_from_camera=poses), stream)
+                      for poses in (jumped, live.world_from_camera))
+    assert scores.rpe_translation == pytest.approx(before.rpe_translation)
+    assert scores.ate > before.ate + 0.05
+    seen = score(replace(live, world_from_camera=jumped, odom_from_camera=None), stream)
+    assert seen.rpe_translation > scores.rpe_translation + 0.05
+
+
 def test_a_focal_length_that_nobody_knows_is_the_networks_first(stream):
     cameras = stream.intrinsics.copy()
     cameras[:, (0, 1), (0, 1)] *= 1.1
