@@ -7,7 +7,7 @@
 #
 # Guess: what is written to a bag as PointCloud2 comes back: all points with a return, x as x and z as z.
 # Seen: of a laser scanner's 181 points 3 m away with z = 0, as laser_geometry makes them, none comes back; half a metre
-# higher all do. With z listed before y and x, x and z come back interchanged, up to 2.5 m off. Nothing is said, and
+# higher and a millimetre aside all do. With z listed before y and x, x and z come back interchanged, up to 2.5 m off. Nothing is said, and
 # a Dataset of empty frames is as long as one of full ones.
 # What to do: keep_zeros=True, and leave out the points at the origin oneself; list fields in the order of their offsets.
 #

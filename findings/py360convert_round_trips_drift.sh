@@ -8,7 +8,7 @@
 # 0.52 pixels of the cube to the right and 0.55 down, for faces of 64 to 512 pixels and whether their outermost pixels
 # are centred on the edges or half a pixel inside: 0.37 and 0.39 degrees for 128. Ten round trips turn the
 # panorama by 3.6 and 4.0 degrees. Nothing is said.
-# What to do: sample the faces oneself, or use equilib, which had the like and mended it.
+# What to do: sample the faces oneself.
 #
 # Exit 0: it is so. Exit 1: it has changed.
 set -euo pipefail

@@ -6,7 +6,7 @@
 # package builds rotations from the same angles with from_rpy(extrinsic=False) and from_zyx(extrinsic=True).
 #
 # Guess: what from_rpy() and from_zyx() made of three angles, as_rpy() and as_zyx() give back, intrinsic and extrinsic.
-# Seen: the default of each, and the extrinsic one of as_xyz(), do. The intrinsic angles (10, 20, 30) come back as
+# Seen: the defaults of as_rpy() and as_zyx(), and as_xyz(extrinsic=True), do. The intrinsic angles (10, 20, 30) come back as
 # (-10, 20, 30): built again that is another rotation, 20 degrees away, and up to 175 for others. The matrices are scipy's,
 # whose as_euler('XYZ') gives the angles right. Nothing is raised.
 # What to do: scipy's Rotation.from_matrix(rotation.m).as_euler('XYZ').
@@ -33,6 +33,8 @@ for name, make, take, order, sign in (
          lambda r: r.as_rpy(degrees=True), 'xyz', 1),
         ('roll-pitch-yaw, intrinsic', lambda a: Rotation.from_rpy(a, extrinsic=False, degrees=True),
          lambda r: r.as_rpy(extrinsic=False, degrees=True), 'XYZ', -1),
+        ('x, y, z of as_xyz, extrinsic', lambda a: Rotation.from_rpy(a, degrees=True),
+         lambda r: r.as_xyz(extrinsic=True, degrees=True), 'xyz', 1),
         ('x, y, z of as_xyz, intrinsic', lambda a: Rotation.from_rpy(a, extrinsic=False, degrees=True),
          lambda r: r.as_xyz(degrees=True), 'XYZ', -1),
         ('z, y, x, intrinsic', lambda a: Rotation.from_zyx(a, degrees=True), lambda r: r.as_zyx(degrees=True), 'ZYX', 1),

@@ -61,7 +61,8 @@ class Scores:
     ate: float | None               # RMSE after Sim(3), metres
     ate_ratio: float | None         # over the RMS spread of the true positions
     rotation_deg: float | None      # mean, after the best rotation
-    rpe_translation: float | None   # RMSE from frame to frame, metres
+    # RMSE from frame to frame, metres and degrees; of live poses in the odometry frame.
+    rpe_translation: float | None
     rpe_rotation_deg: float | None
     accuracy: float | None          # of points, metres, after the trajectory's Sim(3)
     completeness: float | None

@@ -61,6 +61,8 @@ class Voxels:
         number of the first, and how many bits of a confidence do not count.
         """
         cloud, from_cloud = _in_order(cloud, CLOUD_COLUMNS), _in_order(from_cloud[:3], 4)
+        if len(from_cloud) != 3:
+            raise ValueError(f'expected 3 or 4 rows of 4, got {len(from_cloud)}')
         table, first, shift = errors or (None, 0, 0)
         native.called().xsvggt_voxels_add(
             torch.get_num_threads(), ctypes.byref(self._table), len(cloud), cloud.data_ptr(),

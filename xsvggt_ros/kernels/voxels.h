@@ -1,6 +1,6 @@
 // A map of voxels, to which clouds are added: a part of native.cpp.
 //
-// The same as `mapping/voxel_table.py` does with PyTorch, to the last bit: each product and each
+// The same as `mapping/voxel_table.py` does with PyTorch on one thread of a CPU, to the last bit: each product and each
 // sum is rounded by itself, a voxel's points are added up in their order, and of several voxels
 // that want a free place the last one gets it.
 

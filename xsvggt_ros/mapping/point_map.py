@@ -41,7 +41,8 @@ class PointMap:
     by the inverse variance of their depth where it is known what confidences mean; the voxel
     keeps the weighted mean over the clouds, of which old ones are forgotten slowly.
     Voxels never mix; those that find no place in the table are lost, and counted
-    (`VoxelTable`). Adding costs the same at any time.
+    (`VoxelTable`). Adding costs the same at any time; up to three times as much in a table that
+    is full, without the C++ kernels.
 
     A voxel size that nobody gave is chosen for the first cloud, and doubled whenever three
     quarters of the places are taken: such a map never fills, it gets coarser.

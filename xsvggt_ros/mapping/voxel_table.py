@@ -57,8 +57,9 @@ class VoxelTable:
     A voxel lies in one of 24 places, which the hash of its index gives, and is known there by that
     index: voxels never mix. Where all 24 belong to others its rows are lost.
 
-    PyTorch does here what C++ does to the last bit: no step but sums, products, quotients and
-    roundings of one element each. (Its `sqrt` is off by a bit in one of six.)
+    On one thread of a CPU, PyTorch does here what C++ does to the last bit: no step but sums,
+    products, quotients and roundings of one element each. (Its `sqrt` is off by a bit in one of
+    six.)
     """
 
     def __init__(self, most: int, device: torch.device) -> None:

@@ -97,7 +97,8 @@ class CameraHead(nn.Module):
 
     def _steps(self, token: Tensor) -> CameraSteps | None:
         """Return the token's way through the C++ kernels, or None if they do not take it."""
-        if token.numel() != self.token_norm.normalized_shape[0] or not native.suits(token):
+        width = self.token_norm.normalized_shape[0]
+        if token.shape not in ((width,), (1, width)) or not native.suits(token):
             return None
         blocks = cast(list[Block], list(self.trunk))
         known = all(block.is_folded for block in blocks)

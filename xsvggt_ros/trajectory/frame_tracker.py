@@ -128,8 +128,10 @@ class FrameTracker:
         if best.error < self._config.doubt * self._scale:
             return best
         before, now = self._tracker.tracks, best.tracks.joined(best.outliers)
-        turn = find_turn(before.pixels[np.searchsorted(before.ids, now.ids)], now.pixels,
-                         moving, local_map.camera, self._tracker.shape, self._scale)
+        order = np.argsort(before.ids)   # matches are in the order of what they were matched with
+        rows = order[np.searchsorted(before.ids, now.ids, sorter=order)]
+        turn = find_turn(before.pixels[rows], now.pixels, moving, local_map.camera,
+                         self._tracker.shape, self._scale)
         if turn is None:
             return best
         pose = last.copy()

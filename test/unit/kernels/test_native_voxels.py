@@ -114,6 +114,8 @@ def test_what_is_no_table_of_voxels_is_refused(library):
         voxels.insert(torch.zeros(5, 9), True)
     with pytest.raises(ValueError, match='rows of 5'):
         voxels.add(torch.zeros(5, 6), torch.eye(4), 1.0, 1e-6, None, 0)
+    with pytest.raises(ValueError, match='3 or 4 rows of 4'):
+        voxels.add(torch.zeros(5, 5), torch.eye(4)[:2], 1.0, 1e-6, None, 0)
 
 
 def test_errors_by_the_first_bits_of_a_confidence_are_those_of_the_table():

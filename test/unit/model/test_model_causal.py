@@ -8,6 +8,7 @@ from xsvggt_ros.engine.config import EngineConfig
 from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.model.causal import predict_clips
+from xsvggt_ros.model.checkpoint import load_model
 from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.model.streamvggt import StreamVGGT
 
@@ -42,6 +43,16 @@ def test_a_clip_is_predicted_as_a_stream_is(case):
         assert close(clips.depth_confidence[0, index], result.depth_confidence)
         assert close(clips.points[0, index], result.points)
         assert close(clips.points_confidence[0, index], result.points_confidence)
+
+
+def test_one_clip_by_a_network_that_streams_has_a_batch_of_one():
+    model = load_model('small').model.fold_scales()   # as the node has it, with all C++ kernels
+    images = torch.rand(1, 2, 3, 28, 42, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        one, two = predict_clips(model, images), predict_clips(model, images.expand(2, -1, -1, -1,
+                                                                                  -1))
+    assert one.poses.shape == (4, 1, 2, 9)
+    assert close(one.poses, two.poses[:, :1])
 
 
 def test_dense_maps_of_chosen_frames_are_those_of_all(case):
