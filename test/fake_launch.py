@@ -1,7 +1,7 @@
 """
 The least of launch and launch_ros that stream.launch.py needs to say what it would start.
 
-Neither comes as a wheel; where they are installed, test_launch.py runs the real ones as well.
+Neither comes as a wheel; where they are installed, test_launch_runs.py runs the real ones.
 """
 
 from pathlib import Path

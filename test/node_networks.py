@@ -7,6 +7,7 @@ REASONS = {
     'test_camera.py': 'the camera publisher alone: no network',
     'test_demo.py': SHIPPED,
     'test_launch.py': 'what launch files say: no network',
+    'test_launch_runs.py': 'scripts in place of the node: no network',
     'test_launch_arguments.py': 'what launch files say: no network',
     'test_lingbot_node.py': 'what only LingBot-Map can or cannot do: with it in any case',
     'test_map_output.py': 'the map without a node: no network',
