@@ -2,10 +2,12 @@
 
 from collections import deque
 from collections.abc import Callable
+import logging
 import threading
 from typing import Generic, TypeVar
 
 Task = TypeVar('Task')
+_log = logging.getLogger(__name__)
 
 
 class Background(Generic[Task]):
@@ -17,7 +19,12 @@ class Background(Generic[Task]):
 
     def __init__(self, name: str, work: Callable[[Task], None],
                  on_error: Callable[[Exception], None]) -> None:
-        """Start it. work, on_error: do a task, and get what it raises, in the thread."""
+        """
+        Start it.
+
+        work, on_error: do a task, and get what it raises, in the thread. What `on_error` raises
+        is logged, and the next task is done.
+        """
         self._work, self._on_error = work, on_error
         self._condition = threading.Condition()
         self._tasks: deque[Task] = deque()   # the first one is being worked on
@@ -42,7 +49,7 @@ class Background(Generic[Task]):
             return True
 
     def wait(self) -> None:
-        """Wait until all that was offered is done."""
+        """Wait until all that was offered is done, or let go of because the thread has ended."""
         with self._condition:
             self._condition.wait_for(lambda: not self._tasks)
 
@@ -54,19 +61,28 @@ class Background(Generic[Task]):
         self._thread.join()
 
     def _run(self) -> None:
-        while True:
-            with self._condition:
-                self._condition.wait_for(lambda: self._tasks or self._closed)
-                if self._closed:
-                    self._tasks.clear()
-                    self._condition.notify_all()
-                    return
-                task = self._tasks[0]
-            try:
-                self._work(task)
-            except Exception as error:
-                self._on_error(error)
-            finally:
+        try:
+            while True:
+                with self._condition:
+                    self._condition.wait_for(lambda: self._tasks or self._closed)
+                    if self._closed:
+                        return
+                    task = self._tasks[0]
+                self._do(task)
                 with self._condition:
                     self._tasks.popleft()
                     self._condition.notify_all()
+        finally:   # also by what is no Exception: nobody may wait for what nobody does
+            with self._condition:
+                self._closed = True
+                self._tasks.clear()
+                self._condition.notify_all()
+
+    def _do(self, task: Task) -> None:
+        try:
+            self._work(task)
+        except Exception as error:
+            try:
+                self._on_error(error)
+            except Exception:
+                _log.exception('%s: an error could not be told of', self._thread.name)

@@ -57,6 +57,37 @@ def test_errors_are_told_as_they_were_raised_and_leave_nothing_pending(working):
     assert errors == raised and work.done == ['good'] and background.pending == 0
 
 
+def test_an_error_that_cannot_be_told_is_logged_and_the_next_task_is_done(caplog):
+    done = []
+
+    def refuse(error):
+        raise OSError('nobody listens')
+
+    background = Background('tasks', lambda task: done.append(1 // task), refuse)
+    for task in (0, 1):
+        background.offer(task)
+    waiting = threading.Thread(target=background.wait, daemon=True)
+    waiting.start()
+    waiting.join(timeout=60)
+    assert not waiting.is_alive() and done == [1] and background.pending == 0
+    background.close()
+    record, = caplog.records
+    assert record.getMessage().startswith('tasks: ')
+    assert 'nobody listens' in caplog.text and 'ZeroDivisionError' in caplog.text
+
+
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnhandledThreadExceptionWarning')
+def test_what_is_no_error_ends_the_thread_and_nobody_waits_for_it(working):
+    work, errors, background = working
+    for task in (SystemExit(1), 'never'):
+        background.offer(task)
+    work.go.set()
+    background._thread.join()
+    assert background.pending == 0 and not background.offer('late')
+    background.wait()
+    assert not errors and not work.done
+
+
 def test_what_waits_at_the_end_is_let_go_of(working):
     work, _, background = working
     for task in range(5):
