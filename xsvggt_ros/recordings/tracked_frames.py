@@ -123,7 +123,7 @@ class TrackedFrames:
         """Return where all frames are, as it is known by now, [N, 3] in the first camera's."""
         if self._tracker.odometry is not None:
             self._history.finish(self._tracker.odometry)
-        return self._history.final().reshape(-1, 4, 4)[:, :3, 3]
+        return self._history.final()[:, :3, 3]
 
     def hold(self, output: FrameOutput, give: Callable[[FrameOutput], None]) -> None:
         """Keep a frame until its pose is final; `give` takes those that are."""

@@ -54,8 +54,9 @@ class History:
 
     def final(self) -> np.ndarray:
         """Return world_from_camera [N, 4, 4] of all frames, by all that is known by now."""
-        return np.array([self._corrections.pose(keyframe, self._keyframes[keyframe] @ part)
-                         for keyframe, part in self._parts])
+        poses = [self._corrections.pose(keyframe, self._keyframes[keyframe] @ part)
+                 for keyframe, part in self._parts]
+        return np.array(poses).reshape(-1, 4, 4)
 
     def scales(self) -> np.ndarray:
         """Return by how much [N] the loops make what each frame saw larger."""
