@@ -218,7 +218,8 @@ def test_loop_is_said_to_have_no_effect_on_a_camera(tmp_path):
                           env={**os.environ, 'PYTHONPATH': str(tmp_path)})
     words, errors = camera.communicate(timeout=PATIENCE)
     assert camera.returncode == 0, words + errors
-    assert words.count('--loop has no effect') == 1 and 'sent 2 images' in words
+    assert errors.count('--loop has no effect') == 1 and 'sent 2 images' in words
+    assert 'no effect' not in words
     assert '/camera/image_raw, 2 images' in words
 
 

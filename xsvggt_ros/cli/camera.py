@@ -3,21 +3,21 @@
 import argparse
 import logging
 
-from xsvggt_ros.console.arguments import add_source_arguments
+from xsvggt_ros.console.arguments import add_source_arguments, TOPIC_OPTIONS
 from xsvggt_ros.console.command import run_command, run_module
 from xsvggt_ros.console.processes import leave
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to `parser`."""
-    add_source_arguments(parser)
+    add_source_arguments(parser, topics=TOPIC_OPTIONS[:1])   # --topic is the one published
     parser.add_argument('--loop', action='store_true', help='begin again after the last image')
     parser.add_argument('--restamp', action='store_true',
                         help='stamp with the time of sending, even if the files have stamps')
     parser.add_argument('--reliability', choices=('best_effort', 'reliable'),
                         default='best_effort', help='of images and CameraInfo')
     parser.add_argument('--topic', default='/camera/image_raw',
-                        help='of the images; camera_info is published beside it')
+                        help='to publish images on; camera_info is published beside it')
     parser.add_argument('--frame-id', default='camera_optical_frame', help='of the headers')
     parser.add_argument('--ros-args', nargs=argparse.REMAINDER, default=[],
                         help='all that follows is for ROS: remappings and the like')

@@ -9,6 +9,7 @@ from xsvggt_ros.world.synthetic_world import DEMO_SEED
 RANDOM_IMAGE_SIZE = 224    # pixels: quick on two cores, and random weights lose nothing by it
 WORLD_FRAMES = 200         # of a run that has to end, unless told otherwise: about a lap
 SCALES = ('auto', 'depth', 'odometry', 'none')   # where metres come from
+TOPIC_OPTIONS = ('--input-topic', '--topic')   # of a bag's images; the first in all commands
 EXPORTS = ('ply', 'tum', 'mcap', 'rerun', 'colmap', 'depth', 'grid')   # of a reconstruction
 
 
@@ -109,11 +110,12 @@ def add_keyframe_arguments(parser: argparse.ArgumentParser) -> None:
                              'a multiple of 14 (default: as the others)')
 
 
-def add_source_arguments(parser: argparse.ArgumentParser, positional: bool = False) -> None:
+def add_source_arguments(parser: argparse.ArgumentParser, positional: bool = False,
+                         topics: tuple[str, ...] = TOPIC_OPTIONS) -> None:
     """
     Add what chooses the frames: the world's seed or a recording, its topic, rate, number, size.
 
-    positional: the recording is given without `--input` before it, and its topic as `--topic`.
+    positional: the recording is given without `--input` before it.
     """
     source = parser.add_mutually_exclusive_group()
     source.add_argument('--world', type=seed, default=DEMO_SEED, metavar='SEED',
@@ -124,15 +126,16 @@ def add_source_arguments(parser: argparse.ArgumentParser, positional: bool = Fal
                         help='a folder of images (names that are times in ns are used as stamps), '
                              'a video, a bag of ROS 2 (folder, .mcap, .db3) or ROS 1 (.bag), or a '
                              'camera of this machine (camera:0, /dev/video0)')
-    add_recording_arguments(parser, '--topic' if positional else '--input-topic')
+    add_recording_arguments(parser, topics)
     parser.add_argument('--size', type=image_size, metavar='WxH',
                         help='image size of the synthetic world (default: 320x240), or asked of '
                              'a camera')
 
 
-def add_recording_arguments(parser: argparse.ArgumentParser, topic: str = '--topic') -> None:
-    """Add how a recording is read; topic: what the option for it is called."""
-    parser.add_argument(topic, dest='input_topic', metavar='TOPIC',
+def add_recording_arguments(parser: argparse.ArgumentParser,
+                            topics: tuple[str, ...] = TOPIC_OPTIONS) -> None:
+    """Add how a recording is read; topics: what the option for its topic is called."""
+    parser.add_argument(*topics, dest='input_topic', metavar='TOPIC',
                         help="the bag's topic of images (default: the only one that there is)")
     parser.add_argument('--calibration', type=Path, metavar='FILE',
                         help='calibration of the images: ROS camera_info, OpenCV, ASL or Kalibr '

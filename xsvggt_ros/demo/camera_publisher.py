@@ -1,6 +1,7 @@
 """Publishes frames as a camera driver does: on time, best effort, image and calibration."""
 
 from dataclasses import dataclass, replace
+import sys
 import time
 
 from geometry_msgs.msg import TransformStamped
@@ -108,7 +109,8 @@ def run_camera(source: FrameSource, options: CameraOptions, ros_args: list[str])
     is_live = getattr(source, 'is_live', False)
     ahead = None
     if is_live and options.loop:
-        print('--loop has no effect: the images of a camera have no end', flush=True)
+        print('--loop has no effect: the images of a camera have no end', file=sys.stderr,
+              flush=True)
         options = replace(options, loop=False)
     if not is_live:
         ahead = FramesAhead(looped(source) if options.loop else source.frames())

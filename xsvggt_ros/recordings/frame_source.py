@@ -117,7 +117,7 @@ def open_source(path: Path | None = None, seed: int = DEMO_SEED, rate: float | N
         from xsvggt_ros.recordings.inputs.bag_source import BagSource
         return BagSource(path, topic, rate, count, calibration, hints)
     if topic is not None:
-        raise ToolError(f'--topic {topic}: {path} is no bag; only bags have topics')
+        raise ToolError(f'--input-topic {topic}: {path} is no bag; only bags have topics')
     if not path.is_file():
         return FolderSource(ImageFolder(path, rate, calibration), count)
     if path.suffix.lower() in SUFFIXES:

@@ -96,8 +96,7 @@ def load_state(folder: Path, settings: dict[str, Any], device: torch.device) -> 
 
 def _option(name: str) -> str:
     """Return how an option is called on the command line."""
-    named = {'input': 'INPUT', 'input_topic': '--topic'}
-    return named.get(name, f'--{name.replace("_", "-")}')
+    return 'INPUT' if name == 'input' else f'--{name.replace("_", "-")}'
 
 
 def forget_state(folder: Path) -> None:

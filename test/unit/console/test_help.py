@@ -30,6 +30,18 @@ def test_the_example_is_one_and_the_exit_codes_are_told(command, capsys):
     assert '130' in codes or command in ('demo', 'camera')
 
 
+@pytest.mark.parametrize('command', ['reconstruct', 'batch', 'demo', 'camera'])
+def test_a_topic_of_a_bag_is_chosen_by_one_name_in_all_commands(command):
+    bag = ['--input', 'a.mcap'] if command in ('demo', 'camera') else ['a.mcap']
+    parser = build_parser(command)
+    chosen = parser.parse_args([command, *bag, '--input-topic', '/a'])
+    assert chosen.input_topic == '/a'
+    other = parser.parse_args([command, *bag, '--topic', '/b'])
+    # A camera publishes on topics, too: that is another option.
+    assert (other.input_topic == '/b') == (command != 'camera')
+    assert getattr(other, 'topic', None) == ('/b' if command == 'camera' else None)
+
+
 def test_until_signals_are_handled_nothing_slow_is_imported():
     program = ('import sys\n'
                'from xsvggt_ros.cli.main import build_parser, COMMANDS\n'

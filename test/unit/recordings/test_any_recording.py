@@ -268,7 +268,7 @@ def test_a_recording_that_is_played_again_goes_on_in_time(tmp_path, kind):
 
 
 def test_a_topic_belongs_to_a_bag(tmp_path):
-    with pytest.raises(ToolError, match='is no bag; only bags have topics'):
+    with pytest.raises(ToolError, match='--input-topic /a: .* is no bag; only bags have topics'):
         open_source(write_folder(tmp_path / 'a', IMAGES[:1], STAMPS[:1]), topic='/a')
 
 

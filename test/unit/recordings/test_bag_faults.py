@@ -102,7 +102,7 @@ def test_several_cameras_are_listed_with_counts_and_rates(tmp_path, capsys):
         for image, stamp in zip(IMAGES[::2], STAMPS[::2])])
     assert main(['reconstruct', str(path), '--out', str(tmp_path / 'out')]) == 1
     words = capsys.readouterr().err
-    assert 'has 2 cameras: choose one with --topic' in words
+    assert 'has 2 cameras: choose one with --input-topic' in words
     assert f'  {TOPIC}  (sensor_msgs/msg/Image, 5 messages, 10.0 Hz)' in words
     assert '  /right/image_raw  (sensor_msgs/msg/Image, 3 messages, 5.0 Hz)' in words
     assert stamps_of(path, topic='/right/image_raw') == STAMPS[::2]
@@ -112,7 +112,7 @@ def test_a_bag_without_images_names_what_it_has(tmp_path):
     path = write_ros2(tmp_path / 'bag', items()[:1])
     with pytest.raises(ToolError, match=f'no colour or grey images.*its topics: {INFO} '):
         open_source(path)
-    with pytest.raises(ToolError, match='--topic /nothing: .* has no such topic'):
+    with pytest.raises(ToolError, match='--input-topic /nothing: .* has no such topic'):
         open_source(path, topic='/nothing')
 
 

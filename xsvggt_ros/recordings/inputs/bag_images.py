@@ -53,12 +53,13 @@ def choose_topic(bag: Bag, wanted: str | None) -> BagTopic:
     if wanted is not None:
         topic = bag.topics.get(wanted) or bag.topics.get('/' + wanted.strip('/'))
         if topic is None:
-            raise BagError(f'--topic {wanted}: {bag.path} has no such topic; {_list(bag, images)}')
+            raise BagError(f'--input-topic {wanted}: {bag.path} has no such topic; '
+                           f'{_list(bag, images)}')
         if topic.name not in images:
-            raise BagError(f'--topic {wanted}: its messages are {topic.type}, no images; '
+            raise BagError(f'--input-topic {wanted}: its messages are {topic.type}, no images; '
                            f'{_list(bag, images)}')
         if topic.fault:
-            raise BagError(f'--topic {wanted}: {topic.fault}')
+            raise BagError(f'--input-topic {wanted}: {topic.fault}')
         return topic
     usable = [topic for topic in images.values() if topic.count and not topic.fault]
     colour = [topic for topic in usable if not is_depth(bag, topic)]
@@ -68,7 +69,7 @@ def choose_topic(bag: Bag, wanted: str | None) -> BagTopic:
     if len(cameras) == 1:
         return next(iter(cameras.values()))
     if cameras:
-        raise BagError(f'{bag.path} has {len(cameras)} cameras: choose one with --topic; '
+        raise BagError(f'{bag.path} has {len(cameras)} cameras: choose one with --input-topic; '
                        f'{_list(bag, images)}')
     raise BagError(f'{bag.path} has no colour or grey images that can be read; '
                    f'{_list(bag, images)}')
