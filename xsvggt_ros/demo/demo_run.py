@@ -215,11 +215,14 @@ class _Demo:
         """
         Write what was recorded, the picture only if asked.
 
-        Nothing takes the place of an earlier map.
+        A run that ends early without a point of a map leaves an earlier one where it is: poses
+        come sooner than clouds.
         """
         recording, folder = self._recorder.recording, self._options.out
-        if not self.has_frames and (folder / MAP_FILE).exists():
-            print(f'nothing was reconstructed; {folder} keeps its earlier map', flush=True)
+        has_map = self.has_frames and (picture or recording.map.fill().points > 0)
+        if not has_map and (folder / MAP_FILE).exists():
+            print(f'nothing of a map was reconstructed; {folder} keeps its earlier map',
+                  flush=True)
             return
         with writing(folder):
             (folder / PICTURE_FILE).unlink(missing_ok=True)   # of an earlier run's map
