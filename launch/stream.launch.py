@@ -7,9 +7,9 @@ These are the settings that people change most; the rest is in `config/stream.ya
 parameter file says counts for every parameter whose argument is not given. The arguments stand in
 `xsvggt_ros/launch_arguments.py`.
 
-The launch ends with exit code 1 if an argument is wrong, the node fails, or the recording cannot
-be played. Included by another launch file it ends what it has started itself and nothing else,
-unless `on_exit:=shutdown`.
+The launch ends with exit code 1 if an argument is wrong, the node fails, or the recording or
+camera cannot be opened; a camera that is unplugged later is waited for. Included by another launch
+file it ends what it has started itself and nothing else, unless `on_exit:=shutdown`.
 """
 
 from functools import partial
@@ -182,8 +182,9 @@ def published(values: dict[str, Value], started: list[ExecuteProcess]) -> Node:
         arguments=[
             '--input', given if is_camera else launch_arguments.expanded(given),
             '--topic', values['image_topic'], '--wait-for-subscriber', '1',
-            # As of now: the transforms of a robot that is on are.
-            *([] if is_camera else ['--restamp']),
+            # As of now: the transforms of a robot that is on are. And an unplugged camera does not
+            # end the node, which has the map.
+            '--reconnect' if is_camera else '--restamp',
             *(['--calibration', launch_arguments.expanded(calibration)] if calibration else []),
             *(['--loop'] if values['loop'] and not is_camera else [])],
         output='screen',

@@ -8,10 +8,10 @@ import subprocess
 import sys
 import time
 
+from fake_camera import CAMERA, UNPLUGGED
 import numpy as np
 from PIL import Image
 import pytest
-from test_demo import CAMERA
 
 from xsvggt_ros.world.synthetic_world import DEMO_SEED, SyntheticWorld
 
@@ -221,6 +221,25 @@ def test_loop_is_said_to_have_no_effect_on_a_camera(tmp_path):
     assert errors.count('--loop has no effect') == 1 and 'sent 2 images' in words
     assert 'no effect' not in words
     assert '/camera/image_raw, 2 images' in words
+
+
+@pytest.mark.parametrize('arguments, code', [(['--reconnect', '--frames', '6'], 0), ([], 1)])
+def test_a_camera_that_was_unplugged_goes_on_when_it_is_back(tmp_path, arguments, code):
+    pytest.importorskip('av')
+    (tmp_path / 'sitecustomize.py').write_text(UNPLUGGED.replace('== 40', '== 4'))
+    camera = start_camera('--input', 'camera:0', *arguments,
+                          env={**os.environ, 'PYTHONPATH': str(tmp_path)})
+    words, errors = camera.communicate(timeout=PATIENCE)
+    assert camera.returncode == code and 'Traceback' not in errors, words + errors
+    assert errors.count('the camera has stopped: No such device') == 1
+    assert errors.count('the camera is back') == (code == 0)
+    assert f'sent {4 if code else 6} images' in words
+
+
+def test_reconnect_is_said_to_have_no_effect_on_a_recording():
+    camera = start_camera('--reconnect', '--frames', '1', '--size', '64x48')
+    words, errors = camera.communicate(timeout=PATIENCE)
+    assert camera.returncode == 0 and errors.count('--reconnect has no effect') == 1, words
 
 
 def test_a_video_that_begins_at_0_has_a_stamp_all_the_same():

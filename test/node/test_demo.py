@@ -10,6 +10,7 @@ import sys
 import time
 from types import SimpleNamespace
 
+from fake_camera import CAMERA, UNPLUGGED
 import numpy as np
 from PIL import Image
 import pytest
@@ -140,40 +141,6 @@ def test_demo_says_that_a_folder_is_missing_before_it_starts_anything(tmp_path):
     assert demo.returncode == 1
     assert 'nowhere: no such file or folder' in errors and 'Traceback' not in errors
     assert not (tmp_path / 'out').exists()
-
-
-# In each process of a demo: a camera of this machine is a test picture, ten times a second.
-CAMERA = """
-import av
-opened = av.open
-def open_camera(name, format=None, options=None, **others):
-    if format != 'v4l2':
-        return opened(name, format=format, options=options, **others)
-    return opened('testsrc2=size=80x60:rate=10,realtime', format='lavfi')
-av.open = open_camera
-"""
-# The same, unplugged after 40 images.
-UNPLUGGED = CAMERA.replace("return opened('testsrc2", "return Unplugged('testsrc2") + """
-class Unplugged:
-    def __init__(self, *names, **options):
-        self.camera = opened(*names, **options)
-
-    def __enter__(self):
-        self.camera.__enter__()
-        return self
-
-    def __exit__(self, *error):
-        self.camera.__exit__(*error)
-
-    def __getattr__(self, name):
-        return getattr(self.camera, name)
-
-    def demux(self, **streams):
-        for number, packet in enumerate(self.camera.demux(**streams)):
-            if number == 40:
-                raise av.error.OSError(19, 'No such device', '/dev/video0')
-            yield packet
-"""
 
 
 def start_camera_demo(folder, camera):

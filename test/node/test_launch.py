@@ -151,6 +151,7 @@ def test_a_camera_of_this_machine_is_published(launch_file):
     assert (options.input, options.topic, options.wait_for_subscriber) == (
         Path('camera:0'), 'eye/image', 1)
     assert not options.restamp and not options.loop and options.calibration is None
+    assert options.reconnect
     assert camera.options['namespace'] == 'robot' and node_of(launch).namespace == 'robot'
     assert 'use_sim_time' not in node_of(launch).values
     assert 'loop' in launch_file(input='/dev/video2', loop='true').lines[-1]
@@ -164,6 +165,7 @@ def test_a_video_is_published_as_of_now(launch_file, tmp_path, monkeypatch):
     node, camera = launch.started
     options = camera_options(camera)
     assert options.input == tmp_path / 'room.mp4' and options.restamp and options.loop
+    assert not options.reconnect
     assert options.calibration == tmp_path / 'lens.yaml' and options.topic == '/camera/image_raw'
     end = partial(camera.options['on_exit'], context=launch.context)
     assert end(SimpleNamespace(returncode=0, action=camera)) == []

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 
+from fake_camera import UNPLUGGED
 import fake_launch
 from launch_programs import script, with_package, with_program
 import pytest
@@ -110,6 +111,37 @@ def test_a_recording_that_cannot_be_played_ends_the_node(run_launch, tmp_path, m
     (tmp_path / 'flight.mcap').touch()
     result, output = run_launch('exec sleep 1000', bag=str(tmp_path / 'flight.mcap'))
     assert result == 1 and 'cannot be played' in output
+
+
+# A node that ends once it has more images than a camera sends that is unplugged after four.
+LISTENER = """
+from xsvggt_ros.demo.ros_environment import prepare_ros
+prepare_ros()
+import rclpy
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import Image
+
+rclpy.init()
+node, stamps = rclpy.create_node('listener'), []
+node.create_subscription(Image, 'image_raw', stamps.append, qos_profile_sensor_data)
+while len(stamps) < 6:
+    rclpy.spin_once(node)
+print('six images')
+"""
+
+
+def test_a_camera_that_is_unplugged_and_back_leaves_the_node(run_launch, tmp_path, monkeypatch):
+    pytest.importorskip('av')
+    (tmp_path / 'sitecustomize.py').write_text(UNPLUGGED.replace('== 40', '== 4'))
+    (tmp_path / 'listener.py').write_text(LISTENER)
+    monkeypatch.setenv('PYTHONPATH', os.pathsep.join(
+        [str(tmp_path), *filter(None, [os.environ.get('PYTHONPATH')])]))
+    script(tmp_path / 'lib' / 'xsvggt_ros' / 'camera',
+           f'exec {sys.executable} -m xsvggt_ros.cli.camera "$@"')
+    result, output = run_launch(f'exec {sys.executable} {tmp_path / "listener.py"}',
+                                input='camera:0', image_topic='image_raw')
+    assert result == 0 and 'six images' in output, output
+    assert 'Plug it in again' in output and 'the camera is back' in output
 
 
 def test_a_node_that_dies_is_started_again(run_launch, tmp_path):

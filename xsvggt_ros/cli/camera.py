@@ -12,6 +12,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to `parser`."""
     add_source_arguments(parser, topics=TOPIC_OPTIONS[:1])   # --topic is the one published
     parser.add_argument('--loop', action='store_true', help='begin again after the last image')
+    parser.add_argument('--reconnect', action='store_true',
+                        help='when a camera of this machine is unplugged, wait until it is back, '
+                             'and go on (default: it ends with exit code 1)')
     parser.add_argument('--restamp', action='store_true',
                         help='stamp with the time of sending, even if the files have stamps')
     parser.add_argument('--reliability', choices=('best_effort', 'reliable'),
@@ -40,7 +43,8 @@ def run(options: argparse.Namespace) -> int:
         how = CameraOptions(
             topic=options.topic, frame_id=options.frame_id,
             reliable=options.reliability == 'reliable', loop=options.loop,
-            restamp=options.restamp, wait_for_subscribers=options.wait_for_subscriber)
+            restamp=options.restamp, reconnect=options.reconnect,
+            wait_for_subscribers=options.wait_for_subscriber)
         run_camera(source, how, options.ros_args)
 
     return run_command('camera', work, interrupted=0)

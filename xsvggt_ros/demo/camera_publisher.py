@@ -28,6 +28,7 @@ from xsvggt_ros.recordings.frame_source import (
     Motion,
     SourceFrame,
 )
+from xsvggt_ros.recordings.inputs.camera import CameraSource
 
 CAMERA_NAME = 'xsvggt_camera'
 _MATCHING_TIME = 0.5   # seconds; a subscriber learns of us later than we learn of it
@@ -45,6 +46,7 @@ class CameraOptions:
     loop: bool = False
     restamp: bool = False              # stamps from the clock even if the frames have their own
     wait_for_subscribers: int = 0
+    reconnect: bool = False            # to a camera of this machine that was unplugged
 
 
 class CameraPublisher(Node):
@@ -112,6 +114,11 @@ def run_camera(source: FrameSource, options: CameraOptions, ros_args: list[str])
         print('--loop has no effect: the images of a camera have no end', file=sys.stderr,
               flush=True)
         options = replace(options, loop=False)
+    if isinstance(source, CameraSource):
+        source.reconnects = options.reconnect
+    elif options.reconnect:
+        print('--reconnect has no effect: it is for a camera of this machine', file=sys.stderr,
+              flush=True)
     if not is_live:
         ahead = FramesAhead(looped(source) if options.loop else source.frames())
     rclpy.init(args=['camera', '--ros-args', *ros_args],

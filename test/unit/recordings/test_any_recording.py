@@ -31,7 +31,8 @@ from recording_maker import (
 from xsvggt_ros.console.errors import ToolError
 from xsvggt_ros.images.image_codec import decode_image
 from xsvggt_ros.recordings.frame_source import frames_ahead, looped, open_source
-from xsvggt_ros.recordings.inputs.camera import camera_device, CameraSource
+from xsvggt_ros.recordings.inputs import camera
+from xsvggt_ros.recordings.inputs.camera import camera_device, CameraError, CameraSource
 
 pytest.importorskip('rosbags')
 av = pytest.importorskip('av')
@@ -220,6 +221,31 @@ def test_a_camera_gives_frames_until_there_are_enough(tmp_path):
     assert source.rate == 10 and source.count == 3
     ended = CameraSource('testsrc2=size=64x48:rate=20:duration=0.2', driver='lavfi')
     assert len(list(ended.frames())) == 4 and ended.count is None
+
+
+def test_a_camera_that_is_back_is_gone_on_with(monkeypatch, capsys):
+    monkeypatch.setattr(camera, '_REOPEN_PERIOD', 0.0)
+    source = CameraSource('testsrc2=size=64x48:rate=20:duration=0.2', count=6, driver='lavfi')
+    opened, missing = source._opened, 2
+
+    def open_later():   # the images of before, twice nothing, and the images again
+        nonlocal missing
+        missing -= len(frames) > 0
+        if len(frames) and missing >= 0:
+            raise CameraError('camera: no such file')
+        return opened()
+
+    frames = []
+    monkeypatch.setattr(source, '_opened', open_later)
+    source.reconnects = True
+    for frame in source.frames():
+        frames.append(frame)
+    assert [frame.offset_ns for frame in frames] == [
+        0, 50_000_000, 100_000_000, 150_000_000, 0, 50_000_000]   # as FFmpeg's source begins anew
+    words = capsys.readouterr().err.splitlines()
+    assert 'has stopped' in words[0] and 'Plug it in again' in words[0]
+    assert words[1] == 'camera: no such file' and words[2].endswith('the camera is back')
+    assert len(words) == 3 and missing < 0
 
 
 def test_a_camera_that_is_not_there_is_one_line():

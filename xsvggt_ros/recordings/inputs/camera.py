@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+import sys
+import time
 from typing import Any
 
 from xsvggt_ros.console.errors import ToolError
@@ -13,6 +15,7 @@ from xsvggt_ros.recordings.inputs.video_decoder import need_av, rgb_of
 from xsvggt_ros.recordings.source_frame import SourceFrame
 
 DEFAULT_RATE = 30.0   # Hz, where the driver says nothing
+_REOPEN_PERIOD = 0.5  # seconds between looks for a camera that has stopped
 
 
 class CameraError(ToolError):
@@ -30,9 +33,11 @@ class CameraSource:
 
     Stamps are the driver's, since 1970. Images that come while the network is busy are lost, as
     on a robot. size: width and height to ask for; rate: how many a second are used at most.
+    reconnects: whether a camera that stops is opened again, as often as it takes; stderr is told.
     """
 
     is_live = True
+    reconnects = False
 
     def __init__(self, device: str, rate: float | None = None, count: int | None = None,
                  size: tuple[int, int] | None = None, calibration: Path | None = None,
@@ -60,20 +65,42 @@ class CameraSource:
         pace = Pace(self._wanted_rate)
         start: int | None = None
         number = 0
-        with self._opened() as container:
-            for frame in self._decoded(container):
-                stamp = round(frame.pts * frame.time_base * 10 ** 9)
-                if not pace.takes(stamp):
-                    continue
-                start = stamp if start is None else start
-                yield SourceFrame(rgb_of(frame), stamp - start, stamp)
-                number += 1
-                if number == self.count:
-                    return
+        for frame in self._kept_open() if self.reconnects else self._images():
+            stamp = round(frame.pts * frame.time_base * 10 ** 9)
+            if not pace.takes(stamp):
+                continue
+            start = stamp if start is None else start
+            yield SourceFrame(rgb_of(frame), stamp - start, stamp)
+            number += 1
+            if number == self.count:
+                return
 
     def describe_skipped(self) -> str:
         """Return how many frames could not be decoded, and why; or nothing."""
         return self.skipped.describe()
+
+    def _kept_open(self) -> Iterator[Any]:
+        """Yield images for ever: a camera that was unplugged may be plugged in again."""
+        told = ''   # why there are no images
+        while True:
+            words = f'{self._device}: the camera has stopped; is it still plugged in?'
+            try:
+                for frame in self._images():
+                    if told:
+                        _tell(f'{self._device}: the camera is back')
+                        told = ''
+                    yield frame
+            except CameraError as error:
+                words = str(error)
+            if words != told:
+                _tell(words if told else f'{words} Plug it in again: images go on then.')
+                told = words
+            time.sleep(_REOPEN_PERIOD)
+
+    def _images(self) -> Iterator[Any]:
+        """Yield decoded images until the camera stops; raises CameraError."""
+        with self._opened() as container:
+            yield from self._decoded(container)
 
     def _decoded(self, container: Any) -> Iterator[Any]:
         try:
@@ -94,3 +121,7 @@ class CameraSource:
             raise CameraError(
                 f'{self._device}: cannot be opened as a camera: {words}; v4l2-ctl --list-devices '
                 'lists those that there are, and the group video may use them') from error
+
+
+def _tell(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)
