@@ -5,6 +5,7 @@
 // that want a free place the last one gets it.
 
 #if defined(__clang__)
+#pragma float_control(push)
 #pragma clang fp contract(off)
 #else
 #pragma GCC push_options
@@ -189,6 +190,8 @@ struct CloudRows {
   }
 };
 
-#if !defined(__clang__)
+#if defined(__clang__)
+#pragma float_control(pop)
+#else
 #pragma GCC pop_options
 #endif

@@ -1,12 +1,17 @@
 """Clouds that C++ adds to a map of voxels leave the same bits there as those PyTorch adds."""
 
+import ctypes
+from pathlib import Path
 import pickle
+import shutil
+import subprocess
 
 from native_calls import BUILT, count_calls
 import numpy as np
 import pytest
 import torch
 
+from xsvggt_ros.kernels import native
 from xsvggt_ros.kernels.native_voxels import Voxels
 from xsvggt_ros.mapping.map_files import make_cloud, pack
 from xsvggt_ros.mapping.point_map import PointMap
@@ -138,3 +143,23 @@ def test_a_map_that_was_saved_goes_on_in_memory_of_its_own():
     _, calls = count_calls(again.add, second, other)
     assert calls == {'xsvggt_voxels_add': 1}
     assert torch.equal(again.points(), world.points())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('compiler', ['g++', 'clang++'])
+def test_only_the_map_is_kept_from_multiplying_and_adding_at_once(tmp_path, compiler):
+    if shutil.which(compiler) is None:
+        pytest.skip(f'there is no {compiler}')
+    source, target = tmp_path / 'behind.cpp', tmp_path / 'behind.so'
+    source.write_text(
+        f'#include "{Path(native.__file__).with_name("native.cpp")}"\n'
+        'extern "C" __attribute__((visibility("default")))\n'
+        'float behind(float a, float b, float c) { return a * b + c; }\n')
+    architecture = BUILT[0].stem.partition('_')[2]
+    subprocess.run([compiler, '-std=gnu++17', '-O2', '-fPIC', '-shared', '-Wno-psabi',
+                    *([f'-march={architecture}'] if architecture else []), source, '-o', target],
+                   check=True)
+    behind = ctypes.CDLL(str(target)).behind
+    behind.argtypes, behind.restype = [ctypes.c_float] * 3, ctypes.c_float
+    # The square's last bit is half of one of a float, and is lost where products are rounded.
+    assert behind(1 + 2 ** -12, 1 + 2 ** -12, -1 - 2 ** -11) == 2 ** -24
