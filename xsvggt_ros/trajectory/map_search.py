@@ -1,6 +1,7 @@
 """Where a keyframe is in a saved map: features that match, one pose for all of them, one scale."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -19,7 +20,8 @@ _RATIO, _FARTHEST = 0.85, 64    # as for loops, see `matching`
 _SIZES = (1.0, 0.7, 1.4)        # of the picture: the map may be from nearer, or from farther
 _RANSAC_PIXELS = 3.0            # at 320 pixels
 _FEWEST = 12                    # matches with one keyframe that are worth a guess
-_GUESSES = 5                    # that are compared with all matches
+_GUESSES = 5                    # that are compared with all matches, and one elsewhere
+_ROUNDS = 2                     # of a fit to the matches that agree with it
 _BESIDE = 8.0                   # pixels, at 320, in which a landmark has to be seen again
 _TURNED, _MOVED = 0.2, 0.25     # rad and depths by which two poses are two
 _CLOSER = 12                    # keyframes that are compared at all sizes
@@ -110,7 +112,8 @@ class MapSearch:
         if not fits:
             return 'no pose'
         fit, inliers = fits[0]
-        second = next((count for other, count in fits[1:] if _differ(fit, other, matches)), 0)
+        second = next((count for other, count in fits[1:] if _differ(fit, other.pose, matches)),
+                      0)
         if inliers < self._config.loop_inliers:
             return 'few inliers'
         return self._checked(new, matches, fit, inliers, second, scale)
@@ -160,8 +163,19 @@ class MapSearch:
 
     def _fits(self, new: Keyframe, matches: _Matches, scale: float) -> list[tuple[PoseFit, int]]:
         """Return poses and how many features agree with each, best first."""
-        config = self._config
         pixels = new.features.pixels[matches.feature].astype(np.float64)
+        fits: list[tuple[PoseFit, int]] = []
+        for number, guess in enumerate(self._guesses(new, matches, pixels, scale)):
+            if number >= _GUESSES and not _is_elsewhere(guess, fits, matches):
+                continue
+            fit = self._fit(guess, new, matches, pixels, scale)
+            if fit is not None:
+                fits.append((fit, len(np.unique(matches.feature[fit.inliers]))))
+        return sorted(fits, key=lambda one: -one[1])
+
+    def _guesses(self, new: Keyframe, matches: _Matches, pixels: np.ndarray,
+                 scale: float) -> Iterable[np.ndarray]:
+        """Return a pose [4, 4] by each keyframe, those first with which most features agree."""
         guesses: list[tuple[int, np.ndarray]] = []
         for row in np.unique(matches.keyframe).tolist():
             of_keyframe = matches.keyframe == row
@@ -170,17 +184,31 @@ class MapSearch:
             pose = find_pose(matches.points[of_keyframe], pixels[of_keyframe], new.camera,
                              _RANSAC_PIXELS * scale)
             if pose is not None:
-                off = project(to_camera(matches.points, pose), new.camera) - pixels
-                agree = np.linalg.norm(off, axis=1) < 2 * _RANSAC_PIXELS * scale
+                agree = _agreeing(pose, matches, pixels, new.camera, scale)
                 guesses.append((len(np.unique(matches.feature[agree])), pose))
         guesses.sort(key=lambda one: -one[0])
-        fits = []
-        for _, pose in guesses[:_GUESSES]:
-            fit = fit_pose(matches.points, matches.along, matches.variance, pixels, new.camera,
-                           pose, config.pixel_sigma * scale, config.huber, config.outlier)
-            if fit is not None:
-                fits.append((fit, len(np.unique(matches.feature[fit.inliers]))))
-        return sorted(fits, key=lambda one: -one[1])
+        return (pose for _, pose in guesses)
+
+    def _fit(self, pose: np.ndarray, new: Keyframe, matches: _Matches, pixels: np.ndarray,
+             scale: float) -> PoseFit | None:
+        """
+        Return a pose [4, 4] fitted to the matches that agree with it; None if that cannot be.
+
+        To these alone: where the map holds a place twice each feature has a match in the other
+        one, too, and half of all would draw the pose away from where it is.
+        """
+        config, fit = self._config, None
+        inliers = np.zeros(len(matches.feature), bool)
+        for _ in range(_ROUNDS):
+            near = np.flatnonzero(_agreeing(pose, matches, pixels, new.camera, scale))
+            fit = fit_pose(matches.points[near], matches.along[near], matches.variance[near],
+                           pixels[near], new.camera, pose, config.pixel_sigma * scale,
+                           config.huber, config.outlier)
+            if fit is None:
+                return None
+            pose, inliers[:] = fit.pose, False
+            inliers[near] = fit.inliers
+        return None if fit is None else replace(fit, inliers=inliers)
 
     def _checked(self, new: Keyframe, matches: _Matches, fit: PoseFit, inliers: int, second: int,
                  scale: float) -> MapMatch | str:
@@ -277,9 +305,27 @@ def _seen(new: Keyframe, matches: _Matches, inliers: np.ndarray, scale: float) -
         1 / times[feature], new.camera, scale)
 
 
-def _differ(fit: PoseFit, other: PoseFit, matches: _Matches) -> bool:
-    """Return whether two poses are not one."""
-    turned = np.arccos(np.clip((np.trace(fit.pose[:3, :3].T @ other.pose[:3, :3]) - 1) / 2, -1, 1))
+def _agreeing(pose: np.ndarray, matches: _Matches, pixels: np.ndarray, camera: np.ndarray,
+              scale: float) -> np.ndarray:
+    """Return which matches [m] are seen from a pose [4, 4] about where they are: at pixels."""
+    local = to_camera(matches.points, pose)
+    off = np.linalg.norm(project(local, camera) - pixels, axis=1)
+    agree: np.ndarray = (off < 2 * _RANSAC_PIXELS * scale) & (local[:, 2] > NEAREST)
+    return agree
+
+
+def _is_elsewhere(guess: np.ndarray, fits: list[tuple[PoseFit, int]], matches: _Matches) -> bool:
+    """Return whether a pose is not the best one's, and none of the others is elsewhere."""
+    if not fits:
+        return False
+    best = max(fits, key=lambda one: one[1])[0]
+    return _differ(best, guess, matches) and not any(
+        _differ(best, other.pose, matches) for other, _ in fits)
+
+
+def _differ(fit: PoseFit, other: np.ndarray, matches: _Matches) -> bool:
+    """Return whether another pose [4, 4] is not the one that was found."""
+    turned = np.arccos(np.clip((np.trace(fit.pose[:3, :3].T @ other[:3, :3]) - 1) / 2, -1, 1))
     depth = float(np.median(to_camera(matches.points[fit.inliers], fit.pose)[:, 2]))
-    moved = np.linalg.norm(fit.pose[:3, 3] - other.pose[:3, 3])
+    moved = np.linalg.norm(fit.pose[:3, 3] - other[:3, 3])
     return bool(turned > _TURNED or moved > _MOVED * depth)

@@ -61,13 +61,24 @@ def test_where_it_is_looked_for_it_is_found_and_nowhere_else(saved, new):
     assert search.find(new, BLANK, far) == 'few matches'
 
 
-def test_a_place_that_is_there_twice_is_found_twice(saved, new):
-    above = similarity_of(np.array([0, 0, 0, 0, 20.0, 0, 0]))
-    twins = [replace(keyframe, id=keyframe.id + 100) for keyframe in saved.keyframes]
-    both = LandmarkMap((*saved.keyframes, *twins),
-                       np.concatenate([saved.poses, above @ saved.poses]), False)
-    found = MapSearch(both, CONFIG).find(new, BLANK)
-    assert isinstance(found, MapMatch) and found.second > found.inliers / CONFIG.localize_margin
+@pytest.mark.parametrize('apart', [
+    [0, 0, 0, 0, 20.0, 0, 0], [0, 0, 0, 10.0, 0, 0, 0], [0, 1.57, 0, 9.0, 0, 3.0, 0]])
+@pytest.mark.parametrize('passed', [1, 3])
+def test_a_place_that_is_there_twice_is_ambiguous(saved, passed, apart):
+    # One of them was passed as often, or more often, than the other.
+    other = similarity_of(np.array(apart))
+    keyframes = [replace(keyframe, id=number) for number, keyframe in enumerate(
+        (passed + 1) * saved.keyframes)]
+    both = LandmarkMap(tuple(keyframes), np.concatenate(
+        [*[saved.poses] * passed, other @ saved.poses]), False)
+    search = MapSearch(both, CONFIG)
+    for row in (1, 3):
+        true = WAY[row] @ similarity_of(np.array([0.02, 0.05, 0, 0.15, -0.1, 0.1, 0]))
+        found = search.find(ROOM.keyframe(70, true, UNIT), BLANK)
+        assert isinstance(found, MapMatch) and found.second == found.inliers > 100
+        off = [np.linalg.norm(found.map_from_keyframe[:3, 3] - pose[:3, 3])
+               for pose in (true, other @ true)]
+        assert min(off) < 2e-3
 
 
 def scrambled(keyframe, begin):
