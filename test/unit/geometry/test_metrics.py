@@ -43,6 +43,16 @@ def test_alignment_finds_the_similarity(rng):
     np.testing.assert_allclose(found.points(points), 3 * points @ turn.T + (1, 2, 5))
 
 
+@pytest.mark.parametrize('height', [1e-3, 1e-9, 0.0])
+def test_alignment_of_flat_paths_finds_the_similarity(rng, height):
+    """A level floor leaves nothing open, though a mirrored world would fit the path as well."""
+    for turn in random_rotations(rng, 20):
+        points = rng.normal(size=(40, 3)) * (1, 1, height)
+        found = metrics.align(points, 3 * points @ turn.T + (1, 2, 5))
+        assert found.scale == pytest.approx(3)
+        np.testing.assert_allclose(found.rotation, turn, atol=1e-6)
+
+
 def test_position_errors(rng):
     points, turn = rng.normal(size=(40, 3)), random_rotations(rng, 1)[0]
     moved = 3 * points @ turn.T + 5
