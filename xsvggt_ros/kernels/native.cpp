@@ -241,7 +241,12 @@ void frame_statistics(int n, long tokens, const float *x, long row, float *work,
   }
 }
 
-// x [n] into integers about the middle, and its scale.
+// Half to even; the least, if it is no number.
+inline int whole(float x, float least, float most) {
+  return int(std::min(std::max(least, x + 12582912.f - 12582912.f), most));
+}
+
+// x [n] into integers about the middle, and its scale: as `packing.quantise_symmetric_` has them.
 void write_token(int n, int bits, const float *__restrict x, uint8_t *__restrict payload,
                  Half *scale) {
   float middle = float((1 << bits) - 1) / 2, top = 0;
@@ -255,15 +260,22 @@ void write_token(int n, int bits, const float *__restrict x, uint8_t *__restrict
   for (int i = 0; i < WIDTH; i++) top = std::max(top, tops[i]);
   *scale = narrow(std::max(SMALLEST, top / middle));
   float step = wide(*scale), levels = 2 * middle;
-  auto integer = [=](float value) {
-    float whole = value / step + middle + 12582912.f - 12582912.f;  // half to even
-    return int(std::min(std::max(0.f, whole), levels));  // 0, if it is no number
+  if (bits == 8) {
+    for (int c = 0; c < n; c++) payload[c] = uint8_t(whole(x[c] / step + middle, 0, levels));
+    return;
+  }
+  constexpr int FINE = 32;  // parts of a step
+  int values = 0, integers = 0;  // sums of squares
+  auto integer = [&](float steps) {
+    int q = whole(steps + middle, 0, levels), odd = 2 * q - 15;
+    int fine = whole(steps * FINE, -8 * FINE, 8 * FINE);
+    values += fine * fine, integers += odd * odd;
+    return q;
   };
-  if (bits == 8)
-    for (int c = 0; c < n; c++) payload[c] = uint8_t(integer(x[c]));
-  else
-    for (int c = 0; c < n / 2; c++)
-      payload[c] = uint8_t(integer(x[c]) + 16 * integer(x[c + n / 2]));
+  for (int c = 0; c < n / 2; c++)
+    payload[c] = uint8_t(integer(x[c] / step) + 16 * integer(x[c + n / 2] / step));
+  float length = std::sqrt(float(values)) / (std::sqrt(float(integers)) / 2);
+  *scale = narrow(std::max(SMALLEST, step * length / FINE));
 }
 
 // The token's floats: what its channels lack in scale and place is in spread and centre.
@@ -691,7 +703,7 @@ void attend_row(int channels, int count, float scale, const float *query, const 
 extern "C" {
 
 // Grows when what is below changes its arguments or its meaning.
-int xsvggt_version() { return 7; }
+int xsvggt_version() { return 8; }
 
 // Take a GOMP_parallel, or null: then there is one thread.
 void xsvggt_use_thread_team(void *gomp_parallel) {

@@ -111,12 +111,38 @@ def _check(layer: TokenLayer, *tensors: Tensor) -> None:
 
 
 @triton.jit
-def _quantised(x, scale, MIDDLE: tl.constexpr):
-    """Return x [tokens, HALF] as integers about the middle, uint8, rounded half to even."""
-    levels = tl.div_rn(x, tl.broadcast_to(scale.to(tl.float32)[:, None], x.shape)) + MIDDLE
-    levels = tl.minimum(tl.maximum(levels, 0.0), 2 * MIDDLE)
+def _in_steps(x, scale):
+    """Return x [tokens, HALF] in multiples of its tokens' fp16 scales [tokens]."""
+    return tl.div_rn(x, tl.broadcast_to(scale.to(tl.float32)[:, None], x.shape))
+
+
+@triton.jit
+def _whole(x):
+    """Return fp32 numbers below 2 ** 22 rounded half to even."""
     # Adding 1.5 * 2 ** 23 leaves no bits for a fraction.
-    return (levels + 12582912.0 - 12582912.0).to(tl.uint8)
+    return x + 12582912.0 - 12582912.0
+
+
+@triton.jit
+def _quantised(steps, MIDDLE: tl.constexpr):
+    """Return multiples of a scale [tokens, HALF] as integers about the middle, uint8."""
+    levels = tl.minimum(tl.maximum(steps + MIDDLE, 0.0), 2 * MIDDLE)
+    return _whole(levels).to(tl.uint8)
+
+
+@triton.jit
+def _length(low, high):
+    """Return the root of the sum of squares [tokens] of two halves, exact sums in fp32."""
+    return tl.sqrt_rn(tl.sum(low * low, 1) + tl.sum(high * high, 1))
+
+
+@triton.jit
+def _length_kept(low, high, q_low, q_high, step):
+    """Return the scale [tokens], fp16, of 4-bit integers; see `packing._length_kept_`."""
+    values = _length(_whole(low * 32.0), _whole(high * 32.0))
+    integers = _length(q_low.to(tl.float32) - 7.5, q_high.to(tl.float32) - 7.5)
+    scale = step.to(tl.float32) * tl.div_rn(values, integers) / 32.0
+    return tl.maximum(scale, 6.103515625e-05).to(tl.float16)
 
 
 @triton.jit
@@ -127,8 +153,10 @@ def _store_tokens(low, high, payload, scale, slots, mask,
     top = tl.maximum(tl.max(tl.abs(low), 1), tl.max(tl.abs(high), 1))
     step = tl.div_rn(top, tl.full(top.shape, MIDDLE, tl.float32))
     step = tl.maximum(step, 6.103515625e-05).to(tl.float16)  # the smallest normal fp16
-    q_low = _quantised(low, step, MIDDLE)
-    q_high = _quantised(high, step, MIDDLE)
+    low, high = _in_steps(low, step), _in_steps(high, step)
+    q_low, q_high = _quantised(low, MIDDLE), _quantised(high, MIDDLE)
+    if BITS == 4:
+        step = _length_kept(low, high, q_low, q_high, step)
     channel = tl.arange(0, HALF)[None, :]
     if BITS == 4:
         address = payload + slots[:, None] * HALF + channel

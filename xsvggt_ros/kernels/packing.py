@@ -8,9 +8,12 @@ point, so that a block need not contain zero. 4-bit integers lie two in a byte.
 Two schemes share this. `token`: every token of a head has one scale of its own, symmetric about
 zero, once each channel of its frame is moved and stretched to between -1 and 1. Centre and spread
 of the channels, the middle and half of the range of the frame's own tokens, are kept for as long
-as any token of the frame is: nothing is described by what another frame was like. `kcvt`: the
-XStreamVGGT paper's, keys per channel over a group of at most 64 tokens of one frame, values per
-token; the special tokens are a group of their own.
+as any token of the frame is: nothing is described by what another frame was like. The integers are
+those of a scale that just reaches the largest value; in 4 bits what is kept is then the scale by
+which they are as long as the values were, a little less: errors are smaller, and what is
+remembered is neither longer nor shorter than it was. `kcvt`: the XStreamVGGT paper's, keys per
+channel over a group of at most 64 tokens of one frame, values per token; the special tokens are a
+group of their own.
 """
 
 from dataclasses import dataclass, fields
@@ -22,6 +25,7 @@ SCHEMES = ('token', 'kcvt')
 BITS = {'int8': 8, 'int4': 4}
 GROUP = 64  # tokens, at most, that share a key channel's scale in the scheme kcvt
 SMALLEST = torch.finfo(torch.half).tiny  # of scales and spreads: the smallest normal number
+FINE = 32  # parts of a step, to which a token's length in 4 bits is known
 
 
 @dataclass(frozen=True)
@@ -180,8 +184,24 @@ def quantise_symmetric_(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     """Return payload and scale, fp16 [..., 1], of fp32 [..., n] that is not needed any more."""
     half = middle(bits)
     scale = (x.abs().amax(-1, keepdim=True) / half).clamp_min(SMALLEST).half()
-    q = x.div_(scale.float()).add_(half).round_().clamp_(0, 2 * half).byte()
-    return pack(q) if bits == 4 else q, scale
+    x.div_(scale.float())
+    q = (x + half).round_().clamp_(0, 2 * half)
+    if bits == 8:
+        return q.byte(), scale
+    return pack(q.byte()), _length_kept_(x, q, scale)
+
+
+def _length_kept_(x: Tensor, q: Tensor, scale: Tensor) -> Tensor:
+    """
+    Return the scale, fp16 [..., 1], by which 4-bit integers are as long as the values were.
+
+    x: the values [..., n] in multiples of the scale that made the integers q of them. Both are
+    overwritten. What is squared and summed is whole, at most 2 ** 24 for 256 channels: exact in
+    fp32, and the same on every path, in whatever order.
+    """
+    values = torch.linalg.vector_norm(x.mul_(FINE).round_(), dim=-1, keepdim=True)
+    integers = torch.linalg.vector_norm(q.sub_(7.5), dim=-1, keepdim=True)  # never zero
+    return (scale.float() * (values / integers) / FINE).clamp_min(SMALLEST).half()
 
 
 def quantise_groups(keys: Tensor, bits: int, sizes: list[int]) -> PackedTensor:

@@ -15,6 +15,7 @@ from xsvggt_ros.kernels.packing import (
     group_sizes,
     pack,
     quantise,
+    quantise_symmetric_,
     SCHEMES,
     unpack,
 )
@@ -110,6 +111,35 @@ def test_a_block_that_does_not_contain_zero_keeps_its_offset():
 def test_constant_blocks_are_exact(value):
     x = torch.full((2, 64), value)
     torch.testing.assert_close(dequantise(quantise(x, 4, -1), 4), x, rtol=0, atol=1e-3)
+
+
+def test_a_token_in_4_bits_is_as_long_as_it_was():
+    x = gaussian(torch.Generator().manual_seed(0))
+    payload, scale = quantise_symmetric_(x.clone(), 4)
+    integers = torch.empty_like(x)
+    unpack(payload, 4, integers)
+    integers -= 7.5
+    decoded = integers * scale.float()
+    # fp16 rounds a scale by up to 2 ** -11; 64 values in 32 parts of a step add .0004.
+    torch.testing.assert_close(decoded.norm(dim=-1), x.norm(dim=-1), rtol=2e-3, atol=0)
+
+    # The integers are those of the scale that reaches the largest value, and nearer by this one.
+    reaching = (x.abs().amax(-1, keepdim=True) / 7.5).half().float()
+    assert torch.equal(integers, (x / reaching + 7.5).round().clamp(0, 15) - 7.5)
+    assert relative_rms(decoded, x) < 0.99 * relative_rms(integers * reaching, x)
+
+
+def test_a_scale_in_4_bits_does_not_depend_on_the_order_of_the_channels():
+    x = torch.randn(500, 256, generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(256, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(quantise_symmetric_(x.clone(), 4)[1],
+                       quantise_symmetric_(x[:, order], 4)[1])
+
+
+@pytest.mark.parametrize('value', [0.0, 1e-12, -1e-12])
+def test_a_token_of_nothing_stays_next_to_nothing_in_4_bits(value):
+    payload, scale = quantise_symmetric_(torch.full((3, 64), value), 4)
+    assert (scale == torch.finfo(torch.half).tiny).all() and (payload == 136).all()
 
 
 def test_packing_loses_nothing():
