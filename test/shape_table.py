@@ -315,6 +315,13 @@ TRAJECTORY = {
         'inverse_covariance': dict(
             by_depth=A('n 2'), variance=A('n'), returns=A('n 2 2')),
     },
+    'trajectory.two_motions': {
+        'find_two_motions': dict(before=A('n 2'), now=A('n 2'), camera=CAMERA,
+                                 returns=tuple[MASK, MASK] | None),
+        'spanned_area': dict(pixels=A('n 2')),
+        'sampson_errors': dict(essential=A('3 3'), before=A('n 2'), now=A('n 2'), camera=CAMERA,
+                               returns=A('n')),
+    },
     'trajectory.adjustment': {
         'Problem': dict(
             poses=A64('N 4 4'), free=Int[np.ndarray, 'W'], rays=A64('M 3'),

@@ -82,6 +82,10 @@ class TrajectoryConfig:
     depth_inflation: float = 3.0     # of depth errors in common: neighbouring keyframes share some
     alone_inflation: float = 4.0     # of a frame against its landmarks, where no window helps
 
+    def many_move(self, tracks: int) -> bool:
+        """Return whether so many tracks move that the camera's own motion may be another one."""
+        return tracks > self.dynamic_share * self.corners
+
     def scaled(self, width: int) -> float:
         """Return how many pixels of an image `width` wide are one of 320."""
         return width / 320.0

@@ -50,7 +50,7 @@ class DynamicObjects:
     @property
     def many(self) -> bool:
         """Return whether they are so many that the camera's own motion may be another one."""
-        return len(self) > self._config.dynamic_share * self._config.corners
+        return self._config.many_move(len(self))
 
     def update(self, image: np.ndarray, measured: PoseMeasurement, local_map: LocalMap,
                depths: Depths) -> None:

@@ -13,11 +13,13 @@ from xsvggt_ros.trajectory.pose import find_pose, fit_pose
 from xsvggt_ros.trajectory.projection import project, to_camera
 from xsvggt_ros.trajectory.tracker import Tracker, Tracks
 from xsvggt_ros.trajectory.turn_only import find_turn
+from xsvggt_ros.trajectory.two_motions import find_two_motions, spanned_area
 
 _FEWEST_TRACKS = 12
 _PLENTY = 0.4            # share of the tracks with which no other way is tried
 _PRECISE = 2.0           # pixels of error above which another way is tried, too
 _RANSAC_PIXELS = 2.0     # at 320 pixels
+_TOGETHER = 0.6          # of the tracks of one motion, that agree with one pose, at least
 _MUCH_BETTER = 0.25      # of the error, below which a camera that only turned is believed
 
 
@@ -67,6 +69,7 @@ class FrameTracker:
             return self._by_matching(image, local_map, last)
         best, is_plain = self._best_guess(image, local_map, last, guesses)
         if best is not None:
+            best = self._or_scene(image, best, is_plain, local_map, last, moving)
             best = self._or_turned(best, local_map, last, moving)
         matched = None
         if best is None or not is_plain and len(best.tracks) < 2 * self._config.matching_inliers:
@@ -122,15 +125,58 @@ class FrameTracker:
                 return best, True
         return best, False
 
+    def _or_scene(self, image: np.ndarray, best: PoseMeasurement, is_plain: bool,
+                  local_map: LocalMap, last: np.ndarray, moving: np.ndarray) -> PoseMeasurement:
+        """
+        Return `best`, or the pose by that of two motions which spans more of the image.
+
+        Looked for while it is not known what moves, before anything is said to.
+        """
+        config = self._config
+        few = config.dynamic_share * (len(best.tracks) + len(best.outliers))
+        is_sure = is_plain and best.error < config.doubt * self._scale
+        if config.many_move(len(moving)) or is_sure and len(best.outliers) < few:
+            return best
+        found = [self._alone(image, part, local_map, last)
+                 for part in self._motions(best.tracks.joined(best.outliers), local_map)]
+        if len(found) < 2 or found[0] is None or found[1] is None:
+            return best
+        return max((one for one in found if one is not None),
+                   key=lambda one: spanned_area(one.tracks.pixels, self._tracker.shape))
+
+    def _motions(self, now: Tracks, local_map: LocalMap) -> list[Tracks]:
+        """Return the tracks of each of two motions since the last image; none if it is one."""
+        two = find_two_motions(self._before(now), now.pixels, local_map.camera,
+                               self._tracker.shape, self._scale)
+        return [] if two is None else [now.chosen(mask) for mask in two]
+
+    def _alone(self, image: np.ndarray, part: Tracks, local_map: LocalMap,
+               last: np.ndarray) -> PoseMeasurement | None:
+        """Return the pose by tracks that move together, and by what is found from there."""
+        alone = self._fit(part, local_map, last, 'tracks', _TOGETHER)
+        if alone is None:
+            return None
+        again = self._tracker.track(image, self._expected(local_map, alone.pose))
+        of_it = max(self._motions(again, local_map), default=None,
+                    key=lambda one: np.isin(one.ids, part.ids).sum())
+        better = None if of_it is None else self._fit(of_it, local_map, alone.pose, 'tracks',
+                                                      _TOGETHER)
+        alone = better or alone
+        return replace(alone, outliers=again.chosen(~np.isin(again.ids, alone.tracks.ids)))
+
+    def _before(self, now: Tracks) -> np.ndarray:
+        """Return where tracks were in the last image, pixels [n, 2]."""
+        before = self._tracker.tracks
+        order = np.argsort(before.ids)   # matches are in the order of what they were matched with
+        return before.pixels[order[np.searchsorted(before.ids, now.ids, sorter=order)]]
+
     def _or_turned(self, best: PoseMeasurement, local_map: LocalMap, last: np.ndarray,
                    moving: np.ndarray) -> PoseMeasurement:
         """Return `best`, or the pose of a camera that only turned, where that is much better."""
         if best.error < self._config.doubt * self._scale:
             return best
-        before, now = self._tracker.tracks, best.tracks.joined(best.outliers)
-        order = np.argsort(before.ids)   # matches are in the order of what they were matched with
-        rows = order[np.searchsorted(before.ids, now.ids, sorter=order)]
-        turn = find_turn(before.pixels[rows], now.pixels, moving, local_map.camera,
+        now = best.tracks.joined(best.outliers)
+        turn = find_turn(self._before(now), now.pixels, moving, local_map.camera,
                          self._tracker.shape, self._scale)
         if turn is None:
             return best
@@ -153,8 +199,10 @@ class FrameTracker:
         return np.where(local[:, 2:] > 0.01, pixels, tracks.pixels)
 
     def _fit(self, tracks: Tracks, local_map: LocalMap, initial: np.ndarray,
-             source: str) -> PoseMeasurement | None:
+             source: str, share: float | None = None) -> PoseMeasurement | None:
+        """Return the pose that `share` of the tracks, at least, agree with; None if none."""
         config = self._config
+        share = config.inlier_share if share is None else share
         if len(tracks) < _FEWEST_TRACKS:
             return None
         points, along, variance = local_map.points(tracks.ids)
@@ -162,7 +210,7 @@ class FrameTracker:
                        local_map.camera, initial, config.pixel_sigma * self._scale,
                        config.huber, config.outlier)
         fewest = config.fewest_inliers if source == 'tracks' else config.matching_inliers
-        if fit is None or fit.inliers.sum() < max(fewest, config.inlier_share * len(tracks)):
+        if fit is None or fit.inliers.sum() < max(fewest, share * len(tracks)):
             return None
         return PoseMeasurement(fit.pose, tracks.chosen(fit.inliers), source, fit.error,
                                fit.information, tracks.chosen(~fit.inliers))
