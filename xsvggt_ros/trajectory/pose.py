@@ -23,6 +23,7 @@ _SETTLED = 0.01
 _FAR = 4.5               # times `outlier`, from which on a point counts nothing with Huber's
 _DAMPING = 1e-9 * np.eye(6)
 _RANSAC_ROUNDS = 200
+_FEWEST = 6              # points that tell a pose which was not known before
 
 
 @dataclass(frozen=True)
@@ -155,14 +156,14 @@ def _moved(pose: np.ndarray, small: np.ndarray) -> np.ndarray:
 def find_pose(points: np.ndarray, pixels: np.ndarray, camera: np.ndarray,
               error: float) -> np.ndarray | None:
     """Return a pose [4, 4] that most points agree with, without knowing one before; or None."""
-    if len(points) < 6:
+    if len(points) < _FEWEST:
         return None
     try:
         # By P3P: four points a round are found sooner than five, in a quarter of their time.
         found, _, _, inliers = cv2.solvePnPRansac(
             points, pixels, camera, None, iterationsCount=_RANSAC_ROUNDS, confidence=0.999,
             reprojectionError=error, flags=cv2.SOLVEPNP_AP3P)
-        if not found or inliers is None:
+        if not found or inliers is None or len(inliers) < _FEWEST:   # four agree by themselves
             return None
         chosen = inliers[:, 0]
         found, turn, shift = cv2.solvePnP(points[chosen], pixels[chosen], camera, None,

@@ -133,3 +133,8 @@ def test_what_is_far_off_does_not_pull_away_a_pose_that_is_known_badly():
     without = fit(points[8:], seen[8:], variance=0.15 ** 2)
     assert not found.inliers[off].any() and found.inliers[8:].all()
     np.testing.assert_allclose(found.pose, without.pose, atol=5e-3)
+
+
+def test_points_that_do_not_belong_to_their_pixels_tell_no_pose():
+    rng, points, pixels = scene()
+    assert find_pose(points, rng.permutation(pixels), CAMERA, 2.0) is None
