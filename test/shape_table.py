@@ -335,7 +335,7 @@ TRAJECTORY = {
     'trajectory.frame': {
         'Frame': dict(
             grey=GREY, depth=A('h w'), confidence=A('h w'), world_from_camera=A('4 4'),
-            depth_from_image=A('3 3'), depth_error=A('h w') | None)},
+            depth_from_image=A('3 3'))},
     'trajectory.odometry': {
         'Estimate': dict(
             world_from_camera=POSE, odom_from_camera=POSE, covariance=SIX, step_covariance=SIX),

@@ -1,13 +1,16 @@
 """`xsvggt bench node` as a person runs it: the real node, a camera, and what is written."""
 
+from argparse import Namespace
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip('rclpy')
-pytest.importorskip('torch')
+torch = pytest.importorskip('torch')
+from xsvggt_ros.demo import node_bench  # noqa: E402
 from xsvggt_ros.node.subscriptions import IMAGE_DEPTH  # noqa: E402
 
 PATIENCE = 600  # seconds until a test gives up; only one that fails ever waits so long
@@ -34,6 +37,13 @@ def test_stages_start_and_rate_are_written(tmp_path):
     assert content['odometry_ms']['mean'] > stages['inference']['mean'] > 0
     difference = content['odometry_ms']['p50'] - content['engine_ms']['p50']
     assert content['overhead_ms'] == pytest.approx(difference, abs=2e-3)
+    receipt = content['receipt_to_odometry_ms']
+    assert 0 < receipt['p50'] <= receipt['p95'] <= receipt['p99']
+    # The middleware's ways there and back are not in it.
+    assert stages['inference']['mean'] < receipt['p99'] and receipt['p50'] < (
+        content['odometry_ms']['p99'])
+    assert content['above_engine_ms'] == pytest.approx(
+        receipt['p50'] - content['engine_latest_ms']['p50'], abs=2e-3)
     assert content['processed'] >= 9 and content['received'] >= content['processed']
     # On a busy machine images waited for the first pose: with the worker, in the middleware.
     assert content['sent'] >= 8 - 1 - IMAGE_DEPTH
@@ -41,6 +51,26 @@ def test_stages_start_and_rate_are_written(tmp_path):
     assert content['memory_bytes'] > 2 ** 26
     assert content['parameters'] == ['cloud.max_rate:=1.0']
     assert f"{content['start_to_first_pose_s']:.1f} s after the node's start" in done.stdout
+
+
+def test_the_engine_alone_sees_what_the_node_sees(monkeypatch):
+    calls = []
+    engine = SimpleNamespace(
+        step=lambda pixels: calls.append(pixels) or SimpleNamespace(pose_encoding=torch.zeros(9)),
+        finish_frame=lambda: None, want_points=lambda wanted: calls.append(wanted))
+    monkeypatch.setattr(node_bench, 'build_engine', lambda *arguments: engine)
+    monkeypatch.setattr(node_bench, 'load_network', lambda *arguments: SimpleNamespace(
+        config=SimpleNamespace(img_size=112, patch_size=14)))
+    options = Namespace(device='cpu', checkpoint='small', size='auto', image_size=None,
+                        frames=130, parameter=['cloud.max_rate:=1.0'])
+    clip = [SimpleNamespace(pixels=index) for index in range(3)]
+    assert len(node_bench._engine_seconds(options, clip)) == 130
+    # Its caches are as full as the node's, and no head is at work that is not in the node.
+    assert calls == [False] + ([0, 1, 2, 1] * 33)[:130]
+    calls.clear()
+    options.parameter = ['cloud.source:=points']
+    node_bench._engine_seconds(options, clip)
+    assert calls[0] is True
 
 
 def test_a_node_that_does_not_start_is_told_with_its_words():

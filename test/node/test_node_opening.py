@@ -155,15 +155,15 @@ def test_a_failure_of_the_network_is_survived(stream, monkeypatch, error):
 
 def test_one_that_cannot_be_located_is_left_out(stream, monkeypatch):
     processor = stream.pipeline.processor
-    locate, failed = processor._apply_scale, []
+    find, failed = processor._find_scale, []
 
     def fail(results, images, *others):
         if images[0].stamp_ns // 10 ** 9 == 1700000001 and not failed:
             failed.append(images)
             raise RuntimeError('no place')
-        return locate(results, images, *others)
+        return find(results, images, *others)
 
-    monkeypatch.setattr(processor, '_apply_scale', fail)
+    monkeypatch.setattr(processor, '_find_scale', fail)
     collect(stream, 0, 1, 2)
     assert published(stream) == [0, 2] and stream.engine.frames == 3
     assert counts(stream.statuses()[-1]) == (2, 0, 1, 0, 0)

@@ -39,6 +39,49 @@ def test_without_overlap_all_is_done_in_the_workers_thread(make_stream):
     assert stream.gates.threads['publish'] == {'xsvggt_worker'}
 
 
+def test_where_the_camera_is_waits_for_nothing_else_that_is_published(make_stream, monkeypatch):
+    stream = make_stream(overlaps=False)
+    processor, seen = stream.pipeline.processor, []
+    complete, copy = processor._complete, processor._start_host_copy
+
+    def note(call):
+        return lambda *arguments: (seen.append([len(stream.topics[name].messages) for name in (
+            'tf', 'odometry', 'depth')]), call(*arguments))[1]
+
+    monkeypatch.setattr(processor, '_complete', note(complete))
+    monkeypatch.setattr(processor, '_start_host_copy', note(copy))
+    stream.process(0, 1)
+    assert seen == [[1, 1, 0], [1, 1, 0], [2, 2, 1], [2, 2, 1]]
+    latencies = stream.pipeline.statistics.odometry_latencies
+    assert len(latencies) == 2
+    for until_odometry, status in zip(latencies, stream.statuses()):
+        assert 0 < until_odometry < status.latency_total
+
+
+@pytest.mark.parametrize('overlaps', [False, True])
+def test_images_whose_depth_fails_are_rejected_and_count_as_failures(
+        make_stream, monkeypatch, overlaps):
+    stream = make_stream(overlaps, **{'reset.on_failures': 2})
+    stream.process(0)
+    trajectory = stream.pipeline.stream.trajectory
+
+    def fail(result):
+        raise RuntimeError('no depth')
+
+    monkeypatch.setattr(type(trajectory), 'is_on', True)
+    monkeypatch.setattr(trajectory, 'begin', lambda *arguments: None)
+    monkeypatch.setattr(trajectory, 'track', lambda pixels, camera, result, *more: (result, None))
+    monkeypatch.setattr(trajectory, 'with_depth', fail)
+    stream.send(1)
+    stream.rest()
+    assert stream.pipeline.stream.failures == 1 and stream.engine.frames == 1
+    stream.send(2)
+    stream.rest()
+    assert stream.pipeline.statistics.resets == 1 and stream.unaccounted() == 0
+    assert stream.pipeline.statistics.rejected == 2 and 'no depth' in ' '.join(stream.told)
+    assert len(stream.statuses()) == 1
+
+
 @pytest.mark.parametrize('overlaps', [False, True])
 def test_every_message_has_its_own_images_values(make_stream, overlaps):
     stream = make_stream(overlaps)

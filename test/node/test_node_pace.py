@@ -85,7 +85,8 @@ def test_half_of_the_images_are_taken_at_half_of_the_rate(robot, node):
         (status := robot.diagnostic('Inference')) and
         {v.key: v.value for v in status.values}.get('skipped') == str(end.frames_skipped)
         and status), 'the skipped images in diagnostics', node)
-    assert {'latency p50 (ms)', 'latency p95 (ms)', 'latency p99 (ms)'} < {
+    assert {f'{what} p{share} (ms)' for what in ('latency', 'odometry')
+            for share in (50, 95, 99)} < {
         v.key for v in found.values}
 
 

@@ -35,6 +35,7 @@ from xsvggt_ros.demo.ros_environment import config_file
 from xsvggt_ros.demo.ros_messages import from_stamp
 from xsvggt_ros.engine.factory import build_engine, EngineOptions
 from xsvggt_ros.msg import StreamStatus
+from xsvggt_ros.node.status.stream_statistics import LATENCIES, PERCENTILES
 from xsvggt_ros.recordings.frame_source import WorldSource
 from xsvggt_ros.recordings.source_frame import SourceFrame
 
@@ -56,7 +57,7 @@ def run_bench_node(options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     source = WorldSource(options.world, options.image, options.rate, CLIP)
     clip = list(source.frames())
-    engine = _engine_ms(options, clip)
+    spent = _engine_seconds(options, clip)
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     with TemporaryDirectory(prefix='xsvggt_bench') as folder:
         bench = _NodeBench(options, source, clip, Path(folder))
@@ -64,9 +65,13 @@ def run_bench_node(options: argparse.Namespace) -> None:
             content = bench.measure()
         finally:
             bench.close()
-    content = {**_settings(options), **content, 'engine_ms': engine}
+    engine = _summary(spent[int(WARM_UP * len(spent)):])
+    latest = _summary(spent[-LATENCIES:])   # of which the node tells its own
+    content = {**_settings(options), **content, 'engine_ms': engine, 'engine_latest_ms': latest}
     # The engine's own step ends when the pose is known: the network, and bringing the image to it.
     content['overhead_ms'] = round(content['odometry_ms']['p50'] - engine['p50'], 3)
+    content['above_engine_ms'] = round(
+        content['receipt_to_odometry_ms']['p50'] - latest['p50'], 3)
     print(_table(content), flush=True)
     if options.json is not None:
         write_json(options.json, content)
@@ -79,14 +84,20 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
             'hardware': device_name(choose_device(options.device))}
 
 
-def _engine_ms(options: argparse.Namespace, clip: list[SourceFrame]) -> dict[str, float]:
-    """Return the milliseconds of the engine alone until a pose is known, as the node builds it."""
+def _engine_seconds(options: argparse.Namespace, clip: list[SourceFrame]) -> list[float]:
+    """
+    Return what the engine alone takes for each image until a pose is known.
+
+    It is built as the node builds it, without the point head, which the node asks for with
+    cloud.source alone, and sees as many images: its caches grow as the node's do.
+    """
     device = choose_device(options.device)
     loaded = load_network(options.checkpoint, options.size, device)
     width = network_image_size(options)
     check_image_size(width or loaded.config.img_size, loaded.config.patch_size)
     engine = build_engine(loaded, EngineOptions(image_size=width or None), device)
-    count = min(options.frames, 100)
+    engine.want_points('cloud.source:=points' in options.parameter)
+    count = options.frames
     bar = ProgressBar('engine', count, sys.stderr)
     spent = []
     for number, frame in zip(range(count), _to_and_fro(clip)):
@@ -97,7 +108,7 @@ def _engine_ms(options: argparse.Namespace, clip: list[SourceFrame]) -> dict[str
         bar.update(number + 1)
     bar.close(count)
     torch.set_num_threads(1)
-    return _summary(spent[int(WARM_UP * count):])
+    return spent
 
 
 def _to_and_fro(clip: list[SourceFrame]) -> Iterator[SourceFrame]:
@@ -117,7 +128,8 @@ class _NodeBench:
         self._camera.create_subscription(Odometry, f'/{NODE}/odometry', self._on_odometry, 50)
         self._camera.create_subscription(StreamStatus, f'/{NODE}/status', self._on_status, 50)
         self._faults = NodeFaults(NODE)
-        self._camera.create_subscription(DiagnosticArray, '/diagnostics', self._faults.take, 50)
+        self._camera.create_subscription(
+            DiagnosticArray, '/diagnostics', self._on_diagnostics, 50)
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self._camera)
         self._frames = _to_and_fro(clip)
@@ -126,6 +138,7 @@ class _NodeBench:
         self._sent: dict[int, float] = {}        # stamp: when it was sent, monotonic seconds
         self._poses: dict[int, float] = {}       # stamp: when its odometry was here
         self._statuses: dict[int, StreamStatus] = {}
+        self._receipts: list[dict[str, float]] = []   # ms until odometry, as diagnostics had it
 
     def measure(self) -> dict[str, Any]:
         """Start the node beside the running camera and return what was seen, times in ms."""
@@ -146,12 +159,15 @@ class _NodeBench:
             self._node.resident_bytes()   # for `peak_bytes`
         bar.close(self._options.frames)
         seconds, spent = time.monotonic() - warm, self._node.cpu_seconds() - spent
+        told = len(self._receipts)
+        self._play_until(lambda: len(self._receipts) > told, SILENCE_TIMEOUT)
         stamps = sorted(self._statuses)[int(WARM_UP * self._options.frames):]
         last = self._statuses[stamps[-1]]
         return {
             'start_to_first_pose_s': round(first - begun, 3),
             'odometry_ms': _summary([self._poses[stamp] - self._sent[stamp] for stamp in stamps
                                      if stamp in self._poses]),
+            'receipt_to_odometry_ms': self._receipts[-1],
             'stages_ms': {stage: _summary([getattr(self._statuses[stamp], f'latency_{stage}')
                                            for stamp in stamps]) for stage in STAGES},
             'rate_held': round(len(stamps) / seconds, 3),
@@ -205,6 +221,14 @@ class _NodeBench:
         if stamp and message.frames_processed > len(self._statuses):
             self._statuses[stamp] = message
 
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        self._faults.take(message)
+        for status in message.status:
+            values = {pair.key: pair.value for pair in status.values}
+            names = {f'p{share}': f'odometry p{share} (ms)' for share in PERCENTILES}
+            if status.name == f'{NODE}: Inference' and set(names.values()) <= set(values):
+                self._receipts.append({name: float(values[key]) for name, key in names.items()})
+
     def _arguments(self) -> list[str]:
         arguments = ['--ros-args', '--params-file', str(config_file('stream.yaml')),
                      '-r', f'__node:={NODE}', '-r', f'image:={TOPIC}',
@@ -233,6 +257,9 @@ def _table(content: dict[str, Any]) -> str:
         f"odometry    p50 {content['odometry_ms']['p50']:.1f}, p99 "
         f"{content['odometry_ms']['p99']:.1f} ms after its image was sent; the engine alone "
         f"{content['engine_ms']['p50']:.1f} ms; the rest {content['overhead_ms']:.1f} ms",
+        f"in the node p50 {content['receipt_to_odometry_ms']['p50']:.1f}, p99 "
+        f"{content['receipt_to_odometry_ms']['p99']:.1f} ms from receipt to published odometry, "
+        f"{content['above_engine_ms']:.1f} ms more than the engine alone",
         'stages      ' + ', '.join(f"{name} {stages[name]['p50']:.1f}" for name in STAGES)
         + ' ms (p50)',
         f"rate        {content['rate_held']:.1f} a second; {content['sent']} sent "

@@ -87,9 +87,10 @@ class Prediction:
     # [N, 4, 4] of live poses: in the odometry frame, where nothing jumps when a loop is closed.
     odom_from_camera: np.ndarray | None = None
 
-    def error_of(self, index: int) -> np.ndarray | None:
-        """Return by which share a frame's depths are expected to be off, [H, W], if known."""
-        return None if self.depth_errors is None else self.depth_errors[index]
+    def error_of(self, index: int) -> Callable[[], np.ndarray] | None:
+        """Return what says by which share a frame's depths are expected to be off, [H, W]."""
+        errors = self.depth_errors
+        return None if errors is None else lambda: errors[index]
 
     def first(self, frames: int) -> 'Prediction':
         """Return what was said about the first frames; it knew nothing of later ones."""

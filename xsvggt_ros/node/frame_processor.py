@@ -7,25 +7,26 @@ import time
 
 import numpy as np
 from rclpy.impl.rcutils_logger import RcutilsLogger
-from std_msgs.msg import Header
 
 from xsvggt_ros.engine.frame_result import FrameResult
 from xsvggt_ros.engine.host_copy import HostCopy
 from xsvggt_ros.geometry.camera_model import CameraModel
 from xsvggt_ros.images.preprocess import Resize
+from xsvggt_ros.mapping.scale import Scale
 from xsvggt_ros.msg import StreamStatus
 from xsvggt_ros.node.frames import world_from_optical
 from xsvggt_ros.node.inputs.calibrations import Calibrations
 from xsvggt_ros.node.inputs.camera_sets import CameraImage
 from xsvggt_ros.node.inputs.image_codec import decode_set, describe_image
 from xsvggt_ros.node.inputs.image_intake import ImageSet
-from xsvggt_ros.node.inputs.rig import RigGeometry, seen_transforms
+from xsvggt_ros.node.inputs.rig import RigGeometry, set_transforms
 from xsvggt_ros.node.loading import LoadedEngine
 from xsvggt_ros.node.opening import DecodedSet
 from xsvggt_ros.node.outputs.frame_outputs import host_makers, wanted_topics
 from xsvggt_ros.node.outputs.publishers import Publishers
 from xsvggt_ros.node.outputs.stream_outputs import (
     FrameTimestamps,
+    Location,
     Reconstruction,
     StreamOutputs,
 )
@@ -42,8 +43,9 @@ class FrameProcessor:
     """
     Reconstructs images in the worker's thread, and hands them over to be published.
 
-    Once a pose is on the host the publishing thread has the image; this one goes on: it commits
-    the frame to the cache, decodes the next image and has the network begin with it.
+    Once a pose is known the publishing thread has it; this one goes on: it makes what else is to
+    be published, commits the frame to the cache, decodes the next image and has the network begin
+    with it.
     """
 
     def __init__(
@@ -122,19 +124,20 @@ class FrameProcessor:
         self, one: DecodedSet, results: list[FrameResult], camera_from_world: np.ndarray,
         settings: Settings,
     ) -> None:
-        """Locate images, commit them to the cache, and hand them over to be published."""
+        """Locate images and have that published, then all else; commit them to the cache."""
         stream, images = self._stream, one.images
-        results, world_from_camera, tracked = self._locate(
-            one, results, camera_from_world, settings)
+        results, scale, location = self._locate(one, results, camera_from_world, settings)
         stream.clock.advance(images[0].stamp_ns, images[0].era)
         computed = time.monotonic()
-        times = FrameTimestamps(
-            arrival=one.item.arrival, start=one.start, decoded=one.decoded, computed=computed,
-            copying=computed, upload=sum(r.upload_seconds for r in results))
-        frame = self._start_host_copy(images, results, world_from_camera, one.ticket, settings,
-                                      tracked, times)
         stream.publishing.submit(
-            partial(self._outputs.publish, frame), partial(self._rejections.reject, one.ticket))
+            partial(self._outputs.locate, location), partial(self._rejections.reject, one.ticket))
+        located = time.monotonic()
+        results = self._complete(results, scale, settings)
+        times = FrameTimestamps(
+            start=one.start, decoded=one.decoded, computed=computed, located=located,
+            copying=located, upload=sum(r.upload_seconds for r in results))
+        frame = self._start_host_copy(images, results, location, times)
+        stream.publishing.then(partial(self._outputs.publish, frame))
         self._engine.finish_frame()
         if frame.begins:
             self._log_beginning()
@@ -189,27 +192,44 @@ class FrameProcessor:
     def _locate(
         self, one: DecodedSet, results: list[FrameResult], camera_from_world: np.ndarray,
         settings: Settings,
-    ) -> tuple[list[FrameResult], np.ndarray, TrackedPose | None]:
+    ) -> tuple[list[FrameResult], Scale | None, Location]:
         """
-        Return the results, metric if possible, and world_from_camera [4, 4] of the first.
+        Return the results, what is to be multiplied with them, None: nothing, and where they are.
 
-        Last, how that pose came about; None if it is the network's own, ``camera_from_world``.
+        That is ``camera_from_world`` where the network's own poses are taken.
         """
-        stream, images, tracked = self._stream, one.images, None
+        stream, images = self._stream, one.images
+        tracked: TrackedPose | None = None
         with stream.counting_failures():
             if stream.trajectory.is_on:
                 followed, tracked = stream.trajectory.track(
                     one.pixels[0], one.cameras[0], results[0], self._resize, images[0].stamp_ns,
                     stream.scale.metres_of(settings.scale.mode),
                     images[0].content.header.frame_id)
+                if settings.scale.mode == 'depth':   # it is compared, before a pose is metric
+                    followed = stream.trajectory.with_depth(followed)
                 results = [followed]
                 camera_from_world = followed.camera_from_world.double().cpu().numpy()
+        scale = self._find_scale(results, images, one.cameras[0], settings)
+        if scale is not None:
+            camera_from_world[:3, 3] *= scale.metres
+            tracked = tracked and tracked.scaled(scale.metres)
+        return results, scale, Location(
+            header=images[0].content.header, ticket=one.ticket,
+            begins=results[0].frame_index == 0,
+            world_from_camera=world_from_optical(camera_from_world), tracked=tracked,
+            scale=stream.scale.current, settings=settings, arrival=one.item.arrival)
+
+    def _complete(
+        self, results: list[FrameResult], scale: Scale | None, settings: Settings,
+    ) -> list[FrameResult]:
+        """Return results with all that their pose need not wait for: depth, lengths in metres."""
+        stream = self._stream
+        with stream.counting_failures():
+            if stream.trajectory.is_on and settings.scale.mode != 'depth':
+                results = [stream.trajectory.with_depth(results[0])]
         stream.failures = 0
-        metric = self._apply_scale(results, images, one.cameras[0], settings)
-        if metric[0] is not results[0] and stream.scale.current is not None:
-            camera_from_world[:3, 3] *= stream.scale.current.metres
-            tracked = tracked and tracked.scaled(stream.scale.current.metres)
-        return metric, world_from_optical(camera_from_world), tracked
+        return results if scale is None else [one.scaled(scale.metres) for one in results]
 
     def _check_end(self, images: int, settings: Settings) -> None:
         """Begin a new stream if the network cannot remember so many more images in this one."""
@@ -234,47 +254,35 @@ class FrameProcessor:
             self._stream.restart(reason)
         return cameras
 
-    def _apply_scale(
+    def _find_scale(
         self, results: Sequence[FrameResult], images: Sequence[CameraImage],
         camera: CameraModel | None, settings: Settings,
-    ) -> list[FrameResult]:
-        """Return the results in metres, as soon as the scale is known."""
+    ) -> Scale | None:
+        """Return what makes the results metric, as soon as it is known."""
         positions = None
         if settings.scale.mode == 'baseline' and self._rig is not None and len(results) > 1:
             positions = self._rig.positions([image.content.header for image in images])
-        return self._stream.scale.apply(
+        return self._stream.scale.update(
             results, images[0].stamp_ns, settings.scale, self._resize, positions, camera,
             images[0].content.header.frame_id)
 
     def _start_host_copy(
         self, images: Sequence[CameraImage], results: Sequence[FrameResult],
-        world_from_camera: np.ndarray, ticket: Ticket, settings: Settings,
-        tracked: TrackedPose | None, timestamps: FrameTimestamps,
+        location: Location, timestamps: FrameTimestamps,
     ) -> Reconstruction:
-        """Start to copy to the host what is to be published."""
-        headers = [image.content.header for image in images]
+        """Start to copy to the host what is to be published beside where the images are."""
+        headers, settings = [image.content.header for image in images], location.settings
         cloud_is_due = self._stream.cloud_rate.is_due(
-            images[0].stamp_ns, timestamps.arrival, settings.cloud.max_rate)
+            images[0].stamp_ns, location.arrival, settings.cloud.max_rate)
         topics = wanted_topics(self._publishers, cloud_is_due)
+        # What TF says is in metres, and of use only when the results are.
+        transforms = set_transforms(self._rig, results, headers, location.scale is not None)
         host = self._copies.start(host_makers(
-            results, self._transforms(results, headers), settings.cloud, topics,
+            results, transforms, settings.cloud, topics,
             settings.map.enable or self._publishers.occupancy.get_subscription_count() > 0))
         return Reconstruction(
-            header=headers[0], ticket=ticket, begins=results[0].frame_index == 0,
-            world_from_camera=world_from_camera, tracked=tracked,
-            scale=self._stream.scale.current,
-            resize=self._resize, host=host, topics=topics, cloud_is_due=cloud_is_due,
-            settings=settings, timestamps=replace(timestamps, copying=time.monotonic()))
-
-    def _transforms(
-        self, results: Sequence[FrameResult], headers: Sequence[Header],
-    ) -> list[np.ndarray]:
-        """Return reference_from_camera [4, 4] of each image, in the unit of the results."""
-        if self._rig is None or len(results) == 1:
-            return [np.eye(4)]
-        # What TF says is in metres, and of use only when the results are.
-        known = self._rig.transforms(headers) if self._stream.scale.current is not None else None
-        return known if known is not None else seen_transforms(results)
+            **vars(location), resize=self._resize, host=host, topics=topics,
+            cloud_is_due=cloud_is_due, timestamps=replace(timestamps, copying=time.monotonic()))
 
     def _log_beginning(self) -> None:
         resize = self._resize

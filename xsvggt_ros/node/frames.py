@@ -7,7 +7,8 @@ import torch
 
 from xsvggt_ros.engine.frame_result import ResultError
 from xsvggt_ros.geometry.quaternions import quaternion_from_matrix
-from xsvggt_ros.geometry.se3 import flu_from_optical, invert_transform, make_transform
+from xsvggt_ros.geometry.se3 import flu_from_optical, make_transform
+from xsvggt_ros.trajectory.projection import inverse
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,9 @@ def world_from_optical(camera_from_world: np.ndarray) -> np.ndarray:
 
     Raises ResultError if it is not finite, as in a unit that is none.
     """
-    matrix = torch.as_tensor(camera_from_world, dtype=torch.float64)
-    if not matrix.isfinite().all():
+    if not np.isfinite(camera_from_world).all():
         raise ResultError('the pose', lost=True)
-    return invert_transform(matrix).numpy()
+    return inverse(camera_from_world)
 
 
 def level_from_optical() -> np.ndarray:

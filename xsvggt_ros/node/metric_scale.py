@@ -138,13 +138,13 @@ class MetricScale:
         self._baseline.forget()
         self.fault = self._compared = ''
 
-    def apply(
+    def update(
         self, results: Sequence[FrameResult], stamp_ns: int, settings: ScaleSettings,
         resize: Resize, positions: np.ndarray | None, camera: CameraModel | None = None,
         frame_id: str = '',
-    ) -> list[FrameResult]:
+    ) -> Scale | None:
         """
-        Return the results of one set of images in metres if the scale is known, else as they are.
+        Return what is to be multiplied with the results of one set of images; None: not known.
 
         positions [K, 3]: where the other cameras are in the frame of the first one, in metres;
         None: not known. camera: with which the first image was rectified, if it was; frame_id: the
@@ -153,12 +153,12 @@ class MetricScale:
         self._camera = camera
         scale = self._estimate(results, stamp_ns, settings, resize, positions, frame_id)
         if scale is None:
-            return list(results)
+            return None
         if self.current is None or scale.metres != self.current.metres:
             self._logger.info(f'metric scale: {scale.metres:.4g} m per unit of the network '
                               f'(+- {100 * scale.uncertainty:.1f} %)')
             self.current = scale
-        return [result.scaled(scale.metres) for result in results]
+        return self.current
 
     def _estimate(
         self, results: Sequence[FrameResult], stamp_ns: int, settings: ScaleSettings,

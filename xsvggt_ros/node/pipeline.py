@@ -7,7 +7,8 @@ Three threads, each with a state of its own:
 - The worker's owns the engine and all that is decided before an image is published
   (`frame_processor.py`, `stream.py`).
 - The publishing one (`outputs/publishing.py`) owns `outputs`, but only while it publishes an
-  image. It gets what was decided as a `Reconstruction`, which nobody changes any more.
+  image. It gets what was decided as a `Location`, then as a `Reconstruction`, which nobody changes
+  any more.
 
 The worker waits for the publishing thread (`Publishing.join`) before it hands over the next image
 and before anything else that touches `outputs`: reset, commands, the end. So images come out in

@@ -104,11 +104,13 @@ class StreamTrajectory:
               resize: Resize, stamp_ns: int, metres: float | None = None,
               frame_id: str = '') -> tuple[FrameResult, TrackedPose]:
         """
-        Return a result with the trajectory's pose, camera and depth, and how that came.
+        Return a result with the trajectory's pose and camera, and how that came.
 
-        metres: of a unit, by which lengths are multiplied later; NaN: not known yet; None: never,
-        then lengths take the unit of a saved map in which the stream is found. frame_id: of the
-        image, for an odometry from elsewhere. An image that was begun goes on from there.
+        Its depth is the network's still: it gets the trajectory's by `with_depth`, for which no
+        pose need wait. metres: of a unit, by which lengths are multiplied later; NaN: not known
+        yet; None: never, then lengths take the unit of a saved map in which the stream is found.
+        frame_id: of the image, for an odometry from elsewhere. An image that was begun goes on
+        from there.
         """
         outside = self._odometry
         if self._tracker is None:
@@ -132,6 +134,13 @@ class StreamTrajectory:
             self._placements.add(estimate.keyframe, estimate.odom_from_camera,
                                  self._tracker.odometry.unit)
         return self._changed(result, estimate), self._tracked(estimate, stamp_ns)
+
+    def with_depth(self, result: FrameResult) -> FrameResult:
+        """Return what `track` returned last with depth that agrees with the landmarks."""
+        tracker = self._tracker
+        assert tracker is not None and tracker.odometry is not None
+        factors = tracker.odometry.unit * tracker.depth_factors()
+        return replace(result, depth=result.depth * tensor_like(factors, result))
 
     def _take_window(self) -> None:
         odometry = None if self._tracker is None else self._tracker.odometry
@@ -211,8 +220,7 @@ class StreamTrajectory:
             local = transform_points(result.camera_from_world, points) * scale
             points = transform_points(tensor_like(estimate.odom_from_camera, result), local)
         return replace(result, camera_from_world=camera_from_world, points=points,
-                       intrinsics=tensor_like(tracker.intrinsics(), result),
-                       depth=result.depth * tensor_like(unit * tracker.depth_factors(), result))
+                       intrinsics=tensor_like(tracker.intrinsics(), result))
 
     def _tracked(self, estimate: Estimate, stamp_ns: int) -> TrackedPose:
         velocity, seconds = None, 1.0

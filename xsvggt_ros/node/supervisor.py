@@ -201,6 +201,7 @@ class Supervisor:
             cameras=f'{len(intake.topics)}, {rig.description()}' if rig is not None else '',
             resets=numbers.resets, last_reset=numbers.last_reset, scale=pipeline.scale.current,
             rate_out=numbers.out_meter.rate(), latencies=list(numbers.latencies),
+            odometry_latencies=list(numbers.odometry_latencies),
             report=numbers.report, budget_warning=pipeline.processor.budget_warning,
             map=pipeline.outputs.map.report, model=loaded.description,
             random_weights=loaded.random_weights, device=loaded.device_name,

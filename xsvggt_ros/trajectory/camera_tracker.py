@@ -1,5 +1,6 @@
 """From pictures and what a network says of them to poses, whatever the camera."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -25,7 +26,7 @@ class NetworkFrame:
     depth, confidence: [h, w], NaN and 0 where nothing is known. world_from_camera: [4, 4].
     intrinsics: [3, 3] of the depth map, the calibration's or the network's guess.
     model_from_source: [3, 3], from the rectified picture's pixels to the depth map's.
-    depth_error: [h, w], as in `Frame`.
+    depth_error: as in `Frame`.
     """
 
     depth: np.ndarray
@@ -33,7 +34,7 @@ class NetworkFrame:
     world_from_camera: np.ndarray
     intrinsics: np.ndarray
     model_from_source: np.ndarray
-    depth_error: np.ndarray | None = None
+    depth_error: Callable[[], np.ndarray] | None = None
 
 
 class CameraTracker:

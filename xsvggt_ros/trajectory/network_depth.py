@@ -85,7 +85,7 @@ class NetworkDepth:
     def _sigmas(self, frame: Frame, pixels: np.ndarray) -> np.ndarray:
         """Return the standard deviations [n] of the network's log depths at pixels."""
         if frame.depth_error is not None:
-            error = sample_depth(frame.depth_error, pixels, frame.depth_from_image)
+            error = sample_depth(frame.depth_error(), pixels, frame.depth_from_image)
             error = np.where(np.isfinite(error), error, np.inf)
             return np.clip(error / HALF_NORMAL, *_SIGMAS)
         confidence = sample_depth(frame.confidence, pixels, frame.depth_from_image)

@@ -11,12 +11,16 @@ from xsvggt_ros.trajectory.camera_tracker import NetworkFrame
 
 def network_frame(result: FrameResult, model_from_source: Tensor) -> NetworkFrame:
     """Return what the network says of a frame; waits for the device."""
-    errors = result.depth_error()
+    def error() -> np.ndarray:
+        errors = result.depth_error()
+        assert errors is not None   # as was asked for
+        return errors.cpu().numpy()
+
     return NetworkFrame(
         result.depth.cpu().numpy(), result.depth_confidence.cpu().numpy(),
         invert_transform(result.camera_from_world.double().cpu()).numpy(),
         result.intrinsics.double().cpu().numpy(), model_from_source.numpy(),
-        None if errors is None else errors.cpu().numpy())
+        None if result.depth_errors is None else error)
 
 
 def tensor_like(values: np.ndarray, result: FrameResult) -> Tensor:

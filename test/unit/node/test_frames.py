@@ -19,7 +19,7 @@ EYE = torch.eye(3, dtype=torch.float64)
 def camera_from_world(rotation=EYE, position=(0.0, 0.0, 0.0)):
     """Return the inverse of a camera's pose in the world, both with optical axes."""
     world_from_camera = make_transform(rotation, torch.tensor(position, dtype=torch.float64))
-    return invert_transform(world_from_camera)
+    return invert_transform(world_from_camera).numpy()
 
 
 def odom_from_optical(transform):
@@ -57,7 +57,7 @@ def test_a_turn_to_the_left_is_a_positive_yaw():
 
 def test_a_pose_that_is_not_finite_is_refused():
     broken = camera_from_world()
-    broken[0, 3] = torch.nan
+    broken[0, 3] = np.nan
     with pytest.raises(ValueError, match='not finite'):
         odom_from_optical(broken)
 

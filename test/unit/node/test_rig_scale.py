@@ -37,6 +37,12 @@ def result_at(position, index=0):
         points=torch.zeros(56, 70, 3), points_confidence=ones, upload_seconds=0.0)
 
 
+def metric(scale, results, *arguments):
+    """Return results in metres if the scale is known by them, else as they are."""
+    found = scale.update(results, *arguments)
+    return results if found is None else [result.scaled(found.metres) for result in results]
+
+
 class Tf:
     """TF that knows what it was given."""
 
@@ -132,19 +138,19 @@ def test_the_baseline_of_a_rig_makes_results_metric():
         way = np.array([0.3 * index, 0, 0])
         results = [result_at(way), result_at(way + known[0] / TRUE_SCALE)]
         assert scale.current is None
-        results = scale.apply(results, index, settings, RESIZE, known)
+        results = metric(scale, results, index, settings, RESIZE, known)
     assert scale.current.metres == pytest.approx(TRUE_SCALE, rel=1e-5) and scale.fault == ''
     apart = seen_transforms(results)[1][:3, 3]
     np.testing.assert_allclose(apart, known[0], atol=1e-5)
     generator = np.random.default_rng(0)
     while not scale.fault:  # the other camera is seen anywhere: less sure than a baseline must be
         results = [result_at((0, 0, 0)), result_at(generator.normal(0, 5, 3))]
-        results = scale.apply(results, index, settings, RESIZE, known)
+        results = metric(scale, results, index, settings, RESIZE, known)
     assert scale.current.metres == pytest.approx(TRUE_SCALE, rel=0.2)
     unit = results[0].depth.mean() / result_at((0, 0, 0)).depth.mean()
     assert unit.item() == pytest.approx(scale.current.metres)  # known once, and held
     scale.forget()
-    scale.apply([result_at((0.0, 0, 0))], 0, settings, RESIZE, None)
+    metric(scale, [result_at((0.0, 0, 0))], 0, settings, RESIZE, None)
     assert scale.current is None and 'sets of images' in scale.fault
 
 
@@ -160,22 +166,22 @@ def test_depth_may_come_late_and_what_is_wrong_with_it_is_said():
     settings = DEFAULTS.changed({'scale.mode': 'depth'}).scale
     second = 10 ** 9
     for index in range(UNMATCHED_DEPTH + 1):
-        scale.apply([result_at((0.0, 0, 0))], index * second, settings, RESIZE, None)
+        metric(scale, [result_at((0.0, 0, 0))], index * second, settings, RESIZE, None)
     assert 'no depth image has arrived' in scale.fault
     scale.on_depth(depth_image(3 * second, 0))
-    scale.apply([result_at((0.0, 0, 0))], 4 * second, settings, RESIZE, None)
+    metric(scale, [result_at((0.0, 0, 0))], 4 * second, settings, RESIZE, None)
     assert 'nearly empty' in scale.fault
     scale.on_depth(Image(header=depth_image(4 * second, 0).header, encoding='rgb8'))
-    scale.apply([result_at((0.0, 0, 0))], 5 * second, settings, RESIZE, None)
+    metric(scale, [result_at((0.0, 0, 0))], 5 * second, settings, RESIZE, None)
     assert 'rgb8' in scale.fault
     for index in range(6, 12):   # one frame late each
         scale.on_depth(depth_image((index - 1) * second, round(2000 * TRUE_SCALE)))
-        (result,) = scale.apply([result_at((0.0, 0, 0))], index * second, settings, RESIZE, None)
+        (result,) = metric(scale, [result_at((0.0, 0, 0))], index * second, settings, RESIZE, None)
     assert scale.fault == '' and scale.current.metres == pytest.approx(TRUE_SCALE, rel=1e-3)
     assert result.depth.mean().item() == pytest.approx(2 * TRUE_SCALE, rel=1e-3)
     scale.on_depth(depth_image(100 * second, 1000))
     for index in range(20, 24 + UNMATCHED_DEPTH):
-        scale.apply([result_at((0.0, 0, 0))], index * second, settings, RESIZE, None)
+        metric(scale, [result_at((0.0, 0, 0))], index * second, settings, RESIZE, None)
     assert 'nearest' in scale.fault and scale.current is not None
 
 
@@ -217,7 +223,7 @@ def drive(scale, settings, seconds, lost=(), offset=(), copies=1):
                 1000 + 20 * tick, (0.0, 0.0, 0.0) if is_lost else tuple(there), is_lost))
         if tick % 5 == 0:
             result = result_at((way / TRUE_SCALE).astype(np.float32))
-            scale.apply([result], (1000 + 20 * tick - 10) * 10 ** 6, settings, RESIZE, None)
+            metric(scale, [result], (1000 + 20 * tick - 10) * 10 ** 6, settings, RESIZE, None)
             known.append(scale.current and scale.current.metres)
     return known
 
@@ -254,10 +260,10 @@ def test_what_is_wrong_with_an_odometry_is_said():
     scale, topic = MetricScale(logging.getLogger()), Topic('odometry')
     scale.listen(topic)
     for index in range(UNMATCHED + 1):
-        scale.apply([result_at((0.0, 0, 0))], (100 + index) * 10 ** 9, ODOMETRY, RESIZE, None)
+        metric(scale, [result_at((0.0, 0, 0))], (100 + index) * 10 ** 9, ODOMETRY, RESIZE, None)
     assert 'no valid odometry has arrived' in scale.hint_fault().text
     scale.on_odometry(odometry(1000, (0.0, 0.0, 0.0)))
-    scale.apply([result_at((0.0, 0, 0))], 200 * 10 ** 9, ODOMETRY, RESIZE, None)
+    metric(scale, [result_at((0.0, 0, 0))], 200 * 10 ** 9, ODOMETRY, RESIZE, None)
     assert 'nearest stamp is 100 s away (/robot/hint)' in scale.hint_fault().text
     topic.is_silent = True
     assert scale.hint_fault().text == 'nothing on /robot/hint'
@@ -265,7 +271,7 @@ def test_what_is_wrong_with_an_odometry_is_said():
     still.listen(Topic('odometry'))
     for index in range(10):
         still.on_odometry(odometry(1000 + 100 * index, (0.0, 0.0, 0.0)))
-        still.apply([result_at((0.0, 0, 0))], (1000 + 100 * index) * 10 ** 6, ODOMETRY, RESIZE,
+        metric(still, [result_at((0.0, 0, 0))], (1000 + 100 * index) * 10 ** 6, ODOMETRY, RESIZE,
                     None)
     assert 'drive on' in still.hint_fault().text
 
@@ -280,7 +286,7 @@ def test_a_depth_image_of_another_frame_is_named_when_it_does_not_fit():
         message.header.frame_id = '/lidar'
         message.data = array('B', rng.integers(1, 65535, (56, 70)).astype(np.uint16).tobytes())
         scale.on_depth(message)
-        scale.apply([result_at((0.0, 0, 0))], index * 10 ** 9, settings, RESIZE, None, None,
+        metric(scale, [result_at((0.0, 0, 0))], index * 10 ** 9, settings, RESIZE, None, None,
                     'camera')
     assert scale.current is None
     assert "'lidar'" in scale.hint_fault().text and "'camera'" in scale.hint_fault().text

@@ -1,5 +1,6 @@
 """The node's trajectory: results that are changed together, velocities, covariances, streams."""
 
+from dataclasses import replace
 import threading
 
 import cv2
@@ -59,8 +60,9 @@ def trajectory(mode='optimized', correction='auto'):
 def follow(tracker, frames, start=0):
     found = []
     for index, one in enumerate(frames):
-        found.append(tracker.track(one.image, None, result_of(one, index), RESIZE,
-                                   start + round(index * 1e9 / RATE)))
+        result, tracked = tracker.track(one.image, None, result_of(one, index), RESIZE,
+                                        start + round(index * 1e9 / RATE))
+        found.append((tracker.with_depth(result), tracked))
         if tracker._window is not None:
             tracker._window.wait()   # how soon it is done must not matter here
     return found
@@ -87,6 +89,21 @@ def test_poses_follow_the_camera_and_points_follow_the_poses(seen, mode):
     np.testing.assert_allclose(tracked.velocity[3:], linear, atol=0.08)
     np.testing.assert_allclose(tracked.velocity[:3], angular, atol=0.05)
     assert found[0][1].velocity is None
+
+
+def test_a_pose_comes_before_the_depth_that_goes_with_it(seen):
+    tracker = trajectory()
+    follow(tracker, seen[1][:-1])
+    given = result_of(seen[1][-1], 11)
+    given = replace(given, depth=given.depth * 1.3)   # in another unit than the landmarks
+    located, _ = tracker.track(seen[1][-1].image, None, given, RESIZE, round(11e9 / RATE))
+    assert not torch.equal(located.camera_from_world, given.camera_from_world)
+    assert torch.equal(located.depth, given.depth)
+    complete = tracker.with_depth(located)
+    tracker.close()
+    assert torch.equal(complete.camera_from_world, located.camera_from_world)
+    ratio = complete.depth.median() / result_of(seen[1][-1], 11).depth.median()
+    assert ratio == pytest.approx(1.0, abs=0.1)
 
 
 def test_a_new_stream_begins_at_its_own_origin_with_its_own_window(seen):
@@ -133,8 +150,9 @@ def test_what_is_begun_beside_the_network_gives_the_same_poses(seen, monkeypatch
         for index, one in enumerate(seen[1]):
             if ahead:
                 tracker.begin(one.image, None)
-            found.append(tracker.track(one.image, None, result_of(one, index), RESIZE,
-                                       round(index * 1e9 / RATE)))
+            result, tracked = tracker.track(one.image, None, result_of(one, index), RESIZE,
+                                            round(index * 1e9 / RATE))
+            found.append((tracker.with_depth(result), tracked))
         tracker.close()
     for (plain, _), (begun, _) in zip(found[:12], found[12:]):
         assert torch.equal(plain.camera_from_world, begun.camera_from_world)
@@ -172,8 +190,9 @@ def test_a_loop_moves_the_map_and_the_unit_and_never_the_odometry(seen, monkeypa
     monkeypatch.setattr('xsvggt_ros.trajectory.loop_closer.LoopCloser.add', closing)
     tracker, found = trajectory(correction='off'), []
     for index, one in enumerate(seen[1]):
-        found.append(tracker.track(one.image, None, result_of(one, index), RESIZE,
-                                   round(index * 1e9 / RATE)))
+        result, tracked = tracker.track(one.image, None, result_of(one, index), RESIZE,
+                                        round(index * 1e9 / RATE))
+        found.append((tracker.with_depth(result), tracked))
         if tracker._loops is not None:
             tracker._loops.wait()
     maps = [tracked.loops.map_frame for _, tracked in found]
@@ -215,8 +234,9 @@ MAP_FROM_WORLD = motion(np.array([0, 0, 0.7, 10.0, 0, -3.0]))
 
 def followed_to_the_end(tracker, frame, index, metres=None):
     """Return what becomes of a frame when all threads are done with the one before."""
-    found = tracker.track(frame.image, None, result_of(frame, index), RESIZE,
-                          round(index * 1e9 / RATE), metres)
+    result, tracked = tracker.track(frame.image, None, result_of(frame, index), RESIZE,
+                                    round(index * 1e9 / RATE), metres)
+    found = tracker.with_depth(result), tracked
     for thread in (tracker._window, tracker._loops):
         if thread is not None:
             thread.wait()

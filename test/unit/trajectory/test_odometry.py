@@ -1,7 +1,7 @@
 """The odometry on rooms of the synthetic world, and on what cameras do to it."""
 
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 import cv2
 import numpy as np
@@ -254,16 +254,30 @@ def test_a_depth_that_is_expected_to_be_off_counts_by_its_error():
     shape = views[0].depth.shape
     halves = np.where(np.arange(shape[1]) < shape[1] // 2, 0.0675, 0.2023).astype(np.float32)
     odometry = start()
-    odometry.step(frame_of(views[0], depth_error=np.broadcast_to(halves, shape).copy()))
+    odometry.step(frame_of(views[0], depth_error=lambda: np.broadcast_to(halves, shape).copy()))
     sigmas = odometry.map._prior_sigma
     known = np.unique(sigmas.round(2))
     assert known.min() == pytest.approx(0.1) and known.max() == pytest.approx(0.3)
     hopeless = start()
-    hopeless.step(frame_of(views[0], depth_error=np.full(shape, np.inf, np.float32)))
+    hopeless.step(frame_of(views[0], depth_error=lambda: np.full(shape, np.inf, np.float32)))
     assert (hopeless.map._prior_sigma == 0.6).all()
     told_nothing = start()
     told_nothing.step(frame_of(views[0]))
     assert (told_nothing.map._prior_sigma == told_nothing.config.depth_sigma).all()
+
+
+def test_errors_of_the_depth_are_asked_for_at_keyframes_only():
+    _, views = room()
+    asked, odometry = [], start()
+
+    def error(index):
+        asked.append(index)
+        return np.full(views[0].depth.shape, 0.1, np.float32)
+
+    found = [odometry.step(frame_of(view, depth_error=partial(error, index)))
+             for index, view in enumerate(views[:20])]
+    keyframes = [index for index, one in enumerate(found) if one.is_keyframe]
+    assert asked == keyframes and 1 < len(keyframes) < 20
 
 
 @pytest.mark.slow

@@ -97,3 +97,14 @@ def seen_transforms(results: Sequence[FrameResult]) -> list[np.ndarray]:
     """Return reference_from_camera [4, 4] of each image as the network predicted it."""
     poses = [result.camera_from_world.double().cpu() for result in results]
     return [(poses[0] @ invert_transform(pose)).numpy() for pose in poses]
+
+
+def set_transforms(
+    rig: RigGeometry | None, results: Sequence[FrameResult], headers: Sequence[Header],
+    is_metric: bool,
+) -> list[np.ndarray]:
+    """Return reference_from_camera [4, 4] of each image of a set, in the unit of the results."""
+    if rig is None or len(results) == 1:
+        return [np.eye(4)]
+    known = rig.transforms(headers) if is_metric else None
+    return known if known is not None else seen_transforms(results)

@@ -44,6 +44,7 @@ class PoseOutputs:
         self._path: deque[PoseStamped] = deque(maxlen=max_path)
         self._path_keyframes: deque[int] = deque(maxlen=max_path)
         self._map = MapFrame.none()
+        self.published = 0.0  # when the newest odometry was, in seconds of the steady clock
         self._robot = RobotOdometry(tf)
         self._edges = TfOutput(publishers, faults, tf)
 
@@ -103,6 +104,7 @@ class PoseOutputs:
         if tracked is not None:
             fill_motion(odometry, tracked, base_from_optical, odom_from_body)
         publishers.odometry.publish(odometry)
+        self.published = time.monotonic()
         stamped = messages.pose_stamped(header, odom_frame, pose)
         self._path.append(stamped)
         self._path_keyframes.append(0 if loops is None else loops.keyframe)

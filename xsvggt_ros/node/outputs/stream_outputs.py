@@ -46,17 +46,17 @@ from xsvggt_ros.trajectory.map_frame import MapFrame
 class FrameTimestamps:
     """When the stages of a frame were over, in seconds of the steady clock."""
 
-    arrival: float
     start: float      # of processing
     decoded: float
     computed: float   # its pose was known
+    located: float    # that had been handed over to be published
     copying: float    # the copy to the host had been started
     upload: float     # seconds, not a time
 
 
 @dataclass(frozen=True)
-class Reconstruction:
-    """Images that went through the network together, and all that their publication needs."""
+class Location:
+    """Where images are that went through the network together, and what tells others of it."""
 
     header: Header  # of the reference camera's
     ticket: Ticket
@@ -64,12 +64,8 @@ class Reconstruction:
     world_from_camera: np.ndarray  # [4, 4]
     tracked: TrackedPose | None  # how that came about; None: it is the network's own
     scale: Scale | None  # in which lengths are; None: the network's own
-    resize: Resize
-    host: PendingCopy
-    topics: Sequence[str]  # that it is wanted on
-    cloud_is_due: bool
     settings: Settings
-    timestamps: FrameTimestamps
+    arrival: float  # of the last one, in seconds of the steady clock
 
     @property
     def is_metric(self) -> bool:
@@ -78,12 +74,23 @@ class Reconstruction:
         return self.scale is not None or (loops is not None and loops.map_metres is not None)
 
 
+@dataclass(frozen=True)
+class Reconstruction(Location):
+    """The same images, and all else that their publication needs."""
+
+    resize: Resize
+    host: PendingCopy
+    topics: Sequence[str]  # that it is wanted on
+    cloud_is_due: bool
+    timestamps: FrameTimestamps
+
+
 class StreamOutputs:
     """
     Publishes what was reconstructed, first what others wait for.
 
-    `publish` and then `account` are called for each set of images, by the thread that publishes;
-    all else, while nothing is being published, by the worker's.
+    `locate`, then `publish` and `account` are called for each set of images, by the thread that
+    publishes; all else, while nothing is being published, by the worker's.
     """
 
     def __init__(
@@ -104,12 +111,12 @@ class StreamOutputs:
         self._status = status
         self._deadline = deadline
         self._metres = 1.0  # in the unit of what was published
-        self._pose: Pose | None = None  # what `publish` found out, for `account`
+        self._pose: Pose | None = None  # what `locate` found out, for `account`
         self._centre: np.ndarray | None = None
         self._map_frame = MapFrame.none()   # that the map has followed
         self._loops: LoopState | None = None   # of the newest image
-        self._published = 0.0
-        self._packing = self._publishing = 0.0  # seconds
+        self._located = self._published = 0.0
+        self._locating = self._packing = self._publishing = 0.0  # seconds
 
     def begin(self) -> None:
         """Begin at the origin."""
@@ -125,12 +132,9 @@ class StreamOutputs:
         self.map.forget()
         self._occupancy.forget()
 
-    def publish(self, frame: Reconstruction) -> None:
-        """Publish pose, clouds and maps."""
+    def locate(self, frame: Location) -> None:
+        """Publish where the images are."""
         begin = time.monotonic()
-        size = frame.resize.height, frame.resize.width
-        outputs = frame_outputs(self._publishers, frame.header, frame.host, size, frame.topics)
-        packed = time.monotonic()
         if frame.begins:
             self._poses.begin_stream()
         centre = self._follow_unit(frame.scale)
@@ -139,12 +143,23 @@ class StreamOutputs:
         self._pose = self._poses.publish(
             frame.header, frame.world_from_camera, frame.settings.pose, frame.tracked,
             is_metric=frame.is_metric)
+        self._located = time.monotonic()
+        self._locating = self._located - begin
+
+    def publish(self, frame: Reconstruction) -> None:
+        """Publish clouds and maps."""
+        begin, times = time.monotonic(), frame.timestamps
+        size = frame.resize.height, frame.resize.width
+        outputs = frame_outputs(self._publishers, frame.header, frame.host, size, frame.topics)
+        packed = time.monotonic()
         for publisher, content in outputs:
             publisher.publish(content)
         self._published = time.monotonic()
         self._statistics.processed += frame.ticket.take()
-        self._packing = packed - begin + frame.timestamps.copying - frame.timestamps.computed
-        self._publishing = self._published - packed
+        # Of what the worker did meanwhile only what was waited for.
+        self._packing = packed - begin + max(
+            0.0, times.copying - max(times.located, self._located))
+        self._publishing = self._locating + self._published - packed
 
     def account(self, frame: Reconstruction, cache: PendingStats, health: PendingCopy) -> None:
         """Publish how the stream is doing; then, because nobody waits for it, fill the map."""
@@ -154,6 +169,8 @@ class StreamOutputs:
         statistics.last_header = frame.header
         statistics.out_meter.tick()
         statistics.latencies.append(report.latency.total)
+        if self._pose is not None:
+            statistics.odometry_latencies.append(self._poses.published - frame.arrival)
         self._deadline.update(self._published - frame.timestamps.start,
                               frame.settings.input.deadline_ms, report.cache)
         self._faults.clear('image')
@@ -168,7 +185,7 @@ class StreamOutputs:
     ) -> FrameReport:
         times, before = frame.timestamps, self._statistics.report
         latency = Latency(
-            total=self._published - times.arrival, decode=times.decoded - times.start,
+            total=self._published - frame.arrival, decode=times.decoded - times.start,
             upload=times.upload, inference=times.computed - times.decoded - times.upload,
             pack=self._packing, publish=self._publishing)
         points = int(frame.host['cloud_size']) if 'points' in frame.topics else 0

@@ -134,8 +134,9 @@ def _inference(s: Snapshot) -> Part:
                    for name in ('total', 'decode', 'upload', 'inference', 'pack', 'publish')}
         values['shares (%)'] = ', '.join(
             f'{name} {100 * share:.0f}' for name, share in latency.shares().items())
-        values |= {f'latency p{share} (ms)': f'{1e3 * seconds:.1f}'
-                   for share, seconds in zip(PERCENTILES, percentiles(s.latencies))}
+        for what, latencies in (('latency', s.latencies), ('odometry', s.odometry_latencies)):
+            values |= {f'{what} p{share} (ms)': f'{1e3 * seconds:.2f}'
+                       for share, seconds in zip(PERCENTILES, percentiles(latencies))}
         values |= {'history limit (tokens)': s.report.cache.limit or 'none',
                    'mean confidence': f'{s.report.confidence_mean:.3f}',
                    'points': s.report.points}

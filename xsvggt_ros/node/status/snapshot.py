@@ -80,6 +80,7 @@ class Snapshot:
     deadline_fault: str = ''  # why deadline_ms cannot be kept
     rate_out: float = 0.0
     latencies: Sequence[float] = ()  # seconds, of the last frames
+    odometry_latencies: Sequence[float] = ()  # until their odometry was published
     busy_for: float = 0.0  # seconds that what is in work has taken; 0: nothing is in work
     busy_with: str = 'an image'
     patience: float = 2.0  # seconds after which that is said

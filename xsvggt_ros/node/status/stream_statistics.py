@@ -131,6 +131,7 @@ class StreamStatistics:
         self._lock = threading.Lock()
         self.out_meter = RateMeter()
         self.latencies: deque[float] = deque(maxlen=LATENCIES)  # seconds
+        self.odometry_latencies: deque[float] = deque(maxlen=LATENCIES)  # until it was published
         self.last_header = Header()
         self.image_description = ''  # of the newest image
         self.begin()
@@ -149,6 +150,7 @@ class StreamStatistics:
         """Forget the newest frame: a new stream begins."""
         self.report: FrameReport | None = None
         self.latencies.clear()
+        self.odometry_latencies.clear()
 
     def reject(self, ticket: Ticket) -> int:
         """Count the images of a set as rejected unless somebody has counted them; return them."""
