@@ -1,7 +1,8 @@
 # `make demo` shows the whole chain, `make test` checks it. Both make the virtual environment .venv
 # first, or bring it up to date; nothing is installed outside of this checkout.
 #
-#   make demo [INPUT=DIR|VIDEO|BAG|camera:0] [CALIBRATION=FILE] [RATE=HZ] [FRAMES=N]    result in out/demo
+#   make demo [INPUT=DIR|VIDEO|BAG|camera:0] [INPUT_TOPIC=/left/image_raw] [CALIBRATION=FILE]
+#             [RATE=HZ] [FRAMES=N]                                     result in out/demo
 #   make test [ARGS="test/unit/kv_cache/test_kv_cache.py -x"]                     lint, then pytest with ARGS
 #   make env  [PYTHON=python3.12] [TORCH_INDEX=URL | TORCH=REQUIREMENT | TORCH=none]
 #   make train-small [ARGS="--steps 20000 --rooms 4000"]            train the shipped checkpoint anew
@@ -38,6 +39,7 @@ quoted = '$(subst ','\'',$(1))'
 demo: env
 	@$(VENV_PYTHON) -m xsvggt_ros.cli.demo --out out/demo \
 		$(if $(INPUT),--input $(call quoted,$(INPUT))) \
+		$(if $(INPUT_TOPIC),--input-topic $(call quoted,$(INPUT_TOPIC))) \
 		$(if $(CALIBRATION),--calibration $(call quoted,$(CALIBRATION))) \
 		$(if $(RATE),--rate $(call quoted,$(RATE))) $(if $(FRAMES),--frames $(call quoted,$(FRAMES)))
 

@@ -101,7 +101,7 @@ def start(
     started: list[ExecuteProcess] = []
     started += [stream_node(values, started), *recording(values, started),
                 *rviz(context, values)]
-    return started
+    return list(started)
 
 
 def check_programs(values: dict[str, Value]) -> None:
@@ -185,6 +185,7 @@ def published(values: dict[str, Value], started: list[ExecuteProcess]) -> Node:
             # As of now: the transforms of a robot that is on are. And an unplugged camera does not
             # end the node, which has the map.
             '--reconnect' if is_camera else '--restamp',
+            *(['--input-topic', values['input_topic']] if values['input_topic'] else []),
             *(['--calibration', launch_arguments.expanded(calibration)] if calibration else []),
             *(['--loop'] if values['loop'] and not is_camera else [])],
         output='screen',
@@ -219,6 +220,7 @@ def when_node_has_ended(
     if context.is_shutdown or values['respawn']:
         return []
     rest = [action for action in started if action is not event.action]
+    started.clear()   # the end of the others is told by nobody
     if event.returncode != 0:
         message = f'the node has ended with exit code {event.returncode}'
         return fail(context, message, values['on_exit'], rest)
@@ -230,7 +232,7 @@ def when_recording_has_ended(
     values: dict[str, Value], started: list[ExecuteProcess],
 ) -> list[LaunchDescriptionEntity]:
     """Leave the node to those who want to see and save its map, if there was a recording."""
-    if context.is_shutdown:
+    if context.is_shutdown or not started:   # told to end, because the node has ended
         return []
     if event.returncode != 0:
         what, who = ('bag', 'ros2 bag') if values['bag'] else ('input', 'the camera')

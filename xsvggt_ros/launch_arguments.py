@@ -226,6 +226,9 @@ OTHERS = {
     'input': Argument(
         '', 'Published on image_topic: a camera of this machine (camera:0 or /dev/video0), a '
         'video, a folder of images, or a bag of ROS 1 or 2. Empty: images come from elsewhere'),
+    'input_topic': Argument(
+        '', 'Images of input that are published, of a bag that has several cameras. Empty: those '
+        'of its only camera', pattern=f'({TOPIC})?', expected=A_TOPIC),
     'calibration': Argument(
         '', 'Calibration of input: ROS camera_info, OpenCV, ASL or Kalibr YAML. Empty: one that '
         'lies in it or beside it'),
@@ -293,6 +296,9 @@ def without_effect(values: Mapping[str, Value]) -> list[str]:
     if values['loop'] and not values['bag'] and (
             not values['input'] or is_camera(str(values['input']))):
         lines.append('loop has no effect without a recording (bag or input)')
+    if values['input_topic'] and not values['input']:
+        lines.append('input_topic has no effect without input; image_topic is what the node '
+                     'listens to')
     if values['calibration'] and not values['input']:
         lines.append('calibration has no effect without input; the calibration of other images '
                      'comes on camera_info_topic')

@@ -64,7 +64,7 @@ def test_show_args_has_the_real_defaults_and_choices(launch_file):
     assert all(options['description'] for options in declared.values())
     empty = {name for name, options in declared.items() if not options['default_value']}
     assert empty == {'base_frame', 'robot_odom_frame', 'localize_in', 'namespace', 'bag', 'input',
-                     'calibration'}
+                     'input_topic', 'calibration'}
     # launch compares texts, and others write True.
     assert not any(options['choices'] and 'true' in options['choices']
                    for options in declared.values())
@@ -171,6 +171,29 @@ def test_a_video_is_published_as_of_now(launch_file, tmp_path, monkeypatch):
     assert end(SimpleNamespace(returncode=0, action=camera)) == []
     stopped, = end(SimpleNamespace(returncode=1, action=camera))
     assert stopped.options['event'] is node and 'room.mp4' in launch.failures[0]
+
+
+def test_a_camera_of_a_bag_is_chosen(launch_file, tmp_path):
+    (tmp_path / 'two.mcap').touch()
+    arguments = {'input': str(tmp_path / 'two.mcap')}
+    _, camera = launch_file(**arguments, input_topic='/left/image_raw').started
+    options = camera_options(camera)
+    assert (options.input_topic, options.topic) == ('/left/image_raw', '/camera/image_raw')
+    assert camera_options(launch_file(**arguments).started[1]).input_topic is None
+    assert 'image_topic' in launch_file(input_topic='/left/image_raw').lines[0]
+    failure, = launch_file(**arguments, input_topic='2nd').failures
+    assert "input_topic:='2nd'" in failure
+
+
+@pytest.mark.parametrize('code', [0, -2])
+def test_the_end_of_a_recording_is_not_told_after_that_of_the_node(launch_file, tmp_path, code):
+    (tmp_path / 'room.mp4').touch()
+    launch = launch_file(input=str(tmp_path / 'room.mp4'))
+    node, camera = launch.started
+    node.options['on_exit'](SimpleNamespace(returncode=1, action=node), launch.context)
+    ended = SimpleNamespace(returncode=code, action=camera)
+    assert camera.options['on_exit'](ended, context=launch.context) == []
+    assert launch.lines == [] and len(launch.failures) == 1
 
 
 @pytest.mark.parametrize('arguments, words', [

@@ -125,10 +125,11 @@ def test_make_demo_takes_any_name_of_a_folder():
     if shutil.which('make') is None or not (ROOT / 'Makefile').is_file():
         pytest.skip('there is no make, or no checkout')
     name = 'it\'s "my" dir, new'
-    shown = subprocess.run(['make', '-n', 'demo', f'INPUT={name}'], cwd=ROOT, check=True,
-                           capture_output=True, text=True).stdout
+    shown = subprocess.run(['make', '-n', 'demo', f'INPUT={name}', 'INPUT_TOPIC=/left/image'],
+                           cwd=ROOT, check=True, capture_output=True, text=True).stdout
     words = shlex.split(shown)
     assert words[words.index('--input') + 1] == name
+    assert words[words.index('--input-topic') + 1] == '/left/image'
 
 
 def test_middleware_profile_has_room_for_images():
