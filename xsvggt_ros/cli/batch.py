@@ -75,7 +75,7 @@ def _run(options: argparse.Namespace) -> int:
     from xsvggt_ros.console.measurement import check_writable, write_json
     from xsvggt_ros.console.tables import text_table
     from xsvggt_ros.recordings.batch.plan import find_recordings, make_tasks
-    from xsvggt_ros.recordings.batch.runner import batch_folder, BatchRunner, summary
+    from xsvggt_ros.recordings.batch.runner import batch_folder, BatchRunner, hints, summary
     from xsvggt_ros.recordings.exports.export import export_names
 
     if options.address is not None and options.on == 'processes':
@@ -100,6 +100,8 @@ def _run(options: argparse.Namespace) -> int:
     print(text_table(['state', 'recording', 'frames', 'seconds', ''], rows))
     print(f"{report['done']} done, {report['skipped']} done before, {report['failed']} failed; "
           f"{report['frames']} frames in {report['seconds']:.1f} s")
+    for line in hints(outcomes):
+        print(line)
     return 1 if report['failed'] else 0
 
 

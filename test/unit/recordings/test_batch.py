@@ -101,12 +101,15 @@ def test_a_batch_is_done_once_and_failures_are_tried_again(tmp_path, capsys):
         '.batch.lock', 'a', 'b', 'c.failed.json', 'c.failed.log']
     told = capsys.readouterr().out
     assert '2 done, 0 done before, 1 failed; 5 frames' in told
+    assert str(out / 'c.failed.log') in told and '--retry' not in told
 
     before = (out / 'a' / 'report.json').stat().st_mtime_ns
     assert main(command) == 1
     report = json.loads(table.read_text())
     assert (report['done'], report['skipped'], report['failed'], report['frames']) == (0, 2, 1, 5)
     assert '--retry tries again' in report['recordings'][2]['reason']
+    *_, told = capsys.readouterr().out.splitlines()   # the table cuts long reasons off
+    assert told.startswith('1 failed in an earlier run') and '--retry tries again' in told
     assert (out / 'a' / 'report.json').stat().st_mtime_ns == before
 
     bad.unlink()

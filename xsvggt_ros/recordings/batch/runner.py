@@ -20,6 +20,7 @@ from xsvggt_ros.recordings.batch.plan import completed, failure_of, PARTIAL, Tas
 from xsvggt_ros.recordings.report import REPORT_FILE
 
 LOG_FILE, LOCK_FILE = 'reconstruct.log', '.batch.lock'
+EARLIER = ' (earlier; --retry tries again)'   # ends the reason of what failed in another run
 _OF_PROCESS = re.compile(r'\..+\.(\d+)' + re.escape(PARTIAL))
 
 
@@ -97,7 +98,7 @@ class BatchRunner:
             return Outcome(task, 'skipped', 'done before', report)
         reason = failure_of(task)
         if reason is not None and not self._retry:
-            return Outcome(task, 'failed', f'{reason} (earlier; --retry tries again)')
+            return Outcome(task, 'failed', reason + EARLIER)
         return None
 
     def _one(self, task: Task) -> Outcome:
@@ -126,7 +127,7 @@ class BatchRunner:
         with suppress(OSError):
             log = partial / LOG_FILE
             if log.exists():
-                os.replace(log, task.failure.with_suffix('.log'))
+                os.replace(log, _log_of(task))
             task.failure.write_text(json.dumps(note, indent=2) + '\n', encoding='utf-8')
         shutil.rmtree(partial, ignore_errors=True)
         return Outcome(task, 'failed', reason)
@@ -185,6 +186,21 @@ def _counted(outcomes: dict[Task, Outcome]) -> str:
     states = [outcome.state for outcome in outcomes.values()]
     return ', '.join(f'{states.count(state)} {state}' for state in ('done', 'skipped', 'failed')
                      if states.count(state))
+
+
+def hints(outcomes: Sequence[Outcome]) -> list[str]:
+    """Return lines on why tasks failed, which a table has no room for; none if none failed."""
+    failed = [outcome for outcome in outcomes if outcome.state == 'failed']
+    earlier = sum(outcome.reason.endswith(EARLIER) for outcome in failed)
+    return [f'all that {outcome.task.out.name} said: {_log_of(outcome.task)}'
+            for outcome in failed if _log_of(outcome.task).exists()] + [
+        f'{earlier} failed in an earlier run and not tried now: --retry tries again'
+        for _ in range(earlier > 0)]
+
+
+def _log_of(task: Task) -> Path:
+    """Return where the log of a task that failed is kept."""
+    return task.failure.with_suffix('.log')
 
 
 def summary(outcomes: Sequence[Outcome], started: float) -> dict[str, Any]:
