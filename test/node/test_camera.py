@@ -231,6 +231,7 @@ def test_a_camera_that_was_unplugged_goes_on_when_it_is_back(tmp_path, arguments
                           env={**os.environ, 'PYTHONPATH': str(tmp_path)})
     words, errors = camera.communicate(timeout=PATIENCE)
     assert camera.returncode == code and 'Traceback' not in errors, words + errors
+    assert 'a camera of this machine tells no calibration' in words
     assert errors.count('the camera has stopped: No such device') == 1
     assert errors.count('the camera is back') == (code == 0)
     assert f'sent {4 if code else 6} images' in words

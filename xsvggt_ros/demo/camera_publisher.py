@@ -211,5 +211,7 @@ def _announce(source: FrameSource, options: CameraOptions) -> None:
     count = 'endless' if source.count is None or options.loop else f'{source.count} images'
     print(f'publishing {options.topic}, {count}, {source.rate:.3g} Hz, {reliability}', flush=True)
     if source.calibration is None:
-        print('no CameraInfo: no calibration lies in the recording or beside it, and '
-              '--calibration names none', flush=True)
+        lacking = ('a camera of this machine tells no calibration'
+                   if getattr(source, 'is_live', False) else
+                   'no calibration lies in the recording or beside it')
+        print(f'no CameraInfo: {lacking}, and --calibration names none', flush=True)
