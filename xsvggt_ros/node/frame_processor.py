@@ -43,9 +43,8 @@ class FrameProcessor:
     """
     Reconstructs images in the worker's thread, and hands them over to be published.
 
-    Once a pose is known the publishing thread has it; this one goes on: it makes what else is to
-    be published, commits the frame to the cache, decodes the next image and has the network begin
-    with it.
+    Once a pose is known the publishing thread has it; this one goes on: it makes the rest, commits
+    the frame to the cache, decodes the next image and has the network begin with it.
     """
 
     def __init__(
@@ -193,11 +192,7 @@ class FrameProcessor:
         self, one: DecodedSet, results: list[FrameResult], camera_from_world: np.ndarray,
         settings: Settings,
     ) -> tuple[list[FrameResult], Scale | None, Location]:
-        """
-        Return the results, what is to be multiplied with them, None: nothing, and where they are.
-
-        That is ``camera_from_world`` where the network's own poses are taken.
-        """
+        """Return the results, what is yet to be multiplied with them, and where they are."""
         stream, images = self._stream, one.images
         tracked: TrackedPose | None = None
         with stream.counting_failures():
