@@ -74,10 +74,10 @@ class TrackedPose:
     """
     How a pose came about, in the unit of the results.
 
-    source: 'first', 'tracks', 'matches', 'odometry', 'network' or 'hold'; inliers: landmarks that
-    agree; error: their median reprojection error in pixels. covariance: [6, 6] of a small motion
-    (rotation, translation) in the camera's axes, of the pose since the stream began. velocity: [6]
-    in the same order, rad/s and units/s, with its covariance; None where it is not known. loops:
+    source: 'first', 'tracks', 'matches', 'odometry', 'network', 'motion' or 'hold'; inliers:
+    landmarks that agree; error: their median reprojection error in pixels. covariance: [6, 6] of a
+    small motion (rotation, translation) in the camera's axes, of the pose since the stream began.
+    velocity: [6] in the same order, rad/s and units/s, with its covariance; None where it is not known. loops:
     None where none are looked for.
     """
 

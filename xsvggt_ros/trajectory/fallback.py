@@ -9,6 +9,8 @@ from xsvggt_ros.trajectory.projection import inverse, nearest_pose
 
 _FEWEST = 5          # gaps that are compared before a guess is believed
 _AVERAGED = 5       # frames
+_LATELY = 12        # gaps that tell, at most: who stands still now may have been on the way before
+_GOES_ON = 5        # frames for which a lost camera goes on as before; then it stands still
 _BEYOND = 3.0       # times the network's error from which its motion is believed
 _TURN = 0.5          # metres, in units of typical motion, that a radian counts
 
@@ -24,7 +26,7 @@ class Located:
 
 
 class Fallback:
-    """Chooses between the network's relative pose and standing still."""
+    """Chooses between the network's motion, the camera's own, gone on with, and standing still."""
 
     def __init__(self, frames: int) -> None:
         """Judge by the last `frames` frames that were located."""
@@ -38,7 +40,7 @@ class Fallback:
 
     def guess(self, index: int, network: np.ndarray, blind: bool) -> tuple[np.ndarray, str]:
         """
-        Return the pose of frame `index`, and whether it is the network's or held.
+        Return the pose of frame `index`, and what it is: 'network', 'motion' or 'hold'.
 
         network: its world_from_camera by the network. blind: the image shows nothing, so neither
         does the network's pose.
@@ -46,9 +48,13 @@ class Fallback:
         if not self._located:
             return np.eye(4), 'hold'
         last = self._located[-1]
-        if blind or self._better(index - last.index, network) == 'hold':
-            return last.pose, 'hold'
-        return self.network(network), 'network'
+        gap = index - last.index
+        best = 'hold' if blind else self._best(gap, network)
+        if best == 'network':
+            return self.network(network), best
+        if best == 'motion':
+            return nearest_pose(_gone_on(self._located[-2].pose, last.pose, gap)), best
+        return last.pose, best
 
     def network(self, network: np.ndarray) -> np.ndarray:
         """
@@ -61,9 +67,9 @@ class Fallback:
                           for one in last])
         return nearest_pose(poses.mean(0))
 
-    def _better(self, gap: int, network: np.ndarray) -> str:
+    def _best(self, gap: int, network: np.ndarray) -> str:
         """
-        Return which of both was nearer to the truth over gaps of so many frames.
+        Return which was nearest to the truth over gaps of so many frames.
 
         Who has jumped is not held: the network's motion is then far beyond its errors.
         """
@@ -71,17 +77,27 @@ class Fallback:
         gap = max(1, min(gap, len(frames) // 2))
         if len(frames) < _FEWEST + gap:
             return 'network'
-        held, networks = [], []
-        for before, after in zip(frames[:-gap], frames[gap:]):
+        off: dict[str, list[float]] = {'hold': [], 'network': [], 'motion': []}
+        for number in range(max(0, len(frames) - gap - _LATELY), len(frames) - gap):
+            before, after = frames[number], frames[number + gap]
             true = inverse(before.pose) @ after.pose
             step = network_step(before.network, after.network, before.scale)
-            held.append(_difference(np.eye(4), true))
-            networks.append(_difference(step, true))
+            off['hold'].append(_difference(np.eye(4), true))
+            off['network'].append(_difference(step, true))
+            if number:
+                led = _gone_on(frames[number - 1].pose, before.pose, gap)
+                off['motion'].append(_difference(inverse(before.pose) @ led, true))
         last = frames[-1]
         moved = _difference(network_step(last.network, network, last.scale), np.eye(4))
-        if moved > _BEYOND * np.median(networks):
+        if moved > _BEYOND * np.median(off['network']):
             return 'network'
-        return 'hold' if np.median(held) < np.median(networks) else 'network'
+        return min(off, key=lambda one: np.median(off[one]))
+
+
+def _gone_on(before: np.ndarray, last: np.ndarray, times: int) -> np.ndarray:
+    """Return where the motion between two poses leads so many frames later; see _GOES_ON."""
+    step = inverse(before) @ last
+    return last @ np.linalg.matrix_power(step, min(times, _GOES_ON))
 
 
 def network_step(before: np.ndarray, after: np.ndarray, scale: float) -> np.ndarray:

@@ -28,7 +28,7 @@ class PoseMeasurement:
     """
     A frame's pose [4, 4] and the tracks it is from.
 
-    source: 'first', 'tracks', 'matches', 'odometry', 'network' or 'hold'; error: pixels;
+    source: 'first', 'tracks', 'matches', 'odometry', 'network', 'motion' or 'hold'; error: pixels;
     information: [6, 6] of a small motion, None for a pose that is a guess; outliers: tracks that
     do not agree.
     """

@@ -31,10 +31,11 @@ class Estimate:
 
     world_from_camera [4, 4]: in the first camera's optical frame; corrections of the window make
     it jump a little. odom_from_camera [4, 4]: never jumps, drifts instead. source: 'first',
-    'tracks', 'matches', 'odometry', 'network' or 'hold'. inliers: landmarks that agree; error:
-    their median reprojection error in pixels, NaN without any. covariance, step_covariance:
-    [6, 6] of odom_from_camera since the first frame, and of its step since the last one; of small
-    motions (rotation in rad, translation in the odometry's unit) in the camera's axes.
+    'tracks', 'matches', 'odometry', 'network', 'motion' (as before) or 'hold'. inliers: landmarks
+    that agree; error: their median reprojection error in pixels, NaN without any. covariance,
+    step_covariance: [6, 6] of odom_from_camera since the first frame, and of its step since the
+    last one; of small motions (rotation in rad, translation in the odometry's unit) in the
+    camera's axes.
     keyframe, keyframe_from_camera: of which it is kept as a part. scale: units of the trajectory
     for one of the network's depth here.
     """

@@ -10,12 +10,14 @@ def at(x):
     return motion(np.array([0, 0, 0, x, 0, 0.0]))
 
 
-def located(step, jitter, scale=2.0, frames=30):
+def located(step, jitter, scale=2.0, frames=30, shake=0.0):
+    """Return a fallback for which the camera went by `step` a frame, and shook meanwhile."""
     rng = np.random.default_rng(0)
     fallback = Fallback(60)
     for index in range(frames):
-        network = at((step * index + rng.normal(0, jitter)) / scale)
-        fallback.add(Located(index, at(step * index), network, scale))
+        place = step * index + shake * (-1) ** index
+        network = at((place + rng.normal(0, jitter)) / scale)
+        fallback.add(Located(index, at(place), network, scale))
     return fallback
 
 
@@ -26,9 +28,28 @@ def test_a_good_network_is_followed_in_the_trajectorys_unit():
 
 
 def test_a_network_that_jitters_more_than_the_camera_moves_is_not():
-    fallback = located(0.01, 0.25)
+    fallback = located(0.01, 0.25, shake=0.02)
     pose, source = fallback.guess(31, at(0.3), blind=False)
-    assert source == 'hold' and pose[0, 3] == 0.29
+    assert source == 'hold' and pose[0, 3] == 0.29 - 0.02
+
+
+def test_a_camera_that_goes_on_evenly_goes_on_before_it_stands_still():
+    fallback = located(0.1, 0.25)
+    for index, jitter in ((30, 0.25), (32, 0.25), (34, 0.25), (40, 2.0)):
+        last = min(0.1 * index, 3.4)
+        pose, source = located(0.1, jitter).guess(index, at(last / 2.0), blind=False)
+        assert source == 'motion' and abs(pose[0, 3] - last) < 1e-9, index
+    assert fallback.guess(30, at(3.0 / 2.0), blind=True)[1] == 'hold'
+
+
+def test_what_was_long_ago_says_nothing_of_a_camera_that_has_begun_to_move():
+    rng = np.random.default_rng(0)
+    fallback = Fallback(60)
+    for index in range(40):   # stands still, the network sure of it, then goes while that jitters
+        place = 0.1 * max(0, index - 25)
+        fallback.add(Located(index, at(place), at(place + rng.normal(0, 0.3 * (place > 0))), 1))
+    pose, source = fallback.guess(40, at(1.9), blind=False)
+    assert source == 'motion' and abs(pose[0, 3] - 1.5) < 1e-9
 
 
 def test_a_jump_that_is_far_beyond_its_jitter_is_believed():
@@ -39,7 +60,7 @@ def test_a_jump_that_is_far_beyond_its_jitter_is_believed():
 
 
 def test_over_a_long_gap_even_a_jittering_network_is_better_than_none():
-    fallback = located(0.1, 0.25)
+    fallback = located(0.1, 0.25, shake=0.05)
     assert fallback.guess(30, at(3.0 / 2.0), blind=False)[1] == 'hold'
     assert fallback.guess(50, at(5.0 / 2.0), blind=False)[1] == 'network'
 

@@ -16,7 +16,7 @@ from xsvggt_ros.trajectory.projection import rotation_vector
 
 LATE = 3       # images for which TF may be late
 _WAITING = 30  # images whose poses wait for TF
-_LOST = ('hold', 'network')  # sources of a pose that say less than any odometry
+_LOST = ('hold', 'motion', 'network')  # sources of a pose that say less than any odometry
 
 
 @dataclass(frozen=True)
