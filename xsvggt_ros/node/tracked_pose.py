@@ -77,8 +77,8 @@ class TrackedPose:
     source: 'first', 'tracks', 'matches', 'odometry', 'network', 'motion' or 'hold'; inliers:
     landmarks that agree; error: their median reprojection error in pixels. covariance: [6, 6] of a
     small motion (rotation, translation) in the camera's axes, of the pose since the stream began.
-    velocity: [6] in the same order, rad/s and units/s, with its covariance; None where it is not known. loops:
-    None where none are looked for.
+    velocity: [6] in the same order, rad/s and units/s, with its covariance; None where it is not
+    known. loops: None where none are looked for.
     """
 
     source: str
