@@ -8,7 +8,7 @@ import torch
 from xsvggt_ros.engine.frame_result import ResultError
 from xsvggt_ros.geometry.quaternions import quaternion_from_matrix
 from xsvggt_ros.geometry.se3 import flu_from_optical, make_transform
-from xsvggt_ros.trajectory.projection import inverse
+from xsvggt_ros.trajectory.projection import inverse, nearest_pose
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,13 @@ def world_from_optical(camera_from_world: np.ndarray) -> np.ndarray:
     """
     Return a camera's pose [4, 4] in the network's world, fp64, from its inverse.
 
-    Raises ResultError if it is not finite, as in a unit that is none.
+    A rotation of fp32 is one to 1e-7 only, micrometres at some metres from the origin: it is made
+    one here, so that transforms that follow from each other agree. Raises ResultError if it is not
+    finite, as in a unit that is none.
     """
     if not np.isfinite(camera_from_world).all():
         raise ResultError('the pose', lost=True)
-    return inverse(camera_from_world)
+    return inverse(nearest_pose(camera_from_world.astype(np.float64)))
 
 
 def level_from_optical() -> np.ndarray:

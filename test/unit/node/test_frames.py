@@ -35,6 +35,16 @@ def test_the_first_camera_looks_along_x():
     assert pose.orientation == pytest.approx((-0.5, 0.5, -0.5, 0.5))  # REP-103's optical frame
 
 
+def test_a_pose_of_fp32_becomes_one_whose_rotation_is_exact():
+    turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(0))).Q.numpy()
+    transform = np.eye(4, dtype=np.float32)
+    transform[:3, :3], transform[:3, 3] = turn * np.linalg.det(turn), (15, -9, 4)
+    assert abs(transform[:3, :3] @ transform[:3, :3].T - np.eye(3)).max() > 1e-8
+    pose = world_from_optical(transform)
+    np.testing.assert_allclose(pose[:3, :3] @ pose[:3, :3].T, np.eye(3), rtol=0, atol=1e-14)
+    np.testing.assert_allclose(pose @ transform, np.eye(4), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize('optical, flu', [
     ((0.0, 0.0, 2.0), (2.0, 0.0, 0.0)),  # forward
     ((3.0, 0.0, 0.0), (0.0, -3.0, 0.0)),  # to the right
