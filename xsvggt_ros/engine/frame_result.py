@@ -123,8 +123,7 @@ class FrameResult:
         """
         if self.depth_errors is None:
             return None
-        errors = self.depth_errors.relative_errors(self.depth_confidence)
-        return errors.where(self.depth_confidence > 0, torch.inf)
+        return expected_error(self.depth_confidence, self.depth_errors)
 
     @torch.inference_mode()
     def typical_error(self) -> Tensor:
@@ -206,3 +205,9 @@ def _is_rotation(x: list[float], y: list[float], z: list[float]) -> bool:
     product = (x[1] * y[2] - x[2] * y[1], x[2] * y[0] - x[0] * y[2], x[0] * y[1] - x[1] * y[0])
     return (abs(math.hypot(*x) - 1) < MAX_SKEW and abs(math.hypot(*y) - 1) < MAX_SKEW
             and math.dist(product, z) < MAX_SKEW)
+
+
+@torch.inference_mode()
+def expected_error(confidence: Tensor, errors: ErrorTable) -> Tensor:
+    """Return the relative errors, fp32, to be expected of depths; inf where nothing is known."""
+    return errors.relative_errors(confidence).where(confidence > 0, torch.inf)
