@@ -24,7 +24,7 @@ POINTS = {
     'attention': ('xsvggt_ros.kv_cache.cache', 'KVCache.attend'),
     'camera head': ('xsvggt_ros.model.camera_head', 'CameraHead.forward'),
     'depth head': ('xsvggt_ros.model.dpt_head', 'DPTHead.forward'),
-    'scale': ('xsvggt_ros.node.metric_scale', 'MetricScale.apply'),
+    'scale': ('xsvggt_ros.node.metric_scale', 'MetricScale.update'),
     'cloud': ('xsvggt_ros.node.outputs.frame_outputs', 'lay_out_cloud'),
     'messages': ('xsvggt_ros.node.outputs.stream_outputs', 'frame_outputs'),
     'odometry': ('xsvggt_ros.node.messages', 'odometry'),
@@ -49,7 +49,7 @@ POINTS = {
 
 # Those that every frame of a stream passes, in order
 FRAME_POINTS = ('decode', 'prepare', 'step', 'network', 'attention', 'camera head', 'depth head',
-                'scale', 'cloud', 'messages', 'odometry', 'transforms', 'commit', 'finish',
+                'scale', 'odometry', 'transforms', 'cloud', 'messages', 'commit', 'finish',
                 'statistics', 'cache status', 'status', 'map')
 
 
