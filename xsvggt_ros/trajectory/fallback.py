@@ -84,14 +84,21 @@ class Fallback:
             step = network_step(before.network, after.network, before.scale)
             off['hold'].append(_difference(np.eye(4), true))
             off['network'].append(_difference(step, true))
-            if number:
+            if number and _follow(frames[number - 1], before):
                 led = _gone_on(frames[number - 1].pose, before.pose, gap)
                 off['motion'].append(_difference(inverse(before.pose) @ led, true))
         last = frames[-1]
         moved = _difference(network_step(last.network, network, last.scale), np.eye(4))
         if moved > _BEYOND * np.median(off['network']):
             return 'network'
+        if not off['motion'] or not _follow(*frames[-2:]):   # of more than a frame
+            del off['motion']
         return min(off, key=lambda one: np.median(off[one]))
+
+
+def _follow(before: Located, after: Located) -> bool:
+    """Return whether two frames are next to each other."""
+    return after.index == before.index + 1
 
 
 def _gone_on(before: np.ndarray, last: np.ndarray, times: int) -> np.ndarray:

@@ -42,6 +42,13 @@ def test_a_camera_that_goes_on_evenly_goes_on_before_it_stands_still():
     assert fallback.guess(30, at(3.0 / 2.0), blind=True)[1] == 'hold'
 
 
+def test_a_motion_across_a_loss_is_not_gone_on_with():
+    fallback = located(0.1, 0.25)
+    fallback.add(Located(49, at(4.9), at(4.9 / 2.0), 2.0))   # found again after twenty frames
+    pose, source = fallback.guess(50, at(5.0 / 2.0), blind=False)
+    assert source != 'motion' and abs(pose[0, 3] - 5.0) < 0.5
+
+
 def test_what_was_long_ago_says_nothing_of_a_camera_that_has_begun_to_move():
     rng = np.random.default_rng(0)
     fallback = Fallback(60)
