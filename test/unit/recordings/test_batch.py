@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -155,6 +156,28 @@ def test_a_batch_that_is_killed_goes_on_where_it_was(tmp_path, number, code):
     assert main([*command[3:], '--frames', '2']) == 0
     assert [len(read_tum(out / name / 'trajectory.tum')) for name in 'abc'] == [2, 2, 2]
     assert not list(out.glob('.*.partial'))
+
+
+def test_an_interrupt_that_another_thread_receives_ends_a_batch(tmp_path):
+    """The kernel chooses the thread; the batch must not wait until a recording is done."""
+    stopped = threading.Event()
+
+    class Interrupted:
+        heard = False
+
+        def run(self, arguments, log):
+            signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+            self.heard = stopped.wait(60)
+            return 0 if not self.heard else -9
+
+        def stop(self):
+            stopped.set()
+
+    executor = Interrupted()
+    tasks = make_tasks([write_images(tmp_path / 'a')], tmp_path / 'out')
+    with pytest.raises(KeyboardInterrupt):
+        BatchRunner(executor, [], [], retry=False).run(tasks, 1)
+    assert executor.heard and not list((tmp_path / 'out').iterdir())
 
 
 def _writes_to(folder):

@@ -1,7 +1,7 @@
 """Runs the tasks of a batch in processes of their own, some at a time."""
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import as_completed, Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 import fcntl
@@ -14,6 +14,7 @@ import time
 from typing import Any
 
 from xsvggt_ros.console.errors import ToolError
+from xsvggt_ros.console.processes import deferred_interrupts
 from xsvggt_ros.console.progress import ProgressBar
 from xsvggt_ros.recordings.batch.executors import Executor
 from xsvggt_ros.recordings.batch.plan import completed, failure_of, PARTIAL, Task
@@ -21,6 +22,7 @@ from xsvggt_ros.recordings.report import REPORT_FILE
 
 LOG_FILE, LOCK_FILE = 'reconstruct.log', '.batch.lock'
 EARLIER = ' (earlier; --retry tries again)'   # ends the reason of what failed in another run
+_LOOK_PERIOD = 0.2   # seconds between looks at whether Ctrl-C came
 _OF_PROCESS = re.compile(r'\..+\.(\d+)' + re.escape(PARTIAL))
 
 
@@ -72,9 +74,11 @@ class BatchRunner:
                 outcomes[task] = outcome
         bar = ProgressBar('batch', len(tasks))
         with ThreadPoolExecutor(workers) as pool:
-            futures: dict[Future, Task] = {pool.submit(self._one, task): task for task in waiting}
+            futures: list[Future] = []
             try:
-                for future in as_completed(futures):
+                with deferred_interrupts():   # a thread whose start is interrupted goes on alone
+                    futures += [pool.submit(self._one, task) for task in waiting]
+                for future in _as_they_end(futures):
                     outcome = future.result()
                     outcomes[outcome.task] = outcome
                     bar.note(_told(outcome))
@@ -85,7 +89,7 @@ class BatchRunner:
         bar.close(len(outcomes), _counted(outcomes))
         return [outcomes[task] for task in tasks]
 
-    def _stop(self, futures: dict[Future, Task]) -> None:
+    def _stop(self, futures: Sequence[Future]) -> None:
         self._stopped = True
         for future in futures:
             future.cancel()
@@ -143,6 +147,19 @@ class BatchRunner:
             said = lines[-1] if lines else ''
         words = f'ended by signal {-code}' if code < 0 else f'exit code {code}'
         return code, re.sub(r'^xsvggt \w+: ', '', said) or words
+
+
+def _as_they_end(futures: Iterable[Future]) -> Iterator[Future]:
+    """
+    Yield futures as they end; Ctrl-C is heard meanwhile.
+
+    The kernel may hand a signal to any thread, and Python acts on it in the main one only: one
+    that waits without an end would hear of it when a recording is done.
+    """
+    left = set(futures)
+    while left:
+        ended, left = wait(left, _LOOK_PERIOD, FIRST_COMPLETED)
+        yield from ended
 
 
 @contextmanager
