@@ -95,7 +95,8 @@ def start(
         check_programs(values)
     except ValueError as error:
         return fail(context, str(error), texts['on_exit'], [])
-    for line in launch_arguments.without_effect(values):
+    for line in (*launch_arguments.without_effect(values),
+                 *launch_arguments.mistyped(context.launch_configurations)):
         launch.logging.get_logger('stream.launch.py').warning(line)
 
     started: list[ExecuteProcess] = []

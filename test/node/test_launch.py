@@ -271,6 +271,16 @@ def test_arguments_without_effect_are_told(launch_file):
     assert node_of(used).values['trajectory.use_odometry'] is True
 
 
+@pytest.mark.parametrize('name, meant', [
+    ('inpt', 'input'), ('params-file', 'params_file'), ('image_topcs', 'image_topics'),
+    ('Checkpoint', 'checkpoint'), ('robot_name', None), ('ros_namespace', None)])
+def test_mistyped_arguments_are_told(launch_file, name, meant):
+    """The others may be of a launch file that includes this one."""
+    lines = launch_file(fake_launch.Context(**{name: 'x'})).lines
+    assert lines == ([f'{name} is no argument and has no effect; did you mean {meant}?']
+                     if meant else [])
+
+
 def test_defaults_do_not_pass_for_given_where_the_file_is_included_again(launch_file, tmp_path):
     (tmp_path / 'my.yaml').write_text('/**: {ros__parameters: {deadline_ms: 5.0}}')
     context = fake_launch.Context(namespace='left')
