@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# evlib 0.13.2 (event cameras, PyPI): create_voxel_grid() loses the last event and most of the last bin's weight.
+# evlib 0.13.2 (event cameras, PyPI): create_voxel_grid() loses the last event and half of the weight of the last B-th of the time.
 #
 # An event is spread over the two nearest of B bins by (B - 1) (t - t0) / (tN - t0), as published (Zhu and others,
 # CVPR 2019): both weights are within the grid, and a grid adds up to the sum of the polarities.
