@@ -20,7 +20,8 @@ from xsvggt_ros.console.measurement import load_network
 from xsvggt_ros.kernels import native
 
 ROOT = Path(__file__).resolve().parents[2]
-HEADERS = ('packed_attention', 'pairs', 'voxels')   # of native.cpp
+# Of native.cpp.
+HEADERS = ('heads', 'numbers', 'packed_attention', 'pairs', 'rounded_rows', 'voxels')
 
 ROS_PACKAGES = {
     'ament_index_python', 'builtin_interfaces', 'composition_interfaces', 'cv_bridge',

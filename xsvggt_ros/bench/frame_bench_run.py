@@ -25,6 +25,7 @@ from xsvggt_ros.engine.factory import build_engine, EngineOptions
 from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.kv_cache.config import CacheConfig
 from xsvggt_ros.model.checkpoint import CheckpointError, load_model, LoadedModel
+from xsvggt_ros.model.precision import choose_weights
 from xsvggt_ros.model.weight_quantization import check_weights, quantise_weights, weight_bytes
 
 SIZES = {'small': ('small', (112, 84)), 'full': ('random', (224, 168))}  # checkpoint, image
@@ -56,7 +57,8 @@ def run_bench(options: argparse.Namespace) -> None:
     if options.compare:
         compared = [_compared(options.compare, loaded, options, (width, height), device)]
     loaded.model.fold_scales()
-    quantise_weights(loaded.model, options.weights)
+    stored = choose_weights(options.weights, options.dtype, device, loaded.config)
+    quantise_weights(loaded.model, stored)
     engine, precision = _engine(loaded, options, device)
     runs: list[frame_bench.Steps] = [
         frame_bench.Keyframes(engine, options.keyframe_stride), *compared]
@@ -64,7 +66,7 @@ def run_bench(options: argparse.Namespace) -> None:
     content = _measure(runs, engine, loaded, images, options, device)
     content = {'version': package_version(), 'size': options.size, 'model': loaded.description,
                'image': f'{width}x{height}', 'frames': options.frames, **precision,
-               'weights': options.weights, 'weight_bytes': weight_bytes(loaded.model),
+               'weights': stored, 'weight_bytes': weight_bytes(loaded.model),
                **{name: getattr(options, option) for name, option in _SETTINGS.items()},
                **content, **engine.acceleration(), 'hardware': frame_bench.hardware(device)}
     print(_table(content), flush=True)

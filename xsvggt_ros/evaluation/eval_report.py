@@ -101,14 +101,14 @@ def cells(row: EvalRow) -> list[str]:
 
 def to_json(rows: Sequence[EvalRow], base: Sequence[EvalRow], streams: Sequence[EvalStream],
             loaded: LoadedModel, device: torch.device, command: str,
-            version: str, weights: str = 'float') -> dict[str, Any]:
+            version: str) -> dict[str, Any]:
     """Return what the JSON file holds: the first row's means on top, then all rows."""
     height, width = streams[0].images[0].shape[:2]
     return {
         **asdict(rows[0].mean), **_more_json(rows[0]), 'baseline': asdict(base[0].mean),
         'command': command, 'version': version, 'torch': torch.__version__,
         'device': device_name(device), 'threads': torch.get_num_threads(),
-        'model': loaded.description, 'weights': weights,
+        'model': loaded.description, 'weights': loaded.weights,
         'weight_bytes': weight_bytes(loaded.model), 'image': f'{width}x{height}',
         'streams': [{'name': stream.name, 'frames': len(stream.images)} for stream in streams],
         'rows': [{'policy': row.setting.policy, 'quantization': row.setting.quantization,

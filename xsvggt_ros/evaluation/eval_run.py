@@ -74,7 +74,7 @@ def run_eval(options: argparse.Namespace) -> None:
     print(report(rows, base, streams, loaded, device, options.markdown), flush=True)
     if options.json is not None:
         write_json(options.json, to_json(rows, base, streams, loaded, device,
-                                         _command(options), package_version(), options.weights))
+                                         _command(options), package_version()))
 
 
 def _load(options: argparse.Namespace, device: torch.device,
@@ -188,7 +188,7 @@ def _command(options: argparse.Namespace) -> str:
         words += ['--trajectory', options.trajectory, '--focal', options.focal]
         if options.depth_correction != 'auto':
             words += ['--depth-correction', options.depth_correction]
-    if options.weights != 'float':
+    if options.weights != 'auto':
         words += ['--weights', options.weights]
     if options.camera_iterations != ITERATIONS:
         words += ['--camera-iterations', str(options.camera_iterations)]

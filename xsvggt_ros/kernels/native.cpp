@@ -85,7 +85,7 @@ inline Vector sqrt_lanes(Vector x) {
 template <class V, int N>
 inline __attribute__((always_inline)) V polynomial(V x, const float (&coefficients)[N]) {
   V y = V{} + coefficients[0];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int i = 1; i < N; i++) y = y * x + coefficients[i];
   return y;
 }
@@ -694,7 +694,9 @@ void attend_row(int channels, int count, float scale, const float *query, const 
   }
 }
 
+#include "heads.h"
 #include "packed_attention.h"
+#include "rounded_rows.h"
 #include "voxels.h"
 
 }  // namespace
@@ -703,7 +705,7 @@ void attend_row(int channels, int count, float scale, const float *query, const 
 extern "C" {
 
 // Grows when what is below changes its arguments or its meaning.
-int xsvggt_version() { return 8; }
+int xsvggt_version() { return 9; }
 
 // Take a GOMP_parallel, or null: then there is one thread.
 void xsvggt_use_thread_team(void *gomp_parallel) {
@@ -1256,6 +1258,42 @@ void xsvggt_voxels_add(long, const xsvggt_voxels *table, long count, const float
     if (rows.write(cloud + i * 5, points.next())) points.take();
   counts[1] = points.find_places();
   counts[0] = points.merge(true);
+}
+
+// Norms and positions of queries and keys, in x [tokens][3][heads][head] in fp32 or bf16; tables
+// and out are of another precision, or of that one: see `Places`. head: a multiple of 16.
+void xsvggt_place_heads(long threads, long tokens, long heads, long head, float eps, void *x,
+                        int brain, void *scale, void *shift, void *partner, int tables_brain,
+                        void *out) {
+  bool own = tables_brain;
+  Places places{heads, int(head), eps, {x, bool(brain)}, {scale, own}, {shift, own},
+                {partner, own}, {out, own}};
+  share_range(threads, tokens, 8, [&](long first, long last) {
+    ScratchArena arena;
+    float *work = arena.take(places.floats());
+    for (long i = first; i < last; i++) places.run(i, work);
+  });
+}
+
+// Round tokens x [rows][channels] in fp32 or bf16 to out, room for 2 rows of each: see `round_rows`,
+// which says how many there are. count: that.
+void xsvggt_round_rows(long threads, long rows, long channels, void *x, int brain, float heavy,
+                       int8_t *out, float *scales, int32_t *again, int32_t *count) {
+  *count = round_rows(threads, rows, int(channels), {x, bool(brain)}, heavy, out, scales, again);
+}
+
+// Make numbers out [rows][channels] of sums: see `Finish`.
+void xsvggt_finish_rows(long threads, long rows, long channels, const int32_t *sums,
+                        const float *scales, const int32_t *again, const float *channel_scales,
+                        const float *bias, int gelu, void *residual, int residual_brain, void *out,
+                        int out_brain) {
+  Finish finish{sums, again, scales, channel_scales, bias, bool(gelu),
+                {residual, bool(residual_brain)}, {out, bool(out_brain)}};
+  share_range(threads, rows, 8, [&](long first, long last) {
+    ScratchArena arena;
+    float *row = arena.take(channels), *other = arena.take(channels);
+    for (long i = first; i < last; i++) finish.run(i, int(channels), row, other);
+  });
 }
 
 }  // extern "C"

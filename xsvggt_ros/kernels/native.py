@@ -21,7 +21,7 @@ from torch import nn, Tensor
 
 import xsvggt_ros
 
-VERSION = 8  # of the functions in native.cpp
+VERSION = 9  # of the functions in native.cpp
 # Files for a processor, the quickest first, by what PyTorch calls it; others have the plain one.
 FILES = {'AVX512': ('native_x86-64-v4.so', 'native_x86-64-v3.so'),
          'AVX2': ('native_x86-64-v3.so',)}
@@ -56,6 +56,10 @@ _ARGUMENTS: dict[str, list[Any]] = {
     + [_POINTER, _LONG, _LONG] * 2 + [_POINTER] * 3,
     'dense': [_LONG] * 4 + [_POINTER, _LONG] + [_POINTER] * 2 + [_FLOAT, _POINTER],
     'products': [_LONG] * 4 + [_POINTER, _LONG, _LONG] * 2 + [_POINTER],
+    'place_heads': [_LONG] * 3 + [_FLOAT, _POINTER, ctypes.c_int] + [_POINTER] * 3
+    + [ctypes.c_int, _POINTER],
+    'round_rows': [_LONG] * 2 + [_POINTER, ctypes.c_int, _FLOAT] + [_POINTER] * 4,
+    'finish_rows': [_LONG] * 2 + [_POINTER] * 5 + [ctypes.c_int] + [_POINTER, ctypes.c_int] * 2,
     'voxels_insert': [_POINTER, _LONG, _POINTER, _LONG, _POINTER],
     'voxels_add': [_POINTER, _LONG, _POINTER, _POINTER] + [_FLOAT] * 3 + [_POINTER]
     + [_LONG] * 3 + [_FLOAT, _POINTER],

@@ -48,6 +48,7 @@ class LoadedModel:
     description: str  # of the weights, for a person
     random_weights: bool  # nothing that this network says means anything
     depth_errors: ErrorTable | None = None  # what its confidences mean, if that was measured
+    weights: str = 'float'  # how they are stored, one of `weight_quantization.STORED`
 
 
 def load_model(source: str, size: str = 'auto', device: torch.device | str = 'cpu',
@@ -60,7 +61,7 @@ def load_model(source: str, size: str = 'auto', device: torch.device | str = 'cp
     (`SHIPPED`) or was fetched (`public_weights`), or 'random' for seeded random weights. `size` is
     one of `SIZES` or 'auto': what the file says it is, and small for random weights. Weights are
     converted one by one, so that no second copy of the network is ever held. `weights`: how they
-    are stored, one of `weight_quantization.WEIGHTS`; if not as floats, scales are folded before
+    are stored, see `precision.choose_weights`; if not as floats, scales are folded before
     (`StreamNetwork.fold_scales`). `precision`: a choice of `precision.choose_precision`, by which
     heads and aggregator are then kept, scales folded, in place of `dtype`. Raises
     CheckpointError, and ValueError for weights that the device cannot have.
@@ -79,7 +80,8 @@ def load_model(source: str, size: str = 'auto', device: torch.device | str = 'cp
     description = f'{opened.path.name} ({described})'
     if opened.training:
         description += f', trained in {short(opened.training)}'
-    return LoadedModel(model, config, description, False, _error_table(opened))
+    return LoadedModel(model, config, description, False, _error_table(opened),
+                       loading.stored(config))
 
 
 def _error_table(source: Source) -> ErrorTable | None:
@@ -331,4 +333,4 @@ def _random_model(size: str, loading: WeightLoading) -> LoadedModel:
     described = loading.describe(model)
     loading.fill(model, lambda key: random_weight(key, shapes[key], 0))
     return LoadedModel(model, config, f'RANDOM WEIGHTS, results mean nothing '
-                       f'({size}: {described})', True)
+                       f'({size}: {described})', True, weights=loading.stored(config))

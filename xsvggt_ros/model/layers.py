@@ -13,7 +13,7 @@ import torch
 from torch import nn, Tensor
 import torch.nn.functional as F
 
-from xsvggt_ros.kernels import native, onednn
+from xsvggt_ros.kernels import native, native_heads, onednn
 from xsvggt_ros.kernels.attention import attention
 from xsvggt_ros.model.fused import Linear
 from xsvggt_ros.model.positions import (
@@ -119,6 +119,10 @@ class Attention(nn.Module):
 
     def split_heads(self, packed: Tensor, *tables: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values of their product. A function of tensors."""
+        if native_heads.takes(packed, self.heads, tables):
+            placed = native_heads.place_heads(packed, self.heads, QK_EPS, *tables)
+            query, key, value = placed.permute(1, 2, 0, 3).unbind()
+            return query, key, value
         packed = packed.unflatten(-1, (3, self.heads, self.head_dim))
         if packed.device.type == 'cpu':
             packed = packed.to(self._attention_dtype(packed.dtype, packed.shape[-4]))

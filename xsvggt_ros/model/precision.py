@@ -2,11 +2,11 @@
 
 import torch
 
-from xsvggt_ros.kernels import onednn
+from xsvggt_ros.kernels import onednn, rounded
 from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.model.network import StreamNetwork
 from xsvggt_ros.model.threads import use_threads
-from xsvggt_ros.model.weight_quantization import give_back_memory
+from xsvggt_ros.model.weight_quantization import AUTO, give_back_memory
 
 WIDE = 512  # channels from which bf16 pays on a CPU: small networks are busy with other things
 PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
@@ -37,6 +37,22 @@ def choose_precision(
     if name == 'auto' and config.embed_dim >= WIDE and cpu_multiplies_bf16():
         dtype = torch.bfloat16
     return dtype, dtype
+
+
+def choose_weights(
+    name: str, precision: str | None, device: torch.device, config: ModelConfig,
+) -> str:
+    """
+    Return how weights of a network are stored, one of `weight_quantization.STORED`.
+
+    name: one of these, or 'auto': int8_dynamic for wide networks on CPUs that multiply in 8 bits
+    clearly quicker (`rounded.pays`), where the precision is left open too; float elsewhere.
+    """
+    if name != AUTO:
+        return name
+    if device.type != 'cpu' or precision != AUTO or config.embed_dim < WIDE:
+        return 'float'
+    return 'int8_dynamic' if rounded.pays(choose_precision(AUTO, device, config)[0]) else 'float'
 
 
 def make_ready(

@@ -10,7 +10,7 @@ from xsvggt_ros.model.config import ModelConfig
 from xsvggt_ros.model.kinds import kind_of_config
 from xsvggt_ros.model.layers import Block
 from xsvggt_ros.model.network import lower, StreamNetwork
-from xsvggt_ros.model.precision import choose_precision
+from xsvggt_ros.model.precision import choose_precision, choose_weights
 from xsvggt_ros.model.weight_quantization import give_back_memory, quantise_weights
 
 
@@ -29,6 +29,10 @@ class WeightLoading:
             return self.dtype, torch.float32
         return choose_precision(self.precision, self.device, config)
 
+    def stored(self, config: ModelConfig) -> str:
+        """Return how weights are stored."""
+        return choose_weights(self.weights, self.precision, self.device, config)
+
     def empty_model(self, config: ModelConfig) -> StreamNetwork:
         """Return a network without memory, its parameters in the precision they are read in."""
         with torch.device('meta'):
@@ -45,6 +49,7 @@ class WeightLoading:
         blocks = {name: part for name, part in model.named_modules() if isinstance(part, Block)}
         inside = tuple(f'{name}.' for name in blocks)
         aggregator, heads = self.precisions(model.config)
+        stored = self.stored(model.config)
 
         def load(part: nn.Module, prefix: str, keys: list[str]) -> None:
             weights: dict[str, Tensor] = {}
@@ -63,19 +68,20 @@ class WeightLoading:
         # Block by block, so that no more than one is held as floats that are to go.
         for name, block in blocks.items():
             load(block, f'{name}.', list(block.state_dict()))
-            if self.weights != 'float' or self.precision is not None:
+            if stored != 'float' or self.precision is not None:
                 block.fold()
-            quantise_weights(model, self.weights, name)
+            quantise_weights(model, stored, name)
             if self.precision is not None:
                 lower(block, aggregator if name.startswith('aggregator.') else heads)
-        quantise_weights(model, self.weights)
+        quantise_weights(model, stored)
         model.set_dtype(aggregator, heads)
         give_back_memory()
 
     def describe(self, model: StreamNetwork) -> str:
         """Return the size of a network without memory for a person."""
-        stored = f', weights {self.weights}' if self.weights != 'float' else ''
-        return size_text(model, self.precisions(model.config)[0]) + stored
+        stored = self.stored(model.config)
+        words = f', weights {stored}' if stored != 'float' else ''
+        return size_text(model, self.precisions(model.config)[0]) + words
 
 
 def size_text(model: StreamNetwork, dtype: torch.dtype) -> str:

@@ -2,8 +2,9 @@
 Linear layers whose weights are stored in 8 bits, one scale for each output channel.
 
 int8 is about the weights alone: what goes through a layer keeps its precision, and the numbers are
-made floats again on the way. fp8 rounds what goes through as well, one scale for each token, and
-multiplies in 8 bits; it has been computed on a CPU only, where torch has the same operator.
+made floats again on the way. int8_dynamic and fp8 round what goes through as well, one scale for
+each token, and multiply in 8 bits: int8_dynamic on a CPU, fp8 on a GPU; fp8 has been computed on a
+CPU only, where torch has the same operator.
 """
 
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import torch
 from torch import nn, Tensor
 import torch.nn.functional as F
 
-from xsvggt_ros.kernels import onednn
+from xsvggt_ros.kernels import onednn, rounded
 from xsvggt_ros.model.fused import Linear
 
 FP8 = torch.float8_e4m3fn
@@ -136,6 +137,46 @@ class Int8Linear(QuantisedLinear):
         return out * scale if self.bias is None else torch.addcmul(self.bias, out, scale)
 
 
+class DynamicLinear(QuantisedLinear):
+    """A linear layer that multiplies int8 by int8 on a CPU, see `kernels.rounded`."""
+
+    def __init__(self, linear: Linear) -> None:
+        """Round the weights of a layer; its precision is kept."""
+        super().__init__(linear)
+        bias = self.bias
+        self.added: Tensor
+        self.register_buffer('added', self.scale.new_zeros(self.out_features) if bias is None
+                             else bias.float(), persistent=False)
+        self.bias = None
+
+    @staticmethod
+    def round(weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Return int8 [out, in], columns one after the other, and scales [out, 1] in fp32."""
+        weight = weight.float()
+        most = rounded.largest_weight() or rounded.MOST
+        scale = (weight.abs().amax(1, keepdim=True) / most).clamp_min(1e-30)
+        return (weight / scale).round_().to(torch.int8).t().contiguous().t(), scale
+
+    def set_dtype(self, dtype: torch.dtype) -> None:
+        """Give results in this precision; the products are of integers always."""
+        self.dtype = dtype
+
+    def forward(self, x: Tensor, gelu: bool = False, residual: Tensor | None = None) -> Tensor:
+        """Return [..., out] for x [..., in], see `QuantisedLinear.forward`."""
+        rows = x.numel() // self.in_features
+        if rows < rounded.MIN_ROWS or not rounded.allowed(x):
+            return super().forward(x, gelu, residual)
+        out = rounded.product(
+            x.reshape(rows, -1), self.values, self.scale.view(-1), self.added, gelu,
+            None if residual is None else residual.reshape(rows, -1))
+        return out.view(*x.shape[:-1], self.out_features)
+
+    def product(self, x: Tensor) -> Tensor:
+        """Return x [rows, in] through weights that are made floats, bias added, [rows, out]."""
+        out = F.linear(x.float(), self.values.float())
+        return torch.addcmul(self.added, out, self.scale.view(-1)).to(x.dtype)
+
+
 class Fp8Linear(QuantisedLinear):
     """A linear layer that multiplies fp8 by fp8 (e4m3), a scale for each token and channel."""
 
@@ -169,8 +210,11 @@ STORED: dict[str, dict[str, type[QuantisedLinear]]] = {
                     'camera_head.poseLN_modulation.': Int8Linear},
     'int8': {'camera_head.trunk.': Int8Linear, 'camera_head.poseLN_modulation.': Int8Linear,
              'aggregator.': Int8Linear},
+    'int8_dynamic': {'camera_head.trunk.': Int8Linear,
+                     'camera_head.poseLN_modulation.': Int8Linear, 'aggregator.': DynamicLinear},
     'fp8': {'aggregator.': Fp8Linear}}
-WEIGHTS = tuple(STORED)
+AUTO = 'auto'  # what `precision.choose_weights` makes of it
+WEIGHTS = (AUTO, *STORED)
 
 
 def check_weights(choice: str, device: torch.device | str) -> None:
@@ -178,6 +222,13 @@ def check_weights(choice: str, device: torch.device | str) -> None:
     if choice not in WEIGHTS:
         raise ValueError(f"weights must be one of {', '.join(WEIGHTS)}; got '{choice}'")
     device = torch.device(device)
+    if choice == 'int8_dynamic' and device.type != 'cpu':
+        raise ValueError(f'weights int8_dynamic multiplies in 8 bits on a CPU, and the network is '
+                         f'to run on {device}; choose fp8, int8 or float')
+    if choice == 'int8_dynamic' and not rounded.works():
+        raise ValueError('weights int8_dynamic needs products of 8 bits, which this CPU does not '
+                         f'do exactly, or not with torch {torch.__version__}; choose int8 or '
+                         'float')
     if choice != 'fp8':
         return
     if device.type != 'cuda':

@@ -114,10 +114,11 @@ TABLE: tuple[Parameter, ...] = (
               'compute in fp32. auto: bf16 or fp16 on a GPU; on a CPU fp32, but bf16 for the '
               'full size if the processor has instructions for it.',
               choices=('auto', 'bf16', 'fp16', 'fp32')),
-    Parameter('model.weights', 'float', 'How weights are stored: float, in model.dtype; '
+    Parameter('model.weights', 'auto', 'How weights are stored: float, in model.dtype; '
               "int8_camera, the camera head's in 8 bits; int8, all transformers', half of the "
-              'memory of bf16; fp8 multiplies in 8 bits too, all but the heads, on a GPU that '
-              'can (Ada, Hopper and newer).', choices=WEIGHTS),
+              'memory of bf16. int8_dynamic multiplies in 8 bits too, on a CPU; fp8 on a GPU that '
+              'can (Ada, Hopper and newer). auto: int8_dynamic for the full size on a CPU with '
+              'instructions for it, if model.dtype is auto; float elsewhere.', choices=WEIGHTS),
     Parameter('model.camera_iterations', 4, 'Refinement iterations of the camera pose; fewer '
               'are faster and less accurate.', limits=(1, 4)),
     Parameter('model.first_frames', 1, 'Images that begin a stream together, if the network can '

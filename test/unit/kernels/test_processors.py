@@ -20,10 +20,13 @@ from xsvggt_ros.model.precision import choose_precision, cpu_multiplies_bf16
 
 UNIT = Path(__file__).parents[1]
 FILES = ('model/test_weight_quantization', 'model/test_model_golden', 'engine/test_stream_engine',
-         'bench/test_bench', 'kernels/test_native', 'kernels/test_processors')
+         'bench/test_bench', 'kernels/test_native', 'kernels/test_native_heads',
+         'kernels/test_rounded', 'kernels/test_processors')
 TESTS = ('test_int8_is_the_product_with_the_rounded_weights', 'test_both_forms_of_a_product_are_',
          'test_a_network_of_8_bits_is_close', 'test_half_precision_', 'test_a_packed_stream_is_',
-         'test_attention_by_onednn_', 'test_bf16_', 'test_a_stream_is_the_same')
+         'test_few_and_many_tokens_', 'test_it_is_the_product_', 'test_a_heavy_token_',
+         'test_heads_are_the_same', 'test_attention_by_onednn_', 'test_bf16_',
+         'test_a_stream_is_the_same')
 # All that x86 had before AVX; before it had bf16, when oneDNN computes that in fp32; and one that
 # PyTorch and we know nothing of. Other machines ignore the names of oneDNN's.
 PROCESSORS = (

@@ -12,7 +12,7 @@ from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.kernels import native
 from xsvggt_ros.model import precision, threads
 from xsvggt_ros.model.config import ModelConfig
-from xsvggt_ros.model.precision import choose_precision
+from xsvggt_ros.model.precision import choose_precision, choose_weights
 from xsvggt_ros.node.loading import load_engine
 from xsvggt_ros.node.settings import DEFAULTS
 
@@ -124,3 +124,27 @@ def test_memory_between_what_is_used_is_given_back():
     ended = subprocess.run([sys.executable, '-c', GIVEN_BACK], capture_output=True, text=True,
                            check=True)
     assert int(ended.stdout) > 100e6
+
+
+def test_products_of_8_bits_are_for_wide_networks_where_they_pay(monkeypatch):
+    small, full = ModelConfig.small(), ModelConfig.full_size()
+    asked = []
+
+    def pays(dtype):
+        asked.append(dtype)
+        return True
+
+    monkeypatch.setattr(precision.rounded, 'pays', pays)
+    monkeypatch.setattr(precision, 'cpu_multiplies_bf16', lambda: True)
+    assert choose_weights('auto', 'auto', CPU, full) == 'int8_dynamic'
+    monkeypatch.setattr(precision, 'cpu_multiplies_bf16', lambda: False)
+    assert choose_weights('auto', 'auto', CPU, full) == 'int8_dynamic'
+    assert asked == [torch.bfloat16, torch.float32]  # what they are compared with
+    assert choose_weights('auto', 'auto', CPU, small) == 'float'
+    assert choose_weights('auto', 'auto', GPU, full) == 'float'
+    for named in ('fp32', 'bf16', 'fp16', None):  # a precision was asked for
+        assert choose_weights('auto', named, CPU, full) == 'float'
+    for named in ('float', 'int8', 'int8_camera', 'fp8', 'int8_dynamic'):
+        assert choose_weights(named, 'auto', CPU, small) == named
+    monkeypatch.setattr(precision.rounded, 'pays', lambda dtype: False)
+    assert choose_weights('auto', 'auto', CPU, full) == 'float'
