@@ -1,5 +1,7 @@
 """One image is published while the network has the next: with a fake engine, without a node."""
 
+import time
+
 from fake_stream import HEIGHT, LateCopies, PATIENCE, WIDTH
 import numpy as np
 import pytest
@@ -59,6 +61,26 @@ def test_where_the_camera_is_waits_for_nothing_else_that_is_published(make_strea
 
 
 @pytest.mark.parametrize('overlaps', [False, True])
+def test_the_worker_leaves_pythons_lock_to_who_publishes_a_tracked_pose(
+        make_stream, monkeypatch, overlaps):
+    stream = make_stream(overlaps)
+    trajectory, outputs = stream.pipeline.stream.trajectory, stream.pipeline.outputs
+    locate, seen = outputs.locate, []
+
+    def complete(result):
+        seen.append(len(stream.topics['odometry'].messages))
+        return result
+
+    monkeypatch.setattr(type(trajectory), 'is_on', True)
+    monkeypatch.setattr(trajectory, 'begin', lambda *arguments: None)
+    monkeypatch.setattr(trajectory, 'track', lambda pixels, camera, result, *more: (result, None))
+    monkeypatch.setattr(trajectory, 'complete', complete)
+    monkeypatch.setattr(outputs, 'locate', lambda frame: (time.sleep(0.05), locate(frame)))
+    stream.process(0, 1)
+    assert seen == [1, 2]
+
+
+@pytest.mark.parametrize('overlaps', [False, True])
 def test_images_whose_depth_fails_are_rejected_and_count_as_failures(
         make_stream, monkeypatch, overlaps):
     stream = make_stream(overlaps, **{'reset.on_failures': 2})
@@ -71,7 +93,7 @@ def test_images_whose_depth_fails_are_rejected_and_count_as_failures(
     monkeypatch.setattr(type(trajectory), 'is_on', True)
     monkeypatch.setattr(trajectory, 'begin', lambda *arguments: None)
     monkeypatch.setattr(trajectory, 'track', lambda pixels, camera, result, *more: (result, None))
-    monkeypatch.setattr(trajectory, 'with_depth', fail)
+    monkeypatch.setattr(trajectory, 'complete', fail)
     stream.send(1)
     stream.rest()
     assert stream.pipeline.stream.failures == 1 and stream.engine.frames == 1

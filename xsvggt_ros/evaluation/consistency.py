@@ -80,7 +80,7 @@ def run_odometry(predicted: Prediction, stream: EvalStream, mode: str,
         asked = odometry.window_problem() if estimate.is_keyframe and index else None
         if estimate.is_keyframe and odometry.closes_loops:
             closer.add(odometry.snapshot)
-            odometry.unit = float(scales(closer.corrections.at(estimate.keyframe)))
+            odometry.steps.unit = float(scales(closer.corrections.at(estimate.keyframe)))
     return OdometryRun(np.array([one.odom_from_camera for one in found]),
                        np.array([one.covariance for one in found]),
                        np.array([one.step_covariance for one in found]),

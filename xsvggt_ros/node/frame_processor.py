@@ -131,6 +131,8 @@ class FrameProcessor:
         stream.publishing.submit(
             partial(self._outputs.locate, location), partial(self._rejections.reject, one.ticket))
         located = time.monotonic()
+        if stream.trajectory.is_on:   # what follows would have Python's lock in between
+            stream.publishing.join()
         results = self._complete(results, scale, settings)
         times = FrameTimestamps(
             start=one.start, decoded=one.decoded, computed=computed, located=located,
@@ -202,7 +204,7 @@ class FrameProcessor:
                     stream.scale.metres_of(settings.scale.mode),
                     images[0].content.header.frame_id)
                 if settings.scale.mode == 'depth':   # it is compared, before a pose is metric
-                    followed = stream.trajectory.with_depth(followed)
+                    followed = stream.trajectory.complete(followed)
                 results = [followed]
                 camera_from_world = followed.camera_from_world.double().cpu().numpy()
         scale = self._find_scale(results, images, one.cameras[0], settings)
@@ -222,7 +224,7 @@ class FrameProcessor:
         stream = self._stream
         with stream.counting_failures():
             if stream.trajectory.is_on and settings.scale.mode != 'depth':
-                results = [stream.trajectory.with_depth(results[0])]
+                results = [stream.trajectory.complete(results[0])]
         stream.failures = 0
         return results if scale is None else [one.scaled(scale.metres) for one in results]
 

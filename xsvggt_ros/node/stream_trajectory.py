@@ -1,10 +1,11 @@
 """The trajectory of the node's stream: poses by tracks, the window in a thread of its own."""
 
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from rclpy.impl.rcutils_logger import RcutilsLogger
+from torch import Tensor
 
 from xsvggt_ros.engine.frame_result import FrameResult
 from xsvggt_ros.geometry.camera_model import CameraModel
@@ -22,11 +23,24 @@ from xsvggt_ros.trajectory.loop_closer import LoopCloser
 from xsvggt_ros.trajectory.loop_thread import LoopThread
 from xsvggt_ros.trajectory.map_frame import MapFrame, Placements
 from xsvggt_ros.trajectory.odometry import Estimate
-from xsvggt_ros.trajectory.projection import inverse, rotation_vector
+from xsvggt_ros.trajectory.projection import inverse
 from xsvggt_ros.trajectory.results import network_frame, tensor_like
 from xsvggt_ros.trajectory.window_thread import WindowThread
 
 _LONGEST = 5.0   # seconds between two images from which a velocity is still told
+
+
+@dataclass
+class _Located:
+    """
+    The image that was located last, and the network's camera_from_world [4, 4] of it.
+
+    is_remembered: whether the odometry has what later images need of it.
+    """
+
+    estimate: Estimate
+    camera_from_world: Tensor
+    is_remembered: bool = False
 
 
 class StreamTrajectory:
@@ -57,7 +71,8 @@ class StreamTrajectory:
         self._placements = Placements()
         self._taken = self._map.corrections   # of the loops, that the map has followed
         self._tracker: CameraTracker | None = None
-        self._last: tuple[int, np.ndarray] | None = None   # stamp, odom_from_camera
+        self._last: int | None = None   # stamp in ns
+        self._located: _Located | None = None   # what `complete` is for
         self._beside: ThreadPoolExecutor | None = None
         self._begun: Future[None] | None = None
 
@@ -68,7 +83,7 @@ class StreamTrajectory:
 
     def forget(self) -> None:
         """Forget the stream; a window that is being solved is let go of."""
-        self._tracker, self._last = None, None
+        self._tracker = self._last = self._located = None
         self.close()
 
     def close(self) -> None:
@@ -87,6 +102,7 @@ class StreamTrajectory:
     def begin(self, pixels: np.ndarray, camera: CameraModel | None) -> None:
         """Follow the corners into an image, in a thread of its own while the network sees it."""
         self._wait()
+        self._remember()
         if self._tracker is not None:
             self._take_window()
             if self._beside is None:
@@ -104,13 +120,13 @@ class StreamTrajectory:
               resize: Resize, stamp_ns: int, metres: float | None = None,
               frame_id: str = '') -> tuple[FrameResult, TrackedPose]:
         """
-        Return a result with the trajectory's pose and camera, and how that came.
+        Return a result with the trajectory's pose, and how that came.
 
-        Its depth is the network's still: it gets the trajectory's by `with_depth`, for which no
-        pose need wait. metres: of a unit, by which lengths are multiplied later; NaN: not known
-        yet; None: never, then lengths take the unit of a saved map in which the stream is found.
-        frame_id: of the image, for an odometry from elsewhere. An image that was begun goes on
-        from there.
+        All else is the network's still: depth, points and camera become the trajectory's by
+        `complete`, which also makes the image a keyframe if it is to be one; no pose need wait.
+        metres: of a unit, by which lengths are multiplied later; NaN: not known yet; None: never,
+        then lengths take the unit of a saved map in which the stream is found. frame_id: of the
+        image, for an odometry from elsewhere. An image that was begun goes on from there.
         """
         outside = self._odometry
         if self._tracker is None:
@@ -118,29 +134,52 @@ class StreamTrajectory:
                                           relative=None if outside is None else outside.relative)
         begun = self._wait()
         if begun is None:
+            self._remember()
             self._take_window()
         else:
             begun.result()   # raises what went wrong in the thread
         self._tracker.set_metres(metres)
-        estimate = self._tracker.track(
-            pixels, camera, network_frame(result, resize.model_from_source()), adjust_now=False,
-            view=None if outside is None else outside.view(frame_id, stamp_ns))
-        if estimate.is_keyframe:
-            self._offer_window()
-            self._offer_loops()
+        estimate = self._tracker.locate(
+            pixels, camera, network_frame(result, resize.model_from_source()),
+            None if outside is None else outside.view(frame_id, stamp_ns))
+        self._located = _Located(estimate, result.camera_from_world)
+        if estimate.source == 'first':
+            self._remember()   # what loops say begins with it
         self._follow_loops(estimate, stamp_ns, metres)
         if estimate.is_keyframe:
             assert self._tracker.odometry is not None
             self._placements.add(estimate.keyframe, estimate.odom_from_camera,
-                                 self._tracker.odometry.unit)
-        return self._changed(result, estimate), self._tracked(estimate, stamp_ns)
+                                 self._tracker.odometry.steps.unit)
+        placed = tensor_like(inverse(estimate.odom_from_camera), result)
+        return replace(result, camera_from_world=placed), self._tracked(estimate, stamp_ns)
 
-    def with_depth(self, result: FrameResult) -> FrameResult:
-        """Return what `track` returned last with depth that agrees with the landmarks."""
-        tracker = self._tracker
-        assert tracker is not None and tracker.odometry is not None
-        factors = tracker.odometry.unit * tracker.depth_factors()
-        return replace(result, depth=result.depth * tensor_like(factors, result))
+    def complete(self, result: FrameResult) -> FrameResult:
+        """Return what `track` returned last with the trajectory's depth, points and camera."""
+        self._remember()
+        tracker, located = self._tracker, self._located
+        assert tracker is not None and tracker.odometry is not None and located is not None
+        odometry, points = tracker.odometry, result.points
+        unit = odometry.steps.unit
+        if points is not None:
+            scale = unit * (odometry.depth.scale if odometry.corrects_depth else 1.0)
+            local = transform_points(located.camera_from_world, points) * scale
+            points = transform_points(
+                tensor_like(located.estimate.odom_from_camera, result), local)
+        factors = tensor_like(unit * tracker.depth_factors(), result)
+        return replace(result, depth=result.depth * factors, points=points,
+                       intrinsics=tensor_like(tracker.intrinsics(), result))
+
+    def _remember(self) -> None:
+        """Have the odometry remember the image that was located last, once."""
+        located = self._located
+        if located is None or located.is_remembered:
+            return
+        located.is_remembered = True   # even if it fails
+        assert self._tracker is not None and self._tracker.odometry is not None
+        self._tracker.odometry.complete()
+        if located.estimate.is_keyframe:
+            self._offer_window()
+            self._offer_loops()
 
     def _take_window(self) -> None:
         odometry = None if self._tracker is None else self._tracker.odometry
@@ -184,15 +223,15 @@ class StreamTrajectory:
         corrections, localization = self._closer.corrections, self._localization
         is_new = corrections is not self._taken
         self._taken = corrections
-        pose = corrections.pose(estimate.keyframe, estimate.world_from_camera)
         if localization is not None:
-            is_new |= localization.update(pose, stamp_ns, metres)
+            is_new |= localization.update(
+                corrections.pose(estimate.keyframe, estimate.world_from_camera), stamp_ns, metres)
         if not is_new:
             return
         if localization is not None and localization.map_from_stream is not None:
             corrections = corrections.moved(localization.map_from_stream)
-            pose = corrections.pose(estimate.keyframe, estimate.world_from_camera)
-        self._tracker.odometry.unit = float(scales(corrections.at(estimate.keyframe)))
+        pose = corrections.pose(estimate.keyframe, estimate.world_from_camera)
+        self._tracker.odometry.steps.unit = float(scales(corrections.at(estimate.keyframe)))
         map_from_odom = pose @ inverse(estimate.odom_from_camera)
         map_from_nodes = None if localization is None else localization.map_from_stream
         self._map = MapFrame(
@@ -210,31 +249,14 @@ class StreamTrajectory:
         self._log.report('window', f'the window of keyframes could not be adjusted: {name}: '
                          f'{error}; poses go on without it', key=name)
 
-    def _changed(self, result: FrameResult, estimate: Estimate) -> FrameResult:
-        tracker = self._tracker
-        assert tracker is not None and tracker.odometry is not None
-        camera_from_world = tensor_like(inverse(estimate.odom_from_camera), result)
-        points, unit = result.points, tracker.odometry.unit
-        if points is not None:
-            scale = unit * (estimate.scale if tracker.odometry.corrects_depth else 1.0)
-            local = transform_points(result.camera_from_world, points) * scale
-            points = transform_points(tensor_like(estimate.odom_from_camera, result), local)
-        return replace(result, camera_from_world=camera_from_world, points=points,
-                       intrinsics=tensor_like(tracker.intrinsics(), result))
-
     def _tracked(self, estimate: Estimate, stamp_ns: int) -> TrackedPose:
         velocity, seconds = None, 1.0
         if self._last is not None and estimate.source in (
                 'tracks', 'matches', 'odometry'):
-            seconds = (stamp_ns - self._last[0]) * 1e-9
+            seconds = (stamp_ns - self._last) * 1e-9
             if 0 < seconds <= _LONGEST:
-                step = inverse(self._last[1]) @ estimate.odom_from_camera
-                # In the axes that the camera has now.
-                turned = step[:3, :3].T
-                small = np.concatenate([turned @ rotation_vector(step[:3, :3]),
-                                        turned @ step[:3, 3]])
-                velocity = small / seconds
-        self._last = stamp_ns, estimate.odom_from_camera
+                velocity = estimate.motion / seconds
+        self._last = stamp_ns
         loops = self._loop_state(estimate)
         return TrackedPose(estimate.source, estimate.inliers, estimate.error,
                            estimate.covariance, velocity,

@@ -75,14 +75,36 @@ class CameraTracker:
         if self.odometry is not None:
             self.odometry.begin(grey)
 
-    def track(self, pixels: np.ndarray, camera: CameraModel | None, seen: NetworkFrame,
-              adjust_now: bool = True, view: View | None = None) -> Estimate:
+    def track(self, pixels: np.ndarray, camera: CameraModel | None,
+              seen: NetworkFrame) -> Estimate:
         """
         Return the pose of a picture, uint8 [H, W, 3] RGB or [H, W] grey, as it came.
 
-        camera: its calibration; the same object must come with every frame. adjust_now: as in
-        `Odometry.step`. view: as in `Frame`.
+        camera: its calibration; the same object must come with every frame. The window is
+        adjusted where the picture makes a keyframe.
         """
+        odometry = self._take(pixels, camera, seen, None)
+        assert self._frame is not None   # it was taken
+        estimate = odometry.step(self._frame)
+        if self.history is not None:
+            self.history.add(estimate, odometry)
+        return estimate
+
+    def locate(self, pixels: np.ndarray, camera: CameraModel | None, seen: NetworkFrame,
+               view: View | None = None) -> Estimate:
+        """
+        Return the pose of a picture, as `track` gets it, and do what it need not wait for later.
+
+        The odometry's `complete` is to follow. Windows are left alone, and there is no history.
+        view: as in `Frame`.
+        """
+        odometry = self._take(pixels, camera, seen, view)
+        assert self._frame is not None   # it was taken
+        return odometry.locate(self._frame)
+
+    def _take(self, pixels: np.ndarray, camera: CameraModel | None, seen: NetworkFrame,
+              view: View | None) -> Odometry:
+        """Make a frame of a picture, and of what was begun with it; return its odometry."""
         begun, self._begun = self._begun, None
         is_begun = begun is not None and begun[0] is pixels and begun[1] is camera
         grey = begun[2] if begun is not None and is_begun else self._view.grey(pixels, camera)
@@ -94,17 +116,14 @@ class CameraTracker:
                                      self._relative)
         self._frame = Frame(grey, seen.depth, seen.confidence, seen.world_from_camera,
                             self._model_from_picture, seen.depth_error, view)
-        estimate = self.odometry.step(self._frame, adjust_now)
-        if self.history is not None:
-            self.history.add(estimate, self.odometry)
-        return estimate
+        return self.odometry
 
     def set_metres(self, metres: float | None) -> None:
         """Take how many metres a unit of the odometry frame has; None or NaN: not known."""
         support = None if self.odometry is None else self.odometry.support
         if self.odometry is not None and support is not None:
             known = metres is not None and 0 < metres < float('inf')
-            support.given = 1 / (metres * self.odometry.unit) if known and metres else None
+            support.given = 1 / (metres * self.odometry.steps.unit) if known and metres else None
 
     def depth_factors(self) -> np.ndarray:
         """Return factors, float32 [h, w], of the last frame's depth; see `Odometry`."""

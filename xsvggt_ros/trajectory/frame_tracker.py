@@ -51,10 +51,17 @@ class FrameTracker:
         self._matcher = Matcher(config.matching_keyframes)
         self._begun: tuple[np.ndarray, PoseMeasurement | None] | None = None
 
-    def begin(self, image: np.ndarray, local_map: LocalMap, last: np.ndarray) -> None:
-        """Do the part of `track` that needs no guess; it goes on from there with this image."""
+    def begin(self, image: np.ndarray, local_map: LocalMap,
+              last: np.ndarray) -> PoseMeasurement | None:
+        """
+        Do the part of `track` that needs no guess; it goes on from there with this image.
+
+        Returns what it is likely to return, the very object; None if that is not known.
+        """
         self._forget_bad(local_map)
-        self._begun = image, self._follow(image, local_map, last, None)
+        measured = self._follow(image, local_map, last, None)
+        self._begun = image, measured
+        return measured
 
     def track(self, image: np.ndarray, local_map: LocalMap, last: np.ndarray,
               guesses: Iterable[np.ndarray], moving: np.ndarray) -> PoseMeasurement | None:

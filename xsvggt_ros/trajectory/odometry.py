@@ -1,6 +1,6 @@
 """Poses from tracks, and the window that is adjusted behind them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -17,11 +17,31 @@ from xsvggt_ros.trajectory.keyframe_rule import KeyframeRule
 from xsvggt_ros.trajectory.local_map import LocalMap, WindowProblem
 from xsvggt_ros.trajectory.network_depth import NetworkDepth, SHALLOWEST
 from xsvggt_ros.trajectory.odometry_support import OdometryStep, OdometrySupport
-from xsvggt_ros.trajectory.projection import inverse, nearest_pose
+from xsvggt_ros.trajectory.projection import inverse
 from xsvggt_ros.trajectory.relative_odometry import RelativeOdometry, View
 from xsvggt_ros.trajectory.snapshots import Snapshots
+from xsvggt_ros.trajectory.steps import Step, Steps
 from xsvggt_ros.trajectory.tracker import Tracks
-from xsvggt_ros.trajectory.uncertainty import Drift, HALF_NORMAL, misfit, RAYLEIGH
+from xsvggt_ros.trajectory.uncertainty import HALF_NORMAL, misfit
+
+
+@dataclass(frozen=True)
+class _Located:
+    """A frame that was located, as the `number`th of the stream, and has yet to be remembered."""
+
+    number: int
+    frame: Frame
+    measured: PoseMeasurement
+    is_keyframe: bool
+
+
+@dataclass(frozen=True)
+class _Foreseen:
+    """The step to a frame by this very measurement; whether it asks for a keyframe."""
+
+    measured: PoseMeasurement
+    step: Step
+    is_needed: bool
 
 
 @dataclass(frozen=True)
@@ -34,8 +54,8 @@ class Estimate:
     'tracks', 'matches', 'odometry', 'network', 'motion' (as before) or 'hold'. inliers: landmarks
     that agree; error: their median reprojection error in pixels, NaN without any. covariance,
     step_covariance: [6, 6] of odom_from_camera since the first frame, and of its step since the
-    last one; of small motions (rotation in rad, translation in the odometry's unit) in the
-    camera's axes.
+    last one, which is motion [6]; of small motions (rotation in rad, translation in the odometry's
+    unit) in the camera's axes, as that is.
     keyframe, keyframe_from_camera: of which it is kept as a part. scale: units of the trajectory
     for one of the network's depth here.
     """
@@ -51,14 +71,16 @@ class Estimate:
     keyframe_from_camera: np.ndarray
     is_keyframe: bool
     scale: float
+    motion: np.ndarray
 
 
 class Odometry:
     """
     Frames in, poses out, in bounded memory.
 
-    `step` locates a frame; where it makes a keyframe, `window_problem` is to be solved and its
-    solution given to `apply`: by `adjust` at once, or by another thread while frames go on.
+    `step` locates a frame, and remembers what later ones need of it; `locate` and `complete` are
+    its halves. Where a frame makes a keyframe, `window_problem` is to be solved and its solution
+    given to `apply`: by `adjust` at once, or by another thread while frames go on.
     """
 
     def __init__(self, camera: np.ndarray, size: tuple[int, int], focal_known: bool,
@@ -78,18 +100,16 @@ class Odometry:
         self._rule = KeyframeRule(config)
         self._fallback = Fallback(config.fallback_frames)
         self._dynamic = DynamicObjects(config, self._pixel_scale)
-        # By which lengths in the odometry frame are longer: loops tell how the unit drifted.
-        self.unit = 1.0
         self._frames = 0
         self._keyframes = 0
-        self._depth = NetworkDepth(config)
+        self.depth = NetworkDepth(config)
         self._keyframe_from_last = np.eye(4)
-        self._motion: np.ndarray | None = None   # between the last two frames
         self._doubtful = False                   # whether the pose may be that of what moves
-        self._odom_from_last = np.eye(4)
-        self._drift = Drift(config)
         self.support = None if relative is None else OdometrySupport(relative, config)
+        self.steps = Steps(config, self._pixel_scale, self.support)
         self._snapshots = Snapshots(config.window, self.map, self.support)
+        self._ahead: _Foreseen | None = None     # of the frame that was begun, most likely
+        self._located: _Located | None = None    # what `complete` has to do
 
     @property
     def camera(self) -> np.ndarray:
@@ -103,43 +123,74 @@ class Odometry:
 
     def begin(self, grey: np.ndarray) -> None:
         """Do what `step` does with a frame's image alone, [H, W]; the next step takes it up."""
+        self._ahead = None
         if self._keyframes:
-            self._tracker.begin(grey, self.map, self._last_pose())
+            last = self._last_pose()
+            measured = self._tracker.begin(grey, self.map, last)
+            if measured is not None and measured.information is not None:
+                self._ahead = self._foresee(last, measured, measured.information)
 
     def step(self, frame: Frame, adjust_now: bool = True) -> Estimate:
         """Locate a frame; with `adjust_now` the window is adjusted where it makes a keyframe."""
+        estimate = self.locate(frame)
+        self.complete(adjust_now)
+        if not estimate.is_keyframe:
+            return estimate
+        return replace(estimate, world_from_camera=self.map.pose(estimate.keyframe),
+                       keyframe_from_camera=self._keyframe_from_last.copy(),
+                       scale=self.depth.scale)
+
+    def locate(self, frame: Frame) -> Estimate:
+        """
+        Return where a frame is; `complete` is to follow before anything else is asked.
+
+        Of a keyframe the scale is still that of the one before.
+        """
         if not self._keyframes:
             return self._first(frame)
         before = self._last_pose()
         carried = None if self.support is None else self.support.predict(frame.view)
-        measured = self._tracker.track(frame.grey, self.map, before,
-                                       self._guesses(before, frame, carried), self._dynamic.pixels)
+        guesses = _guesses(before, carried, self.steps.last,
+                           partial(self._fallback.network, frame.world_from_camera))
+        measured = self._tracker.track(frame.grey, self.map, before, guesses, self._dynamic.pixels)
         blind = measured is None and float(frame.grey.std()) < self.config.min_contrast
         if measured is None:
             pose, source = self._fallback.guess(self._frames, frame.world_from_camera, blind)
             if carried is not None:
                 pose, source = carried.guess(before, pose), 'odometry'
             measured = PoseMeasurement(pose, Tracks.none(), source, float('nan'), None)
-        tracks = measured.tracks
-        self._dynamic.update(frame.grey, measured, self.map, partial(self._depth.of, frame))
+        step_covariance, is_needed = self._move(before, measured, frame.view, carried)
+        wanted = not blind and (is_needed or measured.source == 'matches')
+        self._located = _Located(self._frames, frame, measured, wanted)
+        keyframe = self._keyframes if wanted else self._keyframes - 1
+        base = measured.pose if wanted else self.map.pose(keyframe)
+        self._keyframe_from_last = inverse(base) @ measured.pose
+        return self._estimate(measured.pose, measured, keyframe, wanted, step_covariance)
+
+    def complete(self, adjust_now: bool = False) -> None:
+        """
+        Remember what later frames need of the one that was located last, once.
+
+        It becomes a keyframe here, if it is to be one. adjust_now: as in `step`.
+        """
+        located, self._located = self._located, None
+        if located is None:
+            return
+        frame, measured, wanted = located.frame, located.measured, located.is_keyframe
+        self._dynamic.update(frame.grey, measured, self.map, partial(self.depth.of, frame))
         self._doubtful = (self._dynamic.many
                           and measured.error > self.config.doubt * self._pixel_scale)
-        wanted = not blind and (
-            not len(tracks) or measured.source == 'matches' or self._rule.is_needed(
-                tracks, measured.pose, self.map.camera, self._width))
-        step_covariance = self._move(before, measured, frame.view, carried)
+        pose = measured.pose
         if wanted:
             self._add_keyframe(frame, measured, adjust_now)
+            pose = self.map.pose(self._keyframes - 1)
+            self._keyframe_from_last = inverse(pose) @ pose
         else:
-            self._tracker.keep(frame.grey, tracks)
-        keyframe = self._keyframes - 1
-        pose = self.map.pose(keyframe) if wanted else measured.pose
-        self._keyframe_from_last = inverse(self.map.pose(keyframe)) @ pose
+            self._tracker.keep(frame.grey, measured.tracks)
         if measured.information is not None:
-            self._fallback.add(Located(self._frames, pose, frame.world_from_camera,
-                                       self._depth.scale))
-        self._snapshots.watch(frame, self._depth.scale, self._last_pose(), measured, wanted)
-        return self._estimate(pose, measured, wanted, step_covariance)
+            self._fallback.add(Located(located.number, pose, frame.world_from_camera,
+                                       self.depth.scale))
+        self._snapshots.watch(frame, self.depth.scale, self._last_pose(), measured, wanted)
 
     @property
     def corrects_depth(self) -> bool:
@@ -176,9 +227,9 @@ class Odometry:
         if self._dynamic.many and off > self.config.dynamic_misfit:
             return
         self.map.apply(problem, solution)
-        self._drift.take_window(solution.covariance, off, solution.shared)
+        self.steps.drift.take_window(solution.covariance, off, solution.shared)
         if solution.is_anew:
-            self._depth.trust.begin_anew(-asked.prior, -solution.log_inverse_depth)
+            self.depth.trust.begin_anew(-asked.prior, -solution.log_inverse_depth)
 
     def adjust(self) -> None:
         """Adjust the window now."""
@@ -196,10 +247,10 @@ class Odometry:
         if not self.corrects_depth:
             return np.ones(frame.depth.shape, np.float32)
         if self._doubtful:
-            return np.full(frame.depth.shape, self._depth.scale, np.float32)
+            return np.full(frame.depth.shape, self.depth.scale, np.float32)
         tracks = self._tracker.tracks
         tracks = tracks.chosen(self.map.known(tracks.ids))
-        return self._depth.factors(frame, tracks, self._last_pose(), self.map)
+        return self.depth.factors(frame, tracks, self._last_pose(), self.map)
 
     # Parts ---------------------------------------------------------------------------------------
 
@@ -214,34 +265,25 @@ class Odometry:
         self._snapshots.watch(frame, 1.0, np.eye(4), measured, True)
         if self.support is not None:
             self.support.add_step(frame.view, np.eye(4), True, None)
-        return self._estimate(np.eye(4), measured, True, self._drift.covariance)
-
-    def _guesses(self, before: np.ndarray, frame: Frame,
-                 carried: OdometryStep | None) -> Iterator[np.ndarray]:
-        """Yield where an odometry, the last motion, extrapolated, and the network put it."""
-        if carried is not None:
-            yield carried.guess(before, before)
-        if self._motion is not None:
-            yield before @ self._motion
-        yield self._fallback.network(frame.world_from_camera)
+        return self._estimate(np.eye(4), measured, 0, True, self.steps.drift.covariance)
 
     def _add_keyframe(self, frame: Frame, measured: PoseMeasurement, adjust_now: bool) -> None:
         keyframe = self._keyframes
         self._keyframes += 1
         tracks = measured.tracks
         self.map.add_keyframe(keyframe, measured.pose, tracks)
-        self._drift.add_keyframe()
+        self.steps.drift.add_keyframe()
         if self.support is not None:
             self.support.add_keyframe(keyframe, frame.view)
         if adjust_now and keyframe:
             self.adjust()
         tracks = tracks.chosen(self.map.known(tracks.ids))
         pose = self.map.pose(keyframe)
-        self._depth.learn(frame, tracks, pose, self.map, self._doubtful)
+        self.depth.learn(frame, tracks, pose, self.map, self._doubtful)
         corners = self._tracker.corners(frame.grey, tracks, self._dynamic.pixels)
         corners = self._dynamic.static_corners(corners, tracks.pixels, pose, self.map.camera,
-                                               partial(self._depth.of, frame))
-        depths, sigmas = self._depth.judged(frame, corners)
+                                               partial(self.depth.of, frame))
+        depths, sigmas = self.depth.judged(frame, corners)
         good = np.isfinite(depths) & (depths > SHALLOWEST)
         if good.any():
             corners = corners[good]
@@ -249,31 +291,45 @@ class Odometry:
             tracks = tracks.joined(Tracks(ids, corners))
         features = self._tracker.begin_keyframe(frame.grey, tracks, keyframe)
         if self.closes_loops:
-            self._snapshots.take(frame, self._depth.scale, features, measured)
+            self._snapshots.take(frame, self.depth.scale, features, measured)
         self._rule.begin(tracks, pose)
         self.map.prune(tracks.ids)
 
-    def _move(self, before: np.ndarray, measured: PoseMeasurement, view: View | None,
-              carried: OdometryStep | None) -> np.ndarray:
-        """Take the step from the last frame's pose into the odometry; return its covariance."""
-        step = inverse(before) @ measured.pose
-        by_odometry = carried if measured.source == 'odometry' else None
-        if self.support is not None:
-            self.support.add_step(view, step, measured.information is not None, by_odometry)
-        self._motion = step.copy() if measured.information is not None else None
-        step[:3, 3] *= self.unit
-        self._odom_from_last = nearest_pose(self._odom_from_last @ step)
-        sigma = self.config.pixel_sigma * self._pixel_scale
-        return self._drift.step(step, measured.information,
-                                inverse(self.map.pose(self._keyframes - 1)) @ measured.pose,
-                                self.unit, misfit(measured.error / sigma, RAYLEIGH),
-                                None if by_odometry is None else by_odometry.covariance,
-                                len(measured.tracks))
+    def _foresee(self, last: np.ndarray, measured: PoseMeasurement,
+                 information: np.ndarray) -> _Foreseen:
+        """Return what a measurement after a frame at `last` means, and change nothing."""
+        step = self.steps.foresee(last, self.map.pose(self._keyframes - 1), measured, information)
+        return _Foreseen(measured, step, self._rule.is_needed(
+            measured.tracks, measured.pose, self.map.camera, self._width))
 
-    def _estimate(self, pose: np.ndarray, measured: PoseMeasurement, is_keyframe: bool,
-                  step_covariance: np.ndarray) -> Estimate:
+    def _move(self, last: np.ndarray, measured: PoseMeasurement, view: View | None,
+              carried: OdometryStep | None) -> tuple[np.ndarray, bool]:
+        """
+        Take the step from the last frame's pose into the odometry.
+
+        Returns its covariance [6, 6], and whether what is tracked asks for a keyframe.
+        """
+        ahead, self._ahead = self._ahead, None
+        if measured.information is None:
+            return self.steps.guess(last, measured, view, carried), True
+        if ahead is None or ahead.measured is not measured:
+            ahead = self._foresee(last, measured, measured.information)
+        return self.steps.take(ahead.step, view), ahead.is_needed
+
+    def _estimate(self, pose: np.ndarray, measured: PoseMeasurement, keyframe: int,
+                  is_keyframe: bool, step_covariance: np.ndarray) -> Estimate:
         self._frames += 1
-        return Estimate(pose, self._odom_from_last.copy(), measured.source,
-                        len(measured.tracks), measured.error, self._drift.covariance,
-                        step_covariance, self._keyframes - 1, self._keyframe_from_last.copy(),
-                        is_keyframe, self._depth.scale)
+        return Estimate(pose, self.steps.odom_from_last.copy(), measured.source,
+                        len(measured.tracks), measured.error, self.steps.drift.covariance,
+                        step_covariance, keyframe, self._keyframe_from_last.copy(),
+                        is_keyframe, self.depth.scale, self.steps.motion)
+
+
+def _guesses(before: np.ndarray, carried: OdometryStep | None, motion: np.ndarray | None,
+             network: Callable[[], np.ndarray]) -> Iterator[np.ndarray]:
+    """Yield where an odometry, the last motion, extrapolated, and the network put a frame."""
+    if carried is not None:
+        yield carried.guess(before, before)
+    if motion is not None:
+        yield before @ motion
+    yield network()

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from xsvggt_ros.engine.frame_result import expected_error, FrameResult
-from xsvggt_ros.geometry.se3 import invert_transform
 from xsvggt_ros.model.error_table import ErrorTable
 from xsvggt_ros.trajectory.camera_tracker import NetworkFrame
+from xsvggt_ros.trajectory.projection import inverse
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def network_frame(result: FrameResult, model_from_source: Tensor) -> NetworkFram
     errors = result.depth_errors
     return NetworkFrame(
         result.depth.cpu().numpy(), result.depth_confidence.cpu().numpy(),
-        invert_transform(result.camera_from_world.double().cpu()).numpy(),
+        inverse(result.camera_from_world.double().cpu().numpy()),
         result.intrinsics.double().cpu().numpy(), model_from_source.numpy(),
         None if errors is None else DepthError(result.depth_confidence, errors))
 

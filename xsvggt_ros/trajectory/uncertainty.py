@@ -1,6 +1,7 @@
 """How sure a pose is: covariances of small motions (rotation, translation), camera's axes."""
 
 from collections import deque
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -59,6 +60,12 @@ def pose_covariance(information: np.ndarray) -> np.ndarray:
     return 0.5 * (covariance + covariance.T)
 
 
+def _longer(covariance: np.ndarray, unit: float) -> np.ndarray:
+    """Return a covariance [6, 6] with lengths that are longer by `unit`, bounded."""
+    lengths = np.array([1, 1, 1, unit, unit, unit])
+    return bounded(covariance * lengths * lengths[:, None])
+
+
 def misfit(sizes: np.ndarray | float, expected: float) -> float:
     """
     Return by which factor variances are larger than was thought, 1 at least.
@@ -68,6 +75,15 @@ def misfit(sizes: np.ndarray | float, expected: float) -> float:
     middle = float(np.median(sizes)) if np.size(sizes) else 0.0
     return float(np.clip(middle / expected, 1.0, _LARGEST_MISFIT)) ** 2 if (
         np.isfinite(middle)) else 1.0
+
+
+@dataclass(frozen=True)
+class DriftStep:
+    """What a located step adds: the pose's covariance after it, its own [6, 6], its misfit."""
+
+    covariance: np.ndarray
+    step_covariance: np.ndarray
+    pixel_misfit: float
 
 
 class Drift:
@@ -129,24 +145,43 @@ class Drift:
 
         In the axes of the camera behind it, as is `covariance` afterwards, the pose's since the
         beginning. information [6, 6]: of the pose against its landmarks; None for a guess.
-        unit: by which lengths of `step` are longer than those of the other arguments.
-        pixel_misfit: `misfit` of the landmarks' pixels. carried_by [6, 6]: covariance of a guess
-        by an odometry from elsewhere; None for any other. landmarks: that agree with the pose.
+        carried_by [6, 6]: covariance of a guess by an odometry from elsewhere; None for any
+        other. The others: as of `foresee`.
         """
+        if information is not None:
+            return self.take(self.foresee(step, information, keyframe_from_camera, unit,
+                                          pixel_misfit, landmarks))
         self._frame += 1
-        lengths = np.array([1, 1, 1, unit, unit, unit])
-        if information is None:
-            return self._guess(step, None if carried_by is None else
-                               bounded(carried_by * lengths * lengths[:, None]))
+        return self._guess(step, None if carried_by is None else _longer(carried_by, unit))
+
+    def foresee(self, step: np.ndarray, information: np.ndarray,
+                keyframe_from_camera: np.ndarray, unit: float = 1.0, pixel_misfit: float = 1.0,
+                landmarks: int = 0) -> DriftStep:
+        """
+        Return what a located step [4, 4] is going to add, and change nothing; see `step`.
+
+        unit: by which lengths of `step` are longer than those of the other arguments.
+        pixel_misfit: `misfit` of the landmarks' pixels. landmarks: that agree with the pose.
+        """
+        misfits = [*self._pixel_misfits, pixel_misfit][-_LASTING:]
+        lasting = float(np.median(misfits)) - 1
+        # By which variances are larger, for what pixels miss by.
+        factor = pixel_misfit + lasting * max(0.0, landmarks / _REGIONS - 1)
         added = self._of_keyframe(information, keyframe_from_camera) * self._rate()
-        added = added * (self._pixel_factor(pixel_misfit, landmarks) * self._depth_misfit)
-        added = bounded(added * lengths * lengths[:, None])
+        added = added * (factor * self._depth_misfit)
+        added = _longer(added, unit)
         base = self.covariance if self._before is None else self._before
-        self.covariance = bounded(propagated(base, step) + added)
-        back = self._before is not None
-        self._before, self._guesses, self._is_lost = None, 0, False
         # Found again where it was lost: the step takes back what was guessed.
-        return bounded(added + self._guessed) if back else added
+        back = added if self._before is None else bounded(added + self._guessed)
+        return DriftStep(bounded(propagated(base, step) + added), back, pixel_misfit)
+
+    def take(self, ahead: DriftStep) -> np.ndarray:
+        """Take a step that was foreseen, with nothing between; return its covariance [6, 6]."""
+        self._frame += 1
+        self._pixel_misfits.append(ahead.pixel_misfit)
+        self.covariance = ahead.covariance
+        self._before, self._guesses, self._is_lost = None, 0, False
+        return ahead.step_covariance
 
     def _guess(self, step: np.ndarray, by_odometry: np.ndarray | None) -> np.ndarray:
         if not self._is_lost:
@@ -171,13 +206,7 @@ class Drift:
         window = propagated(self._window, keyframe_from_camera)
         return config.located_inflation * here + window
 
-    def _pixel_factor(self, misfit_now: float, landmarks: int) -> float:
-        """Return by which factor variances are larger, for what pixels miss by."""
-        self._pixel_misfits.append(misfit_now)
-        lasting = float(np.median(self._pixel_misfits)) - 1
-        return misfit_now + lasting * max(0.0, landmarks / _REGIONS - 1)
-
     def _rate(self) -> float:
-        """Return how many keyframes there were for each frame lately."""
-        frames = self._frame - self._keyframes[0]
+        """Return how many keyframes there were for each frame lately, with one that comes."""
+        frames = self._frame + 1 - self._keyframes[0]
         return min(1.0, len(self._keyframes) / max(1, frames))

@@ -21,6 +21,7 @@ from xsvggt_ros.trajectory.corrections import Corrections
 from xsvggt_ros.trajectory.landmark_map import landmark_map
 from xsvggt_ros.trajectory.local_map import WindowProblem
 from xsvggt_ros.trajectory.projection import motion
+from xsvggt_ros.trajectory.tracker import Tracker
 from xsvggt_ros.world.synthetic_world import SPLITS, SyntheticWorld
 
 RESIZE = Resize.plan(240, 320, 112, 14)
@@ -62,7 +63,7 @@ def follow(tracker, frames, start=0):
     for index, one in enumerate(frames):
         result, tracked = tracker.track(one.image, None, result_of(one, index), RESIZE,
                                         start + round(index * 1e9 / RATE))
-        found.append((tracker.with_depth(result), tracked))
+        found.append((tracker.complete(result), tracked))
         if tracker._window is not None:
             tracker._window.wait()   # how soon it is done must not matter here
     return found
@@ -99,11 +100,35 @@ def test_a_pose_comes_before_the_depth_that_goes_with_it(seen):
     located, _ = tracker.track(seen[1][-1].image, None, given, RESIZE, round(11e9 / RATE))
     assert not torch.equal(located.camera_from_world, given.camera_from_world)
     assert torch.equal(located.depth, given.depth)
-    complete = tracker.with_depth(located)
+    complete = tracker.complete(located)
     tracker.close()
     assert torch.equal(complete.camera_from_world, located.camera_from_world)
     ratio = complete.depth.median() / result_of(seen[1][-1], 11).depth.median()
     assert ratio == pytest.approx(1.0, abs=0.1)
+
+
+@pytest.mark.parametrize('completed', [True, False])
+def test_an_image_becomes_a_keyframe_when_its_pose_is_out(seen, monkeypatch, completed):
+    looked, corners = [], Tracker.corners
+    monkeypatch.setattr(Tracker, 'corners', lambda *given: (
+        looked.append(len(looked)), corners(*given))[1])
+    tracker, before, found = trajectory('tracked'), trajectory('tracked'), []
+    expected = follow(before, seen[1])
+    before.close()
+    looked.clear()
+    for index, one in enumerate(seen[1]):
+        tracker.begin(one.image, None)
+        count = len(looked)
+        located, _ = tracker.track(one.image, None, result_of(one, index), RESIZE,
+                                   round(index * 1e9 / RATE))
+        assert index == 0 or len(looked) == count
+        if completed:   # else the next image sees to it: this one was rejected
+            tracker.complete(located)
+        found.append(located)
+    tracker.close()
+    assert len(looked) > 2
+    for one, (other, _) in zip(found, expected):
+        assert torch.equal(one.camera_from_world, other.camera_from_world)
 
 
 def test_a_new_stream_begins_at_its_own_origin_with_its_own_window(seen):
@@ -152,7 +177,7 @@ def test_what_is_begun_beside_the_network_gives_the_same_poses(seen, monkeypatch
                 tracker.begin(one.image, None)
             result, tracked = tracker.track(one.image, None, result_of(one, index), RESIZE,
                                             round(index * 1e9 / RATE))
-            found.append((tracker.with_depth(result), tracked))
+            found.append((tracker.complete(result), tracked))
         tracker.close()
     for (plain, _), (begun, _) in zip(found[:12], found[12:]):
         assert torch.equal(plain.camera_from_world, begun.camera_from_world)
@@ -192,7 +217,7 @@ def test_a_loop_moves_the_map_and_the_unit_and_never_the_odometry(seen, monkeypa
     for index, one in enumerate(seen[1]):
         result, tracked = tracker.track(one.image, None, result_of(one, index), RESIZE,
                                         round(index * 1e9 / RATE))
-        found.append((tracker.with_depth(result), tracked))
+        found.append((tracker.complete(result), tracked))
         if tracker._loops is not None:
             tracker._loops.wait()
     maps = [tracked.loops.map_frame for _, tracked in found]
@@ -236,7 +261,7 @@ def followed_to_the_end(tracker, frame, index, metres=None):
     """Return what becomes of a frame when all threads are done with the one before."""
     result, tracked = tracker.track(frame.image, None, result_of(frame, index), RESIZE,
                                     round(index * 1e9 / RATE), metres)
-    found = tracker.with_depth(result), tracked
+    found = tracker.complete(result), tracked
     for thread in (tracker._window, tracker._loops):
         if thread is not None:
             thread.wait()

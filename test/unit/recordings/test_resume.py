@@ -142,13 +142,13 @@ def test_a_state_runs_no_code(tmp_path, images, capsys, call, arguments):
     assert not (tmp_path / 'done').exists()
 
 
-def test_a_state_of_before_the_map_was_in_cpp_is_refused(tmp_path, images, capsys):
+def test_a_state_of_another_version_is_refused(tmp_path, images, capsys):
     import torch
 
-    torch.save({'version': 4, 'settings': {}, 'state': {}}, tmp_path / STATE_FILE)
+    torch.save({'version': 5, 'settings': {}, 'state': {}}, tmp_path / STATE_FILE)
     assert main(['reconstruct', str(images), '--resume', '--out', str(tmp_path)]) == 1
     words = capsys.readouterr().err
-    assert 'it is of version 4, not 5' in words and 'leave --resume out' in words
+    assert 'it is of version 5, not 6' in words and 'leave --resume out' in words
 
 
 def test_a_run_that_begins_anew_forgets_the_one_before(tmp_path, images, monkeypatch, capsys):

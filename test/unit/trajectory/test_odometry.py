@@ -14,6 +14,7 @@ from xsvggt_ros.trajectory.fallback import Fallback
 from xsvggt_ros.trajectory.frame import Frame
 from xsvggt_ros.trajectory.history import History
 from xsvggt_ros.trajectory.odometry import Odometry
+from xsvggt_ros.trajectory.uncertainty import Drift
 from xsvggt_ros.world.synthetic_world import SPLITS, SyntheticWorld
 
 SIZE = (320, 240)
@@ -231,6 +232,34 @@ def test_a_window_that_is_solved_late_moves_later_keyframes_along():
             waiting = None if problem is None else (problem, odometry.keyframes)
     history.finish(odometry)
     assert errors(history.final(), truth)[0] < 0.08
+
+
+def test_a_pose_is_known_before_its_frame_becomes_a_keyframe(monkeypatch):
+    _, seen = room()
+    whole, halves, foreseen = start(), start(), []
+    foresee = Drift.foresee
+    monkeypatch.setattr(Drift, 'foresee', lambda *given, **named: (
+        foreseen.append(given[0]), foresee(*given, **named))[1])
+    keyframes = taken = 0
+    for index, one in enumerate(seen[:8]):
+        frame = frame_of(one, seed=index)
+        expected = whole.step(frame, adjust_now=False)
+        foreseen.clear()
+        halves.begin(frame.grey)
+        # What the pose adds, too, is found out there, with nothing changed.
+        assert len(foreseen) == (index > 0) and halves.keyframes == keyframes
+        estimate = halves.locate(frame)
+        taken += len(foreseen) == (index > 0)   # another guess may be better
+        assert index == 0 or halves.keyframes == keyframes
+        halves.complete()
+        halves.complete()   # there is nothing more to do
+        keyframes += estimate.is_keyframe
+        assert halves.keyframes == keyframes == whole.keyframes
+        assert len(halves.map) == len(whole.map)
+        for name in ('world_from_camera', 'odom_from_camera', 'covariance', 'step_covariance',
+                     'keyframe', 'keyframe_from_camera', 'is_keyframe', 'motion'):
+            assert np.array_equal(getattr(estimate, name), getattr(expected, name)), name
+    assert keyframes > 2 and taken > 5
 
 
 @pytest.mark.slow

@@ -30,6 +30,19 @@ def check(covariance):
     assert (np.linalg.eigvalsh(covariance) > 0).all()
 
 
+def test_what_is_foreseen_is_what_comes_and_changes_nothing():
+    plain, asked = start(), start()
+    for lost in (False, False, True, False):
+        given = AHEAD, None if lost else INFORMATION, np.eye(4), 1.3, 1.5
+        if lost:
+            assert np.array_equal(plain.step(*given), asked.step(*given))
+            continue
+        for _ in range(3):
+            ahead = asked.foresee(*given, landmarks=90)
+        assert np.array_equal(plain.step(*given, landmarks=90), asked.take(ahead))
+        assert np.array_equal(plain.covariance, asked.covariance)
+
+
 def grown(drift, steps, step=AHEAD, information=INFORMATION, every=3):
     """Return the position's RMS after so many steps, each `every`-th of which is a keyframe."""
     for number in range(steps):

@@ -7,6 +7,8 @@ from xsvggt_ros.node.message_fields import fill, fill_xyz
 from xsvggt_ros.node.tracked_pose import TrackedPose
 from xsvggt_ros.trajectory.uncertainty import adjoint
 
+_ORDER = np.ix_([3, 4, 5, 0, 1, 2], [3, 4, 5, 0, 1, 2])
+
 
 def fill_motion(message: Odometry, tracked: TrackedPose, base_from_optical: np.ndarray,
                 odom_from_body: np.ndarray) -> None:
@@ -19,7 +21,8 @@ def fill_motion(message: Odometry, tracked: TrackedPose, base_from_optical: np.n
     """
     body_from_camera = adjoint(base_from_optical)
     covariance = body_from_camera @ tracked.covariance @ body_from_camera.T
-    turn = np.kron(np.eye(2), odom_from_body[:3, :3])
+    turn = np.zeros((6, 6))
+    turn[:3, :3] = turn[3:, 3:] = odom_from_body[:3, :3]
     fill(message.pose, covariance=_ordered(turn @ covariance @ turn.T))
     if tracked.velocity is None:
         return
@@ -32,6 +35,5 @@ def fill_motion(message: Odometry, tracked: TrackedPose, base_from_optical: np.n
 
 def _ordered(covariance: np.ndarray) -> np.ndarray:
     """Return a covariance [6, 6] of rotation and translation as that of position and rotation."""
-    order = [3, 4, 5, 0, 1, 2]
     symmetric = 0.5 * (covariance + covariance.T)
-    return symmetric[np.ix_(order, order)]
+    return symmetric[_ORDER]
