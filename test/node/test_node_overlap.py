@@ -1,5 +1,6 @@
 """One image is published while the network has the next: with a fake engine, without a node."""
 
+import threading
 import time
 
 from fake_stream import HEIGHT, LateCopies, PATIENCE, WIDTH
@@ -8,6 +9,7 @@ import pytest
 import rclpy
 
 from xsvggt_ros.engine.host_copy import HostCopy
+from xsvggt_ros.node.tracked_pose import TrackedPose
 
 
 def test_an_image_is_published_while_the_network_has_the_next(make_stream):
@@ -78,6 +80,108 @@ def test_the_worker_leaves_pythons_lock_to_who_publishes_a_tracked_pose(
     monkeypatch.setattr(outputs, 'locate', lambda frame: (time.sleep(0.05), locate(frame)))
     stream.process(0, 1)
     assert seen == [1, 2]
+
+
+def told_early(monkeypatch, stream, when=lambda index: True):
+    """Have a trajectory that knows some images' poses before the network has seen them."""
+    trajectory = stream.pipeline.stream.trajectory
+    tracked = TrackedPose('tracks', 60, 0.4, 1e-4 * np.eye(6), None, None, None)
+    begun = []
+
+    def begin(pixels, camera, stamp_ns, frame_id, early):
+        begun.append(early)
+        if early is not None and when(len(begun)):
+            early(np.eye(4), tracked)
+
+    monkeypatch.setattr(type(trajectory), 'is_on', True)
+    monkeypatch.setattr(trajectory, 'begin', begin)
+    monkeypatch.setattr(trajectory, 'track',
+                        lambda pixels, camera, result, *more: (result, tracked))
+    monkeypatch.setattr(trajectory, 'complete', lambda result: result)
+    return begun
+
+
+@pytest.mark.parametrize('overlaps', [False, True])
+def test_a_pose_that_needs_no_network_is_published_before_it_and_once(
+        make_stream, monkeypatch, overlaps):
+    stream = make_stream(overlaps)
+    stream.process(0)
+    told_early(monkeypatch, stream, when=lambda number: number != 2)
+    predict, seen = stream.pipeline.processor._predict, []
+
+    def note(*arguments):
+        stream.pipeline.stream.publishing.join()
+        seen.append(len(stream.topics['odometry'].messages))
+        return predict(*arguments)
+
+    monkeypatch.setattr(stream.pipeline.processor, '_predict', note)
+    stream.process(1, 2, 3)
+    assert seen == [2, 2, 4]   # the second had to wait for the network
+    assert len(stream.topics['odometry'].messages) == len(stream.topics['tf'].messages) == 4
+    assert len(stream.topics['depth'].messages) == 4 and stream.unaccounted() == 0
+    assert len(stream.pipeline.statistics.odometry_latencies) == 4
+
+
+@pytest.mark.parametrize('overlaps', [False, True])
+def test_an_image_that_fails_behind_its_pose_is_rejected(make_stream, monkeypatch, overlaps):
+    stream = make_stream(overlaps)
+    stream.process(0)
+    told_early(monkeypatch, stream)
+    predict, calls = stream.pipeline.processor._predict, []
+
+    def fail_once(*arguments):
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise RuntimeError('no memory')
+        return predict(*arguments)
+
+    monkeypatch.setattr(stream.pipeline.processor, '_predict', fail_once)
+    stream.send(1)
+    stream.rest()
+    assert stream.pipeline.statistics.rejected == 1 and 'no memory' in ' '.join(stream.told)
+    assert len(stream.topics['odometry'].messages) == 2
+    stream.process(2)
+    assert len(stream.topics['odometry'].messages) == 3 and stream.unaccounted() == 0
+    assert stream.pipeline.statistics.processed == 2
+
+
+@pytest.mark.parametrize('overlaps', [False, True])
+def test_a_pose_comes_before_the_reset_by_its_own_image(make_stream, monkeypatch, overlaps):
+    """The network may fail before the thread beside it has told the pose."""
+    stream = make_stream(overlaps, **{'reset.on_failures': 1})
+    stream.process(0)
+    told_early(monkeypatch, stream)
+    trajectory, outputs = stream.pipeline.stream.trajectory, stream.pipeline.outputs
+    begin, failed, threads, seen = trajectory.begin, threading.Event(), [], []
+
+    def begin_beside(*arguments):
+        threads.append(threading.Thread(
+            target=lambda: (failed.wait(60), time.sleep(0.1), begin(*arguments))))
+        threads[-1].start()
+
+    def fail(*arguments):
+        failed.set()
+        with stream.pipeline.stream.counting_failures():
+            raise RuntimeError('no memory')
+
+    forget = outputs.forget
+    monkeypatch.setattr(trajectory, 'begin', begin_beside)
+    monkeypatch.setattr(trajectory, 'settle', lambda: [one.join() for one in threads])
+    monkeypatch.setattr(stream.pipeline.processor, '_predict', fail)
+    monkeypatch.setattr(outputs, 'forget', lambda: (
+        seen.append(len(stream.topics['odometry'].messages)), forget()))
+    stream.send(1)
+    stream.rest()
+    assert stream.pipeline.statistics.resets == 1 and seen == [2]
+    assert len(stream.topics['odometry'].messages) == 2 and stream.unaccounted() == 0
+
+
+def test_a_pose_whose_unit_the_network_tells_waits_for_it(make_stream, monkeypatch):
+    stream = make_stream(**{'scale.mode': 'odometry'})
+    stream.process(0)
+    begun = told_early(monkeypatch, stream)
+    stream.process(1)
+    assert begun == [None]
 
 
 @pytest.mark.parametrize('overlaps', [False, True])

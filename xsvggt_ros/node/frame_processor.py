@@ -88,9 +88,12 @@ class FrameProcessor:
             self._check_end(len(images), settings)
             one = replace(one, cameras=self._select_cameras(images, *pixels[0].shape[:2]))
         if not stream.opening.wanted(self._engine.frames):
-            if stream.trajectory.is_on:
-                stream.trajectory.begin(one.pixels[0], one.cameras[0])
-            self._publish(one, *self._predict([one], settings)[0], settings)
+            located = self._begin_trajectory(one, settings)
+            try:
+                predicted, = self._predict([one], settings)
+            finally:
+                stream.trajectory.settle()   # before anything is published after it, or undone
+            self._publish(one, *predicted, settings, located)
             return
         stream.clock.advance(images[0].stamp_ns, images[0].era)
         begin = stream.opening.add(one)
@@ -119,17 +122,46 @@ class FrameProcessor:
                 if one is not last:   # which is counted by who gets the error
                     self._statistics.reject(one.ticket)
 
+    def _begin_trajectory(self, one: DecodedSet, settings: Settings) -> list[Location]:
+        """
+        Have an image located beside the network, if poses are tracked.
+
+        Returns a list into which that puts where it is, once it is published: where no length
+        waits for the network's results, a pose that the image alone tells goes out before them.
+        """
+        trajectory, image, located = self._stream.trajectory, one.images[0], list[Location]()
+        if not trajectory.is_on:
+            return located
+
+        def publish(camera_from_world: np.ndarray, tracked: TrackedPose) -> None:
+            location = self._location(one, camera_from_world, tracked, settings)
+            self._submit(one, location)
+            located.append(location)
+
+        trajectory.begin(
+            one.pixels[0], one.cameras[0], image.stamp_ns, image.content.header.frame_id,
+            publish if settings.scale.mode == 'none' else None)
+        return located
+
+    def _submit(self, one: DecodedSet, location: Location) -> None:
+        """Have it published where images are."""
+        image = one.images[0]
+        self._stream.clock.advance(image.stamp_ns, image.era)
+        self._stream.publishing.submit(
+            partial(self._outputs.locate, location), partial(self._rejections.reject, one.ticket))
+
     def _publish(
         self, one: DecodedSet, results: list[FrameResult], camera_from_world: np.ndarray,
-        settings: Settings,
+        settings: Settings, early: Sequence[Location] = (),
     ) -> None:
         """Locate images and have that published, then all else; commit them to the cache."""
         stream, images = self._stream, one.images
         results, scale, location = self._locate(one, results, camera_from_world, settings)
-        stream.clock.advance(images[0].stamp_ns, images[0].era)
         computed = time.monotonic()
-        stream.publishing.submit(
-            partial(self._outputs.locate, location), partial(self._rejections.reject, one.ticket))
+        if early:
+            location = early[0]
+        else:
+            self._submit(one, location)
         located = time.monotonic()
         if stream.trajectory.is_on:   # what follows would have Python's lock in between
             stream.publishing.join()
@@ -211,11 +243,17 @@ class FrameProcessor:
         if scale is not None:
             camera_from_world[:3, 3] *= scale.metres
             tracked = tracked and tracked.scaled(scale.metres)
-        return results, scale, Location(
-            header=images[0].content.header, ticket=one.ticket,
-            begins=results[0].frame_index == 0,
+        return results, scale, self._location(
+            one, camera_from_world, tracked, settings, begins=results[0].frame_index == 0)
+
+    def _location(
+        self, one: DecodedSet, camera_from_world: np.ndarray, tracked: TrackedPose | None,
+        settings: Settings, begins: bool = False,
+    ) -> Location:
+        return Location(
+            header=one.images[0].content.header, ticket=one.ticket, begins=begins,
             world_from_camera=world_from_optical(camera_from_world), tracked=tracked,
-            scale=stream.scale.current, settings=settings, arrival=one.item.arrival)
+            scale=self._stream.scale.current, settings=settings, arrival=one.item.arrival)
 
     def _complete(
         self, results: list[FrameResult], scale: Scale | None, settings: Settings,

@@ -1,5 +1,6 @@
 """The trajectory of the node's stream: poses by tracks, the window in a thread of its own."""
 
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 
@@ -24,6 +25,7 @@ from xsvggt_ros.trajectory.loop_thread import LoopThread
 from xsvggt_ros.trajectory.map_frame import MapFrame, Placements
 from xsvggt_ros.trajectory.odometry import Estimate
 from xsvggt_ros.trajectory.projection import inverse
+from xsvggt_ros.trajectory.relative_odometry import View
 from xsvggt_ros.trajectory.results import network_frame, tensor_like
 from xsvggt_ros.trajectory.window_thread import WindowThread
 
@@ -43,9 +45,16 @@ class _Located:
     is_remembered: bool = False
 
 
+# Takes camera_from_world [4, 4] of an image that was located early, and how that came.
+Early = Callable[[np.ndarray, TrackedPose], None]
+
+
 class StreamTrajectory:
     """
     Locates the images of one camera; all is called by the worker's thread.
+
+    That touches nothing here, nor what `early` of `begin` does, until `settle` or `track` has
+    waited for it.
 
     Poses are those in the odometry frame: made of the steps from image to image, each by what was
     known then. What the window finds out later makes later steps better, and moves nothing back.
@@ -75,6 +84,7 @@ class StreamTrajectory:
         self._located: _Located | None = None   # what `complete` is for
         self._beside: ThreadPoolExecutor | None = None
         self._begun: Future[None] | None = None
+        self._early: TrackedPose | None = None   # of the image that was begun
 
     @property
     def is_on(self) -> bool:
@@ -85,6 +95,7 @@ class StreamTrajectory:
         """Forget the stream; a window that is being solved is let go of."""
         self._tracker = self._last = self._located = None
         self.close()
+        self._early = None
 
     def close(self) -> None:
         """End the threads, if there are some."""
@@ -99,21 +110,51 @@ class StreamTrajectory:
         self._window = self._loops = self._closer = None
         self._map, self._placements = MapFrame.none(), Placements()
 
-    def begin(self, pixels: np.ndarray, camera: CameraModel | None) -> None:
-        """Follow the corners into an image, in a thread of its own while the network sees it."""
+    def begin(self, pixels: np.ndarray, camera: CameraModel | None, stamp_ns: int = 0,
+              frame_id: str = '', early: Early | None = None) -> None:
+        """
+        Follow the corners into an image, in a thread of its own while the network sees it.
+
+        early: is called in that thread, if the image alone tells where it is; `track` returns the
+        same later. Not for lengths whose unit the network's results for this image change.
+        """
         self._wait()
         self._remember()
+        self._early = None
         if self._tracker is not None:
             self._take_window()
             if self._beside is None:
                 self._beside = ThreadPoolExecutor(1, 'xsvggt_tracker')
-            self._begun = self._beside.submit(self._tracker.begin, pixels, camera)
+            self._begun = self._beside.submit(
+                self._begin, self._tracker, pixels, camera, stamp_ns, frame_id, early)
+
+    def _begin(self, tracker: CameraTracker, pixels: np.ndarray, camera: CameraModel | None,
+               stamp_ns: int, frame_id: str, early: Early | None) -> None:
+        tracker.begin(pixels, camera)
+        if early is None:
+            return
+        tracker.set_metres(None)
+        estimate = tracker.locate_early(self._view(frame_id, stamp_ns))
+        if estimate is None:
+            return
+        self._follow_loops(estimate, stamp_ns, None)
+        self._early = self._tracked(estimate, stamp_ns)
+        # In the precision of the results, with which it is told otherwise.
+        early(inverse(estimate.odom_from_camera).astype(np.float32).astype(np.float64),
+              self._early)
+
+    def _view(self, frame_id: str, stamp_ns: int) -> View | None:
+        return None if self._odometry is None else self._odometry.view(frame_id, stamp_ns)
+
+    def settle(self) -> None:
+        """Wait until nothing is done beside the network any more."""
+        if self._begun is not None:
+            wait((self._begun,))
 
     def _wait(self) -> Future[None] | None:
         """Wait for what was begun, and return it."""
+        self.settle()
         begun, self._begun = self._begun, None
-        if begun is not None:
-            wait((begun,))
         return begun
 
     def track(self, pixels: np.ndarray, camera: CameraModel | None, result: FrameResult,
@@ -139,19 +180,26 @@ class StreamTrajectory:
         else:
             begun.result()   # raises what went wrong in the thread
         self._tracker.set_metres(metres)
+        tracked, self._early = self._early, None
         estimate = self._tracker.locate(
             pixels, camera, network_frame(result, resize.model_from_source()),
-            None if outside is None else outside.view(frame_id, stamp_ns))
+            self._view(frame_id, stamp_ns))
         self._located = _Located(estimate, result.camera_from_world)
+        if tracked is None:
+            tracked = self._follow(estimate, stamp_ns, metres)
+        placed = tensor_like(inverse(estimate.odom_from_camera), result)
+        return replace(result, camera_from_world=placed), tracked
+
+    def _follow(self, estimate: Estimate, stamp_ns: int, metres: float | None) -> TrackedPose:
+        """Let the map follow; return how the pose came."""
         if estimate.source == 'first':
             self._remember()   # what loops say begins with it
         self._follow_loops(estimate, stamp_ns, metres)
         if estimate.is_keyframe:
-            assert self._tracker.odometry is not None
+            assert self._tracker is not None and self._tracker.odometry is not None
             self._placements.add(estimate.keyframe, estimate.odom_from_camera,
                                  self._tracker.odometry.steps.unit)
-        placed = tensor_like(inverse(estimate.odom_from_camera), result)
-        return replace(result, camera_from_world=placed), self._tracked(estimate, stamp_ns)
+        return self._tracked(estimate, stamp_ns)
 
     def complete(self, result: FrameResult) -> FrameResult:
         """Return what `track` returned last with the trajectory's depth, points and camera."""

@@ -75,6 +75,16 @@ class CameraTracker:
         if self.odometry is not None:
             self.odometry.begin(grey)
 
+    def locate_early(self, view: View | None = None) -> Estimate | None:
+        """
+        Return where the picture that was begun is, if it alone tells: see `Odometry.locate_early`.
+
+        `locate` is to follow with the same picture, and returns the same.
+        """
+        if self._begun is None or self.odometry is None:
+            return None
+        return self.odometry.locate_early(self._begun[2], view)
+
     def track(self, pixels: np.ndarray, camera: CameraModel | None,
               seen: NetworkFrame) -> Estimate:
         """

@@ -85,6 +85,17 @@ class FrameTracker:
             return best
         return matched
 
+    def is_sure(self, image: np.ndarray) -> bool:
+        """Return whether `track` needs no guess for an image that was begun."""
+        if self._begun is None or self._begun[0] is not image or self._begun[1] is None:
+            return False
+        return self._is_plain(self._begun[1], len(self._tracker.tracks))
+
+    def _is_plain(self, measured: PoseMeasurement, asked: int) -> bool:
+        """Return whether so many tracks agree with a pose that no other counts."""
+        return (len(measured.tracks) > _PLENTY * asked
+                and measured.error < _PRECISE * self._scale)
+
     @property
     def tracks(self) -> Tracks:
         """Return what is tracked in the last image."""
@@ -127,8 +138,7 @@ class FrameTracker:
                 measured = self._follow(image, local_map, guess, self._expected(local_map, guess))
             if measured is not None and (best is None or len(measured.tracks) > len(best.tracks)):
                 best = measured
-            if best is not None and (len(best.tracks) > _PLENTY * asked
-                                     and best.error < _PRECISE * self._scale):
+            if best is not None and self._is_plain(best, asked):
                 return best, True
         return best, False
 

@@ -27,10 +27,15 @@ from xsvggt_ros.trajectory.uncertainty import HALF_NORMAL, misfit
 
 @dataclass(frozen=True)
 class _Located:
-    """A frame that was located, as the `number`th of the stream, and has yet to be remembered."""
+    """
+    A frame that was located, as the `number`th of the stream, and has yet to be remembered.
+
+    frame: None until the network has seen it.
+    """
 
     number: int
-    frame: Frame
+    grey: np.ndarray
+    frame: Frame | None
     measured: PoseMeasurement
     is_keyframe: bool
 
@@ -110,6 +115,9 @@ class Odometry:
         self._snapshots = Snapshots(config.window, self.map, self.support)
         self._ahead: _Foreseen | None = None     # of the frame that was begun, most likely
         self._located: _Located | None = None    # what `complete` has to do
+        self._early: Estimate | None = None      # of a frame that the network has yet to see
+        # Of an image that was looked at before the network saw it, and was not located.
+        self._measured: tuple[np.ndarray, PoseMeasurement | None] | None = None
 
     @property
     def camera(self) -> np.ndarray:
@@ -123,12 +131,32 @@ class Odometry:
 
     def begin(self, grey: np.ndarray) -> None:
         """Do what `step` does with a frame's image alone, [H, W]; the next step takes it up."""
-        self._ahead = None
+        self._ahead = self._measured = None
+        self.complete()   # of one that the network never saw, if there is one
         if self._keyframes:
             last = self._last_pose()
             measured = self._tracker.begin(grey, self.map, last)
             if measured is not None and measured.information is not None:
                 self._ahead = self._foresee(last, measured, measured.information)
+
+    def locate_early(self, grey: np.ndarray, view: View | None) -> Estimate | None:
+        """
+        Return where the frame that was begun is, if its image alone tells and it is no keyframe.
+
+        `locate` is to follow once the network has seen it, and returns the same; view: as in
+        `Frame`. None: `locate` will tell.
+        """
+        ahead = self._ahead
+        if ahead is None or ahead.is_needed or not self._tracker.is_sure(grey):
+            return None
+        before = self._last_pose()
+        measured = self._tracker.track(grey, self.map, before, (), self._dynamic.pixels)
+        if measured is not ahead.measured:
+            self._measured = grey, measured
+            return None
+        step_covariance, _ = self._move(before, measured, view, None)
+        self._early = self._place(grey, None, measured, False, step_covariance)
+        return self._early
 
     def step(self, frame: Frame, adjust_now: bool = True) -> Estimate:
         """Locate a frame; with `adjust_now` the window is adjusted where it makes a keyframe."""
@@ -148,11 +176,13 @@ class Odometry:
         """
         if not self._keyframes:
             return self._first(frame)
+        early, self._early = self._early, None
+        if early is not None and self._located is not None and self._located.grey is frame.grey:
+            self._located = replace(self._located, frame=frame)
+            return early
         before = self._last_pose()
         carried = None if self.support is None else self.support.predict(frame.view)
-        guesses = _guesses(before, carried, self.steps.last,
-                           partial(self._fallback.network, frame.world_from_camera))
-        measured = self._tracker.track(frame.grey, self.map, before, guesses, self._dynamic.pixels)
+        measured = self._measure(frame, before, carried)
         blind = measured is None and float(frame.grey.std()) < self.config.min_contrast
         if measured is None:
             pose, source = self._fallback.guess(self._frames, frame.world_from_camera, blind)
@@ -161,7 +191,22 @@ class Odometry:
             measured = PoseMeasurement(pose, Tracks.none(), source, float('nan'), None)
         step_covariance, is_needed = self._move(before, measured, frame.view, carried)
         wanted = not blind and (is_needed or measured.source == 'matches')
-        self._located = _Located(self._frames, frame, measured, wanted)
+        return self._place(frame.grey, frame, measured, wanted, step_covariance)
+
+    def _measure(self, frame: Frame, before: np.ndarray,
+                 carried: OdometryStep | None) -> PoseMeasurement | None:
+        """Return the pose by landmarks; None if lost."""
+        found, self._measured = self._measured, None
+        if found is not None and found[0] is frame.grey:
+            return found[1]
+        guesses = _guesses(before, carried, self.steps.last,
+                           partial(self._fallback.network, frame.world_from_camera))
+        return self._tracker.track(frame.grey, self.map, before, guesses, self._dynamic.pixels)
+
+    def _place(self, grey: np.ndarray, frame: Frame | None, measured: PoseMeasurement,
+               wanted: bool, step_covariance: np.ndarray) -> Estimate:
+        """Note what `complete` has to do with a frame that was measured; return where it is."""
+        self._located = _Located(self._frames, grey, frame, measured, wanted)
         keyframe = self._keyframes if wanted else self._keyframes - 1
         base = measured.pose if wanted else self.map.pose(keyframe)
         self._keyframe_from_last = inverse(base) @ measured.pose
@@ -177,6 +222,10 @@ class Odometry:
         if located is None:
             return
         frame, measured, wanted = located.frame, located.measured, located.is_keyframe
+        if frame is None:   # the network failed
+            self._early = None
+            self._tracker.keep(located.grey, measured.tracks)
+            return
         self._dynamic.update(frame.grey, measured, self.map, partial(self.depth.of, frame))
         self._doubtful = (self._dynamic.many
                           and measured.error > self.config.doubt * self._pixel_scale)

@@ -186,6 +186,78 @@ def test_what_is_begun_beside_the_network_gives_the_same_poses(seen, monkeypatch
     assert threads == ['xsvggt_tracker_0'] * 11
 
 
+@pytest.fixture(scope='module')
+def close_by():
+    world = SyntheticWorld(SPLITS['test'][1], 320, 240)
+    return [world.frame(index / 25) for index in range(12)]
+
+
+@pytest.mark.parametrize('mode', ['tracked', 'optimized'])
+def test_a_pose_that_needs_no_network_is_told_beside_it(close_by, mode):
+    tracker, told, threads = trajectory(mode), [], set()
+    plain = follow(trajectory(mode), close_by)
+
+    def early(camera_from_world, tracked):
+        threads.add(threading.current_thread().name)
+        told.append((camera_from_world, tracked))
+
+    number = 0
+    for index, (one, (expected, _)) in enumerate(zip(close_by, plain)):
+        told.clear()
+        stamp = round(index * 1e9 / RATE)
+        tracker.begin(one.image, None, stamp, 'camera', early)
+        result, tracked = tracker.track(one.image, None, result_of(one, index), RESIZE, stamp)
+        if told:
+            (pose, same), = told
+            assert same is tracked and tracked.source == 'tracks'
+            assert np.array_equal(pose, result.camera_from_world.double().numpy())
+            number += 1
+        result = tracker.complete(result)
+        if tracker._window is not None:
+            tracker._window.wait()
+        assert torch.equal(result.camera_from_world, expected.camera_from_world)
+        assert torch.equal(result.depth, expected.depth)
+    assert number > 5 and threads == {'xsvggt_tracker_0'}
+    # Told, and forgotten before the network had seen it.
+    tracker.begin(close_by[-1].image, None, stamp, 'camera', early)
+    tracker.forget()
+    assert follow(tracker, close_by[:1])[0][1].source == 'first'
+    tracker.close()
+
+
+def test_what_is_done_beside_the_network_can_be_waited_for(close_by):
+    tracker, told, go = trajectory('tracked'), [], threading.Event()
+    follow(tracker, close_by[:3])
+    tracker.settle()   # nothing was begun
+    tracker.begin(close_by[3].image, None, 10 ** 9, 'camera',
+                  lambda *given: (go.wait(60), told.append(given)))
+    threading.Timer(0.05, go.set).start()
+    tracker.settle()
+    assert len(told) == 1
+    result, tracked = tracker.track(close_by[3].image, None, result_of(close_by[3], 3), RESIZE,
+                                    10 ** 9)
+    assert tracked is told[0][1]
+    tracker.close()
+
+
+def test_what_fails_while_a_pose_is_told_fails_where_it_is_waited_for(close_by):
+    def early(camera_from_world, tracked):
+        raise RuntimeError('nobody listens')
+
+    tracker, failed = trajectory('tracked'), 0
+    for index, one in enumerate(close_by):
+        tracker.begin(one.image, None, index, 'camera', early)
+        try:
+            tracker.complete(tracker.track(
+                one.image, None, result_of(one, index), RESIZE, index)[0])
+        except RuntimeError as error:
+            assert 'nobody listens' in str(error)
+            failed += 1
+    found = follow(tracker, close_by[-1:], 10 ** 9)[0][1]
+    assert failed > 5 and found.source == 'tracks' and found.inliers > 50
+    tracker.close()
+
+
 def test_an_image_that_cannot_be_followed_fails_where_it_is_waited_for(seen):
     frames = seen[1]
     tracker = trajectory('tracked')

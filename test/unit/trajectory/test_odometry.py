@@ -262,6 +262,68 @@ def test_a_pose_is_known_before_its_frame_becomes_a_keyframe(monkeypatch):
     assert keyframes > 2 and taken > 5
 
 
+def close_by():
+    """Return frames of a camera that is fast enough to need few keyframes."""
+    world, _ = room()
+    return [frame_of(world.frame(index / 25), seed=index) for index in range(16)]
+
+
+def test_a_pose_that_the_image_alone_tells_is_known_before_the_network():
+    whole, parts, early = start(), start(), 0
+    for index, frame in enumerate(close_by()):
+        expected = whole.step(frame, adjust_now=False)
+        parts.begin(frame.grey)
+        keyframes, landmarks = parts.keyframes, len(parts.map)
+        ahead = parts.locate_early(frame.grey, frame.view)
+        assert (parts.keyframes, len(parts.map)) == (keyframes, landmarks)
+        estimate = parts.locate(frame)
+        if ahead is not None:
+            assert ahead is estimate and not estimate.is_keyframe
+            early += 1
+        parts.complete()
+        for name in ('world_from_camera', 'odom_from_camera', 'covariance', 'step_covariance',
+                     'keyframe', 'keyframe_from_camera', 'is_keyframe', 'motion', 'source'):
+            assert np.array_equal(getattr(estimate, name), getattr(expected, name)), name
+        assert index or ahead is None
+    assert early > 8 and parts.keyframes == whole.keyframes > 1
+
+
+def test_a_frame_that_is_looked_at_twice_is_measured_once(monkeypatch):
+    """Where another motion fits better than the one that was foreseen, the network decides."""
+    odometry, frames = start(), close_by()[:3]
+    for frame in frames[:2]:
+        odometry.step(frame, adjust_now=False)
+    odometry.begin(frames[2].grey)
+    asked, track = [], odometry._tracker.track
+    monkeypatch.setattr(odometry._tracker, 'track', lambda *given: asked.append(
+        replace(track(*given), error=0.4)) or asked[-1])
+    assert odometry.locate_early(frames[2].grey, None) is None
+    estimate = odometry.locate(frames[2])
+    assert estimate.error == 0.4 and len(asked) == 1
+
+
+def test_a_frame_that_the_network_fails_at_is_left_behind():
+    whole, broken, frames = start(), start(), close_by()
+    poses, early = [], []
+    for index, frame in enumerate(frames):
+        expected = whole.step(frame, adjust_now=False)
+        broken.begin(frame.grey)
+        ahead = broken.locate_early(frame.grey, None)
+        if ahead is not None and index % 3 == 0:
+            early.append(index)   # no `locate`, no `complete`: the network said nothing
+            poses.append(ahead)
+        else:
+            poses.append(broken.locate(frame))
+            broken.complete()
+        assert poses[-1].source == expected.source
+        assert np.abs(poses[-1].odom_from_camera - expected.odom_from_camera).max() < 0.02
+    assert len(early) > 2 and len(poses[-1].covariance) == 6
+    other = frame_of(room()[0].frame(2.0))
+    broken.begin(frames[-1].grey)
+    broken.locate_early(frames[-1].grey, None)
+    assert broken.locate(other).inliers   # another image than the one that was begun
+
+
 @pytest.mark.slow
 def test_memory_is_bounded_however_long_the_way():
     world, _ = room()

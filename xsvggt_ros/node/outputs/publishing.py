@@ -17,8 +17,8 @@ class Publishing:
     done, and `submit` does so first: there is never more than one image here, and images come out
     in the order in which they went in.
 
-    All is called by the worker's thread, or by another when there is no worker. What the parts
-    touch is theirs until `join` has returned, and the caller's from then on.
+    All is called by the worker's thread, by one that it waits for, or by another when there is no
+    worker. What the parts touch is theirs until `join` has returned, then the caller's.
     """
 
     def __init__(self, overlaps: bool) -> None:
