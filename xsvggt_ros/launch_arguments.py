@@ -318,7 +318,8 @@ def mistyped(names: Iterable[str]) -> list[str]:
         plain = re.sub(r'[.-]', '_', name.lower())
         meant = difflib.get_close_matches(plain, ALL, 1, ALIKE)
         if name not in ALL and meant:
-            lines.append(f'{name} is no argument and has no effect; did you mean {meant[0]}?')
+            lines.append(f'there is no argument {name}; if it was meant for this file: did you '
+                         f'mean {meant[0]}?')
     return lines
 
 

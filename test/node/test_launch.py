@@ -277,8 +277,8 @@ def test_arguments_without_effect_are_told(launch_file):
 def test_mistyped_arguments_are_told(launch_file, name, meant):
     """The others may be of a launch file that includes this one."""
     lines = launch_file(fake_launch.Context(**{name: 'x'})).lines
-    assert lines == ([f'{name} is no argument and has no effect; did you mean {meant}?']
-                     if meant else [])
+    assert lines == ([f'there is no argument {name}; if it was meant for this file: did you mean '
+                      f'{meant}?'] if meant else [])
 
 
 def test_defaults_do_not_pass_for_given_where_the_file_is_included_again(launch_file, tmp_path):

@@ -78,7 +78,7 @@ def add_tradeoff_arguments(parser: argparse.ArgumentParser) -> None:
                         help="how weights are stored: in 8 bits the camera head's, all of the "
                              'transformers (int8), the same with products of 8 bits on a CPU '
                              '(int8_dynamic), or those of the backbone as fp8 on a GPU; auto: '
-                             'int8_dynamic for the full size on a CPU with instructions for it, '
+                             'int8_dynamic for the full size on a CPU that gains by it, '
                              'float elsewhere (default: auto)')
     parser.add_argument('--camera-iterations', type=int, choices=range(1, 5), default=4,
                         metavar='1..4', help='how often the pose is refined (default: 4)')

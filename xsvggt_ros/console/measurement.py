@@ -27,7 +27,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def load_network(
-    checkpoint: str, size: str, device: torch.device, weights: str = 'float', dtype: str = 'auto',
+    checkpoint: str, size: str, device: torch.device, weights: str = 'auto', dtype: str = 'auto',
 ) -> LoadedModel:
     """Return the network on the device; dtype: what `--dtype` says. Raises ToolError."""
     try:

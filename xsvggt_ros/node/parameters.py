@@ -117,8 +117,8 @@ TABLE: tuple[Parameter, ...] = (
     Parameter('model.weights', 'auto', 'How weights are stored: float, in model.dtype; '
               "int8_camera, the camera head's in 8 bits; int8, all transformers', half of the "
               'memory of bf16. int8_dynamic multiplies in 8 bits too, on a CPU; fp8 on a GPU that '
-              'can (Ada, Hopper and newer). auto: int8_dynamic for the full size on a CPU with '
-              'instructions for it, if model.dtype is auto; float elsewhere.', choices=WEIGHTS),
+              'can (Ada, Hopper and newer). auto: int8_dynamic for the full size on a CPU that is '
+              'measured to gain by it, if model.dtype is auto; float elsewhere.', choices=WEIGHTS),
     Parameter('model.camera_iterations', 4, 'Refinement iterations of the camera pose; fewer '
               'are faster and less accurate.', limits=(1, 4)),
     Parameter('model.first_frames', 1, 'Images that begin a stream together, if the network can '

@@ -48,8 +48,13 @@ class SinkThread(Generic[Item]):
         """Wait until all items are taken, and end the thread."""
         if self._thread is not None:
             self._queue.put(None)
-            self._thread.join()
-            self._thread = None
+            try:
+                self._thread.join()
+            except BaseException:   # Ctrl-C: what follows counts on it, and few items are left
+                self._thread.join()
+                raise
+            finally:
+                self._thread = None
         self._raise()
 
     def _raise(self) -> None:
@@ -58,8 +63,11 @@ class SinkThread(Generic[Item]):
             raise error
 
     def _run(self) -> None:
-        while (item := self._queue.get()) is not None:
+        while True:
+            item = self._queue.get()
             try:
+                if item is None:
+                    return
                 self._take(item)
             except BaseException as error:  # handed to the thread that gives the items
                 self._error, self._has_failed = self._error or error, True

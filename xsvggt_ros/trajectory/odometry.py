@@ -180,6 +180,7 @@ class Odometry:
         if early is not None and self._located is not None and self._located.grey is frame.grey:
             self._located = replace(self._located, frame=frame)
             return early
+        self.complete()   # one that was left
         before = self._last_pose()
         carried = None if self.support is None else self.support.predict(frame.view)
         measured = self._measure(frame, before, carried)
@@ -221,11 +222,14 @@ class Odometry:
         located, self._located = self._located, None
         if located is None:
             return
+        self._ahead = None
         frame, measured, wanted = located.frame, located.measured, located.is_keyframe
         if frame is None:   # the network failed
             self._early = None
             self._tracker.keep(located.grey, measured.tracks)
             return
+        # Until it is a keyframe, in case of an error.
+        self._keyframe_from_last = inverse(self.map.pose(self._keyframes - 1)) @ measured.pose
         self._dynamic.update(frame.grey, measured, self.map, partial(self.depth.of, frame))
         self._doubtful = (self._dynamic.many
                           and measured.error > self.config.doubt * self._pixel_scale)

@@ -101,6 +101,9 @@ def test_what_comes_after_is_what_layers_of_floats_do_after(kernels, dtype):
     curve = rounded.product(seen, one, torch.ones(64), torch.zeros(64), gelu=True)
     line = rounded.product(seen, one, torch.ones(64), torch.zeros(64))
     torch.testing.assert_close(curve, F.gelu(line), rtol=1e-5, atol=3e-6)
+    far = rounded.product(torch.tensor([[-1e4, 1e4]]).expand(16, 2), one[:2, :2], torch.ones(2),
+                          torch.zeros(2), gelu=True)
+    assert (far[:, 0] == 0).all() and (far[:, 1] > 9999).all()
 
 
 def test_numbers_that_are_none_stay_in_their_token(kernels):

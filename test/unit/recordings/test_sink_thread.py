@@ -60,3 +60,35 @@ def test_an_error_is_raised_once_and_the_others_are_taken():
     sink.put(1)
     with pytest.raises(OSError, match='full'):
         sink.finish()
+
+
+def test_an_interrupt_while_the_last_items_are_taken_loses_none():
+    """Nor does who waits afterwards, for a state of the run, wait for ever."""
+    taken, release = [], threading.Event()
+    sink = SinkThread(lambda item: (release.wait(60), taken.append(item)))
+    sink.put(1)
+    sink.put(2)
+    join, calls = sink._thread.join, []
+
+    def interrupted():
+        calls.append(1)
+        if len(calls) == 1:
+            release.set()
+            raise KeyboardInterrupt
+        join()
+
+    sink._thread.join = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        sink.finish()
+    assert taken == [1, 2] and len(calls) == 2
+    sink.drain()
+    sink.finish()
+
+
+def test_a_thread_that_has_ended_leaves_nothing_to_wait_for():
+    sink = SinkThread(lambda item: None)
+    sink.put(1)
+    thread, waited = sink._thread, sink._queue
+    sink.finish()
+    waited.join()
+    assert not thread.is_alive()

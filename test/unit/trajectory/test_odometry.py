@@ -288,6 +288,35 @@ def test_a_pose_that_the_image_alone_tells_is_known_before_the_network():
     assert early > 8 and parts.keyframes == whole.keyframes > 1
 
 
+def test_a_keyframe_that_fails_leaves_the_pose_where_it_was(monkeypatch):
+    _, seen = room()
+    frames = [frame_of(one, seed=index) for index, one in enumerate(seen[:9])]
+    whole, broken, failed = start(), start(), []
+    update = broken._dynamic.update
+
+    def fail_once(*given):
+        if broken.keyframes == 3 and not failed:
+            failed.append(1)
+            raise MemoryError
+        update(*given)
+
+    monkeypatch.setattr(broken._dynamic, 'update', fail_once)
+    for frame in frames:
+        expected = whole.locate(frame)
+        whole.complete()
+        estimate = broken.locate(frame)
+        try:
+            broken.complete()
+        except MemoryError:
+            pass
+        assert np.abs(estimate.odom_from_camera - expected.odom_from_camera).max() < 0.05
+    assert failed
+    left = start()   # a frame that nobody completed is completed by the next one
+    for frame in frames:
+        last = left.locate(frame)
+    assert np.abs(last.odom_from_camera - estimate.odom_from_camera).max() < 0.05
+
+
 def test_a_frame_that_is_looked_at_twice_is_measured_once(monkeypatch):
     """Where another motion fits better than the one that was foreseen, the network decides."""
     odometry, frames = start(), close_by()[:3]
