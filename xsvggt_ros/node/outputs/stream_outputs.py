@@ -53,6 +53,10 @@ class FrameTimestamps:
     copying: float    # the copy to the host had been started
     upload: float     # seconds, not a time
 
+    def after_computing(self, begin: float, end: float) -> float:
+        """Return the seconds from ``begin`` to ``end`` in which the network was not at work."""
+        return max(0.0, end - max(begin, self.computed))
+
 
 @dataclass(frozen=True)
 class Location:
@@ -115,8 +119,8 @@ class StreamOutputs:
         self._centre: np.ndarray | None = None
         self._map_frame = MapFrame.none()   # that the map has followed
         self._loops: LoopState | None = None   # of the newest image
-        self._located = self._published = 0.0
-        self._locating = self._packing = self._publishing = 0.0  # seconds
+        self._locating = self._located = self._published = 0.0
+        self._packing = self._publishing = 0.0  # seconds
 
     def begin(self) -> None:
         """Begin at the origin."""
@@ -134,7 +138,7 @@ class StreamOutputs:
 
     def locate(self, frame: Location) -> None:
         """Publish where the images are."""
-        begin = time.monotonic()
+        self._locating = time.monotonic()
         if frame.begins:
             self._poses.begin_stream()
         centre = self._follow_unit(frame.scale)
@@ -144,7 +148,6 @@ class StreamOutputs:
             frame.header, frame.world_from_camera, frame.settings.pose, frame.tracked,
             is_metric=frame.is_metric)
         self._located = time.monotonic()
-        self._locating = self._located - begin
 
     def publish(self, frame: Reconstruction) -> None:
         """Publish clouds and maps."""
@@ -159,7 +162,9 @@ class StreamOutputs:
         # Of what the worker did meanwhile only what was waited for.
         self._packing = packed - begin + max(
             0.0, times.copying - max(times.located, self._located))
-        self._publishing = self._locating + self._published - packed
+        # A pose that was out before the network had seen the image cost nobody any time.
+        self._publishing = (times.after_computing(self._locating, self._located)
+                            + self._published - packed)
 
     def account(self, frame: Reconstruction, cache: PendingStats, health: PendingCopy) -> None:
         """Publish how the stream is doing; then, because nobody waits for it, fill the map."""
