@@ -61,7 +61,7 @@ class KVCache:
         self._range: StoredRange | None = None
         if (layers <= MAX_WATCHED_LAYERS or store.hides_nan) and not self._single:
             self._range = StoredRange(layers, device)
-        self._offsets = torch.arange(step, device=device)
+        self._offsets = torch.arange(step).to(device)  # made on 'meta', it loads torch's compiler
         self.steps = 0
         self.tokens = 0  # per layer
         self.evicted_last = 0  # per layer
@@ -262,7 +262,7 @@ class KVCache:
             self._evicted_tokens.forget()
         self.token_ids.fill_(-1)
         self.scores.kept.fill_(1)
-        self._next_slots.copy_(self._free_slots(0, 0))
+        self._next_slots.copy_(self._offsets)
         if self.budget is not None:
             self.policy.begin(
                 self.layout.layers, self.layout.heads * self.layout.head_dim, self.budget,

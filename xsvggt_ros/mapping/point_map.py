@@ -61,8 +61,8 @@ class PointMap:
         self._device = torch.device(device)
         self._errors = None if depth_errors is None else ErrorSteps.of(depth_errors, self._device)
         self._table = VoxelTable(max_points, self._device)
-        self._wanted_size = voxel_size
-        self.clear()
+        self._size = self._wanted_size = voxel_size
+        self._lost = self._lost_total = 0
 
     def clear(self) -> None:
         """Forget everything, a voxel size that was chosen too."""

@@ -220,7 +220,8 @@ def lower(part: nn.Module, dtype: torch.dtype) -> None:
     """Give the linear layers and the convolutions of a part this precision."""
     for module in part.modules():
         if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
-            module.to(dtype)
+            if module.weight.dtype != dtype:
+                module.to(dtype)
         elif isinstance(module, QuantisedLinear):
             module.set_dtype(dtype)
 

@@ -56,8 +56,10 @@ class WeightLoading:
             for key in keys:
                 # A copy even if nothing is to convert: what was read may be a window into a file.
                 weight = read(prefix + key)
+                # `empty_like` of what is on 'meta' would load torch's compiler: half a second.
                 empty = part.get_parameter(key)
-                weights[key] = torch.empty_like(empty, device=self.device).copy_(weight)
+                weights[key] = torch.empty(
+                    empty.shape, dtype=empty.dtype, device=self.device).copy_(weight)
                 release(weight)
             part.load_state_dict(weights, strict=bool(prefix), assign=True)
 

@@ -249,16 +249,17 @@ def quantise_weights(model: nn.Module, choice: str, under: str = '') -> None:
     stored in 8 bits already are left alone.
     """
     kinds = STORED[choice]
-    inside = f'{under}.' if under else ''
-    linear = {name: part for name, part in model.named_modules()
-              if isinstance(part, Linear) and name.startswith(inside)}
+    if not kinds:
+        return
+    linear = {name: part for name, part in model.get_submodule(under).named_modules(prefix=under)
+              if isinstance(part, Linear)}
     count = len(linear)
     for name in list(linear):
         for start, kind in kinds.items():
             if name.startswith(start):
                 parent, _, own = name.rpartition('.')
                 setattr(model.get_submodule(parent), own, kind(linear.pop(name)))
-    if kinds and count:
+    if count:
         give_back_memory()
 
 

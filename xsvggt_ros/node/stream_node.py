@@ -1,5 +1,6 @@
 """Entry point of the node: quiet from the first moment Ctrl-C can be pressed."""
 
+import gc
 import os
 import signal
 import sys
@@ -11,8 +12,13 @@ def main(args: list[str] | None = None) -> None:
     # exception would not do: a half imported extension turns it into an ImportError.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
+    # What is imported stays: a tenth of the time until the first pose would be spent on looking
+    # through it for garbage.
+    gc.disable()
     from xsvggt_ros.node.run_node import run
 
+    gc.freeze()
+    gc.enable()
     try:
         finished = run(args)
     except KeyboardInterrupt:  # pressed again, while it ended

@@ -1,10 +1,13 @@
 """What the node loads of what its parameters ask for; without ROS."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 
-from xsvggt_ros.kernels import native
+from xsvggt_ros.kernels import native, rounded
 from xsvggt_ros.model.threads import PYTORCH_CHOICE
 from xsvggt_ros.node.loading import load_engine, saved_landmarks, StartError
 from xsvggt_ros.node.settings import DEFAULTS
@@ -22,6 +25,31 @@ def load(**values):
     settings = DEFAULTS.changed(
         SMALL | {name.replace('__', '.'): x for name, x in values.items()})
     return load_engine(settings.model, settings.cache, settings.input.tracking_size)
+
+
+COMPILER_IS_LEFT = """
+import sys
+import numpy as np
+import torch
+had = set(sys.modules)
+from xsvggt_ros.node.loading import load_engine
+from xsvggt_ros.node.settings import DEFAULTS
+settings = DEFAULTS.changed(
+    {'model.checkpoint': 'small', 'model.device': 'cpu', 'model.weights': sys.argv[1]})
+engine = load_engine(settings.model, settings.cache).engine
+engine.step(np.zeros((84, 112, 3), np.uint8))
+engine.finish_frame()
+print(sorted({'torch._dynamo', 'torch._inductor', 'sympy', 'triton'} & set(sys.modules) - had))
+"""
+
+
+@pytest.mark.parametrize('weights', ['float', 'int8', 'int8_dynamic'])
+def test_until_the_first_image_the_compiler_of_torch_is_left_where_it_is(weights):
+    if weights == 'int8_dynamic' and not rounded.works():
+        pytest.skip('this CPU has no products of 8 bits')
+    done = subprocess.run([sys.executable, '-c', COMPILER_IS_LEFT, weights],
+                          capture_output=True, text=True, timeout=600)
+    assert (done.returncode, done.stdout.strip()) == (0, '[]'), done.stdout + done.stderr
 
 
 def test_nothing_that_no_gpu_has_run_is_on_by_default():
