@@ -58,8 +58,9 @@ class WeightLoading:
                 weight = read(prefix + key)
                 # `empty_like` of what is on 'meta' would load torch's compiler: half a second.
                 empty = part.get_parameter(key)
-                weights[key] = torch.empty(
-                    empty.shape, dtype=empty.dtype, device=self.device).copy_(weight)
+                weights[key] = torch.empty_strided(
+                    empty.shape, empty.stride(), dtype=empty.dtype,
+                    device=self.device).copy_(weight)
                 release(weight)
             part.load_state_dict(weights, strict=bool(prefix), assign=True)
 
