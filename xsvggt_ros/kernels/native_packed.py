@@ -10,7 +10,7 @@ import ctypes
 import torch
 from torch import Tensor
 
-from xsvggt_ros.kernels.native import called, MAX_PRODUCTS
+from xsvggt_ros.kernels.native import called
 from xsvggt_ros.kernels.packing import TokenLayer
 
 
@@ -43,11 +43,15 @@ def decode(layer: TokenLayer, out_keys: Tensor, out_values: Tensor) -> None:
         out_keys.stride(0), out_values.data_ptr(), out_values.stride(0))
 
 
-def takes_attention(query: Tensor, used: int) -> bool:
-    """Return whether `attend` takes queries [heads, tokens, head_dim], and is quicker."""
-    _, tokens, dim = query.shape
+def takes_attention(query: Tensor) -> bool:
+    """
+    Return whether `attend` takes queries [heads, tokens, head_dim].
+
+    However many there are, it needs half the time of attention over floats; only where a frame has
+    five or fewer tokens left is it slower, and no policy leaves so few of them.
+    """
     return (query.dtype is torch.float32 and query.stride(2) == 1
-            and tokens * dim * used <= MAX_PRODUCTS and bool(called().xsvggt_attends_packed(dim)))
+            and bool(called().xsvggt_attends_packed(query.shape[2])))
 
 
 def attend(

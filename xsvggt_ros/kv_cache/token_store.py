@@ -58,7 +58,7 @@ class TokenStore(PackedStore):
             fused = observe is None and step.used >= FUSED_FROM
         else:
             fused = (observe is None or watched is not None) and self._packing() is native_packed \
-                and native_packed.takes_attention(query, step.used)
+                and native_packed.takes_attention(query)
         if not fused:
             return super().attend(layer, step, query, key, value, observe)
         if step.persistent:
