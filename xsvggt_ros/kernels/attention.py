@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from xsvggt_ros.kernels import native, onednn
+from xsvggt_ros.kernels import native, native_heads, onednn
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, count: int | None = None) -> Tensor:
@@ -14,6 +14,8 @@ def attention(query: Tensor, key: Tensor, value: Tensor, count: int | None = Non
     """
     if native.takes_attention(query, key, value, count):
         return native.attend(query, key, value, count)
+    if count is None and native_heads.takes_attention(query, key, value):
+        return native_heads.attend(query, key, value)
     return onednn.attention(query, key[:, :count], value[:, :count])
 
 

@@ -694,6 +694,7 @@ void attend_row(int channels, int count, float scale, const float *query, const 
   }
 }
 
+#include "frame_attention.h"
 #include "heads.h"
 #include "packed_attention.h"
 #include "rounded_rows.h"
@@ -705,7 +706,7 @@ void attend_row(int channels, int count, float scale, const float *query, const 
 extern "C" {
 
 // Grows when what is below changes its arguments or its meaning.
-int xsvggt_version() { return 9; }
+int xsvggt_version() { return 10; }
 
 // Take a GOMP_parallel, or null: then there is one thread.
 void xsvggt_use_thread_team(void *gomp_parallel) {
@@ -1222,7 +1223,27 @@ void xsvggt_attend_packed(long threads, const xsvggt_layer *layer, long heads, l
 #endif
 }
 
-// Whether `xsvggt_attend_packed` does anything here, for heads of so many channels.
+// Attention of tokens in bf16 to each other: out [tokens][heads][head] in bf16. Heads and tokens are
+// so many numbers apart; head: a multiple of 32, up to 64, that `xsvggt_attends_packed` takes.
+void xsvggt_attend_frame(long threads, long heads, long tokens, long head, float scale,
+                         const Brain *queries, long query_head, long query_token, const Brain *keys,
+                         long key_head, long key_token, const Brain *values, long value_head,
+                         long value_token, Brain *out) {
+#ifdef XSVGGT_MULTIPLIES_16_BITS
+  BrainRows own_queries{queries, query_head, query_token}, own_keys{keys, key_head, key_token},
+      own_values{values, value_head, value_token};
+  share(threads, int(heads), [&](int h) {
+    (adds_products() ? attend_frame<true> : attend_frame<false>)(
+        h, heads, int(tokens), int(head), scale, own_queries, own_keys, own_values, out);
+  });
+#else
+  (void)threads, (void)heads, (void)tokens, (void)head, (void)scale, (void)queries,
+      (void)query_head, (void)query_token, (void)keys, (void)key_head, (void)key_token,
+      (void)values, (void)value_head, (void)value_token, (void)out;
+#endif
+}
+
+// Whether `xsvggt_attend_packed` and `xsvggt_attend_frame` do anything here, for heads of so many channels.
 int xsvggt_attends_packed(long head) {
 #ifdef XSVGGT_MULTIPLIES_16_BITS
   return head % 2 == 0 && head <= MOST_CHANNELS;

@@ -21,7 +21,7 @@ from torch import nn, Tensor
 
 import xsvggt_ros
 
-VERSION = 9  # of the functions in native.cpp
+VERSION = 10  # of the functions in native.cpp
 # Files for a processor, the quickest first, by what PyTorch calls it; others have the plain one.
 FILES = {'AVX512': ('native_x86-64-v4.so', 'native_x86-64-v3.so'),
          'AVX2': ('native_x86-64-v3.so',)}
@@ -54,6 +54,7 @@ _ARGUMENTS: dict[str, list[Any]] = {
     'decode': [_POINTER, _LONG, _LONG] + [_POINTER, _LONG] * 2,
     'attend_packed': [_POINTER] + [_LONG] * 3 + [_FLOAT, _POINTER, _LONG, _LONG, _POINTER, _LONG]
     + [_POINTER, _LONG, _LONG] * 2 + [_POINTER] * 3,
+    'attend_frame': [_LONG] * 3 + [_FLOAT] + [_POINTER, _LONG, _LONG] * 3 + [_POINTER],
     'dense': [_LONG] * 4 + [_POINTER, _LONG] + [_POINTER] * 2 + [_FLOAT, _POINTER],
     'products': [_LONG] * 4 + [_POINTER, _LONG, _LONG] * 2 + [_POINTER],
     'place_heads': [_LONG] * 3 + [_FLOAT, _POINTER, ctypes.c_int] + [_POINTER] * 3

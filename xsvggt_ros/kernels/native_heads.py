@@ -1,4 +1,4 @@
-"""Queries and keys of wide layers on a CPU: norm, position and precision in one call of C++."""
+"""Heads of wide layers on a CPU: their positions, and attention inside a frame, in C++."""
 
 import torch
 from torch import Tensor
@@ -7,6 +7,7 @@ from xsvggt_ros.kernels.native import allowed, called
 
 PRECISIONS = (torch.float32, torch.bfloat16)
 CHANNELS = 16  # of a head: a multiple of these
+MOST_CHANNELS = 64  # of a head that `attend` takes: for more, sums leave too little to queries
 
 
 def takes(packed: Tensor, heads: int, tables: tuple[Tensor, ...]) -> bool:
@@ -37,3 +38,34 @@ def place_heads(
         packed.dtype is torch.bfloat16, scale.data_ptr(), shift.data_ptr(), partner.data_ptr(),
         scale.dtype is torch.bfloat16, out.data_ptr())
     return out
+
+
+def takes_attention(query: Tensor, key: Tensor, value: Tensor) -> bool:
+    """Return whether `attend` can be called; it takes half the time of torch's attention."""
+    heads, tokens, dim = query.shape
+    return (query.dtype is key.dtype is value.dtype is torch.bfloat16 and tokens > 1
+            and query.is_cpu and attends(dim) and not torch.is_grad_enabled()
+            and query.shape == key.shape == value.shape
+            and query.stride(2) == key.stride(2) == value.stride(2) == 1)
+
+
+def attends(head_dim: int) -> bool:
+    """Return whether there is a way here for heads of so many channels."""
+    return (head_dim % (2 * CHANNELS) == 0 and head_dim <= MOST_CHANNELS and allowed()
+            and bool(called().xsvggt_attends_packed(head_dim)))
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """
+    Return softmax attention of a frame's tokens to each other, all [heads, tokens, d] in bf16.
+
+    Keys and values count to 11 bits of the largest number of their token, sums are exact. What is
+    returned lies in memory as [tokens, heads, d].
+    """
+    heads, tokens, dim = query.shape
+    out = query.new_empty(tokens, heads, dim)
+    called().xsvggt_attend_frame(
+        torch.get_num_threads(), heads, tokens, dim, dim ** -0.5, query.data_ptr(),
+        *query.stride()[:2], key.data_ptr(), *key.stride()[:2], value.data_ptr(),
+        *value.stride()[:2], out.data_ptr())
+    return out.transpose(0, 1)

@@ -103,23 +103,28 @@ inline V power_of_two(V x) {
 // sums[i][c] = over k of left[i * row + k * step] times right[k][c], for R rows and C vectors; H:
 // only half of the last one counts.
 template <bool Fused, int R, int C, bool H>
-inline __attribute__((always_inline)) void sum_pairs(int n, const int32_t *left, long row,
+__attribute__((noinline)) void sum_pairs(int n, const int32_t *left, long row,
                                                      long step, const int32_t *right,
                                                      Integers (&sums)[R][C]) {
   typedef IntegersOf<HalfVector> HalfIntegers;
-  Integers own[R][C] = {};  // in registers
+  Integers own[R][C] = {};  // in registers, which takes loops that are unrolled early
   HalfIntegers halves[R] = {};
   for (int k = 0; k < n; k++) {
     Integers some[C];
+#pragma GCC unroll 8
     for (int c = 0; c < C - H; c++) some[c] = load(right + k * LANES + c * WIDTH);
     HalfIntegers last = load_as<HalfIntegers>(right + k * LANES + (C - 1) * WIDTH);
+#pragma GCC unroll 8
     for (int i = 0; i < R; i++) {
       int32_t factor = left[i * row + k * step];
+#pragma GCC unroll 8
       for (int c = 0; c < C - H; c++) add_pairs<Fused>(own[i][c], factor - Integers{}, some[c]);
       if (H) add_pairs<Fused>(halves[i], factor - HalfIntegers{}, last);
     }
   }
+#pragma GCC unroll 8
   for (int i = 0; i < R; i++) {
+#pragma GCC unroll 8
     for (int c = 0; c < C - H; c++) sums[i][c] = own[i][c];
     if (H) sums[i][C - 1] = Integers{}, store_as(&sums[i][C - 1], halves[i]);
   }

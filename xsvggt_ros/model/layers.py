@@ -135,12 +135,13 @@ class Attention(nn.Module):
         """
         Return the precision of attention on a CPU, for projections of this one.
 
-        fp32, in which caches are kept there; bf16 inside small frames, which saves two
-        conversions. For large ones fp32 is quicker: see `onednn.attention`.
+        fp32, in which caches are kept there; bf16 inside frames, which saves two conversions,
+        where it is quicker: for large frames only by `native_heads.attend`.
         """
-        small = (self.is_frame_block and tokens < onednn.FUSED_QUERIES
-                 and not torch.is_grad_enabled())
-        return dtype if small and dtype == torch.bfloat16 else torch.float32
+        if (not self.is_frame_block or dtype != torch.bfloat16 or torch.is_grad_enabled()
+                or not (tokens < onednn.FUSED_QUERIES or native_heads.attends(self.head_dim))):
+            return torch.float32
+        return dtype
 
     def project_out(self, attended: Tensor, residual: Tensor | None = None) -> Tensor:
         """Project the attention output [..., heads, tokens, head_dim] to [..., tokens, dim]."""
