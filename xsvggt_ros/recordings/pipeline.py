@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from xsvggt_ros.console.errors import ToolError
+from xsvggt_ros.console.processes import deferred_interrupts
 from xsvggt_ros.console.progress import ProgressBar, ProgressRate
 from xsvggt_ros.engine.cache_stats import CacheStats
 from xsvggt_ros.engine.frame_result import ResultError
@@ -198,22 +199,33 @@ class Pipeline:
         return self.tracked.sources
 
     def finish(self) -> None:
-        """Give on what waits for its final pose, and wait until all is taken."""
+        """Give on what waits and wait until all is taken; after a Ctrl-C meanwhile, go on."""
         if self._is_finished:
             return
-        self._is_finished = True
-        try:
-            if not self._locating.has_failed:   # fewer than the network would see
-                self._hand_on(self._network.rest())
-            self._locating.finish()
-        finally:
+        errors = []
+        for part in (self._see_rest, self._give_rest, self._writing.finish):
             try:
-                if self.tracked is not None:
-                    self.tracked.finish(self.recording, self.give)
-                self._settle()
-            finally:
-                self._writing.finish()
-                self._place_poses()
+                part()
+            except Exception as error:   # the others are done all the same
+                errors.append(error)
+        self._is_finished = True
+        self._place_poses()
+        if errors:
+            raise errors[0]
+
+    def _see_rest(self) -> None:
+        """Locate what is seen, and frames that were fewer than the network would see."""
+        try:
+            if not self._locating.has_failed:
+                self._hand_on(self._network.rest())
+        finally:
+            self._locating.finish()
+
+    def _give_rest(self) -> None:
+        if self.tracked is not None:
+            self.tracked.finish(self.recording, self.give)
+        with deferred_interrupts():   # a frame is given on once
+            self._settle()
 
     def _place_poses(self) -> None:
         """Bring the recording's poses, which are final, into the odometry frame and the unit."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from xsvggt_ros.console.processes import deferred_interrupts
 from xsvggt_ros.engine.frame_result import FrameResult
 from xsvggt_ros.geometry.camera_model import CameraModel
 from xsvggt_ros.geometry.se3 import flu_from_optical
@@ -49,6 +50,7 @@ class TrackedFrames:
         self._saved = landmarks
         self._placement: np.ndarray | None = None   # map_from_stream, of what is given on
         self._is_placed = False                     # whether that is settled
+        self._is_final = False                      # whether all poses are, until the next frame
 
     @property
     def is_localized(self) -> bool:
@@ -111,6 +113,7 @@ class TrackedFrames:
     def track(self, pixels: np.ndarray, camera: CameraModel | None, result: FrameResult,
               model_from_source: Tensor) -> FrameResult:
         """Return a frame's result with the trajectory's pose, camera and depth."""
+        self._is_final = False
         estimate = self._tracker.track(
             pixels, camera, network_frame(result, model_from_source))
         self._sources[estimate.source] += 1
@@ -136,16 +139,24 @@ class TrackedFrames:
                 give(self._finished(poses, larger))
 
     def finish(self, recording: Recording, give: Callable[[FrameOutput], None]) -> None:
-        """Give the recording its final poses, and `give` all frames that are left."""
+        """
+        Give the recording its final poses, and `give` all frames that are left.
+
+        For the main thread. After a Ctrl-C meanwhile it goes on, with the same poses.
+        """
         if self._tracker.odometry is None:
             return
-        self._history.finish(self._tracker.odometry)
-        self._place()
+        if not self._is_final:
+            with deferred_interrupts():
+                self._history.finish(self._tracker.odometry)
+                self._place()
+                self._is_final = True
         poses, larger = self._final()
         recording.poses[:] = [self._posed(pose, live.stamp_ns)
                               for pose, live in zip(poses, recording.poses)]
         while self._held:
-            give(self._finished(poses, larger))
+            with deferred_interrupts():   # each is given once
+                give(self._finished(poses, larger))
 
     def _place(self) -> None:
         """Settle in which frame all files are, once and for all of them."""

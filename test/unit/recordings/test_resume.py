@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from xsvggt_ros.console.processes import ChildProcess
 from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.mapping.map_files import read_ply
 from xsvggt_ros.recordings import pipeline
+from xsvggt_ros.recordings.pipeline import Pipeline
 from xsvggt_ros.recordings.resume import STATE_FILE
+from xsvggt_ros.recordings.sink_thread import SinkThread
 from xsvggt_ros.recordings.tracked_frames import TrackedFrames
 
 pytestmark = pytest.mark.usefixtures('no_picture')
@@ -76,6 +79,51 @@ def test_what_was_interrupted_twice_is_as_if_it_had_not_been(
     assert np.array_equal(read_ply(out / 'map.ply'), read_ply(whole / 'map.ply'))
     assert sorted(os.listdir(out / 'depth')) == sorted(os.listdir(whole / 'depth'))
     assert report['poses_from'] == other['poses_from']
+    assert messages(out / 'recording.mcap') == messages(whole / 'recording.mcap')
+
+
+def interrupt_the_end(monkeypatch, phase):
+    """Let Ctrl-C come when the network has seen all: once, in a phase of what is left to do."""
+    finish, give, calls = SinkThread.finish, Pipeline.give, []
+
+    def finished(sink):
+        finish(sink)
+        calls.append(sink)
+        if len(calls) == {'located': 1, 'written': 2}.get(phase):
+            raise KeyboardInterrupt
+
+    def given(run, output):
+        if phase == 'given' and output.number == 2:
+            signal.raise_signal(signal.SIGINT)
+        give(run, output)
+
+    monkeypatch.setattr(SinkThread, 'finish', finished)
+    monkeypatch.setattr(Pipeline, 'give', given)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('phase, mode', [
+    ('located', 'network'), ('located', 'optimized'), ('given', 'optimized'),
+    ('written', 'optimized')])
+def test_a_run_that_was_interrupted_after_its_last_image_goes_on(
+        tmp_path, images, monkeypatch, capsys, phase, mode):
+    whole, out = tmp_path / 'whole', tmp_path / 'out'
+    command = ['reconstruct', str(images), '--trajectory', mode, *SMALL, '--out']
+    assert main([*command, str(whole)]) == 0
+    with monkeypatch.context() as patched:
+        interrupt_the_end(patched, phase)
+        assert main([*command, str(out)]) == 130
+    told = capsys.readouterr().out
+    assert f'saved {COUNT} frames' in told and 'with --resume goes on from here' in told
+    saved = read_ply(out / 'map.ply')
+    assert main([*command, str(out), '--resume']) == 0
+    assert f'going on after {COUNT} frames' in capsys.readouterr().out
+    assert json.loads((out / 'report.json').read_text())['complete']
+    for name in ('trajectory.tum', 'map.pgm', 'colmap/sparse/0/points3D.bin'):
+        assert (out / name).read_bytes() == (whole / name).read_bytes(), name
+    assert sorted(os.listdir(out / 'depth')) == sorted(os.listdir(whole / 'depth'))
+    for points in (saved, read_ply(out / 'map.ply')):
+        assert np.array_equal(points, read_ply(whole / 'map.ply'))
     assert messages(out / 'recording.mcap') == messages(whole / 'recording.mcap')
 
 
@@ -145,10 +193,10 @@ def test_a_state_runs_no_code(tmp_path, images, capsys, call, arguments):
 def test_a_state_of_another_version_is_refused(tmp_path, images, capsys):
     import torch
 
-    torch.save({'version': 5, 'settings': {}, 'state': {}}, tmp_path / STATE_FILE)
+    torch.save({'version': 6, 'settings': {}, 'state': {}}, tmp_path / STATE_FILE)
     assert main(['reconstruct', str(images), '--resume', '--out', str(tmp_path)]) == 1
     words = capsys.readouterr().err
-    assert 'it is of version 5, not 6' in words and 'leave --resume out' in words
+    assert 'it is of version 6, not 7' in words and 'leave --resume out' in words
 
 
 def test_a_run_that_begins_anew_forgets_the_one_before(tmp_path, images, monkeypatch, capsys):
