@@ -87,9 +87,14 @@ def _run(options: argparse.Namespace) -> int:
     with batch_folder(options.out):
         executor, words = choose_executor(options)
         print(f'{len(tasks)} recordings, {options.workers} at a time, {words}', flush=True)
+        runner = BatchRunner(executor, run_command_line(options), names, options.retry)
         try:
-            outcomes = BatchRunner(executor, run_command_line(options), names, options.retry).run(
-                tasks, options.workers)
+            outcomes = runner.run(tasks, options.workers)
+        except KeyboardInterrupt:
+            ignore_signals()
+            if options.json is not None:
+                write_json(options.json, summary(runner.outcomes(tasks), started))
+            raise
         finally:
             executor.stop()
     report = summary(outcomes, started)

@@ -134,9 +134,9 @@ def test_another_export_is_done_anew(tmp_path):
 def test_a_batch_that_is_killed_goes_on_where_it_was(tmp_path, number, code):
     for name in 'abc':
         write_images(tmp_path / 'in' / name, 2 if name == 'a' else 400)
-    out = tmp_path / 'out'
+    out, table = tmp_path / 'out', tmp_path / 'all.json'
     command = [sys.executable, '-m', 'xsvggt_ros.cli.main', 'batch', str(tmp_path / 'in'),
-               '--out', str(out), '--workers', '1', *HERE]
+               '--out', str(out), '--workers', '1', '--json', str(table), *HERE]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
@@ -147,6 +147,13 @@ def test_a_batch_that_is_killed_goes_on_where_it_was(tmp_path, number, code):
     process.send_signal(number)
     process.communicate(timeout=600)
     assert process.returncode == code
+    assert table.exists() == (number == signal.SIGINT)
+    if table.exists():
+        report = json.loads(table.read_text())
+        assert [(entry['state'], entry['reason'], entry['frames'])
+                for entry in report['recordings']] == [
+            ('done', '', 2), ('left', 'interrupted', 0), ('left', 'not begun', 0)]
+        assert (report['done'], report['failed'], report['left']) == (1, 0, 2)
     assert (out / 'a' / 'report.json').exists() and not (out / 'b').exists()
     # Its process sees that it is alone, and ends; nothing is written under the recording's name.
     # (One that has only just begun has the batch's own command line, and its lock.)

@@ -21,6 +21,7 @@ from xsvggt_ros.recordings.batch.plan import completed, failure_of, PARTIAL, Tas
 from xsvggt_ros.recordings.report import REPORT_FILE
 
 LOG_FILE, LOCK_FILE = 'reconstruct.log', '.batch.lock'
+INTERRUPTED = 'interrupted'   # the reason of what Ctrl-C has ended
 EARLIER = ' (earlier; --retry tries again)'   # ends the reason of what failed in another run
 _LOOK_PERIOD = 0.2   # seconds between looks at whether Ctrl-C came
 _OF_PROCESS = re.compile(r'\..+\.(\d+)' + re.escape(PARTIAL))
@@ -61,37 +62,49 @@ class BatchRunner:
         self._executor = executor
         self._arguments, self._exports, self._retry = list(arguments), exports, retry
         self._stopped = False
+        self._ended: dict[Task, Outcome] = {}
+        self._futures: dict[Task, Future[Outcome]] = {}
 
     def run(self, tasks: Sequence[Task], workers: int) -> list[Outcome]:
         """Run the tasks that are not done; return the outcomes of all, in their order."""
-        outcomes: dict[Task, Outcome] = {}
         waiting: list[Task] = []
         for task in tasks:
             outcome = self._earlier(task)
             if outcome is None:
                 waiting.append(task)
             else:
-                outcomes[task] = outcome
+                self._ended[task] = outcome
         bar = ProgressBar('batch', len(tasks))
         with ThreadPoolExecutor(workers) as pool:
-            futures: list[Future] = []
             try:
                 with deferred_interrupts():   # a thread whose start is interrupted goes on alone
-                    futures += [pool.submit(self._one, task) for task in waiting]
-                for future in _as_they_end(futures):
+                    self._futures |= {task: pool.submit(self._one, task) for task in waiting}
+                for future in _as_they_end(self._futures.values()):
                     outcome = future.result()
-                    outcomes[outcome.task] = outcome
+                    self._ended[outcome.task] = outcome
                     bar.note(_told(outcome))
-                    bar.update(len(outcomes), _counted(outcomes))
+                    bar.update(len(self._ended), _counted(self._ended))
             except BaseException:
-                self._stop(futures)
+                self._stop()
                 raise
-        bar.close(len(outcomes), _counted(outcomes))
-        return [outcomes[task] for task in tasks]
+        bar.close(len(self._ended), _counted(self._ended))
+        return self.outcomes(tasks)
 
-    def _stop(self, futures: Sequence[Future]) -> None:
+    def outcomes(self, tasks: Sequence[Task]) -> list[Outcome]:
+        """Return the outcomes of tasks, of a run that Ctrl-C has ended, too."""
+        return [self._ended.get(task) or self._left(task) for task in tasks]
+
+    def _left(self, task: Task) -> Outcome:
+        future = self._futures.get(task)
+        if future is None or future.cancelled():
+            return Outcome(task, 'left', 'not begun')
+        if future.done() and future.exception() is None:   # and nobody has asked for it
+            return future.result()
+        return Outcome(task, 'left', INTERRUPTED)
+
+    def _stop(self) -> None:
         self._stopped = True
-        for future in futures:
+        for future in self._futures.values():
             future.cancel()
         self._executor.stop()
 
@@ -121,7 +134,7 @@ class BatchRunner:
             reason = f'{type(error).__name__}: {error}'
         if self._stopped:
             shutil.rmtree(partial, ignore_errors=True)
-            return Outcome(task, 'left')
+            return Outcome(task, 'left', INTERRUPTED)
         return self._failed(task, partial, reason)
 
     @staticmethod
@@ -226,5 +239,6 @@ def summary(outcomes: Sequence[Outcome], started: float) -> dict[str, Any]:
     states = [entry['state'] for entry in entries]
     return {'recordings': entries, 'done': states.count('done'),
             'skipped': states.count('skipped'), 'failed': states.count('failed'),
+            'left': states.count('left'),
             'frames': sum(entry['frames'] for entry in entries),
             'seconds': round(time.monotonic() - started, 3)}
