@@ -21,7 +21,8 @@ from xsvggt_ros.model.network import FramePrediction  # noqa: E402
 from xsvggt_ros.msg import StreamStatus  # noqa: E402
 from xsvggt_ros.node import messages  # noqa: E402
 from xsvggt_ros.soak import checks, patches, script  # noqa: E402
-from xsvggt_ros.soak.kinds import KINDS, SETUPS  # noqa: E402
+from xsvggt_ros.soak.faults import KINDS  # noqa: E402
+from xsvggt_ros.soak.kinds import SETUPS  # noqa: E402
 from xsvggt_ros.soak.node_process import remove_leftovers  # noqa: E402
 from xsvggt_ros.soak.observer import _Life, _MapWatch  # noqa: E402
 
@@ -33,6 +34,12 @@ def test_there_are_enough_kinds_and_each_says_what_it_does():
     for kind in KINDS.values():
         assert kind.summary.endswith('.') and kind.expected and kind.group
     assert {kind.setup for kind in KINDS.values()} == set(SETUPS)
+
+
+def test_the_kinds_are_there_whoever_else_is_imported():
+    program = 'from xsvggt_ros.soak.faults import KINDS; print(len(KINDS))'
+    told = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
+    assert told.returncode == 0 and int(told.stdout) == len(KINDS), told.stderr
 
 
 def test_a_seed_makes_a_script_and_another_one_another():

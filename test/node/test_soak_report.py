@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip('rclpy')
 from xsvggt_ros.soak import docs, report  # noqa: E402
 from xsvggt_ros.soak.endurance import Endurance  # noqa: E402
-from xsvggt_ros.soak.kinds import KINDS  # noqa: E402
+from xsvggt_ros.soak.faults import KINDS  # noqa: E402
 from xsvggt_ros.soak.node_process import floor, Usage  # noqa: E402
 from xsvggt_ros.soak.run import Lives, LOOKS, WARM_UP  # noqa: E402
 

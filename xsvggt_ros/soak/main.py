@@ -9,7 +9,8 @@ import textwrap
 from xsvggt_ros.console.errors import ToolError
 from xsvggt_ros.console.measurement import check_writable, write_json
 from xsvggt_ros.soak.endurance import run_endurance
-from xsvggt_ros.soak.kinds import FaultKind, KINDS
+from xsvggt_ros.soak.faults import KINDS
+from xsvggt_ros.soak.kinds import FaultKind
 from xsvggt_ros.soak.report import text_table
 from xsvggt_ros.soak.run import run_script
 from xsvggt_ros.soak.script import LONG, write_script

@@ -8,20 +8,9 @@ import time
 
 from xsvggt_ros.console.errors import ToolError
 from xsvggt_ros.console.processes import ignore_signals
-from xsvggt_ros.soak import (  # noqa: F401  they register their kinds
-    camera_faults,
-    file_faults,
-    hint_faults,
-    image_faults,
-    inside_faults,
-    lens_faults,
-    process_faults,
-    service_faults,
-    stamp_faults,
-    tf_faults,
-)
+from xsvggt_ros.soak.faults import KINDS
 from xsvggt_ros.soak.harness import Harness
-from xsvggt_ros.soak.kinds import Crash, Failure, KINDS, SETUPS
+from xsvggt_ros.soak.kinds import Crash, Failure, SETUPS
 from xsvggt_ros.soak.node_process import floor, NodeProcess, remove_leftovers, Usage
 from xsvggt_ros.soak.report import Injection, Life, Report
 from xsvggt_ros.soak.script import Step
