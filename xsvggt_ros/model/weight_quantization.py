@@ -232,9 +232,10 @@ def check_weights(choice: str, device: torch.device | str) -> None:
     if choice != 'fp8':
         return
     if device.type != 'cuda':
+        dynamic = 'int8_dynamic, ' if device.type == 'cpu' and rounded.works() else ''
         raise ValueError(f'weights fp8 needs a GPU that multiplies fp8 (Ada, Hopper or newer), '
-                         f'and the network is to run on {device}; choose int8_camera, int8 or '
-                         'float')
+                         f'and the network is to run on {device}; choose {dynamic}int8_camera, '
+                         'int8 or float')
     if torch.cuda.get_device_capability(device) < FP8_CAPABILITY:
         raise ValueError(f'weights fp8 needs a GPU that multiplies fp8 (Ada, Hopper or newer), '
                          f'and {torch.cuda.get_device_name(device)} does not; choose int8_camera, '

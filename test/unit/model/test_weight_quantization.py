@@ -337,8 +337,10 @@ def test_what_cannot_be_is_refused(monkeypatch):
         load_model('small', weights='int8_dynamic')
     with pytest.raises(ValueError, match="weights must be one of auto, .* got 'int4'"):
         check_weights('int4', 'cpu')
-    with pytest.raises(ValueError, match='weights fp8 needs a GPU .* run on cpu'):
-        load_model('small', weights='fp8')
+    for works, choices in ((True, 'int8_dynamic, int8_camera'), (False, 'int8_camera')):
+        monkeypatch.setattr(rounded, 'works', lambda works=works: works)
+        with pytest.raises(ValueError, match=f'fp8 needs a GPU .* on cpu; choose {choices}, int8'):
+            load_model('small', weights='fp8')
     monkeypatch.setattr(torch.cuda, 'get_device_name', lambda device: 'Orin')
     for capability in ((8, 7), (8, 9), (9, 0)):
         monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: capability)
