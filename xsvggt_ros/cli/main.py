@@ -1,6 +1,7 @@
 """The console command `xsvggt`: one sub-command per tool."""
 
 import argparse
+from collections.abc import Sequence
 from importlib import import_module
 import sys
 from typing import NoReturn
@@ -37,12 +38,26 @@ ENDED_BY_CTRL_C = ('demo', 'camera')   # which is how they end
 EXIT_CODES = 'exit codes: 0 done, 1 failed (the reason is one line on stderr), 2 wrong arguments'
 
 
+class _CommandParser(argparse.ArgumentParser):
+    """Refuses what it does not know with its own usage; argparse leaves that to `xsvggt`'s."""
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None,
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Return the options and nothing that is not known; ends the process for that."""
+        options, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return options, unknown
+
+
 def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     """Return the parser; only `command`'s module is imported and gives its arguments."""
     parser = argparse.ArgumentParser(
         prog='xsvggt', description='Streaming 3D reconstruction from one camera.')
     parser.add_argument('--version', action='version', version=f'xsvggt {package_version()}')
-    commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
+    commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND',
+                                     parser_class=_CommandParser)
     for name, words in COMMANDS.items():
         sub = commands.add_parser(name, help=words, description=words)
         if name == command:

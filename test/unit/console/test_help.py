@@ -30,6 +30,19 @@ def test_the_example_is_one_and_the_exit_codes_are_told(command, capsys):
     assert '130' in codes or command in ('demo', 'camera')
 
 
+@pytest.mark.parametrize('words, usage', [
+    (['eval', '--nonsense'], 'xsvggt eval'),
+    (['bench', 'node', '--nonsense'], 'xsvggt bench node'),
+    (['world', 'render', '--out', 'x', '--nonsense'], 'xsvggt world render'),
+    (['soak', '--short', '--nonsense'], 'xsvggt soak'), (['--nonsense', 'eval'], 'xsvggt')])
+def test_what_a_command_does_not_know_is_answered_with_its_usage(words, usage, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    told = capsys.readouterr().err
+    assert ended.value.code == 2 and told.startswith(f'usage: {usage} [-h]')
+    assert f'{usage}: error: unrecognized arguments: --nonsense\n' in told
+
+
 @pytest.mark.parametrize('command', ['reconstruct', 'batch', 'demo', 'camera'])
 def test_a_topic_of_a_bag_is_chosen_by_one_name_in_all_commands(command):
     bag = ['--input', 'a.mcap'] if command in ('demo', 'camera') else ['a.mcap']
