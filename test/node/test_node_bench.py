@@ -10,7 +10,12 @@ import pytest
 
 pytest.importorskip('rclpy')
 torch = pytest.importorskip('torch')
+from xsvggt_ros.cli.main import build_parser  # noqa: E402
+from xsvggt_ros.console import measurement  # noqa: E402
+from xsvggt_ros.console.errors import ToolError  # noqa: E402
 from xsvggt_ros.demo import node_bench  # noqa: E402
+from xsvggt_ros.model.checkpoint import CheckpointError  # noqa: E402
+from xsvggt_ros.node.settings import DEFAULTS  # noqa: E402
 from xsvggt_ros.node.subscriptions import IMAGE_DEPTH  # noqa: E402
 
 PATIENCE = 600  # seconds until a test gives up; only one that fails ever waits so long
@@ -71,6 +76,21 @@ def test_the_engine_alone_sees_what_the_node_sees(monkeypatch):
     options.parameter = ['cloud.source:=points']
     node_bench._engine_seconds(options, clip)
     assert calls[0] is True
+
+
+def test_the_engine_alone_has_the_weights_of_the_node(monkeypatch):
+    asked = []
+
+    def load_model(path, size, device, *, weights, precision):
+        asked.append((size, weights, precision))
+        raise CheckpointError('it is seen already')
+
+    monkeypatch.setattr(measurement, 'load_model', load_model)
+    options = build_parser('bench').parse_args(['bench', 'node', '--device', 'cpu'])
+    with pytest.raises(ToolError, match='it is seen already'):
+        node_bench._engine_seconds(options, [])
+    node = DEFAULTS.model
+    assert asked == [(node.size, node.weights, node.dtype)]
 
 
 def test_a_node_that_does_not_start_is_told_with_its_words():

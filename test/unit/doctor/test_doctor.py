@@ -10,9 +10,12 @@ import pytest
 import torch
 
 from xsvggt_ros.cli.main import build_parser, main
+from xsvggt_ros.console import measurement
 from xsvggt_ros.doctor import machine, speed
 from xsvggt_ros.doctor.finding import Finding, lines_of, worst
 from xsvggt_ros.kv_cache.config import CacheConfig
+from xsvggt_ros.model.checkpoint import CheckpointError
+from xsvggt_ros.node.settings import DEFAULTS
 
 
 def test_this_machine_is_looked_at(tmp_path, capsys):
@@ -35,6 +38,20 @@ def test_a_checkpoint_that_cannot_be_loaded_is_an_error(tmp_path, capsys):
     bad.write_bytes(b'nothing')
     assert main(['doctor', '--checkpoint', str(bad)]) == 1
     assert 'error    checkpoint' in capsys.readouterr().out
+
+
+def test_weights_are_those_of_the_node(monkeypatch):
+    """A speed in floats says nothing of a node that multiplies in 8 bits."""
+    asked = []
+
+    def load_model(checkpoint, size, device, *, weights, precision):
+        asked.append((checkpoint, weights, precision))
+        raise CheckpointError('it is seen already')
+
+    monkeypatch.setattr(measurement, 'load_model', load_model)
+    assert main(['doctor', '--image', '112x84', '--device', 'cpu']) == 1
+    node = DEFAULTS.model
+    assert asked == [(node.checkpoint, node.weights, node.dtype)]
 
 
 def test_a_network_that_does_not_fit_is_not_loaded(monkeypatch, capsys):
