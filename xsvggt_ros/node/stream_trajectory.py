@@ -119,7 +119,7 @@ class StreamTrajectory:
         same later. Not for lengths whose unit the network's results for this image change.
         """
         self._wait()
-        self._remember()
+        self._remember_left()
         self._early = None
         if self._tracker is not None:
             self._take_window()
@@ -175,7 +175,7 @@ class StreamTrajectory:
                                           relative=None if outside is None else outside.relative)
         begun = self._wait()
         if begun is None:
-            self._remember()
+            self._remember_left()
             self._take_window()
         else:
             begun.result()   # raises what went wrong in the thread
@@ -228,6 +228,15 @@ class StreamTrajectory:
         if located.estimate.is_keyframe:
             self._offer_window()
             self._offer_loops()
+
+    def _remember_left(self) -> None:
+        """Have the odometry remember an image before, whose `complete` an error has left out."""
+        try:
+            self._remember()
+        except Exception as error:   # that image was rejected already; this one is not to be
+            name = type(error).__name__
+            self._log.report('image', 'an image that failed could not be kept for later ones, '
+                             f'either: {name}: {error}; poses go on without it', key=name)
 
     def _take_window(self) -> None:
         odometry = None if self._tracker is None else self._tracker.odometry

@@ -18,6 +18,7 @@ from xsvggt_ros.node.stream_trajectory import StreamTrajectory
 from xsvggt_ros.node.tracked_pose import TrackedPose
 from xsvggt_ros.trajectory.camera_tracker import CameraTracker
 from xsvggt_ros.trajectory.corrections import Corrections
+from xsvggt_ros.trajectory.dynamic_objects import DynamicObjects
 from xsvggt_ros.trajectory.landmark_map import landmark_map
 from xsvggt_ros.trajectory.local_map import WindowProblem
 from xsvggt_ros.trajectory.projection import motion
@@ -184,6 +185,37 @@ def test_what_is_begun_beside_the_network_gives_the_same_poses(seen, monkeypatch
         assert torch.equal(plain.depth, begun.depth)
     # The first image has nothing to be followed from.
     assert threads == ['xsvggt_tracker_0'] * 11
+
+
+@pytest.mark.parametrize('ahead', [False, True])
+def test_an_image_that_cannot_be_kept_does_not_fail_the_next(seen, monkeypatch, ahead):
+    """An error has come between its pose and what `complete` does."""
+    log, failed = Log(), []
+    tracker = StreamTrajectory(TrajectorySettings('tracked'), DepthSettings('auto'), log)
+    expected = follow(trajectory('tracked'), seen[1])
+    update = DynamicObjects.update
+
+    def fail_once(*given):
+        if not failed:
+            failed.append(1)
+            raise MemoryError('full')
+        update(*given)
+
+    for index, (one, (there, _)) in enumerate(zip(seen[1], expected)):
+        if index == 4:
+            monkeypatch.setattr(DynamicObjects, 'update', fail_once)
+        if ahead:
+            tracker.begin(one.image, None)
+        result, tracked = tracker.track(one.image, None, result_of(one, index), RESIZE,
+                                        round(index * 1e9 / RATE))
+        assert bool(failed) == (index >= 4)
+        if index != 3:
+            result = tracker.complete(result)
+        assert (result.camera_from_world - there.camera_from_world).abs().max() < 0.03
+        assert tracked.source == ('tracks' if index else 'first')
+    tracker.close()
+    warning, = log.warnings
+    assert 'MemoryError: full' in warning
 
 
 @pytest.fixture(scope='module')
