@@ -33,6 +33,7 @@ import launch
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from xsvggt_ros import launch_arguments
 from xsvggt_ros.launch_arguments import camera_info_beside, full_name, PARAMETERS, Value
+from xsvggt_ros.launch_names import mistyped
 
 # This file is installed beside config/, and lies beside it in the source tree.
 CONFIG = Path(__file__).resolve().parents[1] / 'config'
@@ -96,7 +97,7 @@ def start(
     except ValueError as error:
         return fail(context, str(error), texts['on_exit'], [])
     for line in (*launch_arguments.without_effect(values),
-                 *launch_arguments.mistyped(context.launch_configurations)):
+                 *mistyped(context.launch_configurations)):
         launch.logging.get_logger('stream.launch.py').warning(line)
 
     started: list[ExecuteProcess] = []

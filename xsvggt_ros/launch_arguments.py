@@ -4,9 +4,8 @@ The arguments of stream.launch.py: defaults, what is allowed, and the files they
 Neither ROS nor torch is imported: `ros2 launch` may run on another Python than the node does.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-import difflib
 import math
 from pathlib import Path
 import re
@@ -244,7 +243,6 @@ OTHERS = {
     'rviz': Argument(False, 'Whether to show points, TF and images in RViz: true or false'),
     'rviz_config': Argument('stream.rviz', 'What RViz shows'),
 }
-ALIKE = 0.85  # how alike a name must be to one that was meant, 1 for the same
 FILES = ('params_file', 'rviz_config')
 ALL = PARAMETERS | OTHERS
 
@@ -304,22 +302,6 @@ def without_effect(values: Mapping[str, Value]) -> list[str]:
     if values['calibration'] and not values['input']:
         lines.append('calibration has no effect without input; the calibration of other images '
                      'comes on camera_info_topic')
-    return lines
-
-
-def mistyped(names: Iterable[str]) -> list[str]:
-    """
-    Return a line for each name that is no argument, and looks as if one was meant.
-
-    launch takes any name without a word; others may belong to whoever includes the launch file.
-    """
-    lines = []
-    for name in names:
-        plain = re.sub(r'[.-]', '_', name.lower())
-        meant = difflib.get_close_matches(plain, ALL, 1, ALIKE)
-        if name not in ALL and meant:
-            lines.append(f'there is no argument {name}; if it was meant for this file: did you '
-                         f'mean {meant[0]}?')
     return lines
 
 

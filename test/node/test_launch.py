@@ -273,7 +273,9 @@ def test_arguments_without_effect_are_told(launch_file):
 
 @pytest.mark.parametrize('name, meant', [
     ('inpt', 'input'), ('params-file', 'params_file'), ('image_topcs', 'image_topics'),
-    ('Checkpoint', 'checkpoint'), ('robot_name', None), ('ros_namespace', None)])
+    ('Checkpoint', 'checkpoint'), ('paramsfile', 'params_file'), ('use.sim.tme', 'use_sim_time'),
+    ('robot_name', None), ('ros_namespace', None), ('base_frame_id', None),
+    ('odom_frame_id', None), ('image_topic_1', None), ('image_topic2', None), ('rviz2', None)])
 def test_mistyped_arguments_are_told(launch_file, name, meant):
     """The others may be of a launch file that includes this one."""
     lines = launch_file(fake_launch.Context(**{name: 'x'})).lines
