@@ -20,8 +20,7 @@ from xsvggt_ros.console.measurement import load_network
 from xsvggt_ros.kernels import native
 
 ROOT = Path(__file__).resolve().parents[2]
-# Of native.cpp.
-HEADERS = ('heads', 'numbers', 'packed_attention', 'pairs', 'rounded_rows', 'voxels')
+HEADERS = sorted(file.stem for file in (ROOT / 'xsvggt_ros' / 'kernels').glob('*.h'))
 
 ROS_PACKAGES = {
     'ament_index_python', 'builtin_interfaces', 'composition_interfaces', 'cv_bridge',
