@@ -91,6 +91,10 @@ def test_the_engine_alone_has_the_weights_of_the_node(monkeypatch):
         node_bench._engine_seconds(options, [])
     node = DEFAULTS.model
     assert asked == [(node.size, node.weights, node.dtype)]
+    options.parameter = ['model.weights:=int8', 'model.dtype:=bf16']
+    with pytest.raises(ToolError, match='it is seen already'):
+        node_bench._engine_seconds(options, [])
+    assert asked[1] == (node.size, 'int8', 'bf16')
 
 
 def test_a_node_that_does_not_start_is_told_with_its_words():

@@ -46,6 +46,8 @@ def test_a_seed_makes_a_script_and_another_one_another():
     kinds = KINDS.values()
     assert script.write_script(kinds, 1) == script.write_script(kinds, 1)
     assert script.write_script(kinds, 1) != script.write_script(kinds, 2)
+    with pytest.raises(ValueError, match='no kinds'):
+        script.write_script([], 1, 10)
 
 
 def test_the_short_form_has_every_kind():

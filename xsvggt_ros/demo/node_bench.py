@@ -92,11 +92,13 @@ def _engine_seconds(options: argparse.Namespace, clip: list[SourceFrame]) -> lis
     cloud.source alone, and sees as many images: its caches grow as the node's do.
     """
     device = choose_device(options.device)
-    loaded = load_network(options.checkpoint, options.size, device)
+    given = dict(name.split(':=', 1) for name in options.parameter if ':=' in name)
+    loaded = load_network(options.checkpoint, options.size, device,
+                          given.get('model.weights', 'auto'), given.get('model.dtype', 'auto'))
     width = network_image_size(options)
     check_image_size(width or loaded.config.img_size, loaded.config.patch_size)
     engine = build_engine(loaded, EngineOptions(image_size=width or None), device)
-    engine.want_points('cloud.source:=points' in options.parameter)
+    engine.want_points(given.get('cloud.source') == 'points')
     count = options.frames
     bar = ProgressBar('engine', count, sys.stderr)
     spent = []

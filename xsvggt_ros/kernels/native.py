@@ -29,6 +29,7 @@ LANES = 64  # tokens side by side in native.cpp
 MAX_WEIGHTS = 1 << 18  # of a layer: wider ones keep more than one core busy
 MAX_PRODUCTS = 1 << 25  # of an attention, queries times keys times channels, for the same reason
 MAX_PIXELS = 1 << 16  # of a map, for the same reason
+PRECISIONS = (torch.float32, torch.bfloat16)  # of rows of numbers that are read as `Numbers`
 DENSE_WEIGHTS = 72  # tensors that native.cpp reads for a dense head
 
 # Asked dozens of times a frame, when the names in `torch` have left the processor's cache.

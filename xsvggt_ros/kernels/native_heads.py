@@ -3,9 +3,8 @@
 import torch
 from torch import Tensor
 
-from xsvggt_ros.kernels.native import allowed, called
+from xsvggt_ros.kernels.native import allowed, called, PRECISIONS
 
-PRECISIONS = (torch.float32, torch.bfloat16)
 CHANNELS = 16  # of a head: a multiple of these
 MOST_CHANNELS = 64  # of a head that `attend` takes: for more, sums leave too little to queries
 

@@ -103,7 +103,7 @@ def _finish(
 ) -> Tensor:
     """Return sums int32 [rows and more, out] as numbers of a precision, and what comes after."""
     rows, channels = len(scales), sums.shape[1]
-    if native.allowed() and (residual is None or _takes(residual)) and _KINDS.get(dtype):
+    if native.allowed() and (residual is None or _takes(residual)) and dtype in native.PRECISIONS:
         added = None if residual is None else residual.contiguous()
         out = torch.empty(rows, channels, dtype=dtype)
         native.called().xsvggt_finish_rows(
@@ -122,12 +122,9 @@ def _finish(
     return (whole if residual is None else whole + residual).to(dtype)
 
 
-_KINDS = {torch.float32: True, torch.bfloat16: True}  # of numbers that native.cpp reads
-
-
 def _takes(x: Tensor) -> bool:
     """Return whether native.cpp reads these numbers."""
-    return x.is_cpu and x.dtype in _KINDS and native.allowed()
+    return x.is_cpu and x.dtype in native.PRECISIONS and native.allowed()
 
 
 @cache

@@ -26,10 +26,12 @@ def write_script(kinds: Iterable[FaultKind], seed: int,
 
     injections: how many in all; None for the short form, a round. Kinds that end the process come
     last in a round, and only in every third one, as often as they missed; so the process, whose
-    memory is watched, lives through three rounds.
+    memory is watched, lives through three rounds. Raises ValueError if there are no kinds.
     """
     rng = random.Random(seed)
     kinds = list(kinds)
+    if not kinds:
+        raise ValueError('there are no kinds of faults to inject')
     if injections is None:
         return list(_round(kinds, rng, 0, with_process=1))
     steps: list[Step] = []
