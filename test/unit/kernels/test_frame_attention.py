@@ -7,7 +7,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from xsvggt_ros.kernels import native_heads
 from xsvggt_ros.kernels.attention import attention
-from xsvggt_ros.model.layers import Attention
+from xsvggt_ros.model.layers import Attention, self_attention
 
 if not BUILT:
     pytest.skip('native.cpp was not built: make env, or colcon build', allow_module_level=True)
@@ -106,3 +106,11 @@ def test_inside_frames_it_is_for_any_number_of_tokens(plainly, tokens):
     assert query.dtype == torch.bfloat16
     query, _, _ = plainly(layer.split_heads, packed)
     assert query.dtype == (torch.bfloat16 if tokens < 768 else torch.float32)
+
+
+@torch.inference_mode()
+def test_a_batch_of_one_is_taken_too():
+    query, key, value = heads_of(random(20, 3, 2, 64))
+    result, calls = count_calls(self_attention, query[None], key[None], value[None])
+    assert calls['xsvggt_attend_frame'] == 1
+    assert torch.equal(result, attention(query, key, value)[None])
