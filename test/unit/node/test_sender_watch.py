@@ -337,6 +337,20 @@ def test_after_a_reset_any_clock_is_welcome():
     assert stream.refused == [] and stream.resets == []
 
 
+def test_a_camera_whose_stream_is_reset_often_is_one_camera():
+    stream = Stream()
+    following = START
+    for _ in range(12):
+        following = stream.images(4, following)
+        stream.watch.forget()
+        stream.clock.forget()
+    assert stream.fault == '' and stream.refused == []
+    for index in range(30):   # a second camera is told all the same
+        stream.image(following + index * PERIOD, PERIOD // 2)
+        stream.image(following + index * PERIOD + 10 * SECOND, PERIOD // 2)
+    assert '10.0 s apart' in stream.fault
+
+
 def test_what_is_remembered_is_bounded():
     stream = Stream()
     stream.images(30)

@@ -118,13 +118,17 @@ class Changes:
 
     def note(self, what: Hashable, now: float) -> None:
         """Take what an image has."""
-        if self._heard and what != self._last:
+        if self._last is not None and what != self._last:
             self._changes.append(now)
         self._last = what
         self._heard.pop(what, None)
         self._heard[what] = now
         if len(self._heard) > OFTEN:
             del self._heard[next(iter(self._heard))]
+
+    def forget_last(self) -> None:
+        """Take whatever comes next for no change."""
+        self._last = None
 
     def are_often(self, now: float) -> bool:
         """Return whether it changes again and again."""
@@ -155,6 +159,7 @@ class SenderWatch:
         """Take whatever stamp comes next."""
         with self._lock:
             self._clock, self._others = None, []
+            self._clocks.forget_last()   # the same camera has another clock here now
 
     def admit(
         self, stamp_ns: int, now: float, frame_id: str = '', publisher: Hashable = None,
