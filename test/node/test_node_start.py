@@ -87,6 +87,24 @@ def test_ctrl_c_within_what_a_library_executes_is_no_death_by_signal():
     assert subprocess.run([sys.executable, '-c', code]).returncode == 0
 
 
+def test_ctrl_c_at_the_end_of_the_interpreter_is_quiet():
+    # What torch does then calls Python code, in which the node's own handler would raise.
+    code = ('import atexit, os, signal, sys, types\n'
+            'def end(*_):\n'
+            '    raise KeyboardInterrupt\n'
+            'def run(args):\n'
+            '    signal.signal(signal.SIGINT, end)\n'
+            '    return True\n'
+            'module = types.ModuleType("xsvggt_ros.node.run_node")\n'
+            'module.run = run\n'
+            'sys.modules[module.__name__] = module\n'
+            'from xsvggt_ros.node.stream_node import main\n'
+            'atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))\n'
+            'main()\n')
+    run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (0, '')
+
+
 def test_a_node_that_starts_imports_nothing_that_it_needs_later_or_never():
     program = ('import sys, xsvggt_ros.node.stream_node\n'
                'assert not {"torch", "rclpy"} & sys.modules.keys()  # Ctrl-C is quiet before\n'

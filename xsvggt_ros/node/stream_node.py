@@ -10,8 +10,7 @@ def main(args: list[str] | None = None) -> None:
     """Run the node until it is told to stop."""
     # torch and rclpy take seconds to import, and Ctrl-C must end that as quietly as the rest. An
     # exception would not do: a half imported extension turns it into an ImportError.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _leave)
+    _leave_at_signals()
     # What is imported stays: a tenth of the time until the first pose would be spent on looking
     # through it for garbage.
     gc.disable()
@@ -23,12 +22,21 @@ def main(args: list[str] | None = None) -> None:
         finished = run(args)
     except KeyboardInterrupt:  # pressed again, while it ended
         finished = True
+    # From here on there is nothing left to end, and what torch does at the interpreter's end must
+    # not be interrupted by an exception.
+    _leave_at_signals()
     # CPython ends a process by SIGINT if a KeyboardInterrupt ever left code that exec() was given
     # as a text, which libraries do, though it was caught further up. Another text clears that.
     exec('')
     if not finished:
         # The network is in the middle of a frame that takes seconds, and nothing can wait for it.
         _leave()
+
+
+def _leave_at_signals() -> None:
+    """Have Ctrl-C and SIGTERM end the process at once."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _leave)
 
 
 def _leave(*_: object) -> None:
