@@ -60,10 +60,10 @@ class ProgressBar:
 class ProgressRate:
     """How quickly something goes on, over its last half minute, and how long it will take."""
 
-    def __init__(self, total: int | None) -> None:
-        """Begin; total: how many there are, None if nobody knows."""
+    def __init__(self, total: int | None, done: int = 0) -> None:
+        """Begin; total: how many there are, None if nobody knows; done: by whom was before."""
         self._total = total
-        self._marks: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
+        self._marks: deque[tuple[float, int]] = deque([(time.monotonic(), done)])
 
     def text(self, done: int) -> str:
         """Return the rate, and the time that is left where it is known."""

@@ -147,7 +147,7 @@ class Pipeline:
                         save: Callable[[], object] = lambda: None) -> None:
         """Take all frames, and show how it goes on; save: is called now and then."""
         count = self.source.count
-        bar, rate = ProgressBar('reconstructing', count), ProgressRate(count)
+        bar, rate = ProgressBar('reconstructing', count), ProgressRate(count, self.frames)
         start = saved = time.perf_counter()
         earlier = self.seconds
         for frame in self._those_left(frames):
