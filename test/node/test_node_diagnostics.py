@@ -134,6 +134,9 @@ def test_images_that_came_and_stopped_are_another_silence(publishers, words):
 def test_overload_names_the_parameter_to_turn():
     status = status_of('Inference', rate_out=5.0, processed=50, dropped=250)
     assert 'model.image_size' in status.message and '83 %' in status.message
+    lost = status_of('Inference', rate_out=5.0, processed=50, dropped=250,
+                     camera_faults=[(0, 'the reference sends nothing')])
+    assert 'model.image_size' not in lost.message and '83 %' in lost.message
 
 
 def test_shares_of_the_stages_and_of_waiting_make_the_whole():

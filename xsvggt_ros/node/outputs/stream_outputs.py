@@ -158,7 +158,9 @@ class StreamOutputs:
         for publisher, content in outputs:
             publisher.publish(content)
         self._published = time.monotonic()
-        self._statistics.processed += frame.ticket.take()
+        images = frame.ticket.take()
+        self._statistics.processed += images
+        self._statistics.out_meter.tick(images)
         # Of what the worker did meanwhile only what was waited for.
         self._packing = packed - begin + max(
             0.0, times.copying - max(times.located, self._located))
@@ -172,7 +174,6 @@ class StreamOutputs:
         report = self._report(frame, cache, health)
         statistics.report = report
         statistics.last_header = frame.header
-        statistics.out_meter.tick()
         statistics.latencies.append(report.latency.total)
         if self._pose is not None:
             statistics.odometry_latencies.append(self._poses.published - frame.arrival)

@@ -161,7 +161,8 @@ def _inference(s: Snapshot) -> Part:
         return WARN, s.deadline_fault, values
     share = s.dropped / max(1, s.received)
     message = f'{s.rate_out:.1f} frames/s, {100 * share:.0f} % of the images dropped'
-    if s.dropped > s.skipped and s.rate_out < 0.5 * s.image_rate and s.image_fault is None:
+    if (s.dropped > s.skipped and s.rate_out < 0.5 * s.image_rate and s.image_fault is None
+            and not s.camera_faults):   # the images of a set that is not complete are dropped
         message += (': the network is slower than the camera and takes the newest image; '
                     'for more frames lower model.image_size or cache.max_tokens')
     return OK, message, values

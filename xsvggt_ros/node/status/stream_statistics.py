@@ -46,24 +46,25 @@ class RateMeter:
     def __init__(self, window: float = 5.0) -> None:
         """Look back ``window`` seconds."""
         self._window = window
-        self._times: deque[float] = deque(maxlen=1000)
+        self._events: deque[tuple[float, int]] = deque(maxlen=1000)   # when, and how many
 
-    def tick(self) -> None:
-        """Count an event now."""
-        self._times.append(time.monotonic())
+    def tick(self, count: int = 1) -> None:
+        """Count an event now, or so many at once."""
+        self._events.append((time.monotonic(), count))
 
     def rate(self) -> float:
-        """Return events a second; 0 if there were fewer than two in the window."""
+        """Return events a second; 0 if the window has none after its first."""
         now = time.monotonic()
-        recent = [t for t in list(self._times) if now - t <= self._window]
+        recent = [event for event in list(self._events) if now - event[0] <= self._window]
         if len(recent) < 2:
             return 0.0
+        first, last = recent[0][0], recent[-1][0]
         # A stream that has stopped must not keep the rate it had: count the silence too.
-        return (len(recent) - 1) / max(recent[-1] - recent[0], (now - recent[0]) * 0.5)
+        return sum(count for _, count in recent[1:]) / max(last - first, (now - first) * 0.5)
 
     def age(self) -> float | None:
         """Return the seconds since the last event; None if there was none."""
-        return time.monotonic() - self._times[-1] if self._times else None
+        return time.monotonic() - self._events[-1][0] if self._events else None
 
 
 @dataclass(frozen=True)
