@@ -240,6 +240,21 @@ def test_rates(monkeypatch):
     assert meter.age() == pytest.approx(10.1)
 
 
+def test_a_network_slower_than_the_meters_window_has_a_rate(monkeypatch):
+    now, meter = [100.0], RateMeter(window=5.0)
+    monkeypatch.setattr('time.monotonic', lambda: now[0])
+    meter.tick(2)
+    for _ in range(3):
+        now[0] += 8.0
+        meter.tick(2)
+        for _ in range(2):
+            assert meter.rate() == pytest.approx(0.25)
+            now[0] += 4.0
+        now[0] -= 8.0
+    now[0] += 17.0
+    assert meter.rate() == 0.0
+
+
 def test_a_rig_without_one_of_its_cameras_and_metres_that_are_missing():
     left_out = status_of('Input', camera_faults=[(1, '/right is silent')], cameras='2, by TF')
     assert (left_out.level, left_out.message) == (WARN, '/right is silent')

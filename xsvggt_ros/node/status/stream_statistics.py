@@ -15,6 +15,7 @@ from xsvggt_ros.node.tracked_pose import Localization, OdometryCorrection, Track
 
 PERCENTILES = (50, 95, 99)
 LATENCIES = 200  # frames over which latency statistics are taken
+_OVERDUE = 2.0   # times the time from an event to the next, after which slow ones have stopped
 
 
 def percentiles(latencies: Sequence[float]) -> tuple[float, float, float]:
@@ -53,11 +54,13 @@ class RateMeter:
         self._events.append((time.monotonic(), count))
 
     def rate(self) -> float:
-        """Return events a second; 0 if the window has none after its first."""
-        now = time.monotonic()
-        recent = [event for event in list(self._events) if now - event[0] <= self._window]
+        """Return events a second; 0 if they have stopped, or the first has no second one yet."""
+        now, events = time.monotonic(), list(self._events)
+        recent = [event for event in events if now - event[0] <= self._window]
         if len(recent) < 2:
-            return 0.0
+            recent = events[-2:]   # of slow ones the window has one or none
+            if len(recent) < 2 or now - recent[1][0] > _OVERDUE * (recent[1][0] - recent[0][0]):
+                return 0.0
         first, last = recent[0][0], recent[-1][0]
         # A stream that has stopped must not keep the rate it had: count the silence too.
         return sum(count for _, count in recent[1:]) / max(last - first, (now - first) * 0.5)
