@@ -103,10 +103,13 @@ class NodeProcess:
         pages = Path(f'/proc/{self.process.pid}/statm').read_text().split()[1]
         return int(pages) * 4096
 
-    def stop(self):
-        """Press Ctrl-C; return the exit code and the seconds it took."""
+    def stop(self, presses=1):
+        """Press Ctrl-C, or so often; return the exit code and the seconds it took."""
         start = time.monotonic()
         self.process.send_signal(signal.SIGINT)
+        for _ in range(presses - 1):
+            time.sleep(0.1)
+            self.process.send_signal(signal.SIGINT)
         try:
             code = self.process.wait(DEADLINE)
         finally:

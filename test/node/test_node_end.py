@@ -63,14 +63,21 @@ def test_ctrl_c_while_images_arrive_is_quiet(robot, start):
     assert 'ERROR' not in node.output() and 'Failed' not in node.output(), node.output()
 
 
-def test_ctrl_c_while_loading_and_in_the_middle_of_a_frame(robot, start):
+# A launch passes on what its whole process group has had already.
+@pytest.mark.parametrize('presses', [1, 2, 4])
+def test_ctrl_c_while_loading_and_in_the_middle_of_a_frame(robot, start, presses):
     loading = start(wait=False)
     robot.wait(lambda: loading.resident_bytes() > 40e6, 'imports to begin', loading)
-    code, _ = loading.stop()
+    code, _ = loading.stop(presses)
     assert code == 0, loading.output()
+    idle = start()
+    code, _ = idle.stop(presses)
+    assert code == 0, idle.output()
+    assert 'Traceback' not in idle.output()
     busy = start(model__checkpoint='random', model__image_size=1400)
     robot.images.publish(make_image(0, width=1400, height=1400))
     robot.wait(lambda: 'stream begins' in busy.output()
                or busy.resident_bytes() > 600e6, 'work to begin', busy)
-    code, _ = busy.stop()
+    code, _ = busy.stop(presses)
     assert code == 0, busy.output()
+    assert 'Traceback' not in busy.output()

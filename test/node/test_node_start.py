@@ -71,38 +71,40 @@ def test_a_node_that_ends_leaves_nothing_in_shared_memory(tmp_path, number):
     assert not left, node.output()
 
 
+def run_main(run, *more):
+    """Return how main() ends with so many lines for the body of `run`, and others before it."""
+    code = '\n'.join((
+        'import atexit, builtins, os, signal, sys, types', 'def run(args):',
+        *(f'    {line}' for line in run),
+        'module = types.ModuleType("xsvggt_ros.node.run_node")', 'module.run = run',
+        'sys.modules[module.__name__] = module',
+        'from xsvggt_ros.node.stream_node import main', *more, 'main()'))
+    return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+
+
 def test_ctrl_c_within_what_a_library_executes_is_no_death_by_signal():
     # CPython remembers an interrupt that left a text given to exec(), also if it was caught.
-    code = ('import sys, types\n'
-            'def run(args):\n'
-            '    try:\n'
-            '        exec("raise KeyboardInterrupt")\n'
-            '    except KeyboardInterrupt:\n'
-            '        return True\n'
-            'module = types.ModuleType("xsvggt_ros.node.run_node")\n'
-            'module.run = run\n'
-            'sys.modules[module.__name__] = module\n'
-            'from xsvggt_ros.node.stream_node import main\n'
-            'main()\n')
-    assert subprocess.run([sys.executable, '-c', code]).returncode == 0
+    run = run_main(('try:', '    exec("raise KeyboardInterrupt")', 'except KeyboardInterrupt:',
+                    '    return True'))
+    assert run.returncode == 0, run.stderr
 
 
-def test_ctrl_c_at_the_end_of_the_interpreter_is_quiet():
+@pytest.mark.parametrize('late', [
     # What torch does then calls Python code, in which the node's own handler would raise.
-    code = ('import atexit, os, signal, sys, types\n'
-            'def end(*_):\n'
-            '    raise KeyboardInterrupt\n'
-            'def run(args):\n'
-            '    signal.signal(signal.SIGINT, end)\n'
-            '    return True\n'
-            'module = types.ModuleType("xsvggt_ros.node.run_node")\n'
-            'module.run = run\n'
-            'sys.modules[module.__name__] = module\n'
-            'from xsvggt_ros.node.stream_node import main\n'
-            'atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))\n'
-            'main()\n')
-    run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    ('atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))',),
+    # When CPython has let go of the handlers.
+    ('class Late:', '    def __del__(self, kill=os.kill, pid=os.getpid()):',
+     '        kill(pid, 2)', 'builtins.late = Late()')], ids=['atexit', 'later'])
+def test_ctrl_c_at_the_end_of_the_interpreter_is_quiet(late):
+    run = run_main(('def end(*_):', '    raise KeyboardInterrupt',
+                    'signal.signal(signal.SIGINT, end)', 'return True'), *late)
     assert (run.returncode, run.stderr) == (0, '')
+
+
+def test_a_run_that_was_cut_short_ends_at_once():
+    # Its threads may be at work, and abort the process when the interpreter ends beside them.
+    run = run_main(('raise KeyboardInterrupt',), 'atexit.register(print, "the end")')
+    assert (run.returncode, run.stdout, run.stderr) == (0, '', '')
 
 
 def test_a_node_that_starts_imports_nothing_that_it_needs_later_or_never():

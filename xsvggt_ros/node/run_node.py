@@ -1,6 +1,7 @@
 """The node's process: ROS, signals and the executor."""
 
 import signal
+import threading
 import time
 
 import rclpy
@@ -44,10 +45,12 @@ def run(args: list[str] | None = None) -> bool:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     ending: list[int] = []
+    stopping = threading.Event()
 
     def end(number: int, frame: object) -> None:
         ending.append(number)
-        raise KeyboardInterrupt
+        if not stopping.is_set():
+            raise KeyboardInterrupt
 
     try:
         # rclpy's handlers call these after their own work: both signals end the executor.
@@ -63,6 +66,9 @@ def run(args: list[str] | None = None) -> bool:
         # In the middle of taking a message, C++ makes a RuntimeError of the interruption.
         if not ending:
             raise
+    # This takes STOP_TIMEOUT at most. Cut short by another Ctrl-C, it would leave the interpreter
+    # to end beside a worker that computes, which makes it abort.
+    stopping.set()
     finished = node.stop()
     if finished:
         node.destroy_node()
