@@ -30,6 +30,7 @@ class _Scan:
     points: np.ndarray
     odom_from_camera: np.ndarray
     keyframe: int
+    middle: np.ndarray   # [3], of the points
 
     def rays(self, grid_from_odom: np.ndarray) -> Rays:
         return Rays.transformed(self.points, grid_from_odom @ self.odom_from_camera)
@@ -71,8 +72,8 @@ class OccupancyMap:
         if not len(points) or not self._scans.takes(
                 odom_from_camera, float(np.median(points[:, 2]))):
             return False
-        scan = _Scan(points[::len(points) // RAYS + 1].astype(np.float32), odom_from_camera,
-                     keyframe)
+        points = points[::len(points) // RAYS + 1].astype(np.float32)
+        scan = _Scan(points, odom_from_camera, keyframe, np.median(points, axis=0))
         self._scans.add(scan)
         self._pending.append(scan)
         self._count += 1
@@ -83,7 +84,8 @@ class OccupancyMap:
         def scaled(scan: _Scan) -> _Scan:
             pose = scan.odom_from_camera.copy()
             pose[:3, 3] = centre + factor * (pose[:3, 3] - centre)
-            return replace(scan, points=scan.points * np.float32(factor), odom_from_camera=pose)
+            return replace(scan, points=scan.points * np.float32(factor), odom_from_camera=pose,
+                           middle=scan.middle * np.float32(factor))
 
         self._scans.items = [scaled(scan) for scan in self._scans.items]
         self._begin_anew()
@@ -100,8 +102,12 @@ class OccupancyMap:
         if not scans:
             return False
         moves = similarities(np.array([scan.keyframe for scan in scans]))
-        moved = {id(scan): _moved(scan, move) for scan, move in zip(scans, moves)}
-        self._off += max(_shift(scan, moved[id(scan)]) for scan in scans)
+        before = np.array([scan.odom_from_camera for scan in scans])
+        after, factors = apply_to_pose(moves, before), scales(moves)
+        moved = {id(scan): _moved(scan, pose, factor)
+                 for scan, pose, factor in zip(scans, after, factors)}
+        self._off += _largest_shift(before, after, np.array([scan.middle for scan in scans]),
+                                    factors)
         self._pending = deque(moved.get(id(scan), scan) for scan in self._pending)
         self._scans.items = list(moved.values())
         return self.is_off
@@ -169,16 +175,22 @@ class OccupancyMap:
         return True
 
 
-def _moved(scan: _Scan, similarity: np.ndarray) -> _Scan:
-    """Return a scan that a similarity [4, 4] of the odometry frame has moved."""
-    return replace(scan, odom_from_camera=apply_to_pose(similarity, scan.odom_from_camera),
-                   points=scan.points * np.float32(scales(similarity)))
+def _moved(scan: _Scan, odom_from_camera: np.ndarray, factor: float) -> _Scan:
+    """Return a scan at another pose, `factor` times as large."""
+    return replace(scan, odom_from_camera=odom_from_camera,
+                   points=scan.points * np.float32(factor),
+                   middle=scan.middle * np.float32(factor))
 
 
-def _shift(scan: _Scan, moved: _Scan) -> float:
-    """Return by how far a scan's points, those in the middle of them, have moved."""
-    middles = [one.odom_from_camera @ np.append(np.median(one.points, axis=0), 1.0)
-               for one in (scan, moved)]
-    origins = [one.odom_from_camera[:3, 3] for one in (scan, moved)]
-    return float(max(np.linalg.norm(middles[1][:3] - middles[0][:3]),
-                     np.linalg.norm(origins[1] - origins[0])))
+def _largest_shift(before: np.ndarray, after: np.ndarray, middles: np.ndarray,
+                   factors: np.ndarray) -> float:
+    """
+    Return by how far scans have moved, their cameras or what is in the middle of their points.
+
+    before, after: odom_from_camera [N, 4, 4]; middles [N, 3], in cameras, `factors` [N] as far
+    off after.
+    """
+    origins = after[:, :3, 3] - before[:, :3, 3]
+    seen = (after[:, :3, :3] @ (factors[:, None] * middles)[..., None]
+            - before[:, :3, :3] @ middles[..., None])[..., 0] + origins
+    return float(max(np.linalg.norm(seen, axis=1).max(), np.linalg.norm(origins, axis=1).max()))

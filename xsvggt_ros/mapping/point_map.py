@@ -131,14 +131,22 @@ class PointMap:
         """Move all points; similarities: from the keyframes [K] there are to [K, 4, 4]."""
         if not self._table.taken:
             return
-        values = self._table.content()
-        keyframes, which = values[:, 9].long().unique(return_inverse=True)
-        moves = torch.from_numpy(similarities(keyframes.cpu().numpy())).to(values)
-        for some, whose in zip(values.split(_CHUNK), which.split(_CHUNK)):   # views
-            some_moves = moves[whose]
-            some[:, :3] = (some_moves[:, :3, :3] @ some[:, :3, None])[..., 0] + (
-                some_moves[:, :3, 3] / self._size)
-        self._insert_anew(values)
+        parts = self._content()
+        numbers = [values[:, 9].long() for values in parts]
+        least = min(int(some.min()) for some in numbers)
+        counts = torch.zeros(max(int(some.max()) for some in numbers) - least + 1,
+                             dtype=torch.int64, device=self._device)
+        for some in numbers:
+            counts += torch.bincount(some - least, minlength=len(counts))
+        keyframes = counts.nonzero()[:, 0] + least
+        moves = torch.from_numpy(similarities(keyframes.cpu().numpy())[:, :3]).to(parts[0])
+        moves[..., 3] /= self._size
+        row = counts.bool().cumsum(0) - 1   # of a keyframe among those there are
+        for values, some in zip(parts, numbers):
+            along_x, along_y, along_z, offset = moves[row[some - least]].unbind(2)   # [n, 3] each
+            values[:, :3] = (along_x * values[:, :1] + along_y * values[:, 1:2]
+                             + along_z * values[:, 2:3] + offset)
+        self._insert_anew(parts)
 
     @torch.inference_mode()
     def resize_voxels(self, voxel_size: float) -> None:
@@ -152,18 +160,25 @@ class PointMap:
 
     # Parts ---------------------------------------------------------------------------------------
 
+    def _content(self) -> list[Tensor]:
+        """Return all rows [n, 10], of some thousands of places each: caches hold them so."""
+        parts = (self._table.content(slice(begin, begin + _CHUNK))
+                 for begin in range(0, len(self._table), _CHUNK))
+        return [values for values in parts if len(values)]
+
     def _refill(self, factor: float) -> None:
         """Insert all points anew at `factor` times their positions in voxels."""
-        values = self._table.content()
-        values[:, :3] *= factor
-        self._insert_anew(values)
+        parts = self._content()
+        for values in parts:
+            values[:, :3] *= factor
+        self._insert_anew(parts)
 
-    def _insert_anew(self, values: Tensor) -> None:
-        """Have these rows [N, 10], positions in voxels, in place of all there are."""
-        values = values[(values[:, :3].abs() < MAX_VOXEL).all(dim=1)]
+    def _insert_anew(self, parts: list[Tensor]) -> None:
+        """Have these rows [n, 10] each, positions in voxels, in place of all there are."""
         self._table.clear()
-        for some in values.split(_CHUNK):  # little more memory, so that it does not end half-way
-            lost = self._table.insert(some)
+        for values in parts:   # little more memory, so that it does not end half-way
+            near = (values[:, :3].abs() < MAX_VOXEL).all(dim=1)
+            lost = self._table.insert(values if near.all() else values[near])
             self._lost += lost
             self._lost_total += lost
 

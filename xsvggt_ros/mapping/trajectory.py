@@ -36,6 +36,21 @@ class StampedPose:
         return StampedPose(stamp_ns, (x, y, z), quaternion_from_matrix(matrix[:3, :3]))
 
 
+def move_poses(poses: np.ndarray, keyframes: np.ndarray,
+               similarities: Callable[[np.ndarray], np.ndarray]) -> None:
+    """
+    Move poses [N, 7] (position, quaternion x, y, z, w) in place, each with its keyframe [N].
+
+    similarities: from keyframes [K], all different, to transforms [K, 4, 4].
+    """
+    different, which = np.unique(keyframes, return_inverse=True)
+    moves = similarities(different)
+    turns = quaternions_from_matrices(moves[:, :3, :3] / scales(moves)[:, None, None])
+    moves = moves[which]
+    poses[:, :3] = (moves[:, :3, :3] @ poses[:, :3, None])[..., 0] + moves[:, :3, 3]
+    poses[:, 3:] = quaternion_products(turns[which], poses[:, 3:])
+
+
 class Trajectory:
     """
     The poses of a stream, never more than a fixed number.
@@ -95,14 +110,10 @@ class Trajectory:
         self._count += 1
 
     def move(self, similarities: Callable[[np.ndarray], np.ndarray]) -> None:
-        """Move all poses; similarities: from keyframes [N] to transforms [N, 4, 4]."""
+        """Move all poses; similarities: from keyframes [K] to transforms [K, 4, 4]."""
         for begin in range(0, self._count, _BLOCK):
             block = slice(begin, min(begin + _BLOCK, self._count))
-            moves = similarities(self._keyframes[block])
-            numbers = self._numbers[block]   # a view
-            turned = moves[:, :3, :3] / scales(moves)[:, None, None]
-            numbers[:, :3] = (moves[:, :3, :3] @ numbers[:, :3, None])[..., 0] + moves[:, :3, 3]
-            numbers[:, 3:] = quaternion_products(quaternions_from_matrices(turned), numbers[:, 3:])
+            move_poses(self._numbers[block], self._keyframes[block], similarities)
 
     def rescale(self, factor: float) -> None:
         """Multiply all positions by `factor`, which another unit of length asks for."""

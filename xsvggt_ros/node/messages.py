@@ -1,7 +1,7 @@
 """From plain numbers and arrays to ROS messages."""
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from geometry_msgs.msg import Pose as PoseMsg
 from geometry_msgs.msg import PoseArray, PoseStamped, TransformStamped
@@ -12,8 +12,6 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
 from xsvggt_ros.geometry.frame_names import nanoseconds
-from xsvggt_ros.geometry.quaternions import matrix_from_quaternion
-from xsvggt_ros.geometry.similarity import apply_to_pose
 from xsvggt_ros.mapping.point_cloud import COLUMNS
 from xsvggt_ros.node.frames import Pose
 from xsvggt_ros.node.message_fields import fill, fill_xyz
@@ -97,6 +95,18 @@ def path(poses: Iterable[PoseStamped]) -> Path:
     return message
 
 
+def numbers_of(pose: PoseMsg) -> tuple[float, ...]:
+    """Return a pose's position and quaternion, seven numbers."""
+    at, turn = pose.position, pose.orientation
+    return at.x, at.y, at.z, turn.x, turn.y, turn.z, turn.w
+
+
+def fill_pose(message: PoseMsg, numbers: Sequence[float]) -> None:
+    """Fill a pose with its position and quaternion, seven numbers."""
+    fill_xyz(message.position, tuple(numbers[:3]))
+    fill_xyz(message.orientation, tuple(numbers[3:]))
+
+
 def pose_array(header: Header, frame_id: str, poses: np.ndarray) -> PoseArray:
     """Return rigid transforms [K, 4, 4] as poses in frame_id with the header's stamp."""
     message = PoseArray()
@@ -107,15 +117,6 @@ def pose_array(header: Header, frame_id: str, poses: np.ndarray) -> PoseArray:
         _fill_pose(pose, Pose.from_matrix(matrix))
         message.poses.append(pose)
     return message
-
-
-def move_pose(message: PoseMsg, similarity: np.ndarray) -> None:
-    """Move a pose by a similarity [4, 4]: its position, and its axes without the scale."""
-    at, turn = message.position, message.orientation
-    pose = np.eye(4)
-    pose[:3, :3] = matrix_from_quaternion((turn.x, turn.y, turn.z, turn.w))
-    pose[:3, 3] = at.x, at.y, at.z
-    _fill_pose(message, Pose.from_matrix(apply_to_pose(similarity, pose)))
 
 
 def odometry(
@@ -139,5 +140,4 @@ def odometry(
 
 
 def _fill_pose(message: PoseMsg, pose: Pose) -> None:
-    fill_xyz(message.position, pose.position)
-    fill_xyz(message.orientation, pose.orientation)
+    fill_pose(message, (*pose.position, *pose.orientation))

@@ -34,6 +34,14 @@ def test_what_is_left_of_a_long_way_keeps_its_keyframes():
     Trajectory(4).move(None)   # nothing to move
 
 
+def test_each_keyframe_is_asked_for_once():
+    way, asked = Trajectory(100), []
+    for number in range(60):
+        way.add(pose(number), keyframe=number // 20)
+    way.move(lambda keyframes: asked.append(keyframes.tolist()) or np.tile(np.eye(4), (3, 1, 1)))
+    assert asked == [[0, 1, 2]]
+
+
 @pytest.mark.slow
 def test_a_long_trajectory_is_moved_in_blocks_each_pose_as_one_alone():
     rng = np.random.default_rng(0)

@@ -1,20 +1,17 @@
-"""Messages of poses: moved by similarities, many at once."""
+"""Messages of poses: their numbers, many at once."""
 
 from geometry_msgs.msg import Pose as PoseMsg
 import numpy as np
 from std_msgs.msg import Header
 
-from xsvggt_ros.node.messages import move_pose, pose_array
+from xsvggt_ros.node.messages import fill_pose, numbers_of, pose_array
 
 
-def test_a_pose_moves_and_its_axes_turn_without_the_scale():
-    message = PoseMsg()
-    message.position.x, message.orientation.w = 1.0, 1.0
-    move_pose(message, np.array([[0.0, -3, 0, 5], [3, 0, 0, 0], [0, 0, 3, 0], [0, 0, 0, 1]]))
+def test_a_pose_is_seven_numbers_both_ways():
+    message, numbers = PoseMsg(), (1.0, 2.0, 3.0, 0.5, -0.5, 0.5, -0.5)
+    fill_pose(message, numbers)
     at, turn = message.position, message.orientation
-    np.testing.assert_allclose((at.x, at.y, at.z), (5, 3, 0), atol=1e-12)
-    np.testing.assert_allclose((turn.x, turn.y, turn.z, turn.w),
-                               (0, 0, 0.5 ** 0.5, 0.5 ** 0.5), atol=1e-12)
+    assert (at.x, at.y, at.z, turn.x, turn.y, turn.z, turn.w) == numbers == numbers_of(message)
 
 
 def test_an_array_has_all_poses_in_the_frame_asked_for():

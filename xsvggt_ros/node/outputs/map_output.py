@@ -80,6 +80,8 @@ class MapOutput:
         self._origin = np.zeros(3)
         self._header = Header()
         self._seconds = 0.0
+        self._late: Moves | None = None   # that have yet to be followed
+        self._added = 0        # points, since moves were followed
         self._changed = False  # since it was published
         self._latched = False  # whether late subscribers get points from the middleware
         self._published_at = -np.inf
@@ -91,9 +93,15 @@ class MapOutput:
             return None
         return MapReport(self._map.fill(), self._map.voxel_size, self._seconds)
 
+    @property
+    def is_behind(self) -> bool:
+        """Return whether the moves that it was told last have yet to be followed."""
+        return self._late is not None
+
     def forget(self) -> None:
         """Begin an empty map, and take back the one that late subscribers would get."""
         self._trajectory.clear()
+        self._late, self._added = None, 0
         self._metres = None
         self._origin = np.zeros(3)
         if self._map is None:
@@ -115,8 +123,10 @@ class MapOutput:
 
         metres: in a unit of the network, if that is known; the map follows when it changes, and is
         scaled about ``centre`` [3] in the odometry frame (None: its origin). keyframe: of which
-        the frame is a part; moves: where closed loops say that what keyframes saw is now. What
-        goes wrong is reported: a map is not worth the stream.
+        the frame is a part; moves: where closed loops say that what keyframes saw is now, since
+        the last moves that were followed (`is_behind`): none are until as many points have been
+        added as are to be moved, or the map is asked for, so that moving costs no more than
+        adding. What goes wrong is reported: a map is not worth the stream.
         """
         if self._map is None:
             return
@@ -125,7 +135,9 @@ class MapOutput:
             with torch.cuda.stream(self._stream):
                 self._follow_unit(self._map, metres, np.zeros(3) if centre is None else centre)
                 if moves is not None:
-                    self._move(self._map, moves)
+                    self._late = moves
+                    if self._added >= self._map.fill().points:
+                        self._catch_up(self._map)
                 position = (np.array(pose.position) - self._origin).tolist()
                 stamped = StampedPose(
                     nanoseconds(header), tuple(position), pose.orientation)
@@ -136,6 +148,7 @@ class MapOutput:
                 cloud = make_cloud()
                 self._map.add(torch.from_numpy(cloud), torch.from_numpy(stamped.matrix()),
                               keyframe)
+                self._added += len(cloud)
         except Exception as error:  # out of memory, mostly
             self._report('a cloud could not be added to the map', error)
             return
@@ -212,6 +225,7 @@ class MapOutput:
         """Return all points [N, 5] in the odometry frame."""
         assert self._map is not None
         with torch.cuda.stream(self._stream):
+            self._catch_up(self._map)
             points = self._map.points().numpy()
         points[:, :3] += self._origin.astype(np.float32)
         return points
@@ -233,8 +247,16 @@ class MapOutput:
         self._trajectory.rescale(factor)
         points.rescale(factor)
 
-    def _move(self, points: PointMap, moves: Moves) -> None:
-        """Move what was gathered, similarities of the odometry frame, about the map's origin."""
+    def _catch_up(self, points: PointMap) -> None:
+        """
+        Move what was gathered by the moves that are late, if there are any.
+
+        They are similarities of the odometry frame; points lie about the map's origin in it.
+        """
+        if self._late is None:
+            return
+        moves, self._late, self._added = self._late, None, 0
+
         def about(keyframes: np.ndarray) -> np.ndarray:
             found = moves(keyframes).copy()
             found[:, :3, 3] += found[:, :3, :3] @ self._origin - self._origin

@@ -1,6 +1,7 @@
 """Where the camera is: TF, odometry, pose and path."""
 
 from collections import deque
+from copy import copy
 import time
 
 from geometry_msgs.msg import PoseStamped
@@ -8,11 +9,13 @@ import numpy as np
 from std_msgs.msg import Header
 
 from xsvggt_ros.geometry.frame_names import nanoseconds
+from xsvggt_ros.mapping.trajectory import move_poses
 from xsvggt_ros.mapping.transform_tree import LookupError_
 from xsvggt_ros.node import messages
 from xsvggt_ros.node.frames import level_from_optical, OdometryFrame, Pose
 from xsvggt_ros.node.inputs.tf_listener import TfListener
 from xsvggt_ros.node.message_fields import fill_xyz
+from xsvggt_ros.node.outputs.map_output import Moves
 from xsvggt_ros.node.outputs.motion import fill_motion
 from xsvggt_ros.node.outputs.publishers import Publishers
 from xsvggt_ros.node.outputs.robot_odometry import RobotOdometry, StreamPose
@@ -43,7 +46,7 @@ class PoseOutputs:
         self._frame = OdometryFrame()
         self._path: deque[PoseStamped] = deque(maxlen=max_path)
         self._path_keyframes: deque[int] = deque(maxlen=max_path)
-        self._map = MapFrame.none()
+        self._map = self._path_map = MapFrame.none()   # of now; that the path has followed
         self.published = 0.0  # when the newest odometry was, in seconds of the steady clock
         self._robot = RobotOdometry(tf)
         self._edges = TfOutput(publishers, faults, tf)
@@ -94,7 +97,7 @@ class PoseOutputs:
         odom_from_body = odom_from_camera @ np.linalg.inv(base_from_optical)
         loops = None if tracked is None else tracked.loops
         if loops is not None:
-            self._follow_loops(loops)
+            self._map = loops.map_frame
         self._edges.publish(
             self._edges_of(header, body_frame, odom_from_body, settings, tracked, is_metric))
         pose, publishers = Pose.from_matrix(odom_from_body), self._publishers
@@ -111,6 +114,7 @@ class PoseOutputs:
         if publishers.pose.get_subscription_count():
             publishers.pose.publish(stamped)
         if publishers.path.get_subscription_count():
+            self._move_path()
             publishers.path.publish(messages.path(self._path))
         if loops is not None and publishers.keyframes.get_subscription_count():
             placed = self._frame.placed(loops.map_frame.odom_from_map(loops.keyframes))
@@ -129,25 +133,27 @@ class PoseOutputs:
         return landmark_map(loops.kept, self._frame.placed(frame.odom_from_map(np.eye(4))),
                             frame.metres, is_metric)
 
-    def moves(self, before: MapFrame, now: MapFrame, keyframes: np.ndarray) -> np.ndarray:
-        """Return by which [K, 4, 4] what keyframes [K] saw moved in the odometry frame."""
-        return self._frame.in_odom(now.moves(before, keyframes))
+    def moves(self, before: MapFrame, now: MapFrame) -> Moves:
+        """Return how what keyframes saw moved in the odometry frame, in its unit of now."""
+        frame = copy(self._frame)
+        return lambda keyframes: frame.in_odom(now.moves(before, keyframes))
 
     # Parts ---------------------------------------------------------------------------------------
 
     def _clear_path(self) -> None:
         self._path.clear()
         self._path_keyframes.clear()
-        self._map = MapFrame.none()
+        self._map = self._path_map = MapFrame.none()
 
-    def _follow_loops(self, loops: LoopState) -> None:
+    def _move_path(self) -> None:
         """Move the path to where closed loops say that it was."""
-        before, self._map = self._map, loops.map_frame
+        before, self._path_map = self._path_map, self._map
         if before.corrections is self._map.corrections or not self._path:
             return
-        keyframes = np.array(self._path_keyframes, np.int64)
-        for stamped, move in zip(self._path, self.moves(before, self._map, keyframes)):
-            messages.move_pose(stamped.pose, move)
+        poses = np.array([messages.numbers_of(stamped.pose) for stamped in self._path])
+        move_poses(poses, np.array(self._path_keyframes, np.int64), self.moves(before, self._map))
+        for stamped, numbers in zip(self._path, poses.tolist()):
+            messages.fill_pose(stamped.pose, numbers)
 
     def _base_from_optical(
         self, header: Header, settings: PoseSettings,

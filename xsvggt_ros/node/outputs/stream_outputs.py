@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 import time
 
 import numpy as np
@@ -117,7 +116,8 @@ class StreamOutputs:
         self._metres = 1.0  # in the unit of what was published
         self._pose: Pose | None = None  # what `locate` found out, for `account`
         self._centre: np.ndarray | None = None
-        self._map_frame = MapFrame.none()   # that the map has followed
+        self._map_frame = MapFrame.none()   # of the newest image
+        self._followed = MapFrame.none()    # that the map has followed
         self._loops: LoopState | None = None   # of the newest image
         self._locating = self._located = self._published = 0.0
         self._packing = self._publishing = 0.0  # seconds
@@ -131,7 +131,8 @@ class StreamOutputs:
         self._statistics.forget_stream()
         self._metres = 1.0
         self._pose = self._centre = None
-        self._map_frame, self._loops = MapFrame.none(), None
+        self._map_frame = self._followed = MapFrame.none()
+        self._loops = None
         self._poses.begin_stream()
         self.map.forget()
         self._occupancy.forget()
@@ -240,20 +241,24 @@ class StreamOutputs:
             metres = frame.scale.metres if frame.scale else None
             loops = None if frame.tracked is None else frame.tracked.loops
             self._loops = loops
-            keyframe, moves = (loops.keyframe, self._moves(loops)) if loops else (0, None)
+            if not self.map.is_behind:
+                self._followed = self._map_frame
+            keyframe, moves, newest = 0, None, None
+            if loops:
+                keyframe, moves = loops.keyframe, self._moves(self._followed, loops)
+                newest, self._map_frame = self._moves(self._map_frame, loops), loops.map_frame
             self.map.add(
                 frame.header, lambda: without_gaps(cloud_of(frame.host)), self._pose, metres,
                 settings, self._centre, keyframe, moves)
-            self._occupancy.follow(metres, self._centre, moves)
+            self._occupancy.follow(metres, self._centre, newest)
             if 'cloud' in frame.host:   # it is not without a map and subscribers
                 self._occupancy.add(frame.header, without_gaps(cloud_of(frame.host)), self._pose,
                                     keyframe)
             self._centre = None
         self.publish_maps(frame.settings)
 
-    def _moves(self, loops: LoopState) -> Moves | None:
-        """Return how the map is to follow loops that were closed since its last cloud."""
-        before, self._map_frame = self._map_frame, loops.map_frame
+    def _moves(self, before: MapFrame, loops: LoopState) -> Moves | None:
+        """Return how to follow loops that were closed since `before`; None if none was."""
         if before.corrections is loops.map_frame.corrections:
             return None
-        return partial(self._poses.moves, before, loops.map_frame)
+        return self._poses.moves(before, loops.map_frame)
