@@ -72,7 +72,6 @@ class VoxelTable:
         # keyframe.
         self.rows = torch.empty(places, COLUMNS, device=device)
         self.scratch = torch.empty(places, dtype=torch.int32, device=device)
-        self.scratch.zero_()  # all of the memory is taken now, not little by little
         self._native = Voxels(self.keys, self.rows) if device.type == 'cpu' else None
         self.clear()
 
@@ -91,17 +90,18 @@ class VoxelTable:
         return len(self.keys)
 
     def clear(self) -> None:
-        """Forget all voxels."""
-        self.keys.fill_(FREE)
-        self.rows.zero_()
+        """Forget all voxels; the memory is written by the first to need it."""
+        self._is_clear = True
         self.taken = 0
 
     def occupied(self) -> int:
         """Return how many places belong to a voxel; `taken`, unless an `insert` was cut off."""
-        return int((self.keys != FREE).sum())
+        return 0 if self._is_clear else int((self.keys != FREE).sum())
 
     def content(self, places: slice = slice(None)) -> Tensor:
         """Return the rows [N, 10] of the places that are occupied, positions in voxels."""
+        if self._is_clear:
+            return self.rows[:0]
         taken = (self.keys[places] != FREE).nonzero()[:, 0]
         keys, values = self.keys[places][taken], self.rows[places][taken]
         low = 2 ** BITS - 1
@@ -117,6 +117,7 @@ class VoxelTable:
         confidence, clouds, keyframe. once: those of one voxel are of one cloud, which counts with
         their mean weight and confidence.
         """
+        self._write()
         if self._native is not None and native.allowed():
             new, lost = self._native.insert(values, once)
             self.taken += new
@@ -139,6 +140,7 @@ class VoxelTable:
         their confidence, or their depth's inverse variance, seen from the cloud's origin, where
         there are errors. Those that are not finite, or too far off, are left out.
         """
+        self._write()
         from_cloud = from_cloud.to(cloud)
         if self._native is not None and native.allowed():
             new, lost = self._native.add(
@@ -149,6 +151,14 @@ class VoxelTable:
         return self.insert(_rows_of(cloud, from_cloud, size, errors, keyframe), once=True)
 
     # Parts ---------------------------------------------------------------------------------------
+
+    def _write(self) -> None:
+        """Make all places free, if they are to be: all of the memory is taken then, at once."""
+        if self._is_clear:
+            self._is_clear = False
+            self.keys.fill_(FREE)
+            self.rows.zero_()
+            self.scratch.zero_()
 
     def _group(self, values: Tensor) -> tuple[Tensor, Tensor, int]:
         """

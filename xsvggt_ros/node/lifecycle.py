@@ -19,7 +19,12 @@ from xsvggt_ros.node.inputs.rig import RigGeometry
 from xsvggt_ros.node.inputs.tf_listener import TfListener
 from xsvggt_ros.node.loading import load_engine, LoadedEngine, saved_landmarks, StartError
 from xsvggt_ros.node.outputs.publishers import Publishers
-from xsvggt_ros.node.parameters import check_change, declare_parameters, unknown_parameters
+from xsvggt_ros.node.parameters import (
+    BY_NAME,
+    check_change,
+    declare_parameters,
+    unknown_parameters,
+)
 from xsvggt_ros.node.pipeline import Pipeline
 from xsvggt_ros.node.runtime import RefusedError, Runtime
 from xsvggt_ros.node.services import Services
@@ -269,6 +274,10 @@ class XsvggtNode(LifecycleNode):
             gc.collect()  # the network may have reference cycles, and its memory is wanted
 
     def _on_set_parameters(self, changes: list[RosParameter]) -> SetParametersResult:
+        # Each publisher declares some for its quality of service: nothing here depends on those.
+        changes = [change for change in changes if change.name in BY_NAME]
+        if not changes:
+            return SetParametersResult(successful=True)
         configured = self.current.pipeline is not None
         result = check_change(changes, configured)
         if not result.successful:

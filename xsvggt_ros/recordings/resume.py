@@ -11,7 +11,7 @@ import torch
 from xsvggt_ros.console.errors import ToolError
 
 STATE_FILE = '.resume.pt'
-VERSION = 7
+VERSION = 8
 
 # Whose classes a state may hold: what a run remembers, and nothing that starts processes.
 _OWN = tuple(f'xsvggt_ros.{room}' for room in (
