@@ -61,7 +61,7 @@ class ProgressRate:
     """How quickly something goes on, over its last half minute, and how long it will take."""
 
     def __init__(self, total: int | None, done: int = 0) -> None:
-        """Begin; total: how many there are, None if nobody knows; done: by whom was before."""
+        """Begin; total: how many there are, None if nobody knows; done: how many before it."""
         self._total = total
         self._marks: deque[tuple[float, int]] = deque([(time.monotonic(), done)])
 

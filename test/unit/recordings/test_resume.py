@@ -193,10 +193,10 @@ def test_a_state_runs_no_code(tmp_path, images, capsys, call, arguments):
 def test_a_state_of_another_version_is_refused(tmp_path, images, capsys):
     import torch
 
-    torch.save({'version': 6, 'settings': {}, 'state': {}}, tmp_path / STATE_FILE)
+    torch.save({'version': 7, 'settings': {}, 'state': {}}, tmp_path / STATE_FILE)
     assert main(['reconstruct', str(images), '--resume', '--out', str(tmp_path)]) == 1
     words = capsys.readouterr().err
-    assert 'it is of version 6, not 7' in words and 'leave --resume out' in words
+    assert 'it is of version 7, not 8' in words and 'leave --resume out' in words
 
 
 def test_a_run_that_begins_anew_forgets_the_one_before(tmp_path, images, monkeypatch, capsys):
