@@ -2,6 +2,7 @@
 
 from array import array
 from pathlib import Path
+import re
 import signal
 import subprocess
 import sys
@@ -102,6 +103,12 @@ class NodeProcess:
     def resident_bytes(self):
         pages = Path(f'/proc/{self.process.pid}/statm').read_text().split()[1]
         return int(pages) * 4096
+
+    def shared_memory(self):
+        """Return the files of shared memory that the node has mapped, and this process has not."""
+        own, others = (set(re.findall(r'/dev/shm/\S+', Path(f'/proc/{pid}/maps').read_text()))
+                       for pid in (self.process.pid, 'self'))
+        return {Path(name) for name in own - others}
 
     def stop(self, presses=1):
         """Press Ctrl-C, or so often; return the exit code and the seconds it took."""

@@ -78,6 +78,9 @@ def test_ctrl_c_while_loading_and_in_the_middle_of_a_frame(robot, start, presses
     robot.images.publish(make_image(0, width=1400, height=1400))
     robot.wait(lambda: 'stream begins' in busy.output()
                or busy.resident_bytes() > 600e6, 'work to begin', busy)
+    # Each is the size of some images, and stays until the machine is started again.
+    taken = [path for path in busy.shared_memory() if 'fast' in path.name]
     code, _ = busy.stop(presses)
     assert code == 0, busy.output()
     assert 'Traceback' not in busy.output()
+    assert not [path for path in taken if path.exists()]

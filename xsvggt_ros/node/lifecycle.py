@@ -85,7 +85,10 @@ class XsvggtNode(LifecycleNode):
 
     def stop(self) -> bool:
         """End the worker; return False if it is busy for longer than anyone would wait."""
-        return self.current.worker.stop(STOP_TIMEOUT)
+        finished = self.current.worker.stop(STOP_TIMEOUT)
+        if not finished and self.current.pipeline is not None:
+            self.current.pipeline.abandon()   # what it comes to has nobody to take it
+        return finished
 
     def destroy_node(self) -> None:
         """Destroy the node, and what rclpy leaves of it."""

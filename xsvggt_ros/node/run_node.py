@@ -70,8 +70,8 @@ def run(args: list[str] | None = None) -> bool:
     # to end beside a worker that computes, which makes it abort.
     stopping.set()
     finished = node.stop()
-    if finished:
-        node.destroy_node()
+    # Beside a worker that computes, too: shared memory would outlive the process.
+    node.destroy_node()
     if rclpy.ok():
         rclpy.shutdown()
     if not started:
