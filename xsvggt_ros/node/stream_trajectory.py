@@ -295,6 +295,8 @@ class StreamTrajectory:
             corrections, map_from_odom,
             is_localized=None if localization is None else map_from_nodes is not None,
             placed=self._placements.in_map(self._closer.nodes, map_from_odom, map_from_nodes))
+        self._placements.add(estimate.keyframe, estimate.odom_from_camera,
+                             self._tracker.odometry.steps.unit, estimate.keyframe_from_camera)
 
     def _report_loops(self, error: Exception) -> None:
         name = type(error).__name__
@@ -326,9 +328,10 @@ class StreamTrajectory:
             return None
         keyframes, kept = closer.keyframes, closer.kept
         if localization is None:
-            return LoopState(self._map, estimate.keyframe, closer.report, keyframes, kept)
+            return LoopState(self._map, estimate.keyframe, closer.report, keyframes, kept,
+                             placement=self._placements.newest)
         if localization.map_from_stream is not None:
             kept = kept.moved(localization.map_from_stream)
             keyframes = apply_to_pose(localization.map_from_stream, keyframes)
         return LoopState(self._map, estimate.keyframe, closer.report, keyframes, kept,
-                         localization.state)
+                         localization.state, self._placements.newest)

@@ -50,7 +50,8 @@ class LoopState:
 
     keyframe: the number of the one that the image is a part of. keyframes [K, 4, 4]: where all
     that are kept are in the map, in the trajectory's unit; kept: what they see. localization:
-    None without a saved map.
+    None without a saved map. placement: the number of the one of that keyframe, with which what
+    the image saw moves when later loops are closed (`Placements`).
     """
 
     map_frame: MapFrame
@@ -59,6 +60,7 @@ class LoopState:
     keyframes: np.ndarray
     kept: KeptKeyframes = field(default_factory=KeptKeyframes.none)
     localization: Localization | None = None
+    placement: int = 0
 
     @property
     def map_metres(self) -> float | None:

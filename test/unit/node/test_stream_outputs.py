@@ -132,7 +132,7 @@ def fill_map(tmp_path, poses, rng, looked_at=()):
             map_frame = with_loops(rng, number)
         cloud = pack(make_cloud(point[None], np.full((1, 3), 9), np.full(1, 2.0)))
         outputs._pose = Pose((0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
-        loops = SimpleNamespace(map_frame=map_frame, keyframe=number)
+        loops = SimpleNamespace(map_frame=map_frame, placement=number)
         StreamOutputs._fill_map(outputs, SimpleNamespace(
             settings=settings, scale=None, header=Header(frame_id='camera'),
             tracked=SimpleNamespace(loops=loops),
@@ -182,7 +182,7 @@ def test_the_path_follows_loops_when_somebody_looks_at_it(poses, monkeypatch):
         pose[:3, 3] = position
         publishers.path.subscribers = int(number in (7, 11))
         output.publish(Header(frame_id='camera'), pose, settings, SimpleNamespace(
-            loops=SimpleNamespace(map_frame=map_frame, keyframe=number)))
+            loops=SimpleNamespace(map_frame=map_frame, placement=number)))
     assert len(asked) == 2 and len(publishers.path.messages) == 2
     path = publishers.path.messages[-1].poses
     at = [(one.pose.position.x, one.pose.position.y, one.pose.position.z) for one in path]

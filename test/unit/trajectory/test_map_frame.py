@@ -74,7 +74,37 @@ def test_what_the_window_has_moved_goes_where_it_is_by_now():
     again = next_one.moves(one, np.array([0, 5, 6]))
     assert np.allclose(later @ again[0] @ moves[0] @ odom[0], now @ moves[0] @ odom[0])
     assert np.allclose(again[1:], np.eye(4))
-    assert set(placements._odom_from_keyframe) == {0, 1, 3}
+    assert set(placements._put) == {0, 1, 3}
+
+
+def test_what_a_keyframe_sees_before_and_after_a_loop_meets_in_the_map():
+    pose, step = motion(np.array([0, 0.2, 0, 0.5, 0, 0])), motion(np.array([0, 0.1, 0, 0.2, 0, 0]))
+    point = np.array([0.3, 0.2, 2.0, 1.0])    # in the keyframe's camera, in the trajectory's unit
+    placements = Placements()
+    placements.add(0, np.eye(4), 1.0)
+    placements.add(1, pose, 1.0)
+    first = placements.newest
+    # A loop that makes the unit larger is closed when the camera has gone on by a step.
+    placements.add(1, pose @ step, 1.5, step)
+    seen = {first: pose @ point,
+            placements.newest: pose @ step @ np.diag([1.5, 1.5, 1.5, 1]) @ inverse(step) @ point}
+    assert len(seen) == 2
+    node = motion(np.array([0.1, 0.2, 0, 0.6, 0, 0])) @ np.diag([1.4, 1.4, 1.4, 1])
+    now = motion(np.array([0.1, 0, 0, 0.5, 0, 0]))
+    placed = placements.in_map(Corrections(np.arange(2), np.stack([np.eye(4), node])), now)
+    for number, at in seen.items():
+        assert np.allclose(placed.at(number) @ at, node @ point)
+    placements.add(1, pose @ step, 1.4, step)    # what comes now is where that map says
+    assert np.allclose(placed.at(placements.newest), now)
+
+
+def test_a_keyframe_that_is_put_ever_again_takes_bounded_memory():
+    placements = Placements()
+    for _ in range(100):
+        placements.add(0, np.eye(4), 1.0, np.eye(4))
+    placed = placements.in_map(Corrections.none(), np.eye(4)).keyframes
+    assert placements.newest == 99 and placed[0] == 0 and placed[-2:].tolist() == [99, 100]
+    assert len(placed) < 20
 
 
 def test_without_loops_nothing_moves():

@@ -23,7 +23,7 @@ from xsvggt_ros.node.status.fault_log import FaultLog
 from xsvggt_ros.trajectory.landmark_file import ENDING, to_bytes
 from xsvggt_ros.trajectory.landmark_map import LandmarkMap
 
-Moves = Callable[[np.ndarray], np.ndarray]   # from keyframes [K] to similarities [K, 4, 4]
+Moves = Callable[[np.ndarray], np.ndarray]   # from placements [K] to similarities [K, 4, 4]
 
 
 class MapError(RuntimeError):
@@ -116,14 +116,14 @@ class MapOutput:
     def add(
         self, header: Header, make_cloud: Callable[[], np.ndarray], pose: Pose,
         metres: float | None, settings: MapSettings, centre: np.ndarray | None = None,
-        keyframe: int = 0, moves: Moves | None = None,
+        placement: int = 0, moves: Moves | None = None,
     ) -> None:
         """
         Add a frame's packed cloud [N, 5] in its camera's frame, seen from `pose`.
 
         metres: in a unit of the network, if that is known; the map follows when it changes, and is
-        scaled about ``centre`` [3] in the odometry frame (None: its origin). keyframe: of which
-        the frame is a part; moves: where closed loops say that what keyframes saw is now, since
+        scaled about ``centre`` [3] in the odometry frame (None: its origin). placement: to which
+        the frame belongs; moves: where closed loops say that what belongs to them is now, since
         the last moves that were followed (`is_behind`): none are until as many points have been
         added as are to be moved, or the map is asked for, so that moving costs no more than
         adding. What goes wrong is reported: a map is not worth the stream.
@@ -144,10 +144,10 @@ class MapOutput:
                 if settings.voxel_size != self._wanted_size:
                     self._wanted_size = settings.voxel_size
                     self._map.resize_voxels(self._wanted_size)
-                self._trajectory.add(stamped, keyframe)
+                self._trajectory.add(stamped, placement)
                 cloud = make_cloud()
                 self._map.add(torch.from_numpy(cloud), torch.from_numpy(stamped.matrix()),
-                              keyframe)
+                              placement)
                 self._added += len(cloud)
         except Exception as error:  # out of memory, mostly
             self._report('a cloud could not be added to the map', error)
@@ -257,8 +257,8 @@ class MapOutput:
             return
         moves, self._late, self._added = self._late, None, 0
 
-        def about(keyframes: np.ndarray) -> np.ndarray:
-            found = moves(keyframes).copy()
+        def about(placements: np.ndarray) -> np.ndarray:
+            found = moves(placements).copy()
             found[:, :3, 3] += found[:, :3, :3] @ self._origin - self._origin
             return found
 

@@ -67,11 +67,11 @@ class OccupancyOutput:
             if moves is not None:
                 self._changed |= self._map.move(moves)
 
-    def add(self, header: Header, cloud: np.ndarray, pose: Pose, keyframe: int = 0) -> None:
-        """Take a frame's packed cloud [N, 5] in its camera's frame; keyframe: of its pose."""
+    def add(self, header: Header, cloud: np.ndarray, pose: Pose, placement: int = 0) -> None:
+        """Take a frame's packed cloud [N, 5] in its camera's frame; placement: of its pose."""
         with self._reporting():
             stamped = StampedPose(nanoseconds(header), pose.position, pose.orientation)
-            self._changed |= self._map.add(cloud[:, :3], stamped.matrix(), keyframe)
+            self._changed |= self._map.add(cloud[:, :3], stamped.matrix(), placement)
             self._header = header
 
     def is_due(self, settings: OccupancySettings) -> bool:

@@ -45,7 +45,7 @@ class PoseOutputs:
         self._tf = tf
         self._frame = OdometryFrame()
         self._path: deque[PoseStamped] = deque(maxlen=max_path)
-        self._path_keyframes: deque[int] = deque(maxlen=max_path)
+        self._path_placements: deque[int] = deque(maxlen=max_path)
         self._map = self._path_map = MapFrame.none()   # of now; that the path has followed
         self.published = 0.0  # when the newest odometry was, in seconds of the steady clock
         self._robot = RobotOdometry(tf)
@@ -110,7 +110,7 @@ class PoseOutputs:
         self.published = time.monotonic()
         stamped = messages.pose_stamped(header, odom_frame, pose)
         self._path.append(stamped)
-        self._path_keyframes.append(0 if loops is None else loops.keyframe)
+        self._path_placements.append(0 if loops is None else loops.placement)
         if publishers.pose.get_subscription_count():
             publishers.pose.publish(stamped)
         if publishers.path.get_subscription_count():
@@ -134,15 +134,15 @@ class PoseOutputs:
                             frame.metres, is_metric)
 
     def moves(self, before: MapFrame, now: MapFrame) -> Moves:
-        """Return how what keyframes saw moved in the odometry frame, in its unit of now."""
+        """Return how what placements have moved in the odometry frame, in its unit of now."""
         frame = copy(self._frame)
-        return lambda keyframes: frame.in_odom(now.moves(before, keyframes))
+        return lambda placements: frame.in_odom(now.moves(before, placements))
 
     # Parts ---------------------------------------------------------------------------------------
 
     def _clear_path(self) -> None:
         self._path.clear()
-        self._path_keyframes.clear()
+        self._path_placements.clear()
         self._map = self._path_map = MapFrame.none()
 
     def _move_path(self) -> None:
@@ -151,7 +151,7 @@ class PoseOutputs:
         if before.corrections is self._map.corrections or not self._path:
             return
         poses = np.array([messages.numbers_of(stamped.pose) for stamped in self._path])
-        move_poses(poses, np.array(self._path_keyframes, np.int64), self.moves(before, self._map))
+        move_poses(poses, np.array(self._path_placements, np.int64), self.moves(before, self._map))
         for stamped, numbers in zip(self._path, poses.tolist()):
             messages.fill_pose(stamped.pose, numbers)
 

@@ -243,17 +243,17 @@ class StreamOutputs:
             self._loops = loops
             if not self.map.is_behind:
                 self._followed = self._map_frame
-            keyframe, moves, newest = 0, None, None
+            placement, moves, newest = 0, None, None
             if loops:
-                keyframe, moves = loops.keyframe, self._moves(self._followed, loops)
+                placement, moves = loops.placement, self._moves(self._followed, loops)
                 newest, self._map_frame = self._moves(self._map_frame, loops), loops.map_frame
             self.map.add(
                 frame.header, lambda: without_gaps(cloud_of(frame.host)), self._pose, metres,
-                settings, self._centre, keyframe, moves)
+                settings, self._centre, placement, moves)
             self._occupancy.follow(metres, self._centre, newest)
             if 'cloud' in frame.host:   # it is not without a map and subscribers
                 self._occupancy.add(frame.header, without_gaps(cloud_of(frame.host)), self._pose,
-                                    keyframe)
+                                    placement)
             self._centre = None
         self.publish_maps(frame.settings)
 
