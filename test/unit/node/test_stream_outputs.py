@@ -169,6 +169,32 @@ def test_a_map_that_nobody_looks_at_moves_no_more_points_than_are_added(
     monkeypatch.undo()
 
 
+@pytest.mark.parametrize('voxel_size', [0.0, 0.02])
+def test_what_is_seen_again_does_not_fill_a_map_that_is_behind(tmp_path, voxel_size):
+    settings = DEFAULTS.changed({'map.save_directory': str(tmp_path), 'map.max_points': 1024,
+                                 'map.voxel_size': voxel_size}).map
+    found = MapOutput(Publishers(), FaultLog(pytest.fail), torch.device('cpu'), 'tiny', settings,
+                      'odom')
+    seen = np.random.default_rng(3).uniform(-2, 2, (500, 3)).astype(np.float32)
+    cloud, pose = make_cloud(seen, np.full((500, 3), 9), np.full(500, 2.0)), Pose(
+        (0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
+    sizes, followed = [], 0
+    for number in range(40):
+        # The odometry drifts: all was seen as far to one side as there were images since.
+        def moves(placements, since=followed, now=number):
+            moved = np.tile(np.eye(4), (len(placements), 1, 1))
+            moved[:, 0, 3] = 0.5 * (now - np.maximum(placements, since))
+            return moved
+
+        part = pack(cloud[number % 2::2] if number else cloud)
+        part[:, 0] += 0.5 * number
+        found.add(Header(), lambda part=part: part, pose, None, settings, None, number,
+                  moves if number else None)
+        followed = followed if found.is_behind else number
+        sizes.append(found.report.voxel_size)
+    assert sizes == [sizes[0]] * 40 and found.report.fill.lost_total < 5
+
+
 def test_the_path_follows_loops_when_somebody_looks_at_it(poses, monkeypatch):
     output, publishers = poses
     monkeypatch.setattr(pose_outputs, 'fill_motion', lambda *arguments: None)

@@ -25,6 +25,8 @@ from xsvggt_ros.trajectory.landmark_map import LandmarkMap
 
 Moves = Callable[[np.ndarray], np.ndarray]   # from placements [K] to similarities [K, 4, 4]
 
+_NEARLY_FULL = 0.6   # of the places; at 0.75 a map is made coarser
+
 
 class MapError(RuntimeError):
     """There is no map to save, or it cannot be written; the message says what to do."""
@@ -125,8 +127,9 @@ class MapOutput:
         scaled about ``centre`` [3] in the odometry frame (None: its origin). placement: to which
         the frame belongs; moves: where closed loops say that what belongs to them is now, since
         the last moves that were followed (`is_behind`): none are until as many points have been
-        added as are to be moved, or the map is asked for, so that moving costs no more than
-        adding. What goes wrong is reported: a map is not worth the stream.
+        added as are to be moved, an eighth in a map that is nearly full, or the map is asked for,
+        so that moving costs no more than adding. What goes wrong is reported: a map is not worth
+        the stream.
         """
         if self._map is None:
             return
@@ -136,7 +139,7 @@ class MapOutput:
                 self._follow_unit(self._map, metres, np.zeros(3) if centre is None else centre)
                 if moves is not None:
                     self._late = moves
-                    if self._added >= self._map.fill().points:
+                    if self._added >= _most_added(self._map.fill()):
                         self._catch_up(self._map)
                 position = (np.array(pose.position) - self._origin).tolist()
                 stamped = StampedPose(
@@ -282,6 +285,12 @@ class MapOutput:
         self._changed = False
         self._latched = len(points) > 0
         self._published_at = time.monotonic()
+
+
+def _most_added(fill: MapFill) -> int:
+    """Return how many points are added to a map, at most, before what is late is followed."""
+    # What is seen again lies twice in a map that is behind: that must not be what fills it.
+    return fill.points // (8 if fill.points > _NEARLY_FULL * fill.capacity else 1)
 
 
 def full_message(fill: MapFill) -> str:
