@@ -71,6 +71,34 @@ def test_a_node_that_ends_leaves_nothing_in_shared_memory(tmp_path, number):
     assert not left, node.output()
 
 
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_node_that_is_ended_while_it_imports_torch_leaves_nothing(tmp_path, monkeypatch, number):
+    (tmp_path / 'torch.py').write_text('import time\nprint("importing", flush=True)\n'
+                                       'while True:\n    time.sleep(0.1)\n')
+    monkeypatch.setenv('PYTHONPATH', str(tmp_path))
+    node = NodeProcess(tmp_path / 'node.log')
+    try:
+        deadline = time.monotonic() + DEADLINE
+        while 'importing' not in node.output() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        own = {file for file in node.shared_memory() if 'port' not in file.name}
+        node.process.send_signal(number)
+        assert node.process.wait(DEADLINE) == 0
+    finally:
+        node.process.kill()
+    assert node.output() == 'importing\n'
+    if not own:
+        pytest.skip('this middleware has no shared memory')
+    assert not [file for file in own if file.exists()]
+
+
+def test_a_node_without_torch_says_so(tmp_path, monkeypatch):
+    (tmp_path / 'torch.py').write_text('raise ImportError("no such library")\n')
+    monkeypatch.setenv('PYTHONPATH', str(tmp_path))
+    code, output = ended(tmp_path)
+    assert code == 1 and output.splitlines()[-1] == 'ImportError: no such library'
+
+
 def run_main(run, *more):
     """Return how main() ends with so many lines for the body of `run`, and others before it."""
     code = '\n'.join((
@@ -110,13 +138,17 @@ def test_a_run_that_was_cut_short_ends_at_once():
 def test_a_node_that_starts_imports_nothing_that_it_needs_later_or_never():
     program = ('import sys, xsvggt_ros.node.stream_node\n'
                'assert not {"torch", "rclpy"} & sys.modules.keys()  # Ctrl-C is quiet before\n'
-               'import xsvggt_ros.node.run_node\n'
+               'from xsvggt_ros.node.run_node import deferred_registrations\n'
+               'assert "torch" not in sys.modules   # it comes when others can find the node\n'
+               'with deferred_registrations():\n'
+               '    import xsvggt_ros.node.lifecycle\n'
                'assert "torch" in sys.modules and "xsvggt_ros.trajectory.loop_closer" in '
                'sys.modules\n'
                'print(*sys.modules)\n')
     modules = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True,
                              check=True).stdout.split()
     late = {'scipy', 'matplotlib', 'PIL', 'av', 'mcap', 'rosbags', 'rerun', 'zstandard', 'triton',
-            'numba', 'embreex', 'ray', 'training', 'xsvggt_ros.evaluation', 'xsvggt_ros.bench',
-            'xsvggt_ros.recordings', 'xsvggt_ros.world', 'xsvggt_ros.console', 'xsvggt_ros.demo'}
+            'numba', 'embreex', 'ray', 'training', 'torch._prims', 'torch._refs',
+            'xsvggt_ros.evaluation', 'xsvggt_ros.bench', 'xsvggt_ros.recordings',
+            'xsvggt_ros.world', 'xsvggt_ros.console', 'xsvggt_ros.demo'}
     assert not late & set(modules)

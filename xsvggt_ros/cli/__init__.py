@@ -1,3 +1,3 @@
 """The commands."""
 
-import xsvggt_ros.kernels.blas_threads  # noqa: F401 (before numpy)
+import xsvggt_ros.kernels.process_environment  # noqa: F401 (before numpy)

@@ -33,7 +33,7 @@ class SlidingWindow(RetentionPolicy):
 class Random(RetentionPolicy):
     """Keep a random choice, drawn anew each time from a seed: what any score has to beat."""
 
-    _generator: torch.Generator | None = None
+    _generator: 'torch.Generator | None' = None
 
     def begin(self, layers: int, channels: int, budget: int, device: torch.device) -> None:
         """Seed the generator, so that the same stream has the same history."""

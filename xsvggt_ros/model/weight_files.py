@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 import ctypes
 from dataclasses import dataclass
+from functools import cache
 import json
 import mmap
 from pathlib import Path
@@ -154,8 +155,12 @@ def release_pages(weight: Tensor) -> None:
     first = -(-start // page) * page
     length = (start + weight.nbytes) // page * page - first
     if length > 0:
-        ctypes.CDLL(None).madvise(
-            ctypes.c_void_p(first), ctypes.c_size_t(length), mmap.MADV_DONTNEED)
+        _libc().madvise(ctypes.c_void_p(first), ctypes.c_size_t(length), mmap.MADV_DONTNEED)
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
 
 
 def _oddness(weight: Tensor) -> str:

@@ -57,6 +57,8 @@ class XsvggtNode(LifecycleNode):
             while_waiting=lambda: self.supervisor.report_if_due()))
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self.inputs: list[Subscription] = []
+        self._goes_on = False    # from configuring to activating at once
+        self._announce: Callable[[], None] | None = None   # what is yet to be said of the network
         self.supervisor = Supervisor(self, self.current, self.faults)
         Services(self, self.current)
 
@@ -79,8 +81,12 @@ class XsvggtNode(LifecycleNode):
         """
         if not self.settings.start.autostart:
             return True
-        started = (self.trigger_configure() == TransitionCallbackReturn.SUCCESS
-                   and self.trigger_activate() == TransitionCallbackReturn.SUCCESS)
+        # The first line of the log takes rclpy longer than the network takes for an image: it is
+        # written when images can come.
+        self._goes_on = True
+        started = self.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        self._goes_on = False
+        started = started and self.trigger_activate() == TransitionCallbackReturn.SUCCESS
         return started or not self.settings.start.exit_on_failure
 
     def stop(self) -> bool:
@@ -93,7 +99,7 @@ class XsvggtNode(LifecycleNode):
     def destroy_node(self) -> None:
         """Destroy the node, and what rclpy leaves of it."""
         super().destroy_node()
-        # The lifecycle's state machine holds the node in the middleware, and so 70 MB of shared
+        # The lifecycle's state machine holds the node in the middleware, and so 40 MB of shared
         # memory, which outlive the process.
         machine = getattr(self, '_state_machine', None)
         if machine is not None:
@@ -197,11 +203,19 @@ class XsvggtNode(LifecycleNode):
             loaded, publishers, self.faults, self.get_logger(), settings, calibrations,
             topics.images, rig, tf, landmarks)
         self.faults.clear('start')
-        _log_model(loaded, settings, self.get_logger())
+        self._announce = partial(_log_model, loaded, settings, self.get_logger())
+        if not self._goes_on:
+            self._announce_model()
         # What is there now stays: all threads stand still while it is searched for garbage.
         gc.collect()
         gc.freeze()
         current.state = 'inactive'
+
+    def _announce_model(self) -> None:
+        """Say in the log what was loaded, once."""
+        announce, self._announce = self._announce, None
+        if announce is not None:
+            announce()
 
     def _log_graphs(self, line: str) -> None:
         self.get_logger().info(line)
@@ -225,6 +239,7 @@ class XsvggtNode(LifecycleNode):
         self.faults.clear('start')
         current.active_since = time.monotonic()
         current.state = 'active'
+        self._announce_model()
         self.get_logger().info('waiting for images on ' + ', '.join(topics.images))
 
     def _deactivate(self, state: LifecycleState) -> None:

@@ -17,8 +17,6 @@ def main(args: list[str] | None = None) -> None:
     gc.disable()
     from xsvggt_ros.node.run_node import run
 
-    gc.freeze()
-    gc.enable()
     try:
         finished = run(args)
     except KeyboardInterrupt:  # pressed again, before it began to end; its threads may be at work

@@ -1,4 +1,4 @@
-"""Processes of this package give numpy one thread, if nobody has said how many."""
+"""Processes of this package say what numpy and torch are to read, if nobody has said it."""
 
 import os
 import subprocess
@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-SAY = "print('numpy' in sys.modules, os.environ.get('OPENBLAS_NUM_THREADS'), flush=True)"
+SAY = ("print('numpy' in sys.modules, os.environ.get('OPENBLAS_NUM_THREADS'), "
+       "os.environ.get('THP_MEM_ALLOC_ENABLE'), flush=True)")
 NODE = f"""
 import os, sys, types
 stub = types.ModuleType('xsvggt_ros.node.run_node')
@@ -29,12 +30,12 @@ import numpy
 
 
 @pytest.mark.parametrize('code', [NODE, COMMAND], ids=['node', 'command'])
-@pytest.mark.parametrize('given, taken', [(None, '1'), ('3', '3')])
+@pytest.mark.parametrize('given, taken', [
+    ({}, ['1', '1']), ({'OPENBLAS_NUM_THREADS': '3'}, ['3', '1']),
+    ({'THP_MEM_ALLOC_ENABLE': '0'}, ['1', '0'])])
 def test_it_is_chosen_before_numpy_comes(code, given, taken):
-    environment = {name: value for name, value in os.environ.items()
-                   if name != 'OPENBLAS_NUM_THREADS'}
-    if given is not None:
-        environment['OPENBLAS_NUM_THREADS'] = given
+    names = ('OPENBLAS_NUM_THREADS', 'THP_MEM_ALLOC_ENABLE')
+    environment = {name: value for name, value in os.environ.items() if name not in names} | given
     run = subprocess.run([sys.executable, '-c', code], env=environment, capture_output=True,
                          text=True, check=True)
-    assert run.stdout.split() == ['False', taken]
+    assert run.stdout.split() == ['False', *taken]
