@@ -89,7 +89,7 @@ def tracebacks_end(request: pytest.FixtureRequest):
     """
     Let go of the tracebacks of exceptions among a test's parameters.
 
-    These live as long as the session, and with them all that the frames held: a node, 64 MB.
+    These live as long as the session, and with them all that the frames held: a node, 32 MB.
     """
     yield
     parameters = request.node.callspec.params if hasattr(request.node, 'callspec') else {}

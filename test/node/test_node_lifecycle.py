@@ -76,7 +76,7 @@ def make_node(checkpoint):
         node.destroy_node()
         rclpy.shutdown()
         del node
-        gc.collect()    # 64 MB, for which the collector would not come of itself
+        gc.collect()    # 32 MB, for which the collector would not come of itself
     assert not workers()
 
 

@@ -138,7 +138,7 @@ def test_middleware_profile_has_room_for_images():
     transports = {element.findtext(f'{name}type'): element
                   for element in profiles.iter(f'{name}transport_descriptor')}
     assert set(transports) == {'SHM', 'UDPv4'}
-    assert int(transports['SHM'].findtext(f'{name}segment_size')) >= 64 * 1024 ** 2
+    assert int(transports['SHM'].findtext(f'{name}segment_size')) >= 32 * 1024 ** 2
     participant = profiles.find(f'{name}participant')
     assert participant.get('is_default_profile') == 'true'
     used = [element.text for element in participant.find(f'{name}rtps/{name}userTransports')]
