@@ -6,6 +6,7 @@ import re
 import time
 from types import SimpleNamespace
 
+from fake_topics import FakeTopic
 import numpy as np
 import pytest
 from std_msgs.msg import Header
@@ -20,24 +21,11 @@ from xsvggt_ros.node.settings import DEFAULTS
 from xsvggt_ros.node.status.fault_log import FaultLog
 
 
-class FakePublisher:
-    """Takes messages for some number of subscribers."""
-
-    def __init__(self):
-        self.messages, self.subscribers = [], 0
-
-    def get_subscription_count(self):
-        return self.subscribers
-
-    def publish(self, message):
-        self.messages.append(message)
-
-
 @pytest.fixture
 def make_output():
     def make(**changes):
         settings = DEFAULTS.changed(changes).map
-        publisher, told = FakePublisher(), []
+        publisher, told = FakeTopic(), []
         output = MapOutput(SimpleNamespace(map_points=publisher), FaultLog(told.append),
                            torch.device('cpu'), 'tiny', settings, 'xsvggt_odom')
         output.forget()

@@ -1223,8 +1223,8 @@ void xsvggt_attend_packed(long threads, const xsvggt_layer *layer, long heads, l
 #endif
 }
 
-// Attention of tokens in bf16 to each other: out [tokens][heads][head] in bf16. Heads and tokens are
-// so many numbers apart; head: a multiple of 32, up to 64, that `xsvggt_attends_packed` takes.
+// Attention of tokens in bf16 to each other: out [tokens][heads][head] in bf16. Heads and tokens
+// are so many numbers apart; head: a multiple of 32, up to 64, that `xsvggt_attends_packed` takes.
 void xsvggt_attend_frame(long threads, long heads, long tokens, long head, float scale,
                          const Brain *queries, long query_head, long query_token, const Brain *keys,
                          long key_head, long key_token, const Brain *values, long value_head,
@@ -1243,7 +1243,8 @@ void xsvggt_attend_frame(long threads, long heads, long tokens, long head, float
 #endif
 }
 
-// Whether `xsvggt_attend_packed` and `xsvggt_attend_frame` do anything here, for heads of so many channels.
+// Whether `xsvggt_attend_packed` and `xsvggt_attend_frame` do anything here, for heads of so many
+// channels.
 int xsvggt_attends_packed(long head) {
 #ifdef XSVGGT_MULTIPLIES_16_BITS
   return head % 2 == 0 && head <= MOST_CHANNELS;
@@ -1296,8 +1297,8 @@ void xsvggt_place_heads(long threads, long tokens, long heads, long head, float 
   });
 }
 
-// Round tokens x [rows][channels] in fp32 or bf16 to out, room for 2 rows of each: see `round_rows`,
-// which says how many there are. count: that.
+// Round tokens x [rows][channels] in fp32 or bf16 to out, room for 2 rows of each: see
+// `round_rows`, which says how many there are. count: that.
 void xsvggt_round_rows(long threads, long rows, long channels, void *x, int brain, float heavy,
                        int8_t *out, float *scales, int32_t *again, int32_t *count) {
   *count = round_rows(threads, rows, int(channels), {x, bool(brain)}, heavy, out, scales, again);

@@ -7,6 +7,7 @@ import re
 import time
 from types import SimpleNamespace
 
+from fake_topics import FakeTopics
 import numpy as np
 import pytest
 import torch
@@ -60,27 +61,6 @@ def test_the_rate_is_that_of_images_as_the_rate_of_those_that_come(monkeypatch, 
 FRAMES = 40
 
 
-class Publisher:
-    """Takes messages for some number of subscribers."""
-
-    def __init__(self):
-        self.messages, self.subscribers = [], 0
-
-    def get_subscription_count(self):
-        return self.subscribers
-
-    def publish(self, message):
-        self.messages.append(message)
-
-
-class Publishers:
-    """Has one for each name."""
-
-    def __getattr__(self, name):
-        setattr(self, name, Publisher())
-        return getattr(self, name)
-
-
 def small_similarity(rng, scale=True):
     matrix = np.eye(4)
     angle = rng.uniform(-0.3, 0.3)
@@ -108,7 +88,7 @@ def moved_to(map_frame, keyframe, position):
 
 @pytest.fixture
 def poses():
-    publishers = Publishers()
+    publishers = FakeTopics()
     poses = PoseOutputs(publishers, FaultLog(print), None, FRAMES)
     poses._frame.place(np.eye(4), np.eye(4))
     return poses, publishers
@@ -119,7 +99,7 @@ def fill_map(tmp_path, poses, rng, looked_at=()):
     settings = DEFAULTS.changed({'map.save_directory': str(tmp_path), 'map.max_points': 4096,
                                  'map.voxel_size': 1e-3})
     outputs = SimpleNamespace(
-        map=MapOutput(Publishers(), FaultLog(pytest.fail), torch.device('cpu'), 'tiny',
+        map=MapOutput(FakeTopics(), FaultLog(pytest.fail), torch.device('cpu'), 'tiny',
                       settings.map, 'odom'),
         _poses=poses, _occupancy=SimpleNamespace(follow=lambda *a: None, add=lambda *a: None),
         _map_frame=MapFrame.none(), _followed=MapFrame.none(), _centre=None,
@@ -173,7 +153,7 @@ def test_a_map_that_nobody_looks_at_moves_no_more_points_than_are_added(
 def test_what_is_seen_again_does_not_fill_a_map_that_is_behind(tmp_path, voxel_size):
     settings = DEFAULTS.changed({'map.save_directory': str(tmp_path), 'map.max_points': 1024,
                                  'map.voxel_size': voxel_size}).map
-    found = MapOutput(Publishers(), FaultLog(pytest.fail), torch.device('cpu'), 'tiny', settings,
+    found = MapOutput(FakeTopics(), FaultLog(pytest.fail), torch.device('cpu'), 'tiny', settings,
                       'odom')
     seen = np.random.default_rng(3).uniform(-2, 2, (500, 3)).astype(np.float32)
     cloud, pose = make_cloud(seen, np.full((500, 3), 9), np.full(500, 2.0)), Pose(

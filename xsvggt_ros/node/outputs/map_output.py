@@ -126,10 +126,10 @@ class MapOutput:
         metres: in a unit of the network, if that is known; the map follows when it changes, and is
         scaled about ``centre`` [3] in the odometry frame (None: its origin). placement: to which
         the frame belongs; moves: where closed loops say that what belongs to them is now, since
-        the last moves that were followed (`is_behind`): none are until as many points have been
-        added as are to be moved, an eighth in a map that is nearly full, or the map is asked for,
-        so that moving costs no more than adding. What goes wrong is reported: a map is not worth
-        the stream.
+        the last moves that were followed (`is_behind`): none are until the map is asked for, or as
+        many points have been added as are to be moved, so that moving costs no more than adding;
+        in a map that is full by more than 60 % until an eighth of them has, which costs more. What
+        goes wrong is reported: a map is not worth the stream.
         """
         if self._map is None:
             return
