@@ -18,7 +18,7 @@ from stream_harness import make_image, Robot
 
 from xsvggt_ros.engine.stream_engine import StreamEngine
 from xsvggt_ros.msg import StreamStatus
-from xsvggt_ros.node import lifecycle, run_node, runtime, supervisor
+from xsvggt_ros.node import lifecycle, pipeline, run_node, runtime, supervisor
 from xsvggt_ros.node.pipeline import Pipeline
 
 PATIENCE = 60  # seconds; nothing takes that long
@@ -130,6 +130,25 @@ def send_some(robot):
     before = len(robot.tracked())
     send_until(robot, lambda: len(robot.tracked()) > before + 2)
     return list(robot.received['odometry'])
+
+
+def test_what_was_left_out_of_torch_is_loaded_when_something_fails(make_node, monkeypatch):
+    waiting = ['loading', 'an image']   # what is to fail, once each
+    asked = []
+    monkeypatch.setattr(lifecycle, 'run_deferred', lambda: asked.append(1) or len(asked) == 1)
+    load = lifecycle.load_engine
+
+    def load_engine(*arguments):
+        if waiting[0] == 'loading':
+            raise NotImplementedError(f'no kernel for {waiting.pop(0)}')
+        return load(*arguments)
+
+    monkeypatch.setattr(lifecycle, 'load_engine', load_engine)
+    node = make_node()
+    assert node.start() and node.current.state == 'active' and asked == [1]
+    monkeypatch.setattr(pipeline, 'run_deferred', lambda: waiting.pop(0) == 'an image')
+    node.current.pipeline.on_error(NotImplementedError('no kernel'))
+    assert not waiting
 
 
 def test_what_a_destroyed_node_held_is_collected(make_node):

@@ -92,6 +92,48 @@ def test_a_node_that_is_ended_while_it_imports_torch_leaves_nothing(tmp_path, mo
     assert not [file for file in own if file.exists()]
 
 
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_node_is_made_waits_until_it_can_be_destroyed(number):
+    program = f"""
+import os, re, sys, threading, types
+from rclpy.node import Node
+
+class XsvggtNode(Node):
+    def __init__(self):
+        super().__init__('made')
+        os.kill(os.getpid(), {int(number)})
+        print(*set(re.findall(r'/dev/shm/fastdds_\\w+', open('/proc/self/maps').read())))
+
+    def start(self):
+        raise SystemExit('it goes on')
+
+    def stop(self):
+        return True
+
+lifecycle = types.ModuleType('xsvggt_ros.node.lifecycle')
+lifecycle.XsvggtNode = XsvggtNode
+sys.modules[lifecycle.__name__] = lifecycle
+from xsvggt_ros.node.stream_node import main
+main([])
+"""
+    run = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, cwd=ROOT)
+    assert (run.returncode, run.stderr) == (0, '')
+    assert not [name for name in run.stdout.split() if 'port' not in name and Path(name).exists()]
+
+
+def test_a_node_that_cannot_be_activated_has_said_what_it_has_loaded(tmp_path):
+    node = NodeProcess(tmp_path / 'node.log', **{
+        'qos_overrides./cam/image_raw.subscription.depth': -5})
+    try:
+        deadline = time.monotonic() + DEADLINE
+        while 'small.safetensors' not in node.output() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert 'no subscription to images is possible' in node.output()
+        assert node.output().count('small.safetensors') == 1
+    finally:
+        node.process.kill()
+
+
 def test_a_node_without_torch_says_so(tmp_path, monkeypatch):
     (tmp_path / 'torch.py').write_text('raise ImportError("no such library")\n')
     monkeypatch.setenv('PYTHONPATH', str(tmp_path))

@@ -53,9 +53,8 @@ def group_sizes(tokens: int, special_tokens: int) -> list[int]:
 
 def group_index(sizes: list[int], device: torch.device) -> Tensor:
     """Return each token's group, [tokens] int64."""
-    groups = torch.arange(len(sizes), device=device)
-    return groups.repeat_interleave(
-        torch.tensor(sizes, device=device), output_size=sum(sizes))
+    # Made here, as the device may be 'meta': for that, torch would load its registrations.
+    return torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)).to(device)
 
 
 def quantise(x: Tensor, bits: int, dim: int) -> PackedTensor:

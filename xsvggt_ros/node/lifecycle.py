@@ -15,6 +15,7 @@ from rclpy.subscription import Subscription
 from xsvggt_ros.kernels import native
 from xsvggt_ros.model.checkpoint import SHIPPED
 from xsvggt_ros.node import runtime
+from xsvggt_ros.node.deferred_imports import run_deferred
 from xsvggt_ros.node.inputs.rig import RigGeometry
 from xsvggt_ros.node.inputs.tf_listener import TfListener
 from xsvggt_ros.node.loading import load_engine, LoadedEngine, saved_landmarks, StartError
@@ -87,6 +88,7 @@ class XsvggtNode(LifecycleNode):
         started = self.trigger_configure() == TransitionCallbackReturn.SUCCESS
         self._goes_on = False
         started = started and self.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        self._announce_model()
         return started or not self.settings.start.exit_on_failure
 
     def stop(self) -> bool:
@@ -194,8 +196,14 @@ class XsvggtNode(LifecycleNode):
         landmarks = saved_landmarks(settings)
         topics = current.topics = InputTopics(self, settings)
         calibrations = topics.calibrations()
-        loaded = load_engine(settings.model, settings.cache, settings.input.tracking_size,
-                             self._log_graphs)
+        load = partial(load_engine, settings.model, settings.cache, settings.input.tracking_size,
+                       self._log_graphs)
+        try:
+            loaded = load()
+        except Exception:
+            if not run_deferred():   # what was left out of torch might be missing
+                raise
+            loaded = load()
         publishers = current.publishers = Publishers(self)
         tf = current.tf = TfListener(self)
         rig = RigGeometry(tf) if len(topics.images) > 1 else None
@@ -279,6 +287,7 @@ class XsvggtNode(LifecycleNode):
         current = self.current
         publishers, pipeline, tf = current.publishers, current.pipeline, current.tf
         current.publishers = current.pipeline = current.tf = current.topics = None
+        self._announce = None
         try:
             if pipeline is not None:
                 pipeline.abandon()

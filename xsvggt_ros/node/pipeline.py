@@ -23,6 +23,7 @@ from rclpy.impl.rcutils_logger import RcutilsLogger
 
 from xsvggt_ros.msg import StreamStatus
 from xsvggt_ros.node.deadline import Deadline
+from xsvggt_ros.node.deferred_imports import run_deferred
 from xsvggt_ros.node.frame_processor import FrameProcessor
 from xsvggt_ros.node.inputs.calibrations import Calibrations
 from xsvggt_ros.node.inputs.camera_calibration import CameraCalibration
@@ -122,6 +123,7 @@ class Pipeline:
         """Count the images that could not be processed, and report why; the stream goes on."""
         if self._rejections.is_silent:
             return
+        run_deferred()   # what was left out of torch might be missing
         self.stream.undo_frame()
         self._rejections.reject(self._ticket, error)
         self.stream.on_failure(error, self._settings.reset)

@@ -1,16 +1,18 @@
 """The node's process: ROS, signals and the executor."""
 
+from collections.abc import Callable
 import gc
 import os
 import signal
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import Any, TYPE_CHECKING
 
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from rclpy.signals import install_signal_handlers, SignalHandlerOptions
 
 from xsvggt_ros.node.deferred_imports import deferred_registrations
@@ -18,8 +20,6 @@ from xsvggt_ros.node.worker import ANYTHING, PAUSE
 
 if TYPE_CHECKING:
     from xsvggt_ros.node.lifecycle import XsvggtNode
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def spin(node: 'XsvggtNode', executor: SingleThreadedExecutor, ending: list[int]) -> None:
@@ -42,18 +42,26 @@ class _EarlyNode:
     A node while torch is imported, which takes most of the time until the first pose.
 
     The middleware finds other processes meanwhile, which can take it half a second: it begins with
-    the first node of a process. Within this, Ctrl-C and SIGTERM end the process at once, but for
-    the middleware's shared memory, which would outlive it. They are blocked after a good end,
-    until whoever goes on can take them.
+    the first node of a process. Ctrl-C and SIGTERM end the process at once while this is there,
+    but for the middleware's shared memory, which would outlive it; while nodes are made they are
+    only noted.
     """
 
-    def __enter__(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        self._node = Node(f'_xsvggt_{os.getpid()}', use_global_arguments=False,
-                          enable_rosout=False, start_parameter_services=False)
-        for number in SIGNALS:
-            signal.signal(number, self._leave)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    def __enter__(self) -> '_EarlyNode':
+        self.signals: list[int] = []   # that came while they were noted
+        self.note_signals()
+        self._node = Node(
+            f'_xsvggt_{os.getpid()}', use_global_arguments=False, enable_rosout=False,
+            start_parameter_services=False,
+            parameter_overrides=[Parameter('start_type_description_service', value=False)])
+        _handle_signals(self._leave)
+        if self.signals:
+            self._leave()
+        return self
+
+    def note_signals(self) -> None:
+        """End nothing from now on."""
+        _handle_signals(lambda number, frame: self.signals.append(number))
 
     def _leave(self, *_: object) -> None:
         self._node.destroy_node()
@@ -61,24 +69,26 @@ class _EarlyNode:
         sys.stderr.flush()
         os._exit(0)
 
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    def __exit__(self, *_: object) -> None:
         self._node.destroy_node()
-        if kind is not None:    # there is no node to go on with
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
-def _make_node() -> 'XsvggtNode':
-    """Return the node, with signals blocked."""
-    with _EarlyNode():
+def _handle_signals(handler: Callable[[int, Any], None]) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handler)
+
+
+def _make_node() -> 'tuple[XsvggtNode, list[int]]':
+    """Return the node, and the signals that came while it was made, and are noted still."""
+    with _EarlyNode() as early:
         with deferred_registrations():
             from xsvggt_ros.node.lifecycle import XsvggtNode
 
         # What was imported stays; `stream_node` has stopped the search for garbage.
         gc.freeze()
         gc.enable()
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        return XsvggtNode()
+        early.note_signals()
+        return XsvggtNode(), early.signals
 
 
 def run(args: list[str] | None = None) -> bool:
@@ -95,7 +105,7 @@ def run(args: list[str] | None = None) -> bool:
     except RuntimeError as error:  # a log level that does not exist, a parameter file without one
         raise SystemExit(f'cannot start ROS 2: {error}') from None
     started = True
-    node = _make_node()
+    node, signals = _make_node()
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     ending: list[int] = []
@@ -108,10 +118,10 @@ def run(args: list[str] | None = None) -> bool:
 
     try:
         # rclpy's handlers call these after their own work: both signals end the executor.
-        for number in SIGNALS:
-            signal.signal(number, end)
+        _handle_signals(end)
         install_signal_handlers()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        if signals:
+            raise KeyboardInterrupt
         started = node.start()
         if started:
             spin(node, executor, ending)

@@ -52,6 +52,23 @@ for shade in range(30, 45):
     engine.finish_frame()
 assert 'torch._prims' not in sys.modules
 """
+DERIVATIVES = """
+assert torch.func.vmap(torch.sin)(torch.zeros(3)).tolist() == [0, 0, 0]
+assert torch.func.jacrev(lambda x: x ** 2)(torch.tensor(3.0)) == 6
+"""
+AT_ONCE = """
+from xsvggt_ros.node.deferred_imports import run_deferred
+assert run_deferred() and not run_deferred() and '_prims' in vars(torch)
+assert vars(torch)['Generator'] is torch._C.Generator and torch.__getattr__.__module__ == 'torch'
+assert torch._meta_registrations.__file__ and torch._decomp.__name__ == 'torch._decomp'
+"""
+THREADS = """
+from threading import Thread
+made = []
+threads = [Thread(target=lambda: made.append(torch.Generator())) for _ in range(8)]
+[thread.start() for thread in threads], [thread.join() for thread in threads]
+assert len(made) == 8
+"""
 IN_TIME = """
 import sys
 from xsvggt_ros.node.deferred_imports import deferred_registrations
@@ -73,8 +90,12 @@ assert sys.modules['torch._meta_registrations'].register_meta is asked.register_
 
 @pytest.mark.parametrize('code', [
     BEGIN + SIZES, BEGIN + COMPILER, BEGIN + EXPORTER, BEGIN + DIRECTLY, BEGIN + RANDOM,
-    BEGIN + BY_NAME, BEGIN + NETWORK, IN_TIME, ASKED],
+    BEGIN + BY_NAME, BEGIN + NETWORK, BEGIN + DERIVATIVES, BEGIN + AT_ONCE, BEGIN + THREADS,
+    *(f'{BEGIN}\nimport {name}\nassert {name}.__spec__.origin{COMPILER}' for name in (
+        'torch._decomp', 'torch._decomp.decompositions', 'torch._prims', 'torch._refs')),
+    IN_TIME, ASKED],
     ids=['sizes', 'compiler', 'exporter', 'directly', 'random', 'by name', 'network',
+         'derivatives', 'at once', 'threads', '_decomp', 'decompositions', '_prims', '_refs',
          'in time', 'asked for'])
 def test_what_is_deferred_comes_when_it_is_needed(code):
     run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
