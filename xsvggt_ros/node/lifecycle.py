@@ -200,6 +200,8 @@ class XsvggtNode(LifecycleNode):
                        self._log_graphs)
         try:
             loaded = load()
+        except StartError:
+            raise
         except Exception:
             if not run_deferred():   # what was left out of torch might be missing
                 raise
